@@ -17,6 +17,10 @@ class NonFiniteError(InputError):
     """NaN or infinity where a pixel value should be."""
 
 
+class OutputError(EspanError, OSError):
+    """A result that could not be written, or that its format cannot hold."""
+
+
 class WeightsError(EspanError, ValueError):
     """A weights file that is missing, damaged, or of no network known here."""
 

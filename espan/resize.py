@@ -2,8 +2,10 @@
 
 import numpy as np
 
-# Floats of one band of rows: it stays in the processor's cache, and a picture never needs more.
-BAND = 2**18
+from espan.errors import InputError
+
+# A picture is resized in bands of so many values, which stay in the processor's cache.
+BAND = 2**17
 
 
 def resize(
@@ -21,21 +23,22 @@ def resize(
     round_passes: round and clip integers between the vertical pass and the horizontal one too, as
     MATLAB does.
 
-    Raises ValueError for another shape, dtype, size or border.
+    Raises InputError for another shape, dtype, size or border.
 
     Keys, "Cubic convolution interpolation for digital image processing", 1981, a = -1/2. MATLAB
     widens the kernel by the shrink factor; its border is "clamp" in old versions, "mirror" in new.
     """
     _check(image)
     if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size: expected (height, width) of at least 1, got {size!r}")
+        raise InputError(f"size: expected (height, width) of at least 1, got {size!r}")
     if border not in ("clamp", "mirror"):
-        raise ValueError(f"border: expected 'clamp' or 'mirror', got {border!r}")
+        raise InputError(f"border: expected 'clamp' or 'mirror', got {border!r}")
 
     (height, width), channels = size, image.shape[2:]
     depth = channels[0] if channels else 1
     out = np.empty((height, width, *channels), image.dtype)
-    # 24 bits hold an 8-bit sum of products with room to spare, a 16-bit one without.
+    # float32 rounds 8-bit pictures rightly even at ties: weights of x2 and x4 are exact in it, and
+    # x3 has no ties. 16-bit sums need more.
     work = np.float32 if image.dtype in (np.uint8, np.float16, np.float32) else np.float64
     row_index, row_weight = _taps(image.shape[0], height, border, work)
     column_index, column_weight = _taps(image.shape[1], width, border, work)
@@ -60,27 +63,27 @@ def resize(
 def downscale(image: np.ndarray, factor: int) -> np.ndarray:
     """The low-resolution picture of the published test sets: (H, W[, C]) -> (H/factor, ...).
 
-    As `resize` with MATLAB's rounding after each pass and its older border. Raises ValueError
+    As `resize` with MATLAB's rounding after each pass and its older border. Raises InputError
     when a side is no multiple of `factor`: see `modcrop`.
     """
     _check(image)
     height, width = image.shape[:2]
     if factor < 1 or height % factor or width % factor:
-        raise ValueError(f"factor: expected a divisor of {height} and {width}, got {factor!r}")
+        raise InputError(f"factor: expected a divisor of {height} and {width}, got {factor!r}")
     return resize(image, (height // factor, width // factor), round_passes=True)
 
 
 def modcrop(image: np.ndarray, factor: int) -> np.ndarray:
-    """The top left part of (H, W[, C]) whose sides are the largest multiples of `factor`; a view."""
+    """The top left part of (H, W[, C]) whose sides are multiples of `factor`, as a view."""
     height, width = image.shape[:2]
     return image[: height - height % factor, : width - width % factor]
 
 
 def _check(image: np.ndarray) -> None:
     if image.ndim not in (2, 3) or 0 in image.shape:
-        raise ValueError(f"image: expected (H, W) or (H, W, C), not empty, got {image.shape}")
+        raise InputError(f"image: expected (H, W) or (H, W, C), not empty, got {image.shape}")
     if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
-        raise ValueError(f"image: expected uint8, uint16 or floats, got {image.dtype}")
+        raise InputError(f"image: expected uint8, uint16 or floats, got {image.dtype}")
 
 
 def _taps(before: int, after: int, border: str, work: type) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from espan.errors import WeightsError
-from espan.fold import fold
+from espan.folding import fold
 from espan.model import ARCHITECTURES, ESPAN, SPAN, SPANF, Network
 
 # Networks that ship inside the package, by name.
@@ -36,7 +36,7 @@ class Layout(NamedTuple):
 
 
 def _rename(state: State, *rules: tuple[str, str]) -> State:
-    """Keys translated by regular expressions, block and conv numbers counted from 0 instead of 1."""
+    """Keys translated by regular expressions; a number written as @n counts from 0, not from 1."""
     renamed = {}
     for key, tensor in state.items():
         for pattern, to in rules:

@@ -1,0 +1,157 @@
+"""Training: one visible loop. Loss and schedule stand above it."""
+
+import copy
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from espan.config import TrainConfig
+from espan.data import Patches
+from espan.errors import EspanError, InputError
+from espan.evaluate import evaluate
+from espan.folding import fold
+from espan.machine import pick_device
+from espan.model import ESPAN
+from espan.start import initialise
+from espan.upscaler import Upscaler
+from espan.weights import save
+
+
+class TrainingError(EspanError):
+    """A run that cannot go on."""
+
+
+def loss_of(sr: Tensor, hr: Tensor) -> Tensor:
+    """L1."""
+    return (sr - hr).abs().mean()
+
+
+def rate_at(step: int, config: TrainConfig) -> float:
+    """Share of the peak learning rate: linear warm-up, then half a cosine down to nothing."""
+    warmup = max(config.warmup * config.steps, 1)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(config.steps - warmup, 1)))
+
+
+def train(config: TrainConfig) -> Path:
+    """Runs, or resumes, the run of `config.out`; returns its weights, final.safetensors (folded).
+
+    The folder gets config.json, log.jsonl, checkpoint.pt. A run stopped by SIGINT or SIGTERM saves
+    and raises KeyboardInterrupt; called again it goes on to the very bits an unbroken run gives.
+    """
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    config.save(out / "config.json")
+    device = pick_device(config.device)
+    patches = Patches(config.data, config.scale, config.patch, config.batch, config.seed)
+
+    torch.manual_seed(config.seed)
+    net = ESPAN(config.channels, config.blocks, config.last_convs, config.scale, config.rep)
+    initialise(net, patches.batch(config.steps)[0])  # a batch that no step will see
+    net = net.to(device, memory_format=torch.channels_last)
+    average = copy.deepcopy(net)
+    optimizer = torch.optim.Adam(net.parameters(), lr=config.lr)
+    step = _resume(out, config, net, average, optimizer)
+
+    bar = tqdm(total=config.steps, initial=step, unit="step", disable=None)
+    with _stop_signals() as stopped, bar, (out / "log.jsonl").open("a") as log:
+        began, first = time.monotonic(), step
+        while step < config.steps:
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * rate_at(step, config)
+            lr, hr = (each.to(device) for each in patches.batch(step))
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                sr = net(lr.to(memory_format=torch.channels_last))
+            loss = loss_of(sr.float(), hr)
+            if not loss.isfinite():
+                raise TrainingError(f"step {step}: the loss is {loss.item()}")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+            _update_average(average, net, min(config.ema, step / (step + 10)))
+            bar.update()
+
+            if step % config.every == 0 or step == config.steps:
+                row = {"step": step, "loss": loss.item(), **_validate(average, config)}
+                row["steps_per_second"] = round((step - first) / (time.monotonic() - began), 2)
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k != "step"})
+            if step % config.every == 0 or step == config.steps or stopped:
+                _checkpoint(out, config, net, average, optimizer, step)
+            if stopped:
+                raise KeyboardInterrupt
+    path = out / "final.safetensors"
+    save(fold(average), path)
+    return path
+
+
+@torch.no_grad()
+def _update_average(average: ESPAN, net: ESPAN, decay: float) -> None:
+    for mean, current in zip(average.parameters(), net.parameters(), strict=True):
+        mean.lerp_(current, 1 - decay)
+
+
+def _validate(net: ESPAN, config: TrainConfig) -> dict[str, float]:
+    if config.validate is None:
+        return {}
+    upscaler = Upscaler(net, device=config.device, dtype="fp32")
+    rows = evaluate(upscaler, config.validate, config.scale)
+    return {f"{row.dataset} psnr_y": row.values["psnr_y"] for row in rows if row.name == "mean"}
+
+
+def _checkpoint(out: Path, config: TrainConfig, net, average, optimizer, step: int) -> None:
+    state = {
+        "config": asdict(config),
+        "step": step,
+        "net": net.state_dict(),
+        "average": average.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    temporary = out / ".checkpoint.pt.part"
+    torch.save(state, temporary)
+    temporary.replace(out / "checkpoint.pt")
+
+
+def _resume(out: Path, config: TrainConfig, net, average, optimizer) -> int:
+    path = out / "checkpoint.pt"
+    if not path.is_file():
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    # What a run may change when it goes on: where it runs and what it shows, not what it computes.
+    free = ("data", "out", "validate", "every", "device")
+    changed = [k for k, v in asdict(config).items() if k not in free and state["config"][k] != v]
+    if changed:
+        raise InputError(f"{path}: was made with another {', '.join(changed)}; choose another out")
+    net.load_state_dict(state["net"])
+    average.load_state_dict(state["average"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"]
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying of them; a second one kills as usual."""
+    received: list[int] = []
+
+    def note(number, _frame):
+        received.append(number)
+        signal.signal(number, before[number])
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
