@@ -11,7 +11,7 @@ from dataclasses import asdict
 from espan import __version__
 from espan.errors import EspanError
 
-OK, FAILED, INTERRUPTED = 0, 1, 130  # and 2, argparse's own, for wrong use
+OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,15 +124,24 @@ def _upscale(arguments: argparse.Namespace) -> int:
     inputs = [*arguments.input, *arguments.inputs]
     if not inputs:
         print("espan upscale: no input given (see espan upscale --help)", file=sys.stderr)
-        return 2
+        return WRONG_USE
     from tqdm import tqdm
 
     from espan import batch
     from espan.upscaler import check_scale
 
-    upscaler = _upscaler(arguments, arguments.scale)
-    scale = check_scale(arguments.scale or upscaler.scale, upscaler.scale)
-    jobs = batch.plan(inputs, arguments.output, scale=scale, format=arguments.format)
+    try:
+        upscaler = _upscaler(arguments, arguments.scale)
+        scale = upscaler.scale if arguments.scale is None else arguments.scale
+        jobs = batch.plan(
+            inputs,
+            arguments.output,
+            scale=check_scale(scale, upscaler.scale),
+            format=arguments.format,
+        )
+    except EspanError as error:
+        print(f"espan upscale: {error}", file=sys.stderr)
+        return WRONG_USE
     outcomes = []
     silent = arguments.quiet or not sys.stderr.isatty()
     with tqdm(total=len(jobs), unit="file", disable=silent, leave=False) as bar:

@@ -26,8 +26,9 @@ class TrainConfig:
     steps: int = 25_000
     batch: int = 16
     patch: int = 48
-    lr: float = 1e-3  # peak of the cosine
-    warmup: float = 0.05  # share of the steps in which the rate climbs to its peak
+    lr: float = 2e-3  # Adam's, at the peak of the cosine
+    muon_lr: float | None = 8e-4  # Muon's, for the kernels inside the blocks; None: Adam for all
+    warmup: float = 0.1  # share of the steps in which the rate climbs to its peak
     ema: float = 0.999
     precision: str = "bf16"  # autocast of the forward pass: bf16 or fp32
     every: int = 1000  # steps between validations and checkpoints

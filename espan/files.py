@@ -14,8 +14,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from espan.errors import EspanError, InputError, LimitError, OutputError
 
-# MPO is what phones write under the name .jpg: a JPEG with further pictures behind it.
-READ_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 WRITE_FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
@@ -41,15 +40,20 @@ _SAVE = {
     "TIFF": {"compression": "tiff_adobe_deflate"},
 }
 
+_SIZE_TAGS = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
+_METADATA = ("icc_profile", "exif", "dpi")
+
 # Pixels of one picture, from its header. The first is the size at which Pillow begins to warn.
 MAX_INPUT_PIXELS = 89_478_485
 MAX_OUTPUT_PIXELS = 1_500_000_000
 
-# What Pillow raises on damaged files; struct.error and EOFError are not among its promises.
+# What Pillow raises on damaged files. Its documentation promises the first three; the next three
+# came out of files with bytes flipped at random.
 _DECODE_ERRORS = (
     OSError,
     ValueError,
     SyntaxError,
+    TypeError,
     EOFError,
     struct.error,
     Image.DecompressionBombError,
@@ -82,9 +86,7 @@ def read(
             _refuse_what_pillow_would_change(image, path)
             image.load()
             picture = _upright(image)
-    picture.info = {
-        key: picture.info[key] for key in ("icc_profile", "exif", "dpi") if picture.info.get(key)
-    }
+    picture.info = {key: picture.info[key] for key in _METADATA if picture.info.get(key)}
     return picture
 
 
@@ -121,7 +123,7 @@ def _check_size(size: tuple[int, int], scale: float, max_input: int, max_output:
 
 def _refuse_what_pillow_would_change(image: Image.Image, path: Path) -> None:
     frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":
+    if frames > 1 and image.format != "MPO":  # what phones write as .jpg: pictures behind the first
         raise InputError(f"animated or multi-page ({frames} frames); extract the frames first")
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B"):
         raise InputError(f"{image.mode} pixels are not supported; convert to RGB or grey first")
@@ -180,6 +182,26 @@ def check_output(path: str | Path, mode: str, size: tuple[int, int]) -> str:
     return name
 
 
+def _metadata(image: Image.Image, name: str) -> dict:
+    """What of the picture's metadata goes into a file of format `name`, its size tags made true."""
+    keep = {key: image.info[key] for key in _METADATA if key in image.info}
+    if not all(0 < each < 2**16 for each in keep.get("dpi", ())):  # NaN fails this too
+        del keep["dpi"]
+    if name in ("TIFF", "BMP"):
+        keep.pop("exif", None)  # TIFF keeps EXIF in the tags that describe its own pixels
+    if "exif" in keep:
+        del keep["exif"]
+        with suppress(*_DECODE_ERRORS), warnings.catch_warnings():  # damaged EXIF is dropped
+            warnings.simplefilter("ignore")
+            exif = image.getexif()
+            details = exif.get_ifd(ExifTags.IFD.Exif)
+            for tag, side in zip(_SIZE_TAGS, image.size, strict=True):
+                if tag in details:
+                    details[tag] = side
+            keep["exif"] = exif.tobytes()
+    return keep
+
+
 def write(path: str | Path, image: Image.Image) -> Path:
     """Writes the picture with its profile, EXIF and resolution; the format is the extension's.
 
@@ -187,9 +209,7 @@ def write(path: str | Path, image: Image.Image) -> Path:
     """
     path = Path(path)
     name = check_output(path, image.mode, image.size)
-    keep = {key: image.info[key] for key in ("icc_profile", "exif", "dpi") if key in image.info}
-    if name in ("TIFF", "BMP"):
-        keep.pop("exif", None)  # TIFF keeps EXIF in the tags that describe its own pixels
+    keep = _metadata(image, name)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:

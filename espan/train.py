@@ -21,6 +21,7 @@ from espan.evaluate import evaluate
 from espan.folding import fold
 from espan.machine import pick_device
 from espan.model import ESPAN
+from espan.muon import Muon
 from espan.start import initialise
 from espan.upscaler import Upscaler
 from espan.weights import save
@@ -43,6 +44,15 @@ def rate_at(step: int, config: TrainConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(config.steps - warmup, 1)))
 
 
+def optimizers_of(net: ESPAN, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Adam; and with `muon_lr`, Muon for the kernels inside the blocks (see docs/method.md)."""
+    kernels = [p for p in net.blocks.parameters() if p.ndim == 4] if config.muon_lr else []
+    inside = set(kernels)
+    others = [p for p in net.parameters() if p not in inside]
+    adam = torch.optim.Adam(others, lr=config.lr)
+    return [adam, Muon(kernels, lr=config.muon_lr)] if kernels else [adam]
+
+
 def train(config: TrainConfig) -> Path:
     """Runs, or resumes, the run of `config.out`; returns its weights, final.safetensors (folded).
 
@@ -60,24 +70,26 @@ def train(config: TrainConfig) -> Path:
     initialise(net, patches.batch(config.steps)[0])  # a batch that no step will see
     net = net.to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(net)
-    optimizer = torch.optim.Adam(net.parameters(), lr=config.lr)
-    step = _resume(out, config, net, average, optimizer)
+    optimizers = optimizers_of(net, config)
+    step = _resume(out, config, net, average, optimizers)
 
     bar = tqdm(total=config.steps, initial=step, unit="step", disable=None)
     with _stop_signals() as stopped, bar, (out / "log.jsonl").open("a") as log:
         began, first = time.monotonic(), step
         while step < config.steps:
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * rate_at(step, config)
+            for optimizer, peak in zip(optimizers, (config.lr, config.muon_lr), strict=False):
+                for group in optimizer.param_groups:
+                    group["lr"] = peak * rate_at(step, config)
             lr, hr = (each.to(device) for each in patches.batch(step))
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 sr = net(lr.to(memory_format=torch.channels_last))
             loss = loss_of(sr.float(), hr)
             if not loss.isfinite():
                 raise TrainingError(f"step {step}: the loss is {loss.item()}")
-            optimizer.zero_grad()
+            net.zero_grad()
             loss.backward()
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             step += 1
             _update_average(average, net, min(config.ema, step / (step + 10)))
             bar.update()
@@ -87,9 +99,9 @@ def train(config: TrainConfig) -> Path:
                 row["steps_per_second"] = round((step - first) / (time.monotonic() - began), 2)
                 log.write(json.dumps(row) + "\n")
                 log.flush()
-                bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k != "step"})
+                bar.set_postfix({k: f"{v:.5g}" for k, v in row.items() if k != "step"})
             if step % config.every == 0 or step == config.steps or stopped:
-                _checkpoint(out, config, net, average, optimizer, step)
+                _checkpoint(out, config, net, average, optimizers, step)
             if stopped:
                 raise KeyboardInterrupt
     path = out / "final.safetensors"
@@ -111,20 +123,20 @@ def _validate(net: ESPAN, config: TrainConfig) -> dict[str, float]:
     return {f"{row.dataset} psnr_y": row.values["psnr_y"] for row in rows if row.name == "mean"}
 
 
-def _checkpoint(out: Path, config: TrainConfig, net, average, optimizer, step: int) -> None:
+def _checkpoint(out: Path, config: TrainConfig, net, average, optimizers, step: int) -> None:
     state = {
         "config": asdict(config),
         "step": step,
         "net": net.state_dict(),
         "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizers": [each.state_dict() for each in optimizers],
     }
     temporary = out / ".checkpoint.pt.part"
     torch.save(state, temporary)
     temporary.replace(out / "checkpoint.pt")
 
 
-def _resume(out: Path, config: TrainConfig, net, average, optimizer) -> int:
+def _resume(out: Path, config: TrainConfig, net, average, optimizers) -> int:
     path = out / "checkpoint.pt"
     if not path.is_file():
         return 0
@@ -136,7 +148,8 @@ def _resume(out: Path, config: TrainConfig, net, average, optimizer) -> int:
         raise InputError(f"{path}: was made with another {', '.join(changed)}; choose another out")
     net.load_state_dict(state["net"])
     average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
     return state["step"]
 
 

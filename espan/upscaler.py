@@ -68,7 +68,7 @@ class Upscaler:
         self.scale, self.radius = net.scale, net.radius
         self.channels = net.config["channels"]
         net = (net if net.folded else fold(net)).eval()
-        self._nets = {each: _copy(net, self.device, each) for each in {self.dtype, torch.float32}}
+        self._nets = {each: copy_to(net, self.device, each) for each in {self.dtype, torch.float32}}
 
     def __call__(
         self,
@@ -278,7 +278,7 @@ def _check_tile(tile: Any) -> Any:
     return tuple(sides)
 
 
-def _copy(net: Network, device: torch.device, dtype: torch.dtype) -> Network:
+def copy_to(net: Network, device: torch.device, dtype: torch.dtype) -> Network:
     copy = type(net)(**net.config)
     copy.load_state_dict(net.state_dict())
     return copy.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
