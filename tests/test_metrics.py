@@ -1,8 +1,5 @@
 """PSNR and SSIM: scikit-image, numbers known by hand, the published bicubic ones, refusals."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,14 +9,6 @@ from espan.metrics import PROTOCOLS, psnr, ssim, to_y
 from espan.resize import modcrop, resize
 
 RANGES = {np.uint8: 255, np.uint16: 65535, np.float32: 1, np.float64: 1}
-
-
-@pytest.fixture
-def shared() -> Path:
-    folder = Path(os.environ.get("ESPAN_SHARED", Path(__file__).parents[2] / "shared"))
-    if not (folder / "data/benchmark").is_dir():
-        pytest.skip(f"no benchmark data in {folder}; set ESPAN_SHARED")
-    return folder
 
 
 def pair(*shape: int, dtype=np.uint8) -> tuple[np.ndarray, np.ndarray]:

@@ -1,23 +1,13 @@
 """Resizing: the published pictures bit for bit, the definition in fractions, Pillow, memory."""
 
-import os
 import tracemalloc
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from espan.resize import _taps, downscale, modcrop, resize
-
-
-@pytest.fixture
-def shared() -> Path:
-    folder = Path(os.environ.get("ESPAN_SHARED", Path(__file__).parents[2] / "shared"))
-    if not (folder / "data/benchmark").is_dir():
-        pytest.skip(f"no benchmark data in {folder}; set ESPAN_SHARED")
-    return folder
 
 
 def noise(*shape: int, dtype=np.uint8) -> np.ndarray:

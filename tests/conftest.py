@@ -1,0 +1,41 @@
+"""What tests share: the data folder beside the repository, a small network, its file."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from makers import random_net
+
+from espan.weights import save
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="no CUDA device")
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture
+def shared() -> Path:
+    folder = Path(os.environ.get("ESPAN_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (folder / "data/benchmark").is_dir():
+        pytest.skip(f"no benchmark data in {folder}; set ESPAN_SHARED")
+    return folder
+
+
+@pytest.fixture
+def net():
+    """x4, radius 9, large biases."""
+    return random_net()
+
+
+@pytest.fixture
+def weights(tmp_path, net) -> str:
+    """The file of `net`, in a folder of its own."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    save(net, folder / "tiny.safetensors")
+    return str(folder / "tiny.safetensors")
