@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Less than half of the faintest alpha a 16-bit picture has, on the scale 0..1 of floats.
+INVISIBLE = 2.0**-17
+
 
 def bleed(colour: Tensor, alpha: Tensor) -> Tensor:
     """`colour` (C, H, W) with every fully transparent pixel given the colour of its surroundings.
@@ -11,10 +14,11 @@ def bleed(colour: Tensor, alpha: Tensor) -> Tensor:
     alpha (H, W), of the same dtype. Pixels that show at all keep their colour. Push-pull: averages
     weighted by alpha over ever larger squares, each hole filled from the smallest that has any.
     """
-    holes = alpha.float() == 0
+    weight = alpha.float()
+    holes = weight < INVISIBLE  # filters leave floats a little below 0
     if not holes.any() or holes.all():
         return colour
-    weight = alpha.float()[None, None]
+    weight = weight.masked_fill(holes, 0)[None, None]
     total = colour.float()[None] * weight
     levels = []
     while True:

@@ -127,7 +127,7 @@ def run(
 
 def _search(path: Path, output: str | Path | None) -> list[Path] | None:
     """The pictures in a folder, those under `output` left out; None for a file."""
-    if not path.is_dir():
+    if not _is_dir(path):
         return None
     results = None if output is None else Path(output).resolve()
     pictures = sorted(
@@ -153,7 +153,15 @@ def _kept_suffix(picture: Path) -> str:
 
 
 def _is_folder(output: str | Path) -> bool:
-    return str(output).endswith(("/", "\\")) or Path(output).is_dir()
+    return str(output).endswith(("/", "\\")) or _is_dir(Path(output))
+
+
+def _is_dir(path: Path) -> bool:
+    """False too for what cannot be a name at all: reading or writing it will say why."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _make_folder(folder: Path) -> None:

@@ -170,10 +170,13 @@ def _upscale(arguments: argparse.Namespace) -> int:
 def _report(outcome, arguments: argparse.Namespace) -> None:
     if outcome.status == "failed":
         print(f"espan: {outcome.error}", file=sys.stderr)
-    elif not arguments.quiet:
-        size = f" {outcome.width} x {outcome.height}, {outcome.seconds:.2f} s"
-        what = size if outcome.status == "done" else " is there, skipped"
-        print(f"{outcome.output}{what}", file=sys.stderr)
+    elif arguments.quiet:
+        return
+    elif outcome.status == "skipped":
+        print(f"{outcome.output} is there, skipped", file=sys.stderr)
+    else:
+        size = f"{outcome.width} x {outcome.height}"
+        print(f"{outcome.output} {size}, {outcome.seconds:.2f} s", file=sys.stderr)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

@@ -28,6 +28,8 @@ class TrainConfig:
     patch: int = 48
     lr: float = 2e-3  # Adam's, at the peak of the cosine
     muon_lr: float | None = 8e-4  # Muon's, for the kernels inside the blocks; None: Adam for all
+    muon_decay: float = 0.2  # weight decay of those kernels, per step and learning rate
+    clip: float = 1.0  # largest norm of all gradients together
     warmup: float = 0.1  # share of the steps in which the rate climbs to its peak
     ema: float = 0.999
     precision: str = "bf16"  # autocast of the forward pass: bf16 or fp32
@@ -38,9 +40,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("bf16", "fp32"):
             raise InputError(f"precision: expected bf16 or fp32, got {self.precision!r}")
-        for name in ("steps", "batch", "patch", "every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        # Three channels carry the picture past the blocks when training starts.
+        smallest = {"steps": 1, "batch": 1, "patch": 1, "every": 1, "channels": 3}
+        for name, least in smallest.items():
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: expected at least {least}, got {getattr(self, name)}")
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
@@ -67,7 +71,10 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         key, equals, value = override.partition("=")
         if not equals:
             raise InputError(f"override: expected key=value, got {override!r}")
-        values[key] = yaml.safe_load(value)
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"override: {override!r} is not YAML") from error
 
     kinds = typing.get_type_hints(TrainConfig)
     for key, value in values.items():

@@ -25,7 +25,7 @@ class Scores:
 
 @dataclass
 class _Pair:
-    name: str
+    path: Path
     lr: np.ndarray
     hr: np.ndarray
 
@@ -43,18 +43,22 @@ def evaluate(
     for folder in _sets(Path(data), scale):
         rows = []
         for pair in _pairs(folder, scale):
-            result = upscaler(pair.lr)
-            values = {
-                f"{metric.__name__}_{space}": metric(
-                    result, pair.hr, space=space, border=scale, range=255
-                )
-                for space in PROTOCOLS.values()
-                for metric in (psnr, ssim)
-            }
-            rows.append(Scores(folder.name, pair.name, values))
+            try:
+                values = _measure(upscaler(pair.lr), pair.hr, scale)
+            except InputError as error:
+                raise InputError(f"{pair.path}: {error}") from error
+            rows.append(Scores(folder.name, pair.path.stem, values))
             yield rows[-1]
         means = {c: float(np.mean([row.values[c] for row in rows])) for c in COLUMNS}
         yield Scores(folder.name, "mean", means)
+
+
+def _measure(result: np.ndarray, hr: np.ndarray, border: int) -> dict[str, float]:
+    return {
+        f"{metric.__name__}_{space}": metric(result, hr, space=space, border=border, range=255)
+        for space in PROTOCOLS.values()
+        for metric in (psnr, ssim)
+    }
 
 
 def bicubic(scale: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -81,13 +85,15 @@ def _pairs(folder: Path, scale: int) -> Iterator[_Pair]:
     published = folder / f"LRx{scale}"
     for path in _pictures(folder):
         hr = modcrop(_read(path), scale)
+        if hr.size == 0:
+            raise InputError(f"{path}: smaller than {scale} x {scale} pixels")
         # Both habits of naming: baby.png, and NTIRE's babyx4.png.
         names = (path.name, f"{path.stem}x{scale}{path.suffix}")
         lr_path = next((p for p in (published / name for name in names) if p.is_file()), None)
         lr = downscale(hr, scale) if lr_path is None else _read(lr_path)
         if (lr.shape[0] * scale, lr.shape[1] * scale) != hr.shape[:2]:
             raise InputError(f"{lr_path}: expected 1/{scale} of {path.name}, got {lr.shape[:2]}")
-        yield _Pair(path.stem, lr, hr)
+        yield _Pair(path, lr, hr)
 
 
 def _read(path: Path) -> np.ndarray:

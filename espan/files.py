@@ -3,7 +3,7 @@
 The only file that reads and writes pictures. Pillow decodes, with an allow-list of formats.
 """
 
-import os
+import logging
 import struct
 import warnings
 from collections.abc import Iterator
@@ -12,7 +12,11 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from espan.atomic import whole_file
 from espan.errors import EspanError, InputError, LimitError, OutputError
+
+# It logs what it finds in damaged TIFFs without naming them; the errors raised here do.
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 WRITE_FORMATS = {
@@ -41,6 +45,16 @@ _SAVE = {
 }
 
 _SIZE_TAGS = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
+_TIFF_TAGS = (
+    ExifTags.Base.ImageDescription,
+    ExifTags.Base.Make,
+    ExifTags.Base.Model,
+    ExifTags.Base.Orientation,
+    ExifTags.Base.Software,
+    ExifTags.Base.DateTime,
+    ExifTags.Base.Artist,
+    ExifTags.Base.Copyright,
+)
 _METADATA = ("icc_profile", "exif", "dpi")
 
 # Pixels of one picture, from its header. The first is the size at which Pillow begins to warn.
@@ -85,6 +99,8 @@ def read(
             _check_size(image.size, scale, max_input, max_output)
             _refuse_what_pillow_would_change(image, path)
             image.load()
+            if image.format == "TIFF":
+                image.info["exif"] = _exif_of_tiff(image)
             picture = _upright(image)
     picture.info = {key: picture.info[key] for key in _METADATA if picture.info.get(key)}
     return picture
@@ -104,9 +120,9 @@ def _naming(path: Path) -> Iterator[None]:
         known = ", ".join(READ_FORMATS)
         reason = "empty file" if empty else f"not a picture in a known format ({known})"
         raise InputError(f"{path}: {reason}") from error
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise InputError(f"{path}: {error.strerror.lower()}") from error
     except _DECODE_ERRORS as error:
+        if isinstance(error, OSError) and error.strerror:  # the system's own, Pillow's have none
+            raise InputError(f"{path}: {error.strerror.lower()}") from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: damaged or truncated: {reason}") from error
 
@@ -127,6 +143,10 @@ def _refuse_what_pillow_would_change(image: Image.Image, path: Path) -> None:
         raise InputError(f"animated or multi-page ({frames} frames); extract the frames first")
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B"):
         raise InputError(f"{image.mode} pixels are not supported; convert to RGB or grey first")
+    if image.mode.startswith("I;16") and "transparency" in image.info:
+        raise InputError(
+            "16-bit grey with a transparent colour; convert it to grey and alpha first"
+        )
     if image.mode in ("RGB", "RGBA", "LA") and _bits(image, path) > 8:
         raise InputError(
             "16-bit colour, which would be cut to 8 bits; convert it to 8 bits, or pass a uint16 "
@@ -148,18 +168,31 @@ def _bits(image: Image.Image, path: Path) -> int:
     return 8
 
 
+def _exif_of_tiff(image: Image.Image) -> bytes:
+    """What a TIFF says of the picture; its other tags describe how the pixels are stored."""
+    tags, exif = image.getexif(), Image.Exif()
+    for tag in _TIFF_TAGS:
+        if tag in tags:
+            exif[tag] = tags[tag]
+    for group in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        if details := tags.get_ifd(group):
+            exif.get_ifd(group).update(details)
+    return exif.tobytes() if len(exif) or exif.get_ifd(ExifTags.IFD.Exif) else b""
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """Pixels turned as EXIF says (and the tag removed), in a mode the networks take."""
     with suppress(*_DECODE_ERRORS):  # damaged EXIF is no reason to refuse the pixels
         image = ImageOps.exif_transpose(image)
     if image.mode == "1":
-        return image.convert("L")
+        transparent = image.info.get("transparency")
+        image = image.convert("L")
+        if transparent is not None:
+            image.info["transparency"] = 255 * bool(transparent)
     if image.mode in ("P", "PA") or "transparency" in image.info:
         alpha = image.mode == "PA" or "transparency" in image.info
         grey = image.mode == "L"
         return image.convert(("LA" if grey else "RGBA") if alpha else "RGB")
-    if image.mode == "I;16B":
-        return image.convert("I;16")
     return image.copy()
 
 
@@ -187,10 +220,7 @@ def _metadata(image: Image.Image, name: str) -> dict:
     keep = {key: image.info[key] for key in _METADATA if key in image.info}
     if not all(0 < each < 2**16 for each in keep.get("dpi", ())):  # NaN fails this too
         del keep["dpi"]
-    if name in ("TIFF", "BMP"):
-        keep.pop("exif", None)  # TIFF keeps EXIF in the tags that describe its own pixels
-    if "exif" in keep:
-        del keep["exif"]
+    if keep.pop("exif", None) and name != "BMP":
         with suppress(*_DECODE_ERRORS), warnings.catch_warnings():  # damaged EXIF is dropped
             warnings.simplefilter("ignore")
             exif = image.getexif()
@@ -209,19 +239,9 @@ def write(path: str | Path, image: Image.Image) -> Path:
     """
     path = Path(path)
     name = check_output(path, image.mode, image.size)
-    keep = _metadata(image, name)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            image.save(file, format=name, **_SAVE.get(name, {}), **keep)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
-        if not isinstance(error, OSError | ValueError):
-            raise
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise OutputError(f"{path}: could not be written: {reason}") from error
+    options = {**_SAVE.get(name, {}), **_metadata(image, name)}
+    if name == "TIFF" and "exif" in options:
+        del options["compression"]  # Pillow writes EXIF into uncompressed TIFF only
+    with whole_file(path) as temporary:
+        image.save(temporary, format=name, **options)
     return path

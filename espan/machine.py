@@ -14,6 +14,8 @@ def pick_device(device: str | torch.device) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
+        if chosen.type == "meta":
+            raise RuntimeError("it has no data")
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         raise DeviceError(f"device {device!r} is not available: {error}") from error
     return chosen

@@ -27,10 +27,15 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """lr: root mean square of the change of a weight in one step, whatever the gradient's size."""
+    """lr: root mean square of the change of a weight in one step, whatever the gradient's size.
 
-    def __init__(self, params, lr: float, momentum: float = 0.95):
-        super().__init__(params, {"lr": lr, "momentum": momentum})
+    decay: share of itself, times lr, that a weight loses in a step. Every gradient enters the
+    momentum with norm 1: since the step's size does not depend on it either, one extreme batch
+    would otherwise set the direction of the next twenty steps.
+    """
+
+    def __init__(self, params, lr: float, momentum: float = 0.95, decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "decay": decay})
 
     @torch.no_grad()
     def step(self) -> None:
@@ -45,6 +50,7 @@ class Muon(torch.optim.Optimizer):
                 updates = orthogonalised(updates.flatten(2))
                 updates *= group["lr"] / updates.square().mean((1, 2), keepdim=True).sqrt()
                 for weight, update in zip(weights, updates, strict=True):
+                    weight *= 1 - group["lr"] * group["decay"]
                     weight -= update.view_as(weight)
 
     def _momentum(self, weight: Tensor, momentum: float) -> Tensor:
@@ -52,5 +58,6 @@ class Muon(torch.optim.Optimizer):
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight, memory_format=torch.contiguous_format)
-        state["momentum"].mul_(momentum).add_(weight.grad)
-        return weight.grad + momentum * state["momentum"]
+        direction = weight.grad / (weight.grad.norm() + 1e-12)
+        state["momentum"].mul_(momentum).add_(direction)
+        return direction + momentum * state["momentum"]

@@ -25,7 +25,7 @@ WHITE = {
 }
 _DTYPES = "uint8, uint16 or float"
 
-_PIL_16_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_PIL_16_BIT = {"I;16": "<u2", "I;16B": ">u2"}
 
 
 @dataclass
@@ -80,6 +80,8 @@ def from_any(image: Any) -> Picture:
 
 
 def _from_tensor(image: Tensor) -> Picture:
+    if image.layout != torch.strided or image.is_meta:
+        raise InputError("picture: expected a dense tensor with data")
     if image.ndim != 3:
         raise InputError(
             f"picture: tensors are (C, H, W) or (N, C, H, W), got shape {tuple(image.shape)}"
@@ -102,8 +104,8 @@ def _from_numpy(image: np.ndarray) -> Picture:
     if dtype not in (np.uint8, np.uint16, np.float16, np.float32, np.float64):
         raise InputError(f"picture: expected {_DTYPES}, got {image.dtype}")
     pixels = image if image.ndim == 3 else image[:, :, None]
-    if any(stride < 0 for stride in pixels.strides) or not image.dtype.isnative:
-        pixels = np.ascontiguousarray(pixels, dtype)  # torch has no negative strides
+    if any(s < 0 or s % dtype.itemsize for s in pixels.strides) or not image.dtype.isnative:
+        pixels = np.ascontiguousarray(pixels, dtype)  # strides that torch does not have
     if not pixels.flags.writeable:
         pixels = pixels.copy()  # torch cannot share read-only memory
 
@@ -119,20 +121,20 @@ def _from_numpy(image: np.ndarray) -> Picture:
 
 
 def _from_pil(image: Image.Image) -> Picture:
-    pixels = np.asarray(_to_plain_mode(image))
-    if image.mode in _PIL_16_BIT:
-        pixels = pixels.astype(np.uint16)
-    arrays = _from_numpy(pixels)
+    arrays = _from_numpy(np.asarray(_to_plain_mode(image)))
 
     def finish(planes: Tensor) -> Image.Image:
-        result = Image.fromarray(arrays.finish(planes))
+        pixels = arrays.finish(planes)
+        if image.mode in _PIL_16_BIT:
+            pixels = pixels.astype(_PIL_16_BIT[image.mode])
+            result = Image.frombytes(image.mode, pixels.shape[::-1], pixels.tobytes())
+        else:
+            result = Image.fromarray(pixels)
         if image.mode == "P":
             method = Image.Quantize.FASTOCTREE if result.mode == "RGBA" else None
             result = result.quantize(256, method=method)
         elif image.mode == "1":
             result = result.point(lambda value: 255 * (value >= 128), mode="1")
-        elif image.mode in _PIL_16_BIT:
-            result = result.convert(image.mode)
         result.info = {key: value for key, value in image.info.items() if key != "transparency"}
         return result
 
@@ -144,8 +146,13 @@ def _to_plain_mode(image: Image.Image) -> Image.Image:
     transparent = "transparency" in image.info
     if image.mode == "P":
         return image.convert("RGBA" if transparent else "RGB")
-    if image.mode == "1":
+    if image.mode == "1" and not transparent:
         return image.convert("L")
+    if image.mode in ("1", "I;16", "I;16B") and transparent:
+        raise InputError(
+            f"picture: PIL mode {image.mode} with a colour marked transparent is not supported; "
+            "convert it to LA first"
+        )
     if image.mode in ("L", "RGB") and transparent:
         return image.convert({"L": "LA", "RGB": "RGBA"}[image.mode])
     if image.mode not in ("L", "LA", "RGB", "RGBA", *_PIL_16_BIT):

@@ -50,12 +50,12 @@ def _carry_picture(net: ESPAN) -> None:
     net.conv_cat.weight[:3] = 0
     for part in _first_parts(net.upsampler):
         part.weight[:, :3] = 0
-    head, up = (_last_parts(layer)[-1].weight for layer in (net.conv_1, net.upsampler))
+    head, up = _centre_tap(net.conv_1), _centre_tap(net.upsampler)
     sub_pixels = net.scale**2
     for c in range(3):
-        head[c, c, 4, 4] = 1
+        head[c, c] = 1
         net.conv_cat.weight[c, c] = 1
-        up[c * sub_pixels : (c + 1) * sub_pixels, c, 1, 1] = 1
+        up[c * sub_pixels : (c + 1) * sub_pixels, c] = 1
 
 
 def _convolutions(net: ESPAN) -> Iterator[nn.Module]:
@@ -83,10 +83,17 @@ def _parts(layer: nn.Module) -> list[nn.Conv2d]:
     return [m for m in layer.modules() if isinstance(m, nn.Conv2d)]
 
 
-# The last branch of every preset is the plain k x k one, or ends in it: it carries the picture.
 def _last_parts(layer: nn.Module) -> list[nn.Conv2d]:
     return [chain[-1] for chain in layer.branches] if isinstance(layer, RepConv) else [layer]
 
 
 def _first_parts(layer: nn.Module) -> list[nn.Conv2d]:
     return [chain[0] for chain in layer.branches] if isinstance(layer, RepConv) else [layer]
+
+
+def _centre_tap(layer: nn.Module) -> Tensor:
+    """(out, in) view of the centre tap of the conv, or of the branch that is a single conv."""
+    if isinstance(layer, RepConv):
+        layer = next(chain[0] for chain in layer.branches if len(chain) == 1)
+    middle = layer.weight.shape[-1] // 2
+    return layer.weight[:, :, middle, middle]

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from espan.atomic import whole_file
 from espan.config import TrainConfig
 from espan.data import Patches
-from espan.errors import EspanError, InputError
+from espan.errors import EspanError, InputError, OutputError
 from espan.evaluate import evaluate
 from espan.folding import fold
 from espan.machine import pick_device
@@ -24,7 +25,7 @@ from espan.model import ESPAN
 from espan.muon import Muon
 from espan.start import initialise
 from espan.upscaler import Upscaler
-from espan.weights import save
+from espan.weights import PTH_ERRORS, save
 
 
 class TrainingError(EspanError):
@@ -50,7 +51,7 @@ def optimizers_of(net: ESPAN, config: TrainConfig) -> list[torch.optim.Optimizer
     inside = set(kernels)
     others = [p for p in net.parameters() if p not in inside]
     adam = torch.optim.Adam(others, lr=config.lr)
-    return [adam, Muon(kernels, lr=config.muon_lr)] if kernels else [adam]
+    return [adam, Muon(kernels, config.muon_lr, decay=config.muon_decay)] if kernels else [adam]
 
 
 def train(config: TrainConfig) -> Path:
@@ -60,8 +61,11 @@ def train(config: TrainConfig) -> Path:
     and raises KeyboardInterrupt; called again it goes on to the very bits an unbroken run gives.
     """
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    config.save(out / "config.json")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        config.save(out / "config.json")
+    except OSError as error:
+        raise OutputError(f"{out}: not a folder to write to: {error.strerror}") from error
     device = pick_device(config.device)
     patches = Patches(config.data, config.scale, config.patch, config.batch, config.seed)
 
@@ -88,6 +92,7 @@ def train(config: TrainConfig) -> Path:
                 raise TrainingError(f"step {step}: the loss is {loss.item()}")
             net.zero_grad()
             loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), config.clip)
             for optimizer in optimizers:
                 optimizer.step()
             step += 1
@@ -131,16 +136,18 @@ def _checkpoint(out: Path, config: TrainConfig, net, average, optimizers, step: 
         "average": average.state_dict(),
         "optimizers": [each.state_dict() for each in optimizers],
     }
-    temporary = out / ".checkpoint.pt.part"
-    torch.save(state, temporary)
-    temporary.replace(out / "checkpoint.pt")
+    with whole_file(out / "checkpoint.pt") as temporary:
+        torch.save(state, temporary)
 
 
 def _resume(out: Path, config: TrainConfig, net, average, optimizers) -> int:
     path = out / "checkpoint.pt"
     if not path.is_file():
         return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except PTH_ERRORS as error:
+        raise InputError(f"{path}: damaged; remove it to begin again") from error
     # What a run may change when it goes on: where it runs and what it shows, not what it computes.
     free = ("data", "out", "validate", "every", "device")
     changed = [k for k, v in asdict(config).items() if k not in free and state["config"][k] != v]

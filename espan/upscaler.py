@@ -5,8 +5,8 @@ Pictures and results stay where they are; only tiles travel to the device.
 
 import functools
 import logging
+import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ log = logging.getLogger("espan")
 AUTO_TILE = {"cpu": 512 * 512, "cuda": 1024 * 1024}
 SMALLEST_TILE = 16
 
+_BLEED_BYTES = 64  # per pixel of a transparent picture: colour and alpha in float32, twice over
+
+_FLAGS = threading.Lock()
+
 BACKENDS = ("auto", "eager")
 
 Progress = Callable[[int, int], None]
@@ -44,7 +48,8 @@ class Upscaler:
     device: "auto", "cpu", "cuda", "cuda:1", ... dtype: "auto", "fp32", "fp16" or "bf16"; "auto"
     keeps float32 for pictures of more than 8 bits on a CPU. backend: "auto" or "eager".
     tile: "auto", None (never cut), an int or (height, width) in input pixels, halo not counted.
-    The result does not depend on `tile`.
+    The result does not depend on `tile`. `redone` counts the tiles that overflowed in half
+    precision and were computed again in float32.
 
     Raises WeightsError for the model, DeviceError for device, dtype and backend.
     """
@@ -58,6 +63,8 @@ class Upscaler:
         backend: str = "auto",
         tile: str | int | tuple[int, int] | None = "auto",
     ):
+        if isinstance(model, nn.Module) and not isinstance(model, Network):
+            raise InputError(f"model: expected a network of espan, got {type(model).__name__}")
         net = model if isinstance(model, Network) else load(model or model_for(4))
         if backend not in BACKENDS:
             raise DeviceError(f"backend: expected {' or '.join(BACKENDS)}, got {backend!r}")
@@ -67,7 +74,9 @@ class Upscaler:
         self.tile = _check_tile(tile)
         self.scale, self.radius = net.scale, net.radius
         self.channels = net.config["channels"]
-        net = (net if net.folded else fold(net)).eval()
+        self.redone = 0
+        self._lock = threading.Lock()
+        net = net if net.folded else fold(net)
         self._nets = {each: copy_to(net, self.device, each) for each in {self.dtype, torch.float32}}
 
     def __call__(
@@ -89,19 +98,26 @@ class Upscaler:
         Raises InputError (LimitError, NonFiniteError) for a picture that cannot be used.
         """
         scale = self.scale if scale is None else check_scale(scale, self.scale)
+        if output is not None and not isinstance(image, str | Path):
+            raise InputError("output: only a picture given by its path can be written to a file")
         if isinstance(image, list | tuple):
             return type(image)(self(each, scale, progress=progress) for each in image)
         if isinstance(image, str | Path):
-            result = self(files.read(image, scale=scale), scale, progress=progress)
-            return result if output is None else files.write(output, result)
-        if output is not None:
-            raise InputError("output: only a picture given by its path can be written to a file")
+            return self._upscale_file(image, scale, output, progress)
         if isinstance(image, Tensor) and image.ndim == 4:
             size = [round(side * scale) for side in image.shape[2:]]
             results = [self(each, scale, progress=progress) for each in image]
             return torch.stack(results) if results else image.new_empty(0, image.shape[1], *size)
         picture = from_any(image)
         return picture.finish(self._upscale(picture, scale, progress))
+
+    def _upscale_file(self, path, scale: float, output, progress: Progress | None) -> Any:
+        image = files.read(path, scale=scale)
+        if output is not None:  # say what cannot be written before the work, not after it
+            size = round(image.width * scale), round(image.height * scale)
+            files.check_output(output, image.mode, size)
+        result = self(image, scale, progress=progress)
+        return result if output is None else files.write(output, result)
 
     def _upscale(self, picture: Picture, scale: float, progress: Progress | None) -> Tensor:
         planes = picture.planes
@@ -167,6 +183,8 @@ class Upscaler:
         y = self._forward(x, dtype)
         if dtype != torch.float32 and not y.isfinite().all():
             log.warning("%s overflowed in a tile; it is computed again in float32", dtype)
+            with self._lock:
+                self.redone += 1
             y = self._forward(x, torch.float32)
         if not y.isfinite().all():
             raise NonFiniteError("the network's output is not finite, even in float32")
@@ -185,9 +203,10 @@ class Upscaler:
     @torch.inference_mode()
     def _forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         x = x.to(dtype=dtype, memory_format=torch.channels_last)
-        exact = self.device.type == "cuda" and dtype == torch.float32
-        # cuDNN's float32 convolutions are TF32 unless told otherwise.
-        with torch.backends.cudnn.flags(allow_tf32=False) if exact else nullcontext():
+        if self.device.type != "cuda" or dtype != torch.float32:
+            return self._nets[dtype](x)
+        # cuDNN's float32 convolutions are TF32 unless told otherwise, for the whole process.
+        with _FLAGS, torch.backends.cudnn.flags(allow_tf32=False):
             return self._nets[dtype](x)
 
     def _tile_size(self, height: int, width: int) -> tuple[int, int]:
@@ -203,7 +222,7 @@ class Upscaler:
     ) -> None:
         """LimitError before any work if the result and one tile cannot fit in host memory."""
         channels, height, width = planes.shape
-        need = 0
+        need = _BLEED_BYTES * height * width if channels in (2, 4) else 0
         if planes.device.type == "cpu":
             pixels = size[0] * size[1] + resized * height * width * self.scale**2
             need += pixels * channels * planes.element_size()
@@ -273,12 +292,13 @@ def _check_tile(tile: Any) -> Any:
         return tile
     sides = (tile, tile) if isinstance(tile, int) else tile
     good = isinstance(sides, tuple | list) and len(sides) == 2
-    if not good or not all(isinstance(side, int) and side >= 1 for side in sides):
+    if not good or not all(type(side) is int and side >= 1 for side in sides):
         raise InputError(f'tile: expected "auto", None, an int or (height, width), got {tile!r}')
     return tuple(sides)
 
 
 def copy_to(net: Network, device: torch.device, dtype: torch.dtype) -> Network:
+    """A folded network of the same weights, ready to run: eval mode, channels last, no gradient."""
     copy = type(net)(**net.config)
     copy.load_state_dict(net.state_dict())
     return copy.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
