@@ -12,7 +12,7 @@ import time
 import torch
 
 from espan.machine import DTYPES, pick_device
-from espan.upscaler import copy_to
+from espan.runner import copy_to
 from espan.weights import load
 
 SIDES = (128, 192, 256, 384, 512, 768, 1024)

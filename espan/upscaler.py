@@ -1,11 +1,6 @@
-"""`Upscaler`: a network held ready, and the tile loop that takes any picture through it.
-
-Pictures and results stay where they are; only tiles travel to the device.
-"""
+"""`Upscaler`: a network held ready for pictures of every kind, and `upscale`, its short form."""
 
 import functools
-import logging
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,25 +11,15 @@ from torch import Tensor, nn
 
 from espan import files, memory
 from espan.alpha import bleed
-from espan.errors import DeviceError, InputError, LimitError, NonFiniteError
-from espan.folding import fold
+from espan.errors import DeviceError, InputError, LimitError
 from espan.machine import pick_device, pick_dtype
 from espan.model import Network
-from espan.picture import WHITE, Picture, from_any
+from espan.picture import Picture, from_any
 from espan.resize import resize
-from espan.tiling import Tile
+from espan.runner import Runner
 from espan.weights import BUILTIN, load
 
-log = logging.getLogger("espan")
-
-# Input pixels per tile with "auto", halo included. On a CPU, larger tiles leave the caches and
-# smaller ones spend their time in halos (docs/performance.md); a GPU wants all the work it can get.
-AUTO_TILE = {"cpu": 512 * 512, "cuda": 1024 * 1024}
-SMALLEST_TILE = 16
-
 _BLEED_BYTES = 64  # per pixel of a transparent picture: colour and alpha in float32, twice over
-
-_FLAGS = threading.Lock()
 
 BACKENDS = ("auto", "eager")
 
@@ -48,8 +33,7 @@ class Upscaler:
     device: "auto", "cpu", "cuda", "cuda:1", ... dtype: "auto", "fp32", "fp16" or "bf16"; "auto"
     keeps float32 for pictures of more than 8 bits on a CPU. backend: "auto" or "eager".
     tile: "auto", None (never cut), an int or (height, width) in input pixels, halo not counted.
-    The result does not depend on `tile`. `redone` counts the tiles that overflowed in half
-    precision and were computed again in float32.
+    The result does not depend on `tile`.
 
     Raises WeightsError for the model, DeviceError for device, dtype and backend.
     """
@@ -70,14 +54,16 @@ class Upscaler:
             raise DeviceError(f"backend: expected {' or '.join(BACKENDS)}, got {backend!r}")
         self.device = pick_device(device)
         self.dtype = pick_dtype(dtype, self.device)
-        self._wide = self.device.type != "cpu" or dtype != "auto"
         self.tile = _check_tile(tile)
         self.scale, self.radius = net.scale, net.radius
-        self.channels = net.config["channels"]
-        self.redone = 0
-        self._lock = threading.Lock()
-        net = net if net.folded else fold(net)
-        self._nets = {each: copy_to(net, self.device, each) for each in {self.dtype, torch.float32}}
+        # Of its own accord a CPU computes in bf16 only what has 8 bits.
+        low_precision = dtype != "auto" or self.device.type != "cpu"
+        self._runner = Runner(net, self.device, self.dtype, self.tile, low_precision)
+
+    @property
+    def redone(self) -> int:
+        """Tiles so far that overflowed in half precision and were computed again in float32."""
+        return self._runner.redone
 
     def __call__(
         self,
@@ -123,8 +109,7 @@ class Upscaler:
         planes = picture.planes
         _, height, width = planes.shape
         size = round(height * scale), round(width * scale)
-        tile = self._tile_size(height, width)
-        self._check_memory(planes, size, tile, resized=scale != self.scale)
+        self._check_memory(planes, size, resized=scale != self.scale)
 
         out = large = picture.new(*size)
         if scale != self.scale:
@@ -139,97 +124,20 @@ class Upscaler:
                 passes.append((alpha, large[-1:]))
         step = _count_steps(progress, len(passes))
         for source, target in passes:
-            self._run(source, target, tile, step)
+            self._runner.run(source, target, step)
         if scale != self.scale:
             _resize_into(large, out)
         return out
 
-    def _run(self, source: Tensor, target: Tensor, tile: tuple[int, int], step: Progress) -> None:
-        """Fills target (C, s*H, s*W) from source (C, H, W), C = 1 or 3, tile by tile."""
-        _, height, width = source.shape
-        pending = [*Tile(0, height, 0, width).split(*tile)][::-1]
-        done = 0
-        while pending:
-            part = pending.pop()
-            try:
-                result = self._run_tile(source, part)
-            except (RuntimeError, MemoryError) as error:
-                if not memory.ran_out(error):
-                    raise
-                rows, columns = part.y1 - part.y0, part.x1 - part.x0
-                if max(rows, columns) <= SMALLEST_TILE:
-                    raise DeviceError(
-                        f"{self.device}: out of memory even for a tile of {columns} x {rows} pixels"
-                    ) from error
-                tile = _half(rows), _half(columns)
-                log.warning("%s: out of memory, tiles are now %d x %d", self.device, *tile[::-1])
-                pending = [
-                    piece for each in (*pending, part) for piece in [*each.split(*tile)][::-1]
-                ]
-                continue
-            s = self.scale
-            target[:, part.y0 * s : part.y1 * s, part.x0 * s : part.x1 * s] = result
-            done += part.pixels
-            step(done, height * width)
-
-    def _run_tile(self, source: Tensor, part: Tile) -> Tensor:
-        """The tile's result (C, s*h, s*w) in the source's dtype and range, without its halo."""
-        _, height, width = source.shape
-        around = part.with_halo(self.radius, height, width)
-        white = WHITE[source.dtype]
-        x = source[:, around.y0 : around.y1, around.x0 : around.x1]
-        x = x.to(self.device, torch.float32).div(white).expand(3, -1, -1)[None]
-        dtype = self.dtype if self._wide or source.dtype == torch.uint8 else torch.float32
-        y = self._forward(x, dtype)
-        if dtype != torch.float32 and not y.isfinite().all():
-            log.warning("%s overflowed in a tile; it is computed again in float32", dtype)
-            with self._lock:
-                self.redone += 1
-            y = self._forward(x, torch.float32)
-        if not y.isfinite().all():
-            raise NonFiniteError("the network's output is not finite, even in float32")
-        s, top, left = self.scale, part.y0 - around.y0, part.x0 - around.x0
-        y = y[
-            0,
-            :,
-            top * s : (top + part.y1 - part.y0) * s,
-            left * s : (left + part.x1 - part.x0) * s,
-        ].float()
-        if source.shape[0] == 1:
-            y = y.mean(0, keepdim=True)
-        y = y.clamp(0, 1).mul(white)
-        return (y if source.is_floating_point() else y.round()).to(source.dtype).to(source.device)
-
-    @torch.inference_mode()
-    def _forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        x = x.to(dtype=dtype, memory_format=torch.channels_last)
-        if self.device.type != "cuda" or dtype != torch.float32:
-            return self._nets[dtype](x)
-        # cuDNN's float32 convolutions are TF32 unless told otherwise, for the whole process.
-        with _FLAGS, torch.backends.cudnn.flags(allow_tf32=False):
-            return self._nets[dtype](x)
-
-    def _tile_size(self, height: int, width: int) -> tuple[int, int]:
-        if self.tile is None:
-            return height, width
-        if self.tile != "auto":
-            return self.tile
-        side = int(AUTO_TILE.get(self.device.type, AUTO_TILE["cpu"]) ** 0.5) - 2 * self.radius
-        return side, side
-
-    def _check_memory(
-        self, planes: Tensor, size: tuple[int, int], tile: tuple[int, int], resized: bool
-    ) -> None:
+    def _check_memory(self, planes: Tensor, size: tuple[int, int], resized: bool) -> None:
         """LimitError before any work if the result and one tile cannot fit in host memory."""
         channels, height, width = planes.shape
-        need = _BLEED_BYTES * height * width if channels in (2, 4) else 0
+        need = self._runner.host_memory(height, width)
+        if channels in (2, 4):
+            need += _BLEED_BYTES * height * width
         if planes.device.type == "cpu":
             pixels = size[0] * size[1] + resized * height * width * self.scale**2
             need += pixels * channels * planes.element_size()
-        if self.device.type == "cpu":
-            rows = min(height, tile[0] + 2 * self.radius)
-            columns = min(width, tile[1] + 2 * self.radius)
-            need += memory.for_pixels(rows * columns, self.channels, self.dtype)
         free = memory.available()
         if free is not None and need > free:
             raise LimitError(
@@ -295,17 +203,6 @@ def _check_tile(tile: Any) -> Any:
     if not good or not all(type(side) is int and side >= 1 for side in sides):
         raise InputError(f'tile: expected "auto", None, an int or (height, width), got {tile!r}')
     return tuple(sides)
-
-
-def copy_to(net: Network, device: torch.device, dtype: torch.dtype) -> Network:
-    """A folded network of the same weights, ready to run: eval mode, channels last, no gradient."""
-    copy = type(net)(**net.config)
-    copy.load_state_dict(net.state_dict())
-    return copy.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
-
-
-def _half(side: int) -> int:
-    return max(-(-side // 2), SMALLEST_TILE)
 
 
 def _count_steps(progress: Progress | None, passes: int) -> Progress:

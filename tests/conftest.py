@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from makers import random_net
+from tests.makers import random_net
 
 from espan.weights import save
 

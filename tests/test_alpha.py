@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from makers import disc, nearest_net, noise, random_net
 
 from espan import Upscaler
 from espan.alpha import bleed
+from tests.makers import disc, nearest_net, noise, random_net
 
 
 @torch.no_grad()
@@ -56,8 +56,8 @@ def test_constant_alpha_is_kept_and_costs_nothing(monkeypatch, channels, dtype, 
     image = noise(12, 10, channels, dtype=dtype)
     image[..., -1] = alpha
     up = Upscaler(random_net(), dtype="fp32")
-    calls, forward = [], up._forward
-    monkeypatch.setattr(up, "_forward", lambda *args: calls.append(1) or forward(*args))
+    calls, forward = [], up._runner._forward
+    monkeypatch.setattr(up._runner, "_forward", lambda *args: calls.append(1) or forward(*args))
     out = up(image)
     assert (out[..., -1] == image[0, 0, -1]).all()
     assert len(calls) == 1

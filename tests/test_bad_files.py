@@ -6,10 +6,10 @@ import time
 
 import numpy as np
 import pytest
-from makers import GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, chunk, noise, png, scanlines
 from PIL import Image
 
 from espan import InputError, LimitError, files
+from tests.makers import GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, chunk, noise, png, scanlines
 
 PICTURE = Image.fromarray(noise(24, 20, 3))
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from makers import random_net
-from original_span import OriginalSPAN
 from safetensors.torch import save_file
 
 from espan import SPAN, WeightsError, load
 from espan.weights import BUILTIN, save
+from tests.makers import random_net
+from tests.original_span import OriginalSPAN
 
 
 def refused(path, match: str) -> str:

@@ -6,12 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-from makers import noise, random_net
 from PIL import Image
 
 from espan import Upscaler, files
 from espan.cli import main
 from espan.weights import save
+from tests.makers import noise, random_net
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 """Training settings: unknown keys, wrong types and impossible values are named in one line."""
 
 import pytest
-from makers import TINY_RUN, as_yaml, noise
 from PIL import Image
 
 from espan import InputError, files
 from espan.cli import main
 from espan.config import read_config
+from tests.makers import TINY_RUN, as_yaml, noise
 
 
 @pytest.fixture

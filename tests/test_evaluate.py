@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from makers import nearest_net, noise
 from PIL import Image
 
 from espan import InputError, files
@@ -12,6 +11,7 @@ from espan.cli import main
 from espan.evaluate import COLUMNS, bicubic, evaluate
 from espan.resize import downscale
 from espan.weights import save
+from tests.makers import nearest_net, noise
 
 
 @pytest.fixture

@@ -5,10 +5,21 @@ import os
 
 import numpy as np
 import pytest
-from makers import GREY, GREY_ALPHA, PALETTE, RGB, RGB_ALPHA, chunk, disc, noise, png, scanlines
 from PIL import Image, ImageCms
 
 from espan import InputError, LimitError, OutputError, files
+from tests.makers import (
+    GREY,
+    GREY_ALPHA,
+    PALETTE,
+    RGB,
+    RGB_ALPHA,
+    chunk,
+    disc,
+    noise,
+    png,
+    scanlines,
+)
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 # 2 x 3 pixels, all different, so that every turn shows.

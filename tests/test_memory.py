@@ -28,7 +28,7 @@ image = np.random.default_rng(0).integers(256, size=(866, 866, 3), dtype=np.uint
 before = peak()
 up(image)
 first = peak()
-up._forward = lambda x, dtype: x.new_zeros(1, 3, *(4 * side for side in x.shape[2:]))
+up._runner._forward = lambda x, dtype: x.new_zeros(1, 3, *(4 * side for side in x.shape[2:]))
 image = np.zeros((2 * 866, 2 * 866, 3), np.uint8)
 up(image)
 print(json.dumps([before, first, peak()]))

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from makers import random_net
 from torch import nn
 
 from espan import ESPAN, SPAN, SPANF, fold
 from espan.layers import BRANCHES, RepConv, compose
+from tests.makers import random_net
 
 KINDS = {"espan": ESPAN, "span": SPAN, "spanf": SPANF}
 SMALL = {

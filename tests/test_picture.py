@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from makers import disc, nearest_net, noise, random_net
 from PIL import Image
 
 from espan import InputError, NonFiniteError, Upscaler
+from tests.makers import disc, nearest_net, noise, random_net
 
 UP = Upscaler(random_net(), dtype="fp32")
 H, W = 6, 9

@@ -5,10 +5,11 @@ import threading
 import numpy as np
 import pytest
 import torch
-from makers import noise, random_net
 
 from espan import DeviceError, LimitError, NonFiniteError, Upscaler, memory
+from espan.runner import Runner
 from espan.tiling import Tile
+from tests.makers import noise, random_net
 
 IMAGE = noise(45, 61, 3, dtype=np.float32)
 NET = random_net()
@@ -42,7 +43,7 @@ def test_tiled_equals_whole_for_every_network(kind):
 def test_a_halo_one_pixel_too_small_shows():
     # Otherwise the tests above would prove nothing.
     up = Upscaler(NET, dtype="fp32", tile=13)
-    up.radius -= 1
+    up._runner.radius -= 1
     assert np.abs(up(IMAGE) - whole()).max() > 1e-6
 
 
@@ -70,10 +71,10 @@ def test_tiles_cover_everything_once():
 
 
 class Failing:
-    """`Upscaler._forward` that fails at the given calls."""
+    """`Runner._forward` that fails at the given calls."""
 
     def __init__(self, monkeypatch, calls, error):
-        self.count, forward = 0, Upscaler._forward
+        self.count, forward = 0, Runner._forward
 
         def failing(up, x, dtype):
             self.count += 1
@@ -81,7 +82,7 @@ class Failing:
                 raise error
             return forward(up, x, dtype)
 
-        monkeypatch.setattr(Upscaler, "_forward", failing)
+        monkeypatch.setattr(Runner, "_forward", failing)
 
 
 OUT = {

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from makers import TINY_RUN, as_yaml, noise
 from PIL import Image
 
 import espan
@@ -22,6 +21,7 @@ from espan.data import Patches
 from espan.resize import downscale
 from espan.start import initialise
 from espan.train import loss_of, rate_at, train
+from tests.makers import TINY_RUN, as_yaml, noise
 
 
 def picture(size: int, seed: int) -> np.ndarray:

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from makers import noise, random_net
 from PIL import Image
 
 import espan
 from espan import EspanError, InputError, Upscaler, files
 from espan.errors import DeviceError
 from espan.resize import resize
+from tests.makers import noise, random_net
 
 NET = random_net()
 UP = Upscaler(NET, dtype="fp32")

@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from makers import noise, random_net
-from original_span import OriginalSPAN
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -15,6 +13,8 @@ import espan
 from espan import ESPAN, SPAN, SPANF, Upscaler, WeightsError, fold, load, psnr
 from espan.resize import modcrop
 from espan.weights import save
+from tests.makers import noise, random_net
+from tests.original_span import OriginalSPAN
 
 OFFICIAL = {
     "espan": ("espan_x4_ntire2025.pth", ESPAN, {"channels": 32, "blocks": 5, "last_convs": 2}),
