@@ -1,0 +1,46 @@
+"""spab: SPAN's attention block, its convolutions, SiLUs and gate."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from espan_kernels.check import alike, conv, expect, picture
+from espan_kernels.conv3x3 import max_channels
+from espan_kernels.machine import forward_only, kernel_dtype, needs_triton
+from espan_kernels.op import Op
+from espan_kernels.spab import kernel_cuda, sample
+from espan_kernels.spab.reference import reference
+
+op = Op("spab", reference, sample.CASES, sample.make)
+op.without("cuda", kernel_cuda.REASON)
+op.kernel(
+    "triton",
+    "espan_kernels.spab.kernel_triton:spab",
+    needs_triton,
+    kernel_dtype,
+    max_channels,
+    forward_only,
+)
+
+
+def spab(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, impl: str | None = None
+) -> Tensor:
+    """`for w, b in convs: h = F.silu(F.conv2d(h, w, b, padding=1))`, but for the last conv,
+    then `span_gate(x, F.conv2d(h, w, b, padding=1))`.
+
+    x (N, C, H, W); 2 or 3 weights (C, C, 3, 3) and biases (C,): any strides, one device and
+    floating dtype; kernels take up to 64 channels and no gradient, eager any. Returns
+    (N, C, H, W). impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one
+    and no other. Raises ValueError for arguments that do not fit.
+    """
+    picture("spab", "x", x)
+    expect(len(weights) in (2, 3), "spab", "weights", "2 or 3 of them", len(weights))
+    expect(len(biases) == len(weights), "spab", "biases", f"{len(weights)} of them", len(biases))
+    channels = x.shape[1]
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        conv("spab", f"weights[{i}]", weight, bias, 3, channels)
+        expect(weight.shape[0] == channels, "spab", f"weights[{i}]", f"{channels} channels out",
+               weight.shape[0])
+    alike("spab", "x", x, *weights, *biases)
+    return op(x, list(weights), list(biases), impl=impl)

@@ -1,0 +1,58 @@
+"""What every test starts from: Triton's interpreter where there is no GPU, seeds, poisoned memory."""
+
+import os
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Before anything imports triton, which reads it once.
+    os.environ["TRITON_INTERPRET"] = "1"
+
+from espan_kernels import layout
+
+BAND = 64
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="torch.cuda.is_available() is False")
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(skip)
+
+
+def poison(dtype: torch.dtype):
+    """What memory nobody has written holds."""
+    return float("nan") if dtype.is_floating_point else 171
+
+
+def guarded(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(memory like `like`, full of poison, inside a buffer with a band on both sides; the buffer)."""
+    span = 1 + sum((n - 1) * s for n, s in zip(like.shape, like.stride(), strict=True))
+    size = (span if like.numel() else 0) + 2 * BAND
+    buffer = torch.full((size,), poison(like.dtype), dtype=like.dtype, device=like.device)
+    return buffer.as_strided(like.shape, like.stride(), BAND), buffer
+
+
+@pytest.fixture
+def guard_bands(monkeypatch):
+    """Kernels' outputs come poisoned and between bands that must still be poison at the end."""
+    real, buffers = layout.empty, []
+
+    def empty(*args, **kwargs):
+        out, buffer = guarded(real(*args, **kwargs))
+        buffers.append(buffer)
+        return out
+
+    monkeypatch.setattr(layout, "empty", empty)
+    yield
+    for buffer in buffers:
+        band = torch.cat([buffer[:BAND], buffer[-BAND:]])
+        untouched = band.isnan() if band.is_floating_point() else band == poison(band.dtype)
+        assert untouched.all(), "a kernel wrote outside of its output"

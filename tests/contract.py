@@ -1,0 +1,116 @@
+"""What every kernel owes, whatever its op: agreement, strides, empty batches, torch.library."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from espan_kernels import OPS
+from espan_kernels.op import Op
+from tests.conftest import guarded
+
+DEVICES = ["cpu" if not torch.cuda.is_available() else "cuda"]
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+def mapped(args, change):
+    """`args` with every tensor, those in lists too, replaced by change(tensor)."""
+    if isinstance(args, Tensor):
+        return change(args)
+    if isinstance(args, list | tuple):
+        return type(args)(mapped(arg, change) for arg in args)
+    return args
+
+
+def in_float64(args):
+    return mapped(args, lambda t: t.double() if t.is_floating_point() else t)
+
+
+def outputs(out) -> list[Tensor]:
+    return [out] if isinstance(out, Tensor) else list(out)
+
+
+def assert_agrees(op: Op, args, impl: str = "triton"):
+    """The kernel's error against float64 is at most twice that of torch in the same dtype.
+
+    The slack is the rounding of one result of size 1: torch's own error can be 0 by luck.
+    """
+    truths = outputs(op.reference(*in_float64(args)))
+    eager = outputs(op.reference(*args))
+    got = outputs(op(*args, impl=impl))
+    assert len(got) == len(truths)
+    for truth, theirs, ours in zip(truths, eager, got, strict=True):
+        assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+        assert ours.device == theirs.device
+        if truth.numel():
+            slack = 1.0 if not theirs.is_floating_point() else torch.finfo(theirs.dtype).eps
+            allowed = 2 * (theirs.double() - truth).abs().max().item() + slack
+            error = (ours.double() - truth).abs().max().item()
+            assert error <= allowed, f"{op.name}: error {error:.3g}, allowed {allowed:.3g}"
+
+
+def every_other(t: Tensor) -> Tensor:
+    """The same values with every stride doubled, poison between them."""
+    out, _ = guarded(torch.empty([2 * n for n in t.shape], dtype=t.dtype, device=t.device))
+    out = out[tuple(slice(None, None, 2) for _ in t.shape)]
+    return out.copy_(t)
+
+
+def channels_last(t: Tensor) -> Tensor:
+    return t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
+
+
+def banded(t: Tensor) -> Tensor:
+    """The same values between two bands of poison: what is read outside shows."""
+    out, _ = guarded(t)
+    return out.copy_(t)
+
+
+STRIDES = {"bands": banded, "strided": every_other, "channels_last": channels_last}
+
+
+def contract(name: str, dtypes=DTYPES):
+    """The tests that every op's kernels share, as a class to derive a test class from."""
+    op = OPS[name]
+    cases = pytest.mark.parametrize("case", op.cases, ids=str)
+
+    class Contract:
+        @cases
+        @pytest.mark.parametrize("dtype", dtypes, ids=lambda d: str(d).removeprefix("torch."))
+        def test_agrees(self, case, dtype, guard_bands):
+            assert_agrees(op, mapped(op.make(case, dtype, DEVICES[0]), banded))
+
+        @pytest.mark.parametrize("strides", STRIDES.values(), ids=STRIDES.keys())
+        def test_strides(self, strides, guard_bands):
+            args = op.make(op.cases[1], torch.float32, DEVICES[0])
+            assert_agrees(op, mapped(args, strides))
+            args = op.make(op.cases[0], torch.float32, DEVICES[0])
+            assert_agrees(op, mapped(args, strides))
+
+        def test_opcheck(self):
+            for change in (lambda t: t, channels_last):
+                args = mapped(op.make(op.cases[0], torch.float32, DEVICES[0]), change)
+                for kernel in op.kernels:
+                    if kernel.refuses(args) is None:
+                        torch.library.opcheck(kernel.run, args)
+
+        @pytest.mark.parametrize("impl", [None, "eager", "triton"])
+        def test_compile(self, impl):
+            torch.compiler.reset()
+            args = op.make(op.cases[0], torch.float32, DEVICES[0])
+            compiled = torch.compile(
+                lambda *args: op(*args, impl=impl), fullgraph=True, backend="aot_eager"
+            )
+            for ours, theirs in zip(
+                outputs(compiled(*args)), outputs(op(*args, impl=impl)), strict=True
+            ):
+                torch.testing.assert_close(ours, theirs)
+
+        @pytest.mark.gpu
+        def test_bit_equal_reruns(self):
+            args = op.make(op.cases[0], torch.float16, "cuda")
+            first = outputs(op(*args, impl="triton"))
+            for _ in range(100):
+                for a, b in zip(first, outputs(op(*args, impl="triton")), strict=True):
+                    assert torch.equal(a, b)
+
+    return Contract

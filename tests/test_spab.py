@@ -1,0 +1,45 @@
+"""spab: the contract of its kernel, the zero border inside, and what it refuses."""
+
+import pytest
+import torch
+
+from espan_kernels import OPS, spab
+from tests.contract import contract
+
+OP = OPS["spab"]
+
+
+class TestKernel(contract("spab")):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("channels", "count", "message"),
+    [
+        (4, 1, "spab: weights: expected 2 or 3 of them, got 1"),
+        (4, 4, "spab: weights: expected 2 or 3 of them, got 4"),
+        (5, 3, r"spab: weights\[0\]: expected shape \(out, 4, 3, 3\), got \(5, 5, 3, 3\)"),
+    ],
+)
+def test_bad_arguments(channels, count, message):
+    weights = [torch.ones(channels, channels, 3, 3)] * count
+    with pytest.raises(ValueError, match=message):
+        spab(torch.ones(1, 4, 5, 5), weights, [torch.ones(channels)] * count)
+
+
+def test_mismatched_lists():
+    x, weights, biases = OP.make((1, 4, 3, 5, 5), torch.float32)
+    with pytest.raises(ValueError, match="spab: biases: expected 3 of them, got 2"):
+        spab(x, weights, biases[:2])
+    weights[1] = torch.ones(5, 4, 3, 3)
+    with pytest.raises(ValueError, match=r"spab: weights\[1\]: expected 4 channels out, got 5"):
+        spab(x, weights, [biases[0], torch.ones(5), biases[2]])
+
+
+def test_training_is_eager():
+    x, weights, biases = OP.make((1, 4, 2, 5, 5), torch.float32)
+    weights[0].requires_grad_()
+    with pytest.raises(ValueError, match="forward only, and a gradient is needed"):
+        spab(x, weights, biases, impl="triton")
+    spab(x, weights, biases).sum().backward()
+    assert weights[0].grad.isfinite().all()
