@@ -14,11 +14,13 @@ MINIMUM_CAPABILITY = (8, 0)
 KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
+_capability = cache(torch.cuda.get_device_capability)
+
+
 @torch.compiler.assume_constant_result
-@cache
 def capability(index: int | None) -> tuple[int, int]:
     """Compute capability of CUDA device `index`."""
-    return torch.cuda.get_device_capability(index)
+    return _capability(index)
 
 
 def tensors(args) -> list[Tensor]:

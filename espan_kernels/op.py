@@ -43,9 +43,10 @@ class Op:
 
     `reference(*args)` is the definition: plain PyTorch, any device and dtype, annotated (its
     annotations are the schema of every kernel). `make(case, dtype, device)` gives sample arguments
-    for each of `cases`, the usual case first. `fake(*args)` gives a kernel's outputs without their values; by default they are
-    shaped as the reference's and laid out, by `layout.empty`, as the first tensor is. `backward` and `setup_context` are
-    those of `torch.library.register_autograd`, written once for all kernels.
+    for each of `cases`, the usual case first. `fake(*args)` gives a kernel's outputs without
+    their values; by default they are shaped as the reference's and laid out, by `layout.empty`,
+    as the first tensor is. `backward` and `setup_context` are those of
+    `torch.library.register_autograd`, written once for all kernels.
 
     The choice is plain Python on metadata, outside of what is registered with torch.library, so
     `torch.compile` traces through it and fuses the eager form.

@@ -20,6 +20,16 @@ def dot(a, b, acc):
 
 
 @triton.jit
+def narrow(x, dtype: tl.constexpr):
+    """x float32 in another type, rounded to nearest; the interpreter cuts bfloat16 off."""
+    if INTERPRETED and dtype == tl.bfloat16:
+        bits = x.to(tl.uint32, bitcast=True)
+        bits += 0x7FFF + ((bits >> 16) & 1)
+        x = bits.to(tl.float32, bitcast=True)
+    return x.to(dtype)
+
+
+@triton.jit
 def sigmoid(x):
     """1 / (1 + exp(-x)), finite for every finite x."""
     return 1.0 / (1.0 + tl.exp(-tl.maximum(x, -88.0)))

@@ -1,4 +1,4 @@
-"""What every test starts from: Triton's interpreter where there is no GPU, seeds, poisoned memory."""
+"""What every test starts from: Triton's interpreter without a GPU, seeds, poisoned memory."""
 
 import os
 
@@ -33,7 +33,7 @@ def poison(dtype: torch.dtype):
 
 
 def guarded(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(memory like `like`, full of poison, inside a buffer with a band on both sides; the buffer)."""
+    """(poisoned memory laid out as `like`, the buffer around it with a band on both sides)"""
     span = 1 + sum((n - 1) * s for n, s in zip(like.shape, like.stride(), strict=True))
     size = (span if like.numel() else 0) + 2 * BAND
     buffer = torch.full((size,), poison(like.dtype), dtype=like.dtype, device=like.device)

@@ -27,7 +27,11 @@ def test_uint8_is_the_picture_over_255(impl):
         (torch.ones(1, 4, 5, 5), torch.ones(8, 3, 9, 9), "conv9x9_head: x: expected 3 channels"),
         (torch.ones(3, 5, 5), torch.ones(8, 3, 9, 9), "conv9x9_head: x: expected 4 dimensions"),
         (torch.ones(1, 3, 5, 5).int(), torch.ones(8, 3, 9, 9), "floating point or uint8, got"),
-        (torch.ones(1, 3, 5, 5), torch.ones(8, 3, 3, 3), r"weight: expected shape \(out, 3, 9, 9\)"),
+        (
+            torch.ones(1, 3, 5, 5),
+            torch.ones(8, 3, 3, 3),
+            r"weight: expected shape \(out, 3, 9, 9\)",
+        ),
         (torch.ones(1, 3, 5, 5).half(), torch.ones(8, 3, 9, 9), "one device and dtype for all"),
     ],
 )

@@ -21,7 +21,9 @@ def arguments(case=(1, 8, [(8, 3), (4, 1)], 2, 5, 6, False, False), **changes):
 @pytest.mark.parametrize("impl", ["eager", "triton"])
 def test_uint8_rounds_halves_to_even_and_saturates(impl):
     # Outputs are the up conv's bias: levels n + 1/2, and both sides of 0..1.
-    levels = torch.tensor([-3.0, 0.5, 1.5, 2.5, 99.5, 100.5, 127.0, 254.5, 254.6, 255.0, 256.0, 1e9])
+    levels = torch.tensor(
+        [-3.0, 0.5, 1.5, 2.5, 99.5, 100.5, 127.0, 254.5, 254.6, 255.0, 256.0, 1e9]
+    )
     given = arguments(up_weight=torch.zeros(12, 8, 3, 3), up_bias=levels / 255)
     out = tail(**given, uint8=True, impl=impl)
     exact = (levels / 255).clamp(0, 1) * 255
@@ -41,7 +43,10 @@ def test_clamp(impl):
     [
         ({"inputs": []}, "tail: inputs: expected 1 to 4 of them, got 0"),
         ({"weights": [torch.ones(8, 8, 3, 3)]}, "tail: weights: expected 2 of them, got 1"),
-        ({"inputs": [torch.ones(1, 8, 5, 6), torch.ones(1, 4, 6, 5)]}, r"tail: inputs\[1\]: expected"),
+        (
+            {"inputs": [torch.ones(1, 8, 5, 6), torch.ones(1, 4, 6, 5)]},
+            r"tail: inputs\[1\]: expected",
+        ),
         ({"bias": torch.ones(9)}, r"tail: bias.*expected shape \(8,\), got \(9,\)"),
         ({"scale": 5}, "tail: scale: expected 2, 3 or 4, got 5"),
         ({"scale": 3}, "tail: up_weight: expected 27 channels out, got 12"),

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from espan_kernels import layout
-from espan_kernels.triton_math import dot, gate, sigmoid
+from espan_kernels.triton_math import dot, gate, narrow, sigmoid
 
 EPILOGUES = {"none": 0, "silu": 1, "gate": 2}
 TILE_H, TILE_W = 8, 16
@@ -121,7 +121,7 @@ def conv3x3_kernel(
         residual = tl.load(gate_ptr + offsets(gate_stride, n, y, x, o_out), mask=inside, other=0)
         acc = gate(residual.to(tl.float32), acc)
     out = out_ptr + offsets(out_stride, n, y, x, o_out)
-    tl.store(out, acc.to(out_ptr.dtype.element_ty), mask=inside)
+    tl.store(out, narrow(acc, out_ptr.dtype.element_ty), mask=inside)
 
 
 def grid(n: int, h: int, w: int) -> tuple[int]:

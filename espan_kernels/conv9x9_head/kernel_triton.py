@@ -5,9 +5,16 @@ import triton.language as tl
 from torch import Tensor
 
 from espan_kernels import layout
-from espan_kernels.conv3x3.kernel_triton import TILE_H, TILE_W, add_bias, block_out, grid
-from espan_kernels.conv3x3.kernel_triton import offsets, tile
-from espan_kernels.triton_math import dot
+from espan_kernels.conv3x3.kernel_triton import (
+    TILE_H,
+    TILE_W,
+    add_bias,
+    block_out,
+    grid,
+    offsets,
+    tile,
+)
+from espan_kernels.triton_math import dot, narrow
 
 
 @triton.jit
@@ -43,7 +50,7 @@ def conv9x9_kernel(
             other=0,
         )
         if x_ptr.dtype.element_ty == tl.uint8:
-            b_x = b_x.to(tl.float32) / 255
+            b_x = narrow(b_x.to(tl.float32) / 255, w_ptr.dtype.element_ty)
         b_w = tl.load(  # [32, BLOCK_OUT]
             w_ptr
             + ky * w_stride[2]
@@ -52,11 +59,11 @@ def conv9x9_kernel(
             mask=(o_in < 27)[:, None] & (o_out < COUT)[None, :],
             other=0,
         )
-        acc = dot(b_x.to(w_ptr.dtype.element_ty), b_w, acc)
+        acc = dot(b_x, b_w, acc)
     acc = add_bias(acc, bias_ptr, bias_stride, COUT, BLOCK_OUT)
     inside = ((y < H) & (x < W))[:, None] & (o_out < COUT)[None, :]
     out = out_ptr + offsets(out_stride, n, y, x, o_out)
-    tl.store(out, acc.to(out_ptr.dtype.element_ty), mask=inside)
+    tl.store(out, narrow(acc, out_ptr.dtype.element_ty), mask=inside)
 
 
 def conv9x9_head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

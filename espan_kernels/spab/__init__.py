@@ -40,7 +40,12 @@ def spab(
     channels = x.shape[1]
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         conv("spab", f"weights[{i}]", weight, bias, 3, channels)
-        expect(weight.shape[0] == channels, "spab", f"weights[{i}]", f"{channels} channels out",
-               weight.shape[0])
+        expect(
+            weight.shape[0] == channels,
+            "spab",
+            f"weights[{i}]",
+            f"{channels} channels out",
+            weight.shape[0],
+        )
     alike("spab", "x", x, *weights, *biases)
     return op(x, list(weights), list(biases), impl=impl)

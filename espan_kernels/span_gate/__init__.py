@@ -31,9 +31,7 @@ op = Op(
     backward=lambda ctx, grad: _backward(grad, *ctx.saved_tensors, impl="triton"),
 )
 op.without("cuda", kernel_cuda.REASON)
-op.kernel(
-    "triton", "espan_kernels.span_gate.kernel_triton:span_gate", needs_triton, kernel_dtype
-)
+op.kernel("triton", "espan_kernels.span_gate.kernel_triton:span_gate", needs_triton, kernel_dtype)
 
 
 def span_gate(x: Tensor, y: Tensor, *, impl: str | None = None) -> Tensor:
@@ -46,6 +44,8 @@ def span_gate(x: Tensor, y: Tensor, *, impl: str | None = None) -> Tensor:
     for argument, tensor in (("x", x), ("y", y)):
         expect(isinstance(tensor, Tensor), "span_gate", argument, "a tensor", type(tensor).__name__)
     expect(x.is_floating_point(), "span_gate", "x", "floating point", x.dtype)
-    expect(x.shape == y.shape, "span_gate", "y", f"the shape of x, {tuple(x.shape)}", tuple(y.shape))
+    expect(
+        x.shape == y.shape, "span_gate", "y", f"the shape of x, {tuple(x.shape)}", tuple(y.shape)
+    )
     alike("span_gate", "x", x, y)
     return op(x, y, impl=impl)

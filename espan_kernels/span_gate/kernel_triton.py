@@ -5,7 +5,7 @@ import triton.language as tl
 from torch import Tensor
 
 from espan_kernels import layout
-from espan_kernels.triton_math import gate, sigmoid
+from espan_kernels.triton_math import gate, narrow, sigmoid
 
 BLOCK = 1024
 
@@ -16,7 +16,7 @@ def forward_kernel(x_ptr, y_ptr, out_ptr, size, BLOCK: tl.constexpr):
     inside = o < size
     x = tl.load(x_ptr + o, mask=inside).to(tl.float32)
     y = tl.load(y_ptr + o, mask=inside).to(tl.float32)
-    tl.store(out_ptr + o, gate(x, y).to(out_ptr.dtype.element_ty), mask=inside)
+    tl.store(out_ptr + o, narrow(gate(x, y), out_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -29,8 +29,8 @@ def backward_kernel(grad_ptr, x_ptr, y_ptr, dx_ptr, dy_ptr, size, BLOCK: tl.cons
     s = sigmoid(y)
     dx = grad * (s - 0.5)
     dy = grad * (s - 0.5 + (y + x) * s * (1 - s))
-    tl.store(dx_ptr + o, dx.to(dx_ptr.dtype.element_ty), mask=inside)
-    tl.store(dy_ptr + o, dy.to(dy_ptr.dtype.element_ty), mask=inside)
+    tl.store(dx_ptr + o, narrow(dx, dx_ptr.dtype.element_ty), mask=inside)
+    tl.store(dy_ptr + o, narrow(dy, dy_ptr.dtype.element_ty), mask=inside)
 
 
 def _laid_out_as(out: Tensor, *inputs: Tensor) -> list[Tensor]:

@@ -58,9 +58,12 @@ def tail(
         conv("tail", f"weights[{i}]", weight, bias, kernel, x.shape[1])
     expect(scale in (2, 3, 4), "tail", "scale", "2, 3 or 4", scale)
     conv("tail", "up_weight", up_weight, up_bias, 3, bias.shape[0])
-    expect(up_weight.shape[0] == 3 * scale**2, "tail", "up_weight",
-           f"{3 * scale**2} channels out", up_weight.shape[0])
-    alike("tail", "inputs[0]", *inputs, *weights, bias, up_weight, up_bias)
-    return op(
-        list(inputs), list(weights), bias, up_weight, up_bias, scale, clamp, uint8, impl=impl
+    expect(
+        up_weight.shape[0] == 3 * scale**2,
+        "tail",
+        "up_weight",
+        f"{3 * scale**2} channels out",
+        up_weight.shape[0],
     )
+    alike("tail", "inputs[0]", *inputs, *weights, bias, up_weight, up_bias)
+    return op(list(inputs), list(weights), bias, up_weight, up_bias, scale, clamp, uint8, impl=impl)

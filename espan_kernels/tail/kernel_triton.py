@@ -20,6 +20,7 @@ from espan_kernels.conv3x3.kernel_triton import (
     offsets,
     tile,
 )
+from espan_kernels.triton_math import narrow
 
 
 @triton.jit
@@ -66,7 +67,7 @@ def sum_kernel(
     o_out = tl.arange(0, BLOCK_OUT)
     inside = ((y < H) & (x < W))[:, None] & (o_out < COUT)[None, :]
     out = out_ptr + offsets(out_stride, n, y, x, o_out)
-    tl.store(out, acc.to(out_ptr.dtype.element_ty), mask=inside)
+    tl.store(out, narrow(acc, out_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -110,7 +111,7 @@ def up_kernel(
         + (x[:, None] * SCALE + (o_out % SCALE)[None, :]) * out_stride[3]
     )
     inside = ((y < H) & (x < W))[:, None] & (o_out < COUT)[None, :]
-    tl.store(out_ptr + out, acc.to(out_ptr.dtype.element_ty), mask=inside)
+    tl.store(out_ptr + out, narrow(acc, out_ptr.dtype.element_ty), mask=inside)
 
 
 def tail(

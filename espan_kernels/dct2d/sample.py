@@ -1,0 +1,35 @@
+"""Arguments for dct2 and dct_l1; tests and benchmarks use the same."""
+
+import torch
+from torch import Tensor
+
+# (shape, block). One tile of 16, 32 and 64 filled and not; blocks whose tile of 32 overhangs;
+# more than 64, where the transform is two matrix products, square and not; an empty batch.
+CASES = [
+    ((2, 3, 32, 32), None),
+    ((2, 8, 8), None),
+    ((3, 11, 17), None),
+    ((64, 48), None),
+    ((1, 2, 24, 40), 8),
+    ((36, 4), 4),
+    ((2, 16, 48), 16),
+    ((32, 64), 32),
+    ((2, 67, 9), None),
+    ((1, 3, 72, 96), None),
+    ((0, 3, 16, 16), None),
+]
+INVERSE = [(*case, True) for case in CASES[:6]] + [((66, 70), None, True)]
+
+
+def make(case, dtype: torch.dtype, device="cpu"):
+    shape, block, inverse = case if len(case) == 3 else (*case, False)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return x.to(device, dtype), block, inverse
+
+
+def make_l1(case, dtype: torch.dtype, device="cpu") -> tuple[Tensor, Tensor, int | None, bool]:
+    shape, block = case
+    generator = torch.Generator().manual_seed(0)
+    sr, hr = torch.rand(2, *shape, generator=generator, dtype=torch.float64)
+    return sr.to(device, dtype), hr.to(device, dtype), block, True
