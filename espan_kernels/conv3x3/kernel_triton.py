@@ -4,6 +4,7 @@ One tap of the kernel at a time, acc[pixels, out] += x[pixels shifted, in] @ wei
 im2col is stored, the nine shifted reads of a tile meet in the L1 cache.
 """
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -140,6 +141,14 @@ def block_out(channels: int) -> int:
     return max(16, triton.next_power_of_2(channels))
 
 
+def warps(dtype: torch.dtype, channels: int) -> int:
+    """Warps of a tile: twice as many where a thread's share would spill its registers.
+
+    Wide outputs do, and float32 does: its operands stay in registers, without tensor cores.
+    """
+    return 8 if dtype == torch.float32 or channels > 32 else 4
+
+
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, act: str, gate: Tensor | None) -> Tensor:
     n, cin, h, w = x.shape
     cout = weight.shape[0]
@@ -166,5 +175,6 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, act: str, gate: Tensor | No
             block_out(cout),
             TILE_H,
             TILE_W,
+            num_warps=warps(x.dtype, cout),
         )
     return out

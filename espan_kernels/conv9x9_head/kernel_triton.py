@@ -13,6 +13,7 @@ from espan_kernels.conv3x3.kernel_triton import (
     grid,
     offsets,
     tile,
+    warps,
 )
 from espan_kernels.triton_math import dot, narrow
 
@@ -86,5 +87,6 @@ def conv9x9_head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             block_out(cout),
             TILE_H,
             TILE_W,
+            num_warps=warps(weight.dtype, cout),
         )
     return out

@@ -1,6 +1,6 @@
 """dct2 and dct_l1 in Triton: C_h @ x @ C_w.T as matrix products.
 
-Up to 64 x 64 and for blocks a tile is transformed, and for the loss transformed back, in one
+Up to 32 x 32 and for blocks a tile is transformed, and for the loss transformed back, in one
 program. Larger patches take one batched matrix product per side.
 """
 
@@ -15,6 +15,8 @@ from espan_kernels import layout
 from espan_kernels.dct2d.reference import matrix
 from espan_kernels.triton_math import dot, narrow
 
+# Patches up to this side are one tile; larger ones are multiplied in tiles of 64.
+LARGEST_TILE = 32
 TILE = 64
 # What a kernel does with coefficients: store them, sum their sizes, or sum and keep the sign.
 STORE, SUM, SIGN = 0, 1, 2
@@ -170,7 +172,8 @@ def _product(a, b, out, *, minus=None, split=False, a_exact=False, keep=STORE, s
         a_exact,
         keep,
         TILE,
-        32,
+        32 if split else 16,
+        num_warps=8,
     )
     return partial
 
@@ -203,6 +206,7 @@ def _tiles(x, minus, out, block, inverse, keep, scale):
         s_h,
         s_w,
         keep,
+        num_warps=4,
     )
     return partial
 
@@ -213,7 +217,7 @@ def dct2(x: Tensor, block: int | None, inverse: bool) -> Tensor:
     if not x.numel():
         return out
     planes = x.contiguous().view(-1, h, w)
-    if block or max(h, w) <= TILE:
+    if block or max(h, w) <= LARGEST_TILE:
         _tiles(planes, planes, out, block, inverse, STORE, 1.0)
         return out
     down, across = (matrix(n, torch.float32, x.device).expand(len(planes), n, n) for n in (h, w))
@@ -232,7 +236,7 @@ def dct_l1(sr: Tensor, hr: Tensor, block: int | None, with_grad: bool) -> tuple[
         return torch.full((), float("nan"), device=sr.device), gradient
     a, b = (t.contiguous().view(-1, h, w) for t in (sr, hr))
     keep, scale = SIGN if with_grad else SUM, 1 / sr.numel()
-    if block or max(h, w) <= TILE:
+    if block or max(h, w) <= LARGEST_TILE:
         partial = _tiles(a, b, gradient, block, False, keep, scale)
         return partial.double().sum().mul(scale).float(), gradient
     down, across = (matrix(n, torch.float32, sr.device).expand(len(a), n, n) for n in (h, w))

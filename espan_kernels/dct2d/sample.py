@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-# (shape, block). One tile of 16, 32 and 64 filled and not; blocks whose tile of 32 overhangs;
-# more than 64, where the transform is two matrix products, square and not; an empty batch.
+# (shape, block). One tile of 16 and 32, filled and not; blocks whose tile of 32 overhangs; more
+# than 32, where the transform is two matrix products in tiles of 64; an empty batch.
 CASES = [
     ((2, 3, 32, 32), None),
     ((2, 8, 8), None),

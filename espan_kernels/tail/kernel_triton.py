@@ -19,6 +19,7 @@ from espan_kernels.conv3x3.kernel_triton import (
     grid,
     offsets,
     tile,
+    warps,
 )
 from espan_kernels.triton_math import narrow
 
@@ -149,6 +150,7 @@ def tail(
         block_out(channels),
         TILE_H,
         TILE_W,
+        num_warps=warps(bias.dtype, channels),
     )
     up_kernel[grid(n, h, w)](
         middle,
@@ -168,5 +170,6 @@ def tail(
         block_out(3 * scale**2),
         TILE_H,
         TILE_W,
+        num_warps=warps(bias.dtype, 3 * scale**2),
     )
     return out
