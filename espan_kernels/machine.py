@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -14,13 +13,10 @@ MINIMUM_CAPABILITY = (8, 0)
 KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
-_capability = cache(torch.cuda.get_device_capability)
-
-
-@torch.compiler.assume_constant_result
 def capability(index: int | None) -> tuple[int, int]:
     """Compute capability of CUDA device `index`."""
-    return _capability(index)
+    properties = torch.cuda.get_device_properties(index)
+    return properties.major, properties.minor
 
 
 def tensors(args) -> list[Tensor]:

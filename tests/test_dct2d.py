@@ -91,6 +91,14 @@ def test_autocast_does_not_round():
     assert torch.equal(inside, dct2(x))
 
 
+def test_inference_mode_before_training():
+    with torch.inference_mode():
+        dct2(torch.ones(9, 10))
+    x = torch.ones(9, 10, requires_grad=True)
+    dct2(x).sum().backward()
+    assert x.grad.isfinite().all()
+
+
 def test_loss_without_gradient_is_the_same():
     sr, hr = torch.rand(2, 3, 70, 9)
     plain = dct_l1(sr, hr, impl="triton")

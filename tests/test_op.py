@@ -46,14 +46,14 @@ def test_the_first_that_does_not_refuse_runs(twice):
 
 
 def test_a_forced_implementation_never_falls_back(twice):
-    with pytest.raises(ValueError, match="^twice: impl='cuda' refuses: one dimension$"):
+    with pytest.raises(ValueError, match=r"^twice: impl='cuda' refuses: one dimension$"):
         twice(torch.ones(3), impl="cuda")
     assert launcher.calls == 0
 
 
 def test_unknown_implementation(twice):
     with pytest.raises(
-        ValueError, match="^twice: impl: expected None, 'cuda', 'triton' or 'eager', got 'fast'$"
+        ValueError, match=r"^twice: impl: expected None, 'cuda', 'triton' or 'eager', got 'fast'$"
     ):
         twice(torch.ones(3), impl="fast")
 

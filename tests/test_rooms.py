@@ -21,6 +21,9 @@ ALLOWED = {
 }
 
 
+FILES = sorted(path for room in ALLOWED for path in (ROOT / room).rglob("*.py"))
+
+
 def imports(path: Path) -> set[str]:
     """Every module that a file imports, wherever in it."""
     found = set()

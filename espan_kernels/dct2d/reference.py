@@ -1,20 +1,29 @@
 """The orthonormal 2-D DCT and the L1 norm of its coefficients in eager PyTorch: the definitions."""
 
 import math
-from functools import cache
 
 import torch
 from torch import Tensor
 
+_MATRICES: dict[tuple, Tensor] = {}
 
-@torch.compiler.assume_constant_result
+
 def matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The orthonormal DCT-II matrix (n, n): `matrix @ x` transforms a column. Made once."""
-    return _matrix(n, dtype, device)
+    """The orthonormal DCT-II matrix (n, n), made once: `matrix @ x` transforms a column."""
+    key = n, dtype, device
+    if torch.compiler.is_compiling():
+        return _make_matrix(*key)
+    if key not in _MATRICES:
+        # It outlives the call: neither an inference tensor nor a fake one may stay.
+        with torch.inference_mode(False):
+            made = _make_matrix(*key)
+        if type(made) is not Tensor:
+            return made
+        _MATRICES[key] = made
+    return _MATRICES[key]
 
 
-@cache
-def _matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _make_matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     k = torch.arange(n, dtype=torch.float64)
     rows = torch.cos(math.pi / n * torch.outer(k, k + 0.5)) * math.sqrt(2 / n)
     rows[0] /= math.sqrt(2)
