@@ -5,6 +5,7 @@ as they are, on cpu tensors and with a driver that has a target and no device, s
 compiled with the very arguments, specialisations and options of a launch.
 """
 
+import itertools
 import json
 import re
 import subprocess
@@ -17,9 +18,10 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from espan_kernels import OPS, pack_weight
+from espan_kernels import OPS, machine, pack_weight
 
 ARCHITECTURES = (80, 90, 100, 120)
+DTYPES = (torch.float16, torch.float32)
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 
@@ -66,11 +68,14 @@ def as_launched(arg):
     return arg
 
 
-def dtypes(op: str, case: int):
-    """Both for an op's first case, for the others the one that matters: the DCT's is float32."""
-    if case == 0:
-        return torch.float16, torch.float32
-    return (torch.float32,) if op.startswith("dct") else (torch.float16,)
+def wanted(op, kernel, case, dtype, args, architecture: int) -> bool:
+    """Both dtypes for an op's first case, for the others the one that matters; no refusals."""
+    if kernel.run is None or (kernel.name, architecture) == ("triton_fused", 120):
+        return False
+    if any(refusal(*args) for refusal in kernel.refusals if refusal is not machine.needs_triton):
+        return False
+    usual = torch.float32 if op.name.startswith("dct") else torch.float16
+    return case == op.cases[0] or dtype == usual
 
 
 def measure() -> dict[str, dict[str, list]]:
@@ -87,13 +92,15 @@ def measure() -> dict[str, dict[str, list]]:
     for architecture in ARCHITECTURES:
         driver.set_active(Target(architecture))
         for op in OPS.values():
-            for i, case in enumerate(op.cases):
-                for dtype in dtypes(op.name, i):
-                    launched.clear()
-                    op.kernels[-1].run(*map(as_launched, op.make(case, dtype)))
-                    key = f"{op.name} {case} {str(dtype).removeprefix('torch.')}"
-                    if launched:
-                        costs.setdefault(key, {})[f"sm_{architecture}"] = list(launched)
+            for kernel, case, dtype in itertools.product(op.kernels, op.cases, DTYPES):
+                args = [as_launched(arg) for arg in op.make(case, dtype)]
+                if not wanted(op, kernel, case, dtype, args, architecture):
+                    continue
+                launched.clear()
+                kernel.run(*args)
+                key = f"{op.name} {kernel.name} {case} {str(dtype).removeprefix('torch.')}"
+                if launched:
+                    costs.setdefault(key, {})[f"sm_{architecture}"] = list(launched)
     return costs
 
 

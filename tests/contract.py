@@ -70,38 +70,42 @@ def banded(t: Tensor) -> Tensor:
 STRIDES = {"bands": banded, "strided": every_other, "channels_last": channels_last}
 
 
-def contract(name: str, reference=None):
-    """The tests that every op's kernels share, as a class to derive a test class from.
+def contract(name: str, reference=None, impl="triton", dtypes=DTYPES, cases=None):
+    """The tests that every kernel owes, as a class to derive a test class from.
 
-    `reference`: what a kernel returns, where that is more than the op's own reference does.
+    `reference`: what a kernel returns, where that is more than the op's own reference does;
+    `dtypes`, `cases`: those the kernel takes, where they are not all.
     """
     op = OPS[name]
-    cases = pytest.mark.parametrize("case", op.cases, ids=str)
+    cases = cases or op.cases
+    (kernel,) = (kernel for kernel in op.kernels if kernel.name == impl)
+    every_case = pytest.mark.parametrize("case", cases, ids=str)
+
+    def arguments(case):
+        return op.make(case, dtypes[0], DEVICES[0])
 
     class Contract:
-        @cases
-        @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+        @every_case
+        @pytest.mark.parametrize("dtype", dtypes, ids=lambda d: str(d).removeprefix("torch."))
         def test_agrees(self, case, dtype, guard_bands):
-            assert_agrees(op, mapped(op.make(case, dtype, DEVICES[0]), banded), reference)
+            assert_agrees(op, mapped(op.make(case, dtype, DEVICES[0]), banded), reference, impl)
 
         @pytest.mark.parametrize("strides", STRIDES.values(), ids=STRIDES.keys())
         def test_strides(self, strides, guard_bands):
-            args = op.make(op.cases[1], torch.float32, DEVICES[0])
-            assert_agrees(op, mapped(args, strides), reference)
-            args = op.make(op.cases[0], torch.float32, DEVICES[0])
-            assert_agrees(op, mapped(args, strides), reference)
+            args = arguments(cases[1])
+            assert_agrees(op, mapped(args, strides), reference, impl)
+            args = arguments(cases[0])
+            assert_agrees(op, mapped(args, strides), reference, impl)
 
         def test_opcheck(self):
             for change in (lambda t: t, channels_last):
-                args = mapped(op.make(op.cases[0], torch.float32, DEVICES[0]), change)
-                for kernel in op.kernels:
-                    if kernel.refuses(args) is None:
-                        torch.library.opcheck(kernel.run, args)
+                args = mapped(arguments(cases[0]), change)
+                torch.library.opcheck(kernel.run, args)
 
-        @pytest.mark.parametrize("impl", [None, "eager", "triton"])
+        @pytest.mark.parametrize("impl", [None, "eager", impl])
         def test_compile(self, impl):
             torch.compiler.reset()
-            args = op.make(op.cases[0], torch.float32, DEVICES[0])
+            args = arguments(cases[0])
             compiled = torch.compile(
                 lambda *args: op(*args, impl=impl), fullgraph=True, backend="aot_eager"
             )
@@ -112,10 +116,10 @@ def contract(name: str, reference=None):
 
         @pytest.mark.gpu
         def test_bit_equal_reruns(self):
-            args = op.make(op.cases[0], torch.float16, "cuda")
-            first = outputs(op(*args, impl="triton"))
+            args = op.make(cases[0], torch.float16, "cuda")
+            first = outputs(op(*args, impl=impl))
             for _ in range(100):
-                for a, b in zip(first, outputs(op(*args, impl="triton")), strict=True):
+                for a, b in zip(first, outputs(op(*args, impl=impl)), strict=True):
                     assert torch.equal(a, b)
 
     return Contract

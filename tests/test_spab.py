@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from espan_kernels import OPS, spab
+from espan_kernels.spab import sample
 from tests.contract import contract
 
 OP = OPS["spab"]
@@ -11,6 +12,20 @@ OP = OPS["spab"]
 
 class TestKernel(contract("spab")):
     pass
+
+
+HALF = [torch.float16, torch.bfloat16]
+
+
+class TestFused(contract("spab", impl="triton_fused", dtypes=HALF, cases=sample.FUSED)):
+    pass
+
+
+def test_fused_is_for_half_precision_and_few_channels():
+    with pytest.raises(ValueError, match="impl='triton_fused' refuses: fused rows of float32"):
+        spab(*OP.make((1, 32, 3, 4, 4), torch.float32), impl="triton_fused")
+    with pytest.raises(ValueError, match="fused rows hold 16 or 32 channels, got 48"):
+        spab(*OP.make((1, 48, 3, 4, 4), torch.float16), impl="triton_fused")
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,27 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from espan_kernels.check import alike, conv, expect, picture
 from espan_kernels.conv3x3 import max_channels
-from espan_kernels.machine import forward_only, kernel_dtype, needs_triton
+from espan_kernels.machine import capability, forward_only, kernel_dtype, needs_triton
 from espan_kernels.op import Op
 from espan_kernels.spab import kernel_cuda, sample
 from espan_kernels.spab.reference import reference
+
+
+def fits_registers(x, weights, biases) -> str | None:
+    """The fused kernel holds every open row of every convolution in registers."""
+    if x.dtype == torch.float32:
+        return "fused rows of float32 do not fit the registers"
+    if x.shape[1] not in (16, 32):
+        return f"fused rows hold 16 or 32 channels, got {x.shape[1]}"
+    if x.is_cuda and capability(x.device.index) >= (12, 0):
+        return "fused rows spill registers on compute capability 12"
+    return None
+
 
 op = Op("spab", reference, sample.CASES, sample.make)
 op.without("cuda", kernel_cuda.REASON)
@@ -19,6 +32,15 @@ op.kernel(
     needs_triton,
     kernel_dtype,
     max_channels,
+    forward_only,
+)
+# Behind the composed form, which means only on request, until a GPU has timed both.
+op.kernel(
+    "triton_fused",
+    "espan_kernels.spab.kernel_triton:spab_fused",
+    needs_triton,
+    kernel_dtype,
+    fits_registers,
     forward_only,
 )
 
@@ -32,7 +54,8 @@ def spab(
     x (N, C, H, W); 2 or 3 weights (C, C, 3, 3) and biases (C,): any strides, one device and
     floating dtype; kernels take up to 64 channels and no gradient, eager any. Returns
     (N, C, H, W). impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one
-    and no other. Raises ValueError for arguments that do not fit.
+    and no other, and so "triton_fused": all convs in one kernel, half precision, 16 or
+    32 channels. Raises ValueError for arguments that do not fit.
     """
     picture("spab", "x", x)
     expect(len(weights) in (2, 3), "spab", "weights", "2 or 3 of them", len(weights))

@@ -13,6 +13,14 @@ CASES = [
     (1, 52, 2, 9, 17),
     (0, 32, 3, 4, 4),
 ]
+# The fused kernel walks strips of 58 or 60 columns and 32 rows: inside one, across several.
+FUSED = [
+    (1, 32, 3, 20, 24),
+    (1, 32, 2, 1, 1),
+    (1, 16, 3, 5, 59),
+    (2, 32, 2, 33, 2),
+    (0, 32, 3, 4, 4),
+]
 
 
 def make(case, dtype: torch.dtype, device="cpu") -> tuple[Tensor, list[Tensor], list[Tensor]]:
