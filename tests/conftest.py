@@ -15,8 +15,12 @@ BAND = 64
 
 
 @pytest.fixture(autouse=True)
-def seed():
+def seed_and_device():
+    """Tensors that name no device are where kernels run."""
     torch.manual_seed(0)
+    torch.set_default_device("cuda" if torch.cuda.is_available() else None)
+    yield
+    torch.set_default_device(None)
 
 
 def pytest_collection_modifyitems(items):

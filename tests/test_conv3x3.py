@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from espan_kernels import OPS, conv3x3
-from tests.contract import contract
+from tests.contract import DEVICE, contract
 
 OP = OPS["conv3x3"]
 
@@ -14,7 +14,7 @@ class TestKernel(contract("conv3x3")):
 
 
 def arguments(**changes):
-    x, weight, bias, _, gate = OP.make((1, 4, 8, 3, 5, "gate"), torch.float32)
+    x, weight, bias, _, gate = OP.make((1, 4, 8, 3, 5, "gate"), torch.float32, DEVICE)
     return {"x": x, "weight": weight, "bias": bias, "gate": gate, **changes}
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from espan_kernels import OPS, conv9x9_head
-from tests.contract import contract
+from tests.contract import DEVICE, contract
 
 OP = OPS["conv9x9_head"]
 
@@ -15,7 +15,7 @@ class TestKernel(contract("conv9x9_head")):
 
 @pytest.mark.parametrize("impl", ["eager", "triton"])
 def test_uint8_is_the_picture_over_255(impl):
-    x, weight, bias = OP.make((1, 8, 5, 6, True), torch.float32)
+    x, weight, bias = OP.make((1, 8, 5, 6, True), torch.float32, DEVICE)
     assert torch.equal(
         conv9x9_head(x, weight, bias, impl=impl), conv9x9_head(x / 255, weight, bias, impl=impl)
     )

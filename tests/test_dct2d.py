@@ -33,9 +33,9 @@ class TestLoss(contract("dct_l1", loss_and_gradient)):
 @IMPLS
 def test_scipy(impl):
     x = torch.randn(2, 19, 70)
-    ours = dct2(x, impl=impl)
+    ours = dct2(x, impl=impl).cpu()
     np.testing.assert_allclose(
-        ours, scipy.fft.dctn(x.numpy(), axes=(1, 2), norm="ortho"), atol=1e-5
+        ours, scipy.fft.dctn(x.cpu().numpy(), axes=(1, 2), norm="ortho"), atol=1e-5
     )
 
 
@@ -85,10 +85,9 @@ def test_eager_gradient_by_differences(block):
 
 def test_autocast_does_not_round():
     x = torch.randn(32, 32)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(dct2(x), dct2(x.clone()))
-        inside = dct2(x)
-    assert torch.equal(inside, dct2(x))
+    with torch.autocast(x.device.type, torch.bfloat16):
+        inside = dct2(x, impl="eager")
+    assert torch.equal(inside, dct2(x, impl="eager"))
 
 
 def test_inference_mode_before_training():

@@ -11,7 +11,7 @@ import torch
 import espan_kernels
 from espan_kernels import OPS, conv3x3, dct2, machine, op, span_gate
 from espan_kernels.op import Op
-from tests.contract import DEVICES
+from tests.contract import DEVICE
 
 
 def double(x: torch.Tensor) -> torch.Tensor:
@@ -72,7 +72,7 @@ def test_explain_names_each_refusal(twice):
 
 def test_every_op_refuses_cuda_with_a_reason():
     for each in OPS.values():
-        args = each.make(each.cases[0], torch.float32, DEVICES[0])
+        args = each.make(each.cases[0], torch.float32, DEVICE)
         with pytest.raises(ValueError, match=f"^{each.name}: impl='cuda' refuses: no CUDA kernel"):
             each(*args, impl="cuda")
 
@@ -86,7 +86,7 @@ def test_without_triton(monkeypatch):
 
 def test_on_the_cpu_without_the_interpreter(monkeypatch):
     monkeypatch.setattr(machine, "INTERPRETED", False)
-    x = torch.ones(2)
+    x = torch.ones(2, device="cpu")
     with pytest.raises(ValueError, match="need a CUDA device, the tensors are on cpu"):
         span_gate(x, x, impl="triton")
     assert torch.equal(span_gate(x, x), span_gate(x, x, impl="eager"))
@@ -143,7 +143,7 @@ class EveryOp(torch.nn.Module):
 
 
 def test_export_and_fullgraph():
-    x, weight, bias, *_ = OPS["conv3x3"].make((1, 4, 4, 16, 8, "none"), torch.float32)
+    x, weight, bias, *_ = OPS["conv3x3"].make((1, 4, 4, 16, 8, "none"), torch.float32, DEVICE)
     net = EveryOp()
     exported = torch.export.export(net, (x, weight, bias)).module()
     assert torch.equal(exported(x, weight, bias), net(x, weight, bias))
@@ -164,7 +164,7 @@ def best_of(function, repeats: int = 20, calls: int = 500) -> float:
 
 def test_a_call_costs_at_most_10_us():
     each = OPS["conv3x3"]
-    x, weight, bias, act, gate = each.make((1, 1, 1, 1, 1, "gate"), torch.float32)
+    x, weight, bias, act, gate = each.make((1, 1, 1, 1, 1, "gate"), torch.float32, "cpu")
     with torch.no_grad():
         direct = best_of(lambda: each.reference(x, weight, bias, act, gate))
         called = best_of(lambda: conv3x3(x, weight, bias, gate=gate))

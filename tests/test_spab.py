@@ -5,7 +5,7 @@ import torch
 
 from espan_kernels import OPS, spab
 from espan_kernels.spab import sample
-from tests.contract import contract
+from tests.contract import DEVICE, contract
 
 OP = OPS["spab"]
 
@@ -23,9 +23,9 @@ class TestFused(contract("spab", impl="triton_fused", dtypes=HALF, cases=sample.
 
 def test_fused_is_for_half_precision_and_few_channels():
     with pytest.raises(ValueError, match="impl='triton_fused' refuses: fused rows of float32"):
-        spab(*OP.make((1, 32, 3, 4, 4), torch.float32), impl="triton_fused")
+        spab(*OP.make((1, 32, 3, 4, 4), torch.float32, DEVICE), impl="triton_fused")
     with pytest.raises(ValueError, match="fused rows hold 16 or 32 channels, got 48"):
-        spab(*OP.make((1, 48, 3, 4, 4), torch.float16), impl="triton_fused")
+        spab(*OP.make((1, 48, 3, 4, 4), torch.float16, DEVICE), impl="triton_fused")
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_bad_arguments(channels, count, message):
 
 
 def test_mismatched_lists():
-    x, weights, biases = OP.make((1, 4, 3, 5, 5), torch.float32)
+    x, weights, biases = OP.make((1, 4, 3, 5, 5), torch.float32, DEVICE)
     with pytest.raises(ValueError, match="spab: biases: expected 3 of them, got 2"):
         spab(x, weights, biases[:2])
     weights[1] = torch.ones(5, 4, 3, 3)
@@ -52,7 +52,7 @@ def test_mismatched_lists():
 
 
 def test_training_is_eager():
-    x, weights, biases = OP.make((1, 4, 2, 5, 5), torch.float32)
+    x, weights, biases = OP.make((1, 4, 2, 5, 5), torch.float32, DEVICE)
     weights[0].requires_grad_()
     with pytest.raises(ValueError, match="forward only, and a gradient is needed"):
         spab(x, weights, biases, impl="triton")

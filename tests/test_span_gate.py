@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from espan_kernels import OPS, span_gate
-from tests.contract import DEVICES, contract
+from tests.contract import DEVICE, contract
 
 
 class TestForward(contract("span_gate")):
@@ -17,8 +17,8 @@ class TestBackward(contract("span_gate_backward")):
 
 @pytest.mark.parametrize("impl", ["eager", "triton"])
 def test_gradient(impl):
-    leaves = [t.requires_grad_() for t in OPS["span_gate"].make((2, 3, 5, 7), torch.float32)]
-    leaves = [t.detach().to(DEVICES[0]).requires_grad_() for t in leaves]
+    given = OPS["span_gate"].make((2, 3, 5, 7), torch.float32, DEVICE)
+    leaves = [t.requires_grad_() for t in given]
     wide = [t.detach().double().requires_grad_() for t in leaves]
     span_gate(*leaves, impl=impl).square().sum().backward()
     span_gate(*wide, impl="eager").square().sum().backward()
@@ -27,8 +27,8 @@ def test_gradient(impl):
 
 
 def test_gradient_by_differences():
-    x, y = (t.requires_grad_() for t in OPS["span_gate"].make((1, 2, 3, 2), torch.float64))
-    assert torch.autograd.gradcheck(span_gate, (x, y))
+    given = OPS["span_gate"].make((1, 2, 3, 2), torch.float64, DEVICE)
+    assert torch.autograd.gradcheck(span_gate, [t.requires_grad_() for t in given])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from espan_kernels import OPS, tail
-from tests.contract import contract
+from tests.contract import DEVICE, contract
 
 OP = OPS["tail"]
 
@@ -15,7 +15,7 @@ class TestKernel(contract("tail")):
 
 def arguments(case=(1, 8, [(8, 3), (4, 1)], 2, 5, 6, False, False), **changes):
     names = ("inputs", "weights", "bias", "up_weight", "up_bias", "scale")
-    return dict(zip(names, OP.make(case, torch.float32), strict=False)) | changes
+    return dict(zip(names, OP.make(case, torch.float32, DEVICE), strict=False)) | changes
 
 
 @pytest.mark.parametrize("impl", ["eager", "triton"])
