@@ -75,9 +75,15 @@ class Op:
 
     def kernel(self, impl: str, entry: str, *refusals: Callable):
         """Append a kernel, slower than those before: its launcher and what makes it refuse."""
+
+        def launch(*args):
+            # Triton launches on the current device, whatever device its tensors are on.
+            with torch.cuda.device_of(machine.tensors(args)[0]):
+                return _load(entry)(*args)
+
         run = torch.library.custom_op(
             f"espan::{self.name}_{impl}",
-            lambda *args: _load(entry)(*args),
+            launch,
             mutates_args=(),
             schema=torch.library.infer_schema(self.reference, mutates_args=()),
         )

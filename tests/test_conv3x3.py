@@ -3,14 +3,32 @@
 import pytest
 import torch
 
-from espan_kernels import OPS, conv3x3
-from tests.contract import DEVICE, contract
+from espan_kernels import OPS, conv3x3, tune
+from tests.contract import DEVICE, assert_agrees, contract
 
 OP = OPS["conv3x3"]
 
 
 class TestKernel(contract("conv3x3")):
     pass
+
+
+def test_every_size(guard_bands):
+    # Both sides of a picture take each length from 1 to 67: every way to fill a tile of 8x16.
+    for h in range(1, 68):
+        assert_agrees(OP, OP.make((1, 2, 3, h, 68 - h, "gate"), torch.float32, DEVICE))
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_tuning_times_each_kind_once(tuned, monkeypatch):
+    times = iter([3.0, 1.0, 2.0, 4.0])
+    monkeypatch.setattr(tune, "AUTOTUNE", tuned)
+    monkeypatch.setattr(tune, "_FASTEST", {})
+    monkeypatch.setattr(tune, "milliseconds", lambda run: run() or next(times))
+    args = OP.make((1, 3, 4, 9, 9, "silu"), torch.float32, DEVICE)
+    for _ in range(2):
+        assert_agrees(OP, args)
+    assert list(tune._FASTEST.values()) == ([(4, 32, 8)] if tuned else [])
 
 
 def arguments(**changes):
