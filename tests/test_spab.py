@@ -1,10 +1,12 @@
 """spab: the contract of its kernel, the zero border inside, and what it refuses."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from espan_kernels import OPS, spab
-from espan_kernels.spab import sample
+from espan_kernels.spab import fits_registers, sample
 from tests.contract import DEVICE, contract
 
 OP = OPS["spab"]
@@ -14,18 +16,19 @@ class TestKernel(contract("spab")):
     pass
 
 
-HALF = [torch.float16, torch.bfloat16]
-
-
-class TestFused(contract("spab", impl="triton_fused", dtypes=HALF, cases=sample.FUSED)):
+class TestFused(contract("spab", impl="triton_fused", cases=sample.FUSED)):
     pass
 
 
-def test_fused_is_for_half_precision_and_few_channels():
-    with pytest.raises(ValueError, match="impl='triton_fused' refuses: fused rows of float32"):
-        spab(*OP.make((1, 32, 3, 4, 4), torch.float32, DEVICE), impl="triton_fused")
+def test_fused_refuses_what_spills(monkeypatch):
     with pytest.raises(ValueError, match="fused rows hold 16 or 32 channels, got 48"):
         spab(*OP.make((1, 48, 3, 4, 4), torch.float16, DEVICE), impl="triton_fused")
+    monkeypatch.setitem(fits_registers.__globals__, "capability", lambda index: (12, 0))
+    fake = SimpleNamespace(
+        dtype=torch.float16, shape=(1, 32, 4, 4), is_cuda=True, device=torch.device("cuda", 0)
+    )
+    reason = "fused rows of torch.float16 spill registers on compute capability 12"
+    assert fits_registers(fake, [], []) == reason
 
 
 @pytest.mark.parametrize(

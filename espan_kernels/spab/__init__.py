@@ -15,12 +15,10 @@ from espan_kernels.spab.reference import reference
 
 def fits_registers(x, weights, biases) -> str | None:
     """The fused kernel holds every open row of every convolution in registers."""
-    if x.dtype == torch.float32:
-        return "fused rows of float32 do not fit the registers"
     if x.shape[1] not in (16, 32):
         return f"fused rows hold 16 or 32 channels, got {x.shape[1]}"
-    if x.is_cuda and capability(x.device.index) >= (12, 0):
-        return "fused rows spill registers on compute capability 12"
+    if x.is_cuda and x.dtype != torch.float32 and capability(x.device.index) >= (12, 0):
+        return f"fused rows of {x.dtype} spill registers on compute capability 12"
     return None
 
 
@@ -54,8 +52,8 @@ def spab(
     x (N, C, H, W); 2 or 3 weights (C, C, 3, 3) and biases (C,): any strides, one device and
     floating dtype; kernels take up to 64 channels and no gradient, eager any. Returns
     (N, C, H, W). impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one
-    and no other, and so "triton_fused": all convs in one kernel, half precision, 16 or
-    32 channels. Raises ValueError for arguments that do not fit.
+    and no other, and so "triton_fused": all convs in one kernel, 16 or 32 channels. Raises
+    ValueError for arguments that do not fit.
     """
     picture("spab", "x", x)
     expect(len(weights) in (2, 3), "spab", "weights", "2 or 3 of them", len(weights))
