@@ -30,19 +30,24 @@ def tensors(args) -> list[Tensor]:
     return found
 
 
+def first(args) -> Tensor:
+    """The first tensor, alone or in a list: it says where an op runs and how it is laid out."""
+    return args[0] if isinstance(args[0], Tensor) else args[0][0]
+
+
 def needs_triton(*args) -> str | None:
     """Why Triton cannot run on these arguments; None: it can."""
     if not HAS_TRITON:
         return "Triton is not installed"
-    first = tensors(args)[0]
+    device = first(args).device
     if INTERPRETED:
-        if first.device.type != "cpu":
-            return f"TRITON_INTERPRET=1 runs kernels on the cpu, the tensors are on {first.device}"
-    elif first.device.type != "cuda":
-        return f"Triton kernels need a CUDA device, the tensors are on {first.device}"
-    elif capability(first.device.index) < MINIMUM_CAPABILITY:
-        have = ".".join(map(str, capability(first.device.index)))
-        return f"needs compute capability 8.0 or higher, {first.device} has {have}"
+        if device.type != "cpu":
+            return f"TRITON_INTERPRET=1 runs kernels on the cpu, the tensors are on {device}"
+    elif device.type != "cuda":
+        return f"Triton kernels need a CUDA device, the tensors are on {device}"
+    elif capability(device.index) < MINIMUM_CAPABILITY:
+        have = ".".join(map(str, capability(device.index)))
+        return f"needs compute capability 8.0 or higher, {device} has {have}"
     return None
 
 

@@ -78,7 +78,7 @@ class Op:
 
         def launch(*args):
             # Triton launches on the current device, whatever device its tensors are on.
-            with torch.cuda.device_of(machine.tensors(args)[0]):
+            with torch.cuda.device_of(machine.first(args)):
                 return _load(entry)(*args)
 
         run = torch.library.custom_op(
@@ -126,7 +126,7 @@ class Op:
         return "\n".join([*lines, f"{self.name}: eager: runs"])
 
     def _shaped_as_reference(self, *args):
-        first = machine.tensors(args)[0]
+        first = machine.first(args)
         out = self.reference(*args)
         if isinstance(out, tuple):
             return tuple(layout.empty(first, one.shape, one.dtype) for one in out)

@@ -36,7 +36,7 @@ def test_fused_refuses_what_spills(monkeypatch):
     [
         (4, 1, "spab: weights: expected 2 or 3 of them, got 1"),
         (4, 4, "spab: weights: expected 2 or 3 of them, got 4"),
-        (5, 3, r"spab: weights\[0\]: expected shape \(out, 4, 3, 3\), got \(5, 5, 3, 3\)"),
+        (5, 3, r"spab: weights\[0\]: expected shape \(4, 4, 3, 3\), got \(5, 5, 3, 3\)"),
     ],
 )
 def test_bad_arguments(channels, count, message):
@@ -50,7 +50,9 @@ def test_mismatched_lists():
     with pytest.raises(ValueError, match="spab: biases: expected 3 of them, got 2"):
         spab(x, weights, biases[:2])
     weights[1] = torch.ones(5, 4, 3, 3)
-    with pytest.raises(ValueError, match=r"spab: weights\[1\]: expected 4 channels out, got 5"):
+    with pytest.raises(
+        ValueError, match=r"weights\[1\]: expected shape \(4, 4, 3, 3\), got \(5, 4"
+    ):
         spab(x, weights, [biases[0], torch.ones(5), biases[2]])
 
 

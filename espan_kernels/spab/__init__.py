@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from espan_kernels.check import alike, conv, expect, picture
+from espan_kernels import check
 from espan_kernels.conv3x3 import max_channels
 from espan_kernels.machine import capability, forward_only, kernel_dtype, needs_triton
 from espan_kernels.op import Op
@@ -55,18 +55,14 @@ def spab(
     and no other, and so "triton_fused": all convs in one kernel, 16 or 32 channels. Raises
     ValueError for arguments that do not fit.
     """
-    picture("spab", "x", x)
-    expect(len(weights) in (2, 3), "spab", "weights", "2 or 3 of them", len(weights))
-    expect(len(biases) == len(weights), "spab", "biases", f"{len(weights)} of them", len(biases))
-    channels = x.shape[1]
+    check.picture("spab", "x", x)
+    channels = x.size(1)
+    if len(weights) not in (2, 3):
+        raise check.error("spab", "weights", "2 or 3 of them", len(weights))
+    if len(biases) != len(weights):
+        raise check.error("spab", "biases", f"{len(weights)} of them", len(biases))
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        conv("spab", f"weights[{i}]", weight, bias, 3, channels)
-        expect(
-            weight.shape[0] == channels,
-            "spab",
-            f"weights[{i}]",
-            f"{channels} channels out",
-            weight.shape[0],
-        )
-    alike("spab", "x", x, *weights, *biases)
+        check.weight("spab", f"weights[{i}]", weight, 3, channels, channels)
+        check.bias("spab", f"biases[{i}]", bias, channels)
+    check.alike("spab", "x", x, *weights, *biases)
     return op(x, list(weights), list(biases), impl=impl)
