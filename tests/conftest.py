@@ -1,4 +1,4 @@
-"""What every test starts from: Triton's interpreter without a GPU, seeds, poisoned memory."""
+"""What every test starts from: Triton's interpreter where there is no GPU, and its fixtures."""
 
 import os
 
@@ -9,18 +9,9 @@ if not torch.cuda.is_available():
     # Before anything imports triton, which reads it once.
     os.environ["TRITON_INTERPRET"] = "1"
 
-from espan_kernels import layout
+from tests.guards import guard_bands, kernel_device
 
-BAND = 64
-
-
-@pytest.fixture(autouse=True)
-def seed_and_device():
-    """Tensors that name no device are where kernels run."""
-    torch.manual_seed(0)
-    torch.set_default_device("cuda" if torch.cuda.is_available() else None)
-    yield
-    torch.set_default_device(None)
+__all__ = ["guard_bands", "kernel_device"]
 
 
 def pytest_collection_modifyitems(items):
@@ -29,34 +20,3 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(skip)
-
-
-def poison(dtype: torch.dtype):
-    """What memory nobody has written holds."""
-    return float("nan") if dtype.is_floating_point else 171
-
-
-def guarded(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(poisoned memory laid out as `like`, the buffer around it with a band on both sides)"""
-    span = 1 + sum((n - 1) * s for n, s in zip(like.shape, like.stride(), strict=True))
-    size = (span if like.numel() else 0) + 2 * BAND
-    buffer = torch.full((size,), poison(like.dtype), dtype=like.dtype, device=like.device)
-    return buffer.as_strided(like.shape, like.stride(), BAND), buffer
-
-
-@pytest.fixture
-def guard_bands(monkeypatch):
-    """Kernels' outputs come poisoned and between bands that must still be poison at the end."""
-    real, buffers = layout.empty, []
-
-    def empty(*args, **kwargs):
-        out, buffer = guarded(real(*args, **kwargs))
-        buffers.append(buffer)
-        return out
-
-    monkeypatch.setattr(layout, "empty", empty)
-    yield
-    for buffer in buffers:
-        band = torch.cat([buffer[:BAND], buffer[-BAND:]])
-        untouched = band.isnan() if band.is_floating_point() else band == poison(band.dtype)
-        assert untouched.all(), "a kernel wrote outside of its output"

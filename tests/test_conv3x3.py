@@ -6,6 +6,8 @@ import torch
 from espan_kernels import OPS, conv3x3, tune
 from tests.contract import DEVICE, assert_agrees, contract
 
+pytestmark = pytest.mark.usefixtures("kernel_device")
+
 OP = OPS["conv3x3"]
 
 

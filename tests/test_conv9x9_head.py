@@ -6,6 +6,8 @@ import torch
 from espan_kernels import OPS, conv9x9_head
 from tests.contract import DEVICE, contract
 
+pytestmark = pytest.mark.usefixtures("kernel_device")
+
 OP = OPS["conv9x9_head"]
 
 

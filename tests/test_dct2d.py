@@ -8,6 +8,8 @@ import torch
 from espan_kernels import OPS, dct2, dct_l1
 from tests.contract import contract
 
+pytestmark = pytest.mark.usefixtures("kernel_device")
+
 IMPLS = pytest.mark.parametrize("impl", ["eager", "triton"])
 SIZES = pytest.mark.parametrize(
     ("shape", "block"), [((3, 24, 40), None), ((2, 67, 80), None), ((2, 24, 40), 8)], ids=str

@@ -13,6 +13,8 @@ from espan_kernels import OPS, conv3x3, dct2, machine, op, span_gate
 from espan_kernels.op import Op
 from tests.contract import DEVICE
 
+pytestmark = pytest.mark.usefixtures("kernel_device")
+
 
 def double(x: torch.Tensor) -> torch.Tensor:
     return 2 * x

@@ -8,6 +8,8 @@ from espan.model import ESPAN, SPAN, SPANF
 from espan.plan import Plan
 from tests.contract import DEVICE
 
+pytestmark = pytest.mark.usefixtures("kernel_device")
+
 # The interpreter needs about 0.2 s for a layer at 24x20: full depth for ESPAN, two blocks else.
 NETWORKS = {
     "espan": lambda: ESPAN(),

@@ -9,6 +9,8 @@ from espan_kernels import OPS, spab
 from espan_kernels.spab import fits_registers, sample
 from tests.contract import DEVICE, contract
 
+pytestmark = pytest.mark.usefixtures("kernel_device")
+
 OP = OPS["spab"]
 
 

@@ -6,6 +6,8 @@ import torch
 from espan_kernels import OPS, span_gate
 from tests.contract import DEVICE, contract
 
+pytestmark = pytest.mark.usefixtures("kernel_device")
+
 
 class TestForward(contract("span_gate")):
     pass

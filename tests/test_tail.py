@@ -6,6 +6,8 @@ import torch
 from espan_kernels import OPS, tail
 from tests.contract import DEVICE, contract
 
+pytestmark = pytest.mark.usefixtures("kernel_device")
+
 OP = OPS["tail"]
 
 
