@@ -5,9 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.makers import random_net
+
+if not torch.cuda.is_available():
+    # Before anything imports triton, which reads it once.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 from espan.weights import save
+from tests.guards import guard_bands, kernel_device
+from tests.makers import random_net
+
+__all__ = ["guard_bands", "kernel_device"]
 
 
 def pytest_collection_modifyitems(items):

@@ -1,3 +1,52 @@
-from espan_kernels.span_gate.reference import reference as span_gate
+"""span_gate: the parameter-free attention of SPAN, forward and backward."""
 
-__all__ = ["span_gate"]
+from torch import Tensor
+
+from espan_kernels import check
+from espan_kernels.machine import kernel_dtype, needs_triton
+from espan_kernels.op import Op
+from espan_kernels.span_gate import kernel_cuda, sample
+from espan_kernels.span_gate.reference import reference, reference_backward
+
+_backward = Op("span_gate_backward", reference_backward, sample.CASES, sample.make_backward)
+_backward.without("cuda", kernel_cuda.REASON)
+_backward.kernel(
+    "triton",
+    "espan_kernels.span_gate.kernel_triton:span_gate_backward",
+    needs_triton,
+    kernel_dtype,
+)
+
+
+def _save(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+op = Op(
+    "span_gate",
+    reference,
+    sample.CASES,
+    sample.make,
+    setup_context=_save,
+    backward=lambda ctx, grad: _backward(grad, *ctx.saved_tensors, impl="triton"),
+)
+op.without("cuda", kernel_cuda.REASON)
+op.kernel("triton", "espan_kernels.span_gate.kernel_triton:span_gate", needs_triton, kernel_dtype)
+
+
+def span_gate(x: Tensor, y: Tensor, *, impl: str | None = None) -> Tensor:
+    """`(y + x) * (torch.sigmoid(y) - 0.5)`, in one pass over memory; differentiable.
+
+    x, y: any equal shape, floating point, one device and dtype. Any strides; a tensor that is not
+    dense is copied first. impl: None takes the fastest that runs, "cuda", "triton" or "eager"
+    that one and no other. Raises ValueError for arguments that do not fit.
+    """
+    check.tensor("span_gate", "x", x)
+    check.tensor("span_gate", "y", y)
+    if not x.is_floating_point():
+        raise check.error("span_gate", "x", "floating point", x.dtype)
+    if x.shape != y.shape:
+        expected = f"the shape of x, {tuple(x.shape)}"
+        raise check.error("span_gate", "y", expected, tuple(y.shape))
+    check.alike("span_gate", "x", x, y)
+    return op(x, y, impl=impl)

@@ -1,0 +1,55 @@
+"""Checks of arguments, shared by the ops: a ValueError that names op, argument, expected, got.
+
+They run in every call, so nothing but the failure builds a message.
+"""
+
+import torch
+from torch import Tensor
+
+
+def error(op: str, argument: str, expected: str, got) -> ValueError:
+    """The one form of complaint."""
+    return ValueError(f"{op}: {argument}: expected {expected}, got {got}")
+
+
+def tensor(op: str, argument: str, x) -> None:
+    """Any tensor."""
+    if not isinstance(x, Tensor):
+        raise error(op, argument, "a tensor", type(x).__name__)
+
+
+def picture(op: str, argument: str, x: Tensor, channels: int | None = None, uint8=False) -> None:
+    """(N, C, H, W), `channels` of them if given; floating point, with uint8=True uint8 as well."""
+    tensor(op, argument, x)
+    if x.dim() != 4:
+        got = f"shape {tuple(x.shape)}"
+        raise error(op, argument, "4 dimensions (N, C, H, W)", got)
+    if not x.is_floating_point() and not (uint8 and x.dtype == torch.uint8):
+        raise error(op, argument, "floating point or uint8" if uint8 else "floating point", x.dtype)
+    if channels is not None and x.size(1) != channels:
+        raise error(op, argument, f"{channels} channels", x.size(1))
+
+
+def weight(op: str, argument: str, w: Tensor, kernel: int, channels: int, out=None) -> None:
+    """(out, channels, kernel, kernel) of a convolution; any `out` if None."""
+    tensor(op, argument, w)
+    shape = tuple(w.shape)
+    if len(shape) != 4 or shape != (out or shape[0], channels, kernel, kernel):
+        expected = f"shape ({out or 'out'}, {channels}, {kernel}, {kernel})"
+        raise error(op, argument, expected, shape)
+
+
+def bias(op: str, argument: str, b: Tensor, channels: int) -> None:
+    """(channels,) of a convolution."""
+    tensor(op, argument, b)
+    if b.dim() != 1 or b.size(0) != channels:
+        raise error(op, argument, f"shape ({channels},)", tuple(b.shape))
+
+
+def alike(op: str, argument: str, x: Tensor, *others: Tensor) -> None:
+    """All of one device and dtype; `argument` is the name of `x`, which sets them."""
+    device, dtype = x.device, x.dtype
+    for other in others:
+        if other.device != device or other.dtype != dtype:
+            expected = f"one device and dtype for all, those of {argument} ({device}, {dtype})"
+            raise ValueError(f"{op}: expected {expected}, got {other.device}, {other.dtype}")

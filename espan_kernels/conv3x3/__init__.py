@@ -1,0 +1,64 @@
+"""conv3x3: a 3x3 convolution with bias and one of three epilogues."""
+
+from torch import Tensor
+
+from espan_kernels import check
+from espan_kernels.conv3x3 import kernel_cuda, sample
+from espan_kernels.conv3x3.reference import reference
+from espan_kernels.machine import forward_only, kernel_dtype, needs_triton, tensors
+from espan_kernels.op import Op
+
+MAX_CHANNELS = 64
+
+
+def max_channels(*args) -> str | None:
+    """Convolution kernels hold all output channels of a tile at once."""
+    # Inputs and weights tell the channels in, biases the channels out.
+    most = max(t.shape[1] if t.dim() == 4 else t.shape[0] for t in tensors(args))
+    return f"up to {MAX_CHANNELS} channels in and out, got {most}" if most > MAX_CHANNELS else None
+
+
+op = Op("conv3x3", reference, sample.CASES, sample.make)
+op.without("cuda", kernel_cuda.REASON)
+op.kernel(
+    "triton",
+    "espan_kernels.conv3x3.kernel_triton:conv3x3",
+    needs_triton,
+    kernel_dtype,
+    max_channels,
+    forward_only,
+)
+
+
+def conv3x3(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    act: str = "none",
+    gate: Tensor | None = None,
+    impl: str | None = None,
+) -> Tensor:
+    """`F.conv2d(x, weight, bias, padding=1)`, then its epilogue.
+
+    act="silu": `F.silu` of it; gate=x0: `span_gate(x0, conv)`; both at once are refused.
+    x (N, in, H, W), weight (out, in, 3, 3), bias (out,), gate (N, out, H, W): any strides, one
+    device and floating dtype; kernels take up to 64 channels and no gradient, eager any. Returns
+    (N, out, H, W). impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one
+    and no other. Raises ValueError for arguments that do not fit.
+    """
+    check.picture("conv3x3", "x", x)
+    check.weight("conv3x3", "weight", weight, 3, x.size(1))
+    check.bias("conv3x3", "bias", bias, weight.size(0))
+    check.alike("conv3x3", "x", x, weight, bias)
+    if act not in ("none", "silu"):
+        raise check.error("conv3x3", "act", "'none' or 'silu'", repr(act))
+    if gate is not None:
+        check.picture("conv3x3", "gate", gate)
+        check.alike("conv3x3", "x", x, gate)
+        shape = (x.size(0), weight.size(0), *x.shape[2:])
+        if gate.shape != shape:
+            raise check.error("conv3x3", "gate", f"shape {shape}", tuple(gate.shape))
+        if act != "none":
+            raise check.error("conv3x3", "act", "'none' with a gate", repr(act))
+    return op(x, weight, bias, act, gate, impl=impl)

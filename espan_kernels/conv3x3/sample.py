@@ -1,0 +1,30 @@
+"""Arguments for conv3x3; tests and benchmarks use the same."""
+
+import torch
+
+from espan_kernels.sampling import source
+
+# (batch, in, out, height, width, epilogue). Channels: ESPAN's, the picture, both sides of every
+# power of two (28, 48, 52 are SPAN's), one. Sizes: inside one 8x16 tile, 1xN, Nx1, across tiles.
+CASES = [
+    (1, 32, 32, 20, 24, "gate"),
+    (1, 32, 32, 1, 1, "silu"),
+    (1, 3, 28, 1, 67, "none"),
+    (2, 28, 28, 67, 1, "gate"),
+    (1, 48, 48, 9, 17, "silu"),
+    (2, 52, 64, 8, 16, "none"),
+    (1, 64, 48, 7, 5, "silu"),
+    (1, 1, 2, 19, 33, "none"),
+    (0, 32, 32, 4, 4, "gate"),
+]
+
+
+def make(case, dtype: torch.dtype, device="cpu"):
+    n, cin, cout, h, w, epilogue = case
+    normal = source(dtype, device)
+    x = normal(n, cin, h, w)
+    weight = normal(cout, cin, 3, 3) / (9 * cin) ** 0.5
+    # Large, so that a picture border computed from anything but zeros shows.
+    bias = 2 * normal(cout)
+    gate = normal(n, cout, h, w) if epilogue == "gate" else None
+    return x, weight, bias, "silu" if epilogue == "silu" else "none", gate

@@ -1,0 +1,45 @@
+"""conv9x9_head: the 9x9 convolution from the picture to the first features."""
+
+import torch
+from torch import Tensor
+
+from espan_kernels import check
+from espan_kernels.conv3x3 import max_channels
+from espan_kernels.conv9x9_head import kernel_cuda, sample
+from espan_kernels.conv9x9_head.reference import reference
+from espan_kernels.machine import forward_only, kernel_dtype, needs_triton
+from espan_kernels.op import Op
+
+op = Op("conv9x9_head", reference, sample.CASES, sample.make)
+op.without("cuda", kernel_cuda.REASON)
+op.kernel(
+    "triton",
+    "espan_kernels.conv9x9_head.kernel_triton:conv9x9_head",
+    needs_triton,
+    kernel_dtype,
+    max_channels,
+    forward_only,
+)
+
+
+def conv9x9_head(x: Tensor, weight: Tensor, bias: Tensor, *, impl: str | None = None) -> Tensor:
+    """`F.conv2d(x, weight, bias, padding=4)`; a uint8 x stands for `x.to(weight.dtype) / 255`.
+
+    x (N, 3, H, W) floating point or uint8, weight (out, 3, 9, 9), bias (out,): any strides, one
+    device, and one floating dtype; kernels take up to 64 channels out and no gradient, eager any.
+    Returns (N, out, H, W) in the dtype of weight. impl: None takes the fastest that runs,
+    "cuda", "triton" or "eager" that one and no other. Raises ValueError for arguments that do
+    not fit.
+    """
+    name = "conv9x9_head"
+    check.picture(name, "x", x, 3, uint8=True)
+    check.weight(name, "weight", weight, 9, 3)
+    check.bias(name, "bias", bias, weight.size(0))
+    if not weight.is_floating_point():
+        raise check.error(name, "weight", "floating point", weight.dtype)
+    check.alike(name, "weight", weight, bias)
+    if x.dtype != torch.uint8:
+        check.alike(name, "weight", weight, x)
+    elif x.device != weight.device:
+        raise check.error(name, "x", f"a tensor on {weight.device}", x.device)
+    return op(x, weight, bias, impl=impl)

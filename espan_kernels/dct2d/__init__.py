@@ -1,0 +1,118 @@
+"""dct2 and dct_l1: the orthonormal DCT of pictures, and the L1 loss of its coefficients."""
+
+import torch
+from torch import Tensor
+
+from espan_kernels import check, layout
+from espan_kernels.dct2d import kernel_cuda, sample
+from espan_kernels.dct2d.reference import reference, reference_l1, wide_dtype
+from espan_kernels.machine import kernel_dtype, needs_triton
+from espan_kernels.op import Op
+
+BLOCKS = (4, 8, 16, 32)
+SMALLEST, LARGEST = 8, 512
+
+
+def _remember(ctx, inputs, output):
+    _, ctx.block, ctx.inverse = inputs
+
+
+def _transpose(ctx, grad):
+    # Orthonormal: the transpose is the inverse.
+    return op(grad, ctx.block, not ctx.inverse, impl="triton"), None, None
+
+
+op = Op(
+    "dct2",
+    reference,
+    sample.CASES + sample.INVERSE,
+    sample.make,
+    fake=lambda x, block, inverse: layout.empty(x, x.shape, channels_last=False),
+    setup_context=_remember,
+    backward=_transpose,
+)
+op.without("cuda", kernel_cuda.REASON)
+op.kernel("triton", "espan_kernels.dct2d.kernel_triton:dct2", needs_triton, kernel_dtype)
+
+
+def _keep(ctx, inputs, output):
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1])
+
+
+def _scale(ctx, grad, _):
+    (gradient,) = ctx.saved_tensors
+    gradient = (grad * gradient).to(gradient.dtype)
+    return gradient, -gradient, None, None
+
+
+def _fake_l1(sr, hr, block, with_grad):
+    gradient = layout.empty(sr, sr.shape if with_grad else (0,), channels_last=False)
+    return layout.empty(sr, (), wide_dtype(sr)), gradient
+
+
+op_l1 = Op(
+    "dct_l1",
+    reference_l1,
+    sample.CASES,
+    sample.make_l1,
+    fake=_fake_l1,
+    setup_context=_keep,
+    backward=_scale,
+)
+op_l1.without("cuda", kernel_cuda.REASON)
+op_l1.kernel("triton", "espan_kernels.dct2d.kernel_triton:dct_l1", needs_triton, kernel_dtype)
+
+
+def _check(name: str, argument: str, x: Tensor, block: int | None) -> None:
+    check.tensor(name, argument, x)
+    if x.dim() < 2:
+        raise check.error(name, argument, "2 dimensions or more", f"shape {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise check.error(name, argument, "floating point", x.dtype)
+    h, w = x.shape[-2:]
+    if block is None:
+        if min(h, w) < SMALLEST or max(h, w) > LARGEST:
+            expected = f"height and width of {SMALLEST} to {LARGEST} without a block"
+            raise check.error(name, argument, expected, (h, w))
+    elif block not in BLOCKS:
+        raise check.error(name, "block", f"None or one of {BLOCKS}", block)
+    elif h % block or w % block or not h * w:
+        expected = f"height and width that are multiples of block={block}"
+        raise check.error(name, argument, expected, (h, w))
+
+
+def dct2(
+    x: Tensor, *, block: int | None = None, inverse: bool = False, impl: str | None = None
+) -> Tensor:
+    """`C_h @ x @ C_w.T`, C_n the orthonormal DCT-II matrix: `scipy.fft.dctn(x, norm="ortho")`.
+
+    Over the last two dimensions of x (..., H, W), 8 to 512 each; with block 4, 8, 16 or 32 every
+    block by itself (H and W multiples of it), coefficients in the block's place.
+    inverse=True: the DCT-III, which undoes it. Floating point; float16 and bfloat16 are computed
+    in float32. Differentiable, any number of times. impl: None takes the fastest that runs,
+    "cuda", "triton" or "eager" that one and no other. Raises ValueError for arguments that do
+    not fit.
+    """
+    _check("dct2", "x", x, block)
+    return op(x, block, inverse, impl=impl)
+
+
+def dct_l1(sr: Tensor, hr: Tensor, *, block: int | None = None, impl: str | None = None) -> Tensor:
+    """`dct2(sr - hr, block=block).abs().mean()`: one transform, as it is linear.
+
+    sr, hr: one shape (..., H, W), sides and block as in `dct2`, one device and floating dtype.
+    Returns a scalar in float32 (float64 for float64), summed in a fixed order: equal inputs give
+    equal bits. A kernel computes the gradient in the same pass, with the sign of 0 taken as 0.
+    Kernels multiply in split float16, as exact as float32: abs(sr - hr) stays below 1000. impl:
+    None takes the fastest that runs, "cuda", "triton" or "eager" that one and no other. Raises
+    ValueError for arguments that do not fit.
+    """
+    _check("dct_l1", "sr", sr, block)
+    check.tensor("dct_l1", "hr", hr)
+    if hr.shape != sr.shape:
+        expected = f"the shape of sr, {tuple(sr.shape)}"
+        raise check.error("dct_l1", "hr", expected, tuple(hr.shape))
+    check.alike("dct_l1", "sr", sr, hr)
+    with_grad = torch.is_grad_enabled() and (sr.requires_grad or hr.requires_grad)
+    return op_l1(sr, hr, block, with_grad, impl=impl)[0]

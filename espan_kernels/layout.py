@@ -1,0 +1,54 @@
+"""Memory layouts: outputs of kernels, packed weights, and the planes of the CUDA kernels.
+
+Triton kernels read any strides; they are fastest on channels_last activations and on weights
+from `pack_weight`. Planes, (N, C/8, H, W, 8), are what CUDA kernels work in.
+"""
+
+import torch
+from torch import Tensor
+
+PLANE = 8
+
+
+def empty(
+    like: Tensor, shape, dtype: torch.dtype | None = None, channels_last: bool | None = None
+) -> Tensor:
+    """Memory for what a kernel writes, on the device of `like`.
+
+    channels_last=None: so if `like` is channels_last (and not contiguous as well).
+    """
+    if channels_last is None:
+        channels_last = (
+            len(shape) == 4
+            and like.dim() == 4
+            and not like.is_contiguous()
+            and like.is_contiguous(memory_format=torch.channels_last)
+        )
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(
+        shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format
+    )
+
+
+def pack_weight(weight: Tensor) -> Tensor:
+    """The same (out, in, kh, kw) tensor, its memory ordered (kh, kw, in, out).
+
+    Kernels multiply one tap's (in, out) matrix at a time: packed, its rows are contiguous.
+    """
+    return weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
+
+
+def to_planes(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, ceil(C/8), H, W, 8) contiguous; channels past C are 0."""
+    n, c, h, w = x.shape
+    planes = -(-c // PLANE)
+    out = x.new_zeros(n, planes * PLANE, h, w) if c % PLANE else x
+    if c % PLANE:
+        out[:, :c] = x
+    return out.reshape(n, planes, PLANE, h, w).permute(0, 1, 3, 4, 2).contiguous()
+
+
+def from_planes(planes: Tensor, channels: int) -> Tensor:
+    """(N, P, H, W, 8) -> (N, channels, H, W) contiguous; the inverse of `to_planes`."""
+    n, p, h, w, _ = planes.shape
+    return planes.permute(0, 1, 4, 2, 3).reshape(n, p * PLANE, h, w)[:, :channels].contiguous()

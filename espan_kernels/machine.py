@@ -1,0 +1,85 @@
+"""What this machine has for kernels: Triton, its interpreter, a GPU; each "no" is a reason."""
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+# Triton decides when it is imported whether kernels run on a GPU or in its interpreter.
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
+MINIMUM_CAPABILITY = (8, 0)
+KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def capability(index: int | None) -> tuple[int, int]:
+    """Compute capability of CUDA device `index`."""
+    properties = torch.cuda.get_device_properties(index)
+    return properties.major, properties.minor
+
+
+def tensors(args) -> list[Tensor]:
+    """The tensors among `args`, those inside lists included."""
+    found = []
+    for arg in args:
+        if isinstance(arg, Tensor):
+            found.append(arg)
+        elif isinstance(arg, list | tuple):
+            found.extend(item for item in arg if isinstance(item, Tensor))
+    return found
+
+
+def first(args) -> Tensor:
+    """The first tensor, alone or in a list: it says where an op runs and how it is laid out."""
+    return args[0] if isinstance(args[0], Tensor) else args[0][0]
+
+
+def needs_triton(*args) -> str | None:
+    """Why Triton cannot run on these arguments; None: it can."""
+    if not HAS_TRITON:
+        return "Triton is not installed"
+    device = first(args).device
+    if INTERPRETED:
+        if device.type != "cpu":
+            return f"TRITON_INTERPRET=1 runs kernels on the cpu, the tensors are on {device}"
+    elif device.type != "cuda":
+        return f"Triton kernels need a CUDA device, the tensors are on {device}"
+    elif capability(device.index) < MINIMUM_CAPABILITY:
+        have = ".".join(map(str, capability(device.index)))
+        return f"needs compute capability 8.0 or higher, {device} has {have}"
+    return None
+
+
+def kernel_dtype(*args) -> str | None:
+    """Kernels take three float types; eager takes them all."""
+    for x in tensors(args):
+        if x.is_floating_point() and x.dtype not in KERNEL_DTYPES:
+            return f"kernels take float16, bfloat16 or float32, got {x.dtype}"
+    return None
+
+
+def forward_only(*args) -> str | None:
+    """For kernels without a backward pass."""
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors(args)):
+        return "forward only, and a gradient is needed"
+    return None
+
+
+def describe() -> str:
+    """One line per fact about this machine."""
+    lines = [f"torch {torch.__version__}"]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            have = ".".join(map(str, capability(index)))
+            lines.append(f"GPU {index}: {torch.cuda.get_device_name(index)}, capability {have}")
+    else:
+        lines.append("GPU: none that torch can use")
+    if HAS_TRITON:
+        import triton
+
+        how = ", interpreted on the cpu (TRITON_INTERPRET)" if INTERPRETED else ""
+        lines.append(f"triton {triton.__version__}{how}")
+    else:
+        lines.append("triton: not installed")
+    return "\n".join(lines)

@@ -1,0 +1,68 @@
+"""spab: SPAN's attention block, its convolutions, SiLUs and gate."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from espan_kernels import check
+from espan_kernels.conv3x3 import max_channels
+from espan_kernels.machine import capability, forward_only, kernel_dtype, needs_triton
+from espan_kernels.op import Op
+from espan_kernels.spab import kernel_cuda, sample
+from espan_kernels.spab.reference import reference
+
+
+def fits_registers(x, weights, biases) -> str | None:
+    """The fused kernel holds every open row of every convolution in registers."""
+    if x.shape[1] not in (16, 32):
+        return f"fused rows hold 16 or 32 channels, got {x.shape[1]}"
+    if x.is_cuda and x.dtype != torch.float32 and capability(x.device.index) >= (12, 0):
+        return f"fused rows of {x.dtype} spill registers on compute capability 12"
+    return None
+
+
+op = Op("spab", reference, sample.CASES, sample.make)
+op.without("cuda", kernel_cuda.REASON)
+op.kernel(
+    "triton",
+    "espan_kernels.spab.kernel_triton:spab",
+    needs_triton,
+    kernel_dtype,
+    max_channels,
+    forward_only,
+)
+# Behind the composed form, which means only on request, until a GPU has timed both.
+op.kernel(
+    "triton_fused",
+    "espan_kernels.spab.kernel_triton:spab_fused",
+    needs_triton,
+    kernel_dtype,
+    fits_registers,
+    forward_only,
+)
+
+
+def spab(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, impl: str | None = None
+) -> Tensor:
+    """`for w, b in convs: h = F.silu(F.conv2d(h, w, b, padding=1))`, but for the last conv,
+    then `span_gate(x, F.conv2d(h, w, b, padding=1))`.
+
+    x (N, C, H, W); 2 or 3 weights (C, C, 3, 3) and biases (C,): any strides, one device and
+    floating dtype; kernels take up to 64 channels and no gradient, eager any. Returns
+    (N, C, H, W). impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one
+    and no other, and so "triton_fused": all convs in one kernel, 16 or 32 channels. Raises
+    ValueError for arguments that do not fit.
+    """
+    check.picture("spab", "x", x)
+    channels = x.size(1)
+    if len(weights) not in (2, 3):
+        raise check.error("spab", "weights", "2 or 3 of them", len(weights))
+    if len(biases) != len(weights):
+        raise check.error("spab", "biases", f"{len(weights)} of them", len(biases))
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        check.weight("spab", f"weights[{i}]", weight, 3, channels, channels)
+        check.bias("spab", f"biases[{i}]", bias, channels)
+    check.alike("spab", "x", x, *weights, *biases)
+    return op(x, list(weights), list(biases), impl=impl)

@@ -1,0 +1,15 @@
+"""The SPAN attention block in eager PyTorch: its definition."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from espan_kernels.span_gate.reference import reference as span_gate
+
+
+def reference(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+    h = x
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        h = F.silu(F.conv2d(h, weight, bias, padding=1))
+    return span_gate(x, F.conv2d(h, weights[-1], biases[-1], padding=1))

@@ -1,0 +1,34 @@
+"""Arguments for spab; tests and benchmarks use the same."""
+
+import torch
+from torch import Tensor
+
+from espan_kernels.sampling import source
+
+# (batch, channels, convs, height, width): ESPAN's blocks of 3 and 2 convs, SPAN's channels;
+# pictures smaller than a block's 3 pixel reach, 1xN, Nx1, across tiles of 8x16.
+CASES = [
+    (1, 32, 3, 20, 24),
+    (1, 32, 2, 1, 1),
+    (2, 28, 3, 2, 37),
+    (1, 48, 3, 19, 1),
+    (1, 52, 2, 9, 17),
+    (0, 32, 3, 4, 4),
+]
+# The fused kernel walks strips of 58 or 60 columns and 32 rows: inside one, across several.
+FUSED = [
+    (1, 32, 3, 20, 24),
+    (1, 32, 2, 1, 1),
+    (1, 16, 3, 5, 59),
+    (2, 32, 2, 33, 2),
+    (0, 32, 3, 4, 4),
+]
+
+
+def make(case, dtype: torch.dtype, device="cpu") -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    n, channels, convs, h, w = case
+    normal = source(dtype, device)
+    x = normal(n, channels, h, w)
+    weights = [normal(channels, channels, 3, 3) / (9 * channels) ** 0.5 for _ in range(convs)]
+    # Large: a hidden pixel outside of the picture is 0, not the SiLU of its bias.
+    return x, weights, [2 * normal(channels) for _ in range(convs)]

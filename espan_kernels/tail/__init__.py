@@ -1,0 +1,72 @@
+"""tail: from the features of a SPAN network to the enlarged picture."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from espan_kernels import check
+from espan_kernels.conv3x3 import max_channels
+from espan_kernels.machine import forward_only, kernel_dtype, needs_triton
+from espan_kernels.op import Op
+from espan_kernels.tail import kernel_cuda, sample
+from espan_kernels.tail.reference import reference
+
+op = Op("tail", reference, sample.CASES, sample.make)
+op.without("cuda", kernel_cuda.REASON)
+op.kernel(
+    "triton",
+    "espan_kernels.tail.kernel_triton:tail",
+    needs_triton,
+    kernel_dtype,
+    max_channels,
+    forward_only,
+)
+
+
+def tail(
+    inputs: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    bias: Tensor,
+    up_weight: Tensor,
+    up_bias: Tensor,
+    *,
+    scale: int,
+    clamp: bool = False,
+    uint8: bool = False,
+    impl: str | None = None,
+) -> Tensor:
+    """`h = sum(F.conv2d(x, w, padding=w.shape[-1] // 2) for x, w in zip(inputs, weights)) + bias`,
+    then `F.pixel_shuffle(F.conv2d(h, up_weight, up_bias, padding=1), scale)`.
+
+    A 1x1 convolution of concatenated tensors is such a sum; `espan_kernels.merge.merge_tail`
+    turns one input's conv before the concatenation into its 3x3 weight here.
+    inputs: 1 to 4 of (N, C_i, H, W); weights: (C, C_i, k, k) each, k 1 or 3; bias (C,); up_weight
+    (3 * scale^2, C, 3, 3); up_bias; scale 2, 3 or 4: any strides, one device and floating dtype.
+    Kernels take up to 64 channels and no gradient, eager any. Returns (N, 3, scale*H, scale*W):
+    clamp=True limits it to 0..1; uint8=True does and returns `(out * 255).round()` as uint8,
+    halves rounded to even. impl: None takes the fastest that runs, "cuda", "triton" or "eager"
+    that one and no other. Raises ValueError for arguments that do not fit.
+    """
+    if not 1 <= len(inputs) <= 4:
+        raise check.error("tail", "inputs", "1 to 4 of them", len(inputs))
+    if len(weights) != len(inputs):
+        raise check.error("tail", "weights", f"{len(inputs)} of them", len(weights))
+    if scale not in (2, 3, 4):
+        raise check.error("tail", "scale", "2, 3 or 4", scale)
+    check.tensor("tail", "bias", bias)
+    channels = bias.numel()
+    check.bias("tail", "bias", bias, channels)
+    check.weight("tail", "up_weight", up_weight, 3, channels, 3 * scale**2)
+    check.bias("tail", "up_bias", up_bias, 3 * scale**2)
+    check.picture("tail", "inputs[0]", inputs[0])
+    n, _, h, w = inputs[0].shape
+    for i, (x, weight) in enumerate(zip(inputs, weights, strict=True)):
+        check.picture("tail", f"inputs[{i}]", x)
+        if x.shape != (n, x.size(1), h, w):
+            expected = "the batch, height and width of inputs[0]"
+            raise check.error("tail", f"inputs[{i}]", expected, tuple(x.shape))
+        check.tensor("tail", f"weights[{i}]", weight)
+        kernel = 1 if weight.dim() == 4 and weight.size(3) == 1 else 3
+        check.weight("tail", f"weights[{i}]", weight, kernel, x.size(1), channels)
+    check.alike("tail", "inputs[0]", *inputs, *weights, bias, up_weight, up_bias)
+    return op(list(inputs), list(weights), bias, up_weight, up_bias, scale, clamp, uint8, impl=impl)

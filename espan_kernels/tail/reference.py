@@ -1,0 +1,30 @@
+"""The tail of a SPAN network in eager PyTorch: its definition."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def reference(
+    inputs: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    bias: Tensor,
+    up_weight: Tensor,
+    up_bias: Tensor,
+    scale: int,
+    clamp: bool,
+    uint8: bool,
+) -> Tensor:
+    h = F.conv2d(inputs[0], weights[0], bias, padding=weights[0].shape[-1] // 2)
+    for x, weight in zip(inputs[1:], weights[1:], strict=True):
+        h = h + F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+    out = F.pixel_shuffle(F.conv2d(h, up_weight, up_bias, padding=1), scale)
+    if clamp or uint8:
+        out = out.clamp(0, 1)
+    if uint8:
+        # In float32 at least: float16 holds the product of 255 to the nearest 1/8 only.
+        wide = out.to(torch.promote_types(out.dtype, torch.float32))
+        out = (wide * 255).round().to(torch.uint8)
+    return out

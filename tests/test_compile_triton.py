@@ -1,0 +1,58 @@
+"""Every Triton kernel compiles for every architecture, without spills, at its recorded cost."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import triton
+
+RECORD = Path(__file__).with_name("triton_costs.json")
+# Registers come in steps of 8 a thread, and the assembler's choices move by a few.
+REGISTERS, SHARED = 24, 1.1
+
+
+@pytest.fixture(scope="module")
+def costs() -> dict:
+    """Measured in a process of its own: this one may have the interpreter on."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.compile_triton"],
+        cwd=RECORD.parent.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    return json.loads(result.stdout)
+
+
+def kernels(costs: dict):
+    for key, architectures in costs.items():
+        if key != "triton":
+            for architecture, launched in architectures.items():
+                for i, cost in enumerate(launched):
+                    yield f"{key} {architecture} {i} {cost['kernel']}", cost
+
+
+def test_no_kernel_spills(costs):
+    measured = dict(kernels(costs))
+    assert len(measured) > 100
+    spilled = {name: cost["spills"] for name, cost in measured.items() if cost["spills"]}
+    assert not spilled
+
+
+def test_costs_are_as_recorded(costs):
+    record = json.loads(RECORD.read_text())
+    if record["triton"] != triton.__version__:
+        pytest.skip(f"recorded with triton {record['triton']}, this is {triton.__version__}")
+    measured, recorded = dict(kernels(costs)), dict(kernels(record))
+    assert measured.keys() == recorded.keys(), (
+        "python -m tests.compile_triton > tests/triton_costs.json"
+    )
+    for name, cost in measured.items():
+        assert cost["registers"] <= recorded[name]["registers"] + REGISTERS, name
+        assert cost["shared"] <= recorded[name]["shared"] * SHARED, name
+        assert cost["warps"] == recorded[name]["warps"], name

@@ -1,0 +1,63 @@
+"""tail: the contract of its kernels, uint8 output, and what it refuses."""
+
+import pytest
+import torch
+
+from espan_kernels import OPS, tail
+from tests.contract import DEVICE, contract
+
+pytestmark = pytest.mark.usefixtures("kernel_device")
+
+OP = OPS["tail"]
+
+
+class TestKernel(contract("tail")):
+    pass
+
+
+def arguments(case=(1, 8, [(8, 3), (4, 1)], 2, 5, 6, False, False), **changes):
+    names = ("inputs", "weights", "bias", "up_weight", "up_bias", "scale")
+    return dict(zip(names, OP.make(case, torch.float32, DEVICE), strict=False)) | changes
+
+
+@pytest.mark.parametrize("impl", ["eager", "triton"])
+def test_uint8_rounds_halves_to_even_and_saturates(impl):
+    # Outputs are the up conv's bias: levels n + 1/2, and both sides of 0..1.
+    levels = torch.tensor(
+        [-3.0, 0.5, 1.5, 2.5, 99.5, 100.5, 127.0, 254.5, 254.6, 255.0, 256.0, 1e9]
+    )
+    given = arguments(up_weight=torch.zeros(12, 8, 3, 3), up_bias=levels / 255)
+    out = tail(**given, uint8=True, impl=impl)
+    exact = (levels / 255).clamp(0, 1) * 255
+    assert out.dtype == torch.uint8
+    assert torch.equal(out[0, :, :2, :2].flatten(), exact.round().to(torch.uint8))
+
+
+@pytest.mark.parametrize("impl", ["eager", "triton"])
+def test_clamp(impl):
+    free, limited = (tail(**arguments(), clamp=clamp, impl=impl) for clamp in (False, True))
+    assert free.min() < 0 and free.max() > 1
+    assert torch.equal(limited, free.clamp(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": []}, "tail: inputs: expected 1 to 4 of them, got 0"),
+        ({"weights": [torch.ones(8, 8, 3, 3)]}, "tail: weights: expected 2 of them, got 1"),
+        (
+            {"inputs": [torch.ones(1, 8, 5, 6), torch.ones(1, 4, 6, 5)]},
+            r"tail: inputs\[1\]: expected",
+        ),
+        (
+            {"bias": torch.ones(9)},
+            r"tail: up_weight: expected shape \(12, 9, 3, 3\), got",
+        ),
+        ({"scale": 5}, "tail: scale: expected 2, 3 or 4, got 5"),
+        ({"scale": 3}, r"tail: up_weight: expected shape \(27, 8, 3, 3\), got \(12, 8, 3, 3\)"),
+        ({"up_bias": torch.ones(12).half()}, "tail: expected one device and dtype for all"),
+    ],
+)
+def test_bad_arguments(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tail(**arguments(**changes))
