@@ -88,7 +88,7 @@ def _add_engine(parser: argparse.ArgumentParser, dtype: str = "auto") -> None:
     parser.add_argument("-g", "--gpu", type=int, help="number of the GPU; -1 for the CPU")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--dtype", default=dtype, choices=("auto", "fp32", "fp16", "bf16"))
-    parser.add_argument("--backend", default="auto", help="auto, or the one to insist on")
+    parser.add_argument("--backend", default="auto", choices=("auto", "cuda", "triton", "eager"))
 
 
 def _tile(text: str) -> str | int | None:
@@ -221,7 +221,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
         print(json.dumps(facts, indent=2))
     else:
         for name, value in facts.items():
-            print(f"{name:18} {value}")
+            lines = value if isinstance(value, list) else [value]
+            print("\n".join(f"{name if i == 0 else '':12} {line}" for i, line in enumerate(lines)))
     return OK
 
 

@@ -8,12 +8,13 @@ import shutil
 import torch
 
 import espan
+import espan_kernels
 from espan import memory
 from espan.machine import cpu_has_bf16, pick_device, pick_dtype
 
 
-def examine() -> dict[str, str]:
-    """Facts by name, in the order in which to print them."""
+def examine() -> dict[str, str | list[str]]:
+    """Facts by name, in the order in which to print them; "kernels" has a line for each."""
     device = pick_device("auto")
     facts = {
         "espan": espan.__version__,
@@ -27,9 +28,9 @@ def examine() -> dict[str, str]:
     facts["memory"] = "unknown" if free is None else f"{free / 2**30:.1f} GiB free"
     facts["gpu"] = _gpus()
     facts["nvcc"] = shutil.which("nvcc") or "not on PATH"
-    facts["backend eager"] = "yes"
     dtype = str(pick_dtype("auto", device)).removeprefix("torch.")
-    facts["chosen"] = f"device {device}, {dtype}, backend eager"
+    facts["auto"] = f"device {device}, {dtype}"
+    facts["kernels"] = espan_kernels.explain(device.type).splitlines()
     return facts
 
 

@@ -15,6 +15,7 @@ from espan.errors import DeviceError, NonFiniteError
 from espan.folding import fold
 from espan.model import Network
 from espan.picture import WHITE
+from espan.plan import Plan
 from espan.tiling import Tile
 
 log = logging.getLogger("espan")
@@ -42,6 +43,7 @@ class Runner:
         net: Network,
         device: torch.device,
         dtype: torch.dtype,
+        backend: str,
         tile: tuple[int, int] | str | None,
         low_precision: bool,
     ):
@@ -52,7 +54,10 @@ class Runner:
         self.low_precision = low_precision
         self.redone = 0
         self._lock = threading.Lock()
-        self._nets = {each: copy_to(net, device, each) for each in {dtype, torch.float32}}
+        self._nets = {
+            each: _with_backend(copy_to(net, device, each), backend)
+            for each in {dtype, torch.float32}
+        }
 
     def tile_size(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the largest tile of a picture, its halo not counted."""
@@ -141,6 +146,23 @@ def copy_to(net: Network, device: torch.device, dtype: torch.dtype) -> Network:
     copy = type(net)(**net.config)
     copy.load_state_dict(net.state_dict())
     return copy.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
+
+
+def _with_backend(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
+    """The network itself, or its plan: the same function through the ops of espan_kernels.
+
+    "auto" is the plan on a GPU, every op taking its fastest kernel, and the network elsewhere. A
+    kernel asked for by name that refuses to run here is a DeviceError with its reason.
+    """
+    some = next(net.parameters())
+    if backend == "eager" or (backend == "auto" and some.device.type != "cuda"):
+        return net
+    plan = Plan(net, None if backend == "auto" else backend)
+    try:
+        plan(some.new_zeros(1, 3, 8, 8))
+    except ValueError as error:
+        raise DeviceError(f"backend {backend!r}: {error}") from error
+    return plan
 
 
 def _half(side: int) -> int:

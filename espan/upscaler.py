@@ -21,7 +21,7 @@ from espan.weights import BUILTIN, load
 
 _BLEED_BYTES = 64  # per pixel of a transparent picture: colour and alpha in float32, twice over
 
-BACKENDS = ("auto", "eager")
+BACKENDS = ("auto", "cuda", "triton", "eager")
 
 Progress = Callable[[int, int], None]
 
@@ -31,7 +31,8 @@ class Upscaler:
 
     model: a built-in name, a weights file, or a network; None is the built-in one of scale 4.
     device: "auto", "cpu", "cuda", "cuda:1", ... dtype: "auto", "fp32", "fp16" or "bf16"; "auto"
-    keeps float32 for pictures of more than 8 bits on a CPU. backend: "auto" or "eager".
+    keeps float32 for pictures of more than 8 bits on a CPU. backend: "auto", or one to insist on:
+    "cuda", "triton" (kernels; see espan_kernels.explain) or "eager" (PyTorch's own operators).
     tile: "auto", None (never cut), an int or (height, width) in input pixels, halo not counted.
     The result does not depend on `tile`.
 
@@ -51,14 +52,14 @@ class Upscaler:
             raise InputError(f"model: expected a network of espan, got {type(model).__name__}")
         net = model if isinstance(model, Network) else load(model or model_for(4))
         if backend not in BACKENDS:
-            raise DeviceError(f"backend: expected {' or '.join(BACKENDS)}, got {backend!r}")
+            raise DeviceError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
         self.device = pick_device(device)
         self.dtype = pick_dtype(dtype, self.device)
         self.tile = _check_tile(tile)
         self.scale, self.radius = net.scale, net.radius
         # Of its own accord a CPU computes in bf16 only what has 8 bits.
         low_precision = dtype != "auto" or self.device.type != "cpu"
-        self._runner = Runner(net, self.device, self.dtype, self.tile, low_precision)
+        self._runner = Runner(net, self.device, self.dtype, backend, self.tile, low_precision)
 
     @property
     def redone(self) -> int:

@@ -111,7 +111,7 @@ def test_doctor_names_versions_devices_and_reasons(capsys):
 
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
-    for word in ("torch", "pillow", "cpu", "memory", "gpu", "backend eager", "chosen"):
+    for word in ("torch", "pillow", "cpu", "memory", "gpu", "auto", "kernels"):
         assert word in shown
     assert torch.__version__.split("+")[0] in shown
     if not torch.cuda.is_available():
