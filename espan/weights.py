@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from espan.atomic import whole_file
-from espan.errors import OutputError, WeightsError
+from espan.errors import WeightsError
 from espan.folding import fold
 from espan.layouts import State, one_line, recognise, some
 from espan.model import ARCHITECTURES, Network
@@ -143,8 +143,6 @@ def save(net: Network, path: str | Path, *, dtype: torch.dtype | None = None, **
         key: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
         for key, tensor in net.state_dict().items()
     }
-    try:
-        with whole_file(path) as temporary:
-            save_file(state, temporary, metadata={"espan": json.dumps(description), **notes})
-    except SafetensorError as error:
-        raise OutputError(f"{path}: could not be written: {one_line(error)}") from error
+    content = to_safetensors(state, metadata={"espan": json.dumps(description), **notes})
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)

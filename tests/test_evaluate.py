@@ -121,4 +121,4 @@ def test_doctor_names_versions_devices_and_reasons(capsys):
 def test_doctor_as_json(capsys):
     assert main(["doctor", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["chosen"].startswith("device ")
+    assert facts["auto"].startswith("device ")
