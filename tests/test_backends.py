@@ -6,8 +6,10 @@ import torch
 
 from espan import SPAN, SPANF, DeviceError, Upscaler
 from espan.doctor import examine
+from espan_kernels import machine
 from tests.makers import noise, random_net
 
+needs_triton = pytest.mark.skipif(not machine.HAS_TRITON, reason="Triton is not installed")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # One network of each kind, two blocks deep: the interpreter takes a second for each.
 NETWORKS = {
@@ -17,6 +19,7 @@ NETWORKS = {
 }
 
 
+@needs_triton
 @pytest.mark.parametrize("name", NETWORKS)
 def test_triton_gives_the_picture_of_eager(name):
     net, picture = NETWORKS[name](), noise(20, 24, 3)
@@ -29,6 +32,7 @@ def test_triton_gives_the_picture_of_eager(name):
     assert difference.max() <= 1 and difference.mean() < 1e-3
 
 
+@needs_triton
 def test_triton_in_tiles_gives_the_whole_picture():
     net, picture = NETWORKS["espan"](), noise(20, 24, 3, dtype=np.float32)
     whole, tiled = (
