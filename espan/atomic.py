@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from espan.errors import OutputError
+from espan.errors import EspanError, OutputError
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        if not isinstance(error, OSError | ValueError):
+        if isinstance(error, EspanError) or not isinstance(error, Exception):
             raise
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise OutputError(f"{path}: could not be written: {reason}") from error

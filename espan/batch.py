@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from espan import files
+from espan import files, memory
 from espan.errors import EspanError, InputError, OutputError
 
 if TYPE_CHECKING:
@@ -49,13 +49,18 @@ def plan(
     A file goes to `output` (a file, or a folder if it is one, ends in "/", or several pictures go
     there), by default beside the input as NAME_x4.EXT. A folder keeps its structure in `output`,
     by default FOLDER_x4. The extension stays if that format can be written, else it is .png;
-    `format` (such as "png") sets it. Two pictures never share one result, no result is its input.
+    `format` (such as "png") sets it. Two pictures never share one result, and no result replaces
+    an input.
 
     InputError for arguments that cannot be right: an unknown format, several inputs into one file.
     """
     suffix = None if format is None else _suffix(format)
     found = [(Path(each), _search(Path(each), output)) for each in inputs]
     single = len(found) == 1 and found[0][1] is None
+    one_file = output is not None and not _is_folder(output)
+    if one_file and not single and Path(output).suffix.lower() in files.WRITE_FORMATS:
+        raise InputError(f"output: {output} is one file, and there are several pictures")
+    sources = {p.resolve() for path, pictures in found for p in pictures or [path]}
     jobs: list[Job | Outcome] = []
     taken: dict[Path, Path] = {}
     for path, pictures in found:
@@ -63,20 +68,20 @@ def plan(
         for picture in [path] if pictures is None else pictures:
             ending = suffix or _kept_suffix(picture)
             if output is None and pictures is None:
-                target = picture.with_name(picture.stem + tag + ending)
+                target = picture.with_name(_stem(picture) + tag + ending)
             elif output is None:
                 folder = path.resolve().with_name(path.resolve().name + tag)
-                target = (folder / picture.relative_to(path)).with_suffix(ending)
+                target = folder / picture.relative_to(path).with_name(_stem(picture) + ending)
             elif single and not _is_folder(output):
                 target = Path(output)
                 if suffix and target.suffix.lower() != suffix:
                     raise InputError(f"format: {format} does not fit the output {output}")
             else:
-                inside = picture.name if pictures is None else picture.relative_to(path)
-                target = (Path(output) / inside).with_suffix(ending)
+                inside = Path(picture.name) if pictures is None else picture.relative_to(path)
+                target = Path(output) / inside.with_name(_stem(picture) + ending)
             key = target.resolve()
-            if key == picture.resolve():
-                jobs.append(_failed(picture, target, "the result would replace its own input"))
+            if key in sources:
+                jobs.append(_failed(picture, target, f"{target} would replace an input"))
             elif key in taken:
                 reason = f"{target} is already the result of {taken[key]}"
                 jobs.append(_failed(picture, target, reason))
@@ -114,12 +119,15 @@ def run(
         try:
             image = files.read(job.input, scale=scale)
             size = (round(image.width * scale), round(image.height * scale))
-            files.check_output(job.output, image.mode, size)  # before the work, not after it
             _make_folder(job.output.parent)
+            files.check_output(job.output, image.mode, size)  # before the work, not after it
             result = upscaler(image, scale, progress=step)
             files.write(job.output, result)
-        except (EspanError, MemoryError) as error:
-            yield _failed(job.input, job.output, str(error) or "out of memory")
+        except Exception as error:
+            if not isinstance(error, EspanError) and not memory.ran_out(error):
+                raise
+            reason = str(error) if isinstance(error, EspanError) else "out of memory"
+            yield _failed(job.input, job.output, reason)
             continue
         seconds = round(time.perf_counter() - began, 3)
         yield Outcome(str(job.input), str(job.output), "done", None, *result.size, seconds)
@@ -148,6 +156,11 @@ def _suffix(format: str) -> str:
     return suffix
 
 
+def _stem(picture: Path) -> str:
+    """The name without its extension, if that says it is a picture: scan.v1 is all name."""
+    return picture.stem if picture.suffix.lower() in files.READ_SUFFIXES else picture.name
+
+
 def _kept_suffix(picture: Path) -> str:
     return picture.suffix if picture.suffix.lower() in files.WRITE_FORMATS else ".png"
 
@@ -172,5 +185,5 @@ def _make_folder(folder: Path) -> None:
 
 
 def _failed(picture: Path, target: Path, reason: str) -> Outcome:
-    named = reason if str(picture) in reason else f"{picture}: {reason}"
+    named = reason if reason.startswith(f"{picture}: ") else f"{picture}: {reason}"
     return Outcome(str(picture), str(target), "failed", named)

@@ -7,11 +7,15 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import isfinite
 
 from espan import __version__
-from espan.errors import EspanError
+from espan.errors import DeviceError, EspanError, InputError, WeightsError
 
 OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+# What is wrong with a picture is told, and counted, where the pictures are: what gets to the end
+# of a command is wrong with its arguments.
+_ARGUMENT_ERRORS = (InputError, WeightsError, DeviceError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except EspanError as error:
         print(f"espan: {error}", file=sys.stderr)
-        return FAILED
+        return WRONG_USE if isinstance(error, _ARGUMENT_ERRORS) else FAILED
     except BrokenPipeError:  # the reader of our output has gone: nothing more to say to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -50,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
     up = command("upscale", _upscale, "Upscale picture files and folders.")
     up.add_argument("inputs", nargs="*", metavar="IN", help="files, and folders with all below")
-    up.add_argument("-i", "--input", action="append", default=[], help=argparse.SUPPRESS)
+    up.add_argument("-i", "--input", action="append", default=[], help="the same as IN")
     up.add_argument("-o", "--output", metavar="OUT", help="file or folder; default: NAME_x4.EXT")
     up.add_argument(
         "-s", "--scale", type=float, help="1 to the model's own; default: the model's own"
@@ -83,11 +87,17 @@ def _add_engine(parser: argparse.ArgumentParser, dtype: str = "auto") -> None:
         "--tile",
         type=_tile,
         default="auto",
-        help='input pixels a side; "auto" or 0 chooses, "none" never cuts; same result',
+        help='input pixels a side; "auto" or 0 chooses, "none" never cuts',
     )
-    parser.add_argument("-g", "--gpu", type=int, help="number of the GPU; -1 for the CPU")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--dtype", default=dtype, choices=("auto", "fp32", "fp16", "bf16"))
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("-g", "--gpu", type=int, help="number of the GPU; -1 for the CPU")
+    where.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--dtype",
+        default=dtype,
+        choices=("auto", "fp32", "fp16", "bf16"),
+        help=f"precision to compute in; default: {dtype}",
+    )
     parser.add_argument("--backend", default="auto", choices=("auto", "cuda", "triton", "eager"))
 
 
@@ -130,18 +140,10 @@ def _upscale(arguments: argparse.Namespace) -> int:
     from espan import batch
     from espan.upscaler import check_scale
 
-    try:
-        upscaler = _upscaler(arguments, arguments.scale)
-        scale = upscaler.scale if arguments.scale is None else arguments.scale
-        jobs = batch.plan(
-            inputs,
-            arguments.output,
-            scale=check_scale(scale, upscaler.scale),
-            format=arguments.format,
-        )
-    except EspanError as error:
-        print(f"espan upscale: {error}", file=sys.stderr)
-        return WRONG_USE
+    upscaler = _upscaler(arguments, arguments.scale)
+    scale = upscaler.scale if arguments.scale is None else arguments.scale
+    scale = check_scale(scale, upscaler.scale)
+    jobs = batch.plan(inputs, arguments.output, scale=scale, format=arguments.format)
     outcomes = []
     silent = arguments.quiet or not sys.stderr.isatty()
     with tqdm(total=len(jobs), unit="file", disable=silent, leave=False) as bar:
@@ -160,7 +162,7 @@ def _upscale(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([asdict(each) for each in outcomes], indent=2))
     if not outcomes:
-        print("espan: no pictures found", file=sys.stderr)
+        print(f"espan: no pictures in {', '.join(inputs)}", file=sys.stderr)
         return FAILED
     if failed and len(outcomes) > 1:
         print(f"espan: {failed} of {len(outcomes)} failed", file=sys.stderr)
@@ -180,7 +182,6 @@ def _report(outcome, arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from espan.errors import InputError
     from espan.evaluate import COLUMNS, bicubic, evaluate
 
     if arguments.bicubic:
@@ -190,19 +191,25 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         if upscaler.scale != arguments.scale:
             raise InputError(f"scale: the model's is {upscaler.scale}, not {arguments.scale}")
     rows = []
-    if not arguments.json:
-        print(f"{'set':12} {'picture':16}" + "".join(f"{column:>10}" for column in COLUMNS))
     for row in evaluate(upscaler, arguments.data, arguments.scale):
-        rows.append(asdict(row))
-        if not arguments.json:
+        if not arguments.json and not rows:
+            print(f"{'set':12} {'picture':16}" + "".join(f"{column:>10}" for column in COLUMNS))
+        rows.append(row)
+        if row.error:
+            print(f"espan: {row.error}", file=sys.stderr)
+        elif not arguments.json:
             numbers = "".join(
                 f"{value:10.3f}" if column.startswith("psnr") else f"{value:10.4f}"
                 for column, value in row.values.items()
             )
             print(f"{row.dataset[:12]:12} {row.name[:16]:16}{numbers}", flush=True)
     if arguments.json:
-        print(json.dumps(rows, indent=2))
-    return OK
+        # JSON has no infinity, which is the PSNR of equal pictures.
+        plain = [asdict(row) for row in rows]
+        for row in plain:
+            row["values"] = {k: v if isfinite(v) else None for k, v in row["values"].items()}
+        print(json.dumps(plain, indent=2))
+    return FAILED if any(row.error for row in rows) else OK
 
 
 def _train(arguments: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ class Patches:
         for path in sorted(Path(folder).rglob("*")):
             if path.suffix.lower() not in files.READ_SUFFIXES:
                 continue
-            hr = modcrop(np.asarray(files.read(path).convert("RGB")), scale)
+            hr = modcrop(files.read_rgb(path), scale)
             if min(hr.shape[:2]) >= scale * patch:
                 self.hr.append(hr)
                 self.lr.append(downscale(hr, scale))

@@ -16,24 +16,20 @@ COLUMNS = tuple(f"{metric}_{space}" for space in PROTOCOLS.values() for metric i
 
 @dataclass
 class Scores:
-    """Scores of one picture, or means over a set: COLUMNS -> value."""
+    """Scores of one picture, or means over a set: COLUMNS -> value, or why there are none."""
 
     dataset: str
     name: str
     values: dict[str, float]
-
-
-@dataclass
-class _Pair:
-    path: Path
-    lr: np.ndarray
-    hr: np.ndarray
+    error: str | None = None
 
 
 def evaluate(
     upscaler: Callable[[np.ndarray], np.ndarray], data: str | Path, scale: int
 ) -> Iterator[Scores]:
     """Scores of every picture under `data`, and after each set its mean, under the name "mean".
+
+    A picture that cannot be measured has an error instead, and no part in the mean.
 
     data: a folder of HR pictures; or one with HR/ and, if there, LRx<scale>/ (published LR files);
     or a folder of such sets. LR pictures that are not there are made by MATLAB's bicubic.
@@ -42,15 +38,18 @@ def evaluate(
     """
     for folder in _sets(Path(data), scale):
         rows = []
-        for pair in _pairs(folder, scale):
+        for path in _pictures(folder):
             try:
-                values = _measure(upscaler(pair.lr), pair.hr, scale)
+                lr, hr = _pair(folder, path, scale)
+                rows.append(_measure(upscaler(lr), hr, scale))
             except InputError as error:
-                raise InputError(f"{pair.path}: {error}") from error
-            rows.append(Scores(folder.name, pair.path.stem, values))
-            yield rows[-1]
-        means = {c: float(np.mean([row.values[c] for row in rows])) for c in COLUMNS}
-        yield Scores(folder.name, "mean", means)
+                named = str(error) if str(path.parent) in str(error) else f"{path}: {error}"
+                yield Scores(folder.name, path.stem, {}, named)
+            else:
+                yield Scores(folder.name, path.stem, rows[-1])
+        if rows:
+            means = {c: float(np.mean([row[c] for row in rows])) for c in COLUMNS}
+            yield Scores(folder.name, "mean", means)
 
 
 def _measure(result: np.ndarray, hr: np.ndarray, border: int) -> dict[str, float]:
@@ -81,20 +80,16 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in files.READ_SUFFIXES)
 
 
-def _pairs(folder: Path, scale: int) -> Iterator[_Pair]:
-    published = folder / f"LRx{scale}"
-    for path in _pictures(folder):
-        hr = modcrop(_read(path), scale)
-        if hr.size == 0:
-            raise InputError(f"{path}: smaller than {scale} x {scale} pixels")
-        # Both habits of naming: baby.png, and NTIRE's babyx4.png.
-        names = (path.name, f"{path.stem}x{scale}{path.suffix}")
-        lr_path = next((p for p in (published / name for name in names) if p.is_file()), None)
-        lr = downscale(hr, scale) if lr_path is None else _read(lr_path)
-        if (lr.shape[0] * scale, lr.shape[1] * scale) != hr.shape[:2]:
-            raise InputError(f"{lr_path}: expected 1/{scale} of {path.name}, got {lr.shape[:2]}")
-        yield _Pair(path, lr, hr)
-
-
-def _read(path: Path) -> np.ndarray:
-    return np.asarray(files.read(path).convert("RGB"))
+def _pair(folder: Path, path: Path, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """(LR, HR) of a picture, HR cropped to a multiple of the scale."""
+    hr = modcrop(files.read_rgb(path), scale)
+    if hr.size == 0:
+        raise InputError(f"smaller than {scale} x {scale} pixels")
+    # Both habits of naming: baby.png, and NTIRE's babyx4.png.
+    names = (path.name, f"{path.stem}x{scale}{path.suffix}")
+    published = (folder / f"LRx{scale}" / name for name in names)
+    lr_path = next((p for p in published if p.is_file()), None)
+    lr = downscale(hr, scale) if lr_path is None else files.read_rgb(lr_path)
+    if (lr.shape[0] * scale, lr.shape[1] * scale) != hr.shape[:2]:
+        raise InputError(f"{lr_path}: expected 1/{scale} of {path.name}, got {lr.shape[:2]}")
+    return lr, hr

@@ -4,12 +4,14 @@ The only file that reads and writes pictures. Pillow decodes, with an allow-list
 """
 
 import logging
+import os
 import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from espan.atomic import whole_file
@@ -193,7 +195,20 @@ def _upright(image: Image.Image) -> Image.Image:
         alpha = image.mode == "PA" or "transparency" in image.info
         grey = image.mode == "L"
         return image.convert(("LA" if grey else "RGBA") if alpha else "RGB")
+    if image.mode == "I;16B":
+        upright = Image.fromarray(np.asarray(image).astype(np.uint16))
+        upright.info = image.info
+        return upright
     return image.copy()
+
+
+def read_rgb(path: str | Path) -> np.ndarray:
+    """The picture in a file as (H, W, 3) uint8: grey as three equal channels, alpha left out."""
+    picture = read(path)
+    if picture.mode == "I;16":
+        grey = np.round(np.asarray(picture) / 257).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, 2)
+    return np.asarray(picture.convert("RGB"))
 
 
 def check_output(path: str | Path, mode: str, size: tuple[int, int]) -> str:
@@ -202,7 +217,12 @@ def check_output(path: str | Path, mode: str, size: tuple[int, int]) -> str:
     name = WRITE_FORMATS.get(path.suffix.lower())
     if name is None:
         known = ", ".join(WRITE_FORMATS)
-        raise OutputError(f"{path}: cannot write {path.suffix or 'no extension'} (known: {known})")
+        hint = "" if path.suffix else f"; for a folder, write {path}/"
+        what = path.suffix or "a file without extension"
+        raise OutputError(f"{path}: cannot write {what} (known: {known}){hint}")
+    if not os.access(path.parent, os.W_OK):
+        reason = "not writable" if path.parent.is_dir() else "no such folder"
+        raise OutputError(f"{path}: {path.parent}: {reason}")
     longest, modes = _LIMITS[name]
     if mode not in modes:
         what = "transparency" if mode in ("LA", "RGBA") else f"{mode} pixels"

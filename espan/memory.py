@@ -20,15 +20,17 @@ def available() -> int | None:
     try:  # a container's own limit
         limit = (group / "memory.max").read_text().strip()
         used = int((group / "memory.current").read_text())
-        left = int(limit) - used
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # Files read long ago count as used, but go when memory is wanted.
+        left = int(limit) - used + int(stat.get("inactive_file", 0))
     except (OSError, ValueError):
         return free
     return left if free is None else min(free, left)
 
 
-def for_pixels(pixels: int, channels: int, dtype: torch.dtype) -> int:
-    """Bytes a network of so many channels needs to run on so many input pixels."""
-    return pixels * channels * BYTES_PER_CHANNEL * dtype.itemsize // 4
+def for_pixels(pixels: int, channels: int) -> int:
+    """Bytes a network of so many channels needs to run on so many input pixels in float32."""
+    return pixels * channels * BYTES_PER_CHANNEL
 
 
 def ran_out(error: BaseException) -> bool:

@@ -28,7 +28,7 @@ class Network(nn.Module):
         if config["scale"] not in (2, 3, 4):
             raise InputError(f"scale: expected 2, 3 or 4, got {config['scale']!r}")
         for name in ("channels", "blocks"):
-            if not isinstance(config[name], int) or config[name] < 1:
+            if type(config[name]) is not int or config[name] < 1:
                 raise InputError(f"{name}: expected 1 or more, got {config[name]!r}")
         self.config = config
         self.scale = config["scale"]
@@ -57,6 +57,8 @@ class ESPAN(Network):
         super().__init__(
             channels=channels, blocks=blocks, last_convs=last_convs, scale=scale, rep=rep
         )
+        if last_convs not in (0, 1, 2, 3):
+            raise InputError(f"last_convs: expected 0 to 3, got {last_convs!r}")
         convs = [3] * blocks + [last_convs] * (last_convs > 0)
         self.radius = 4 + sum(convs) + 2
         self.conv_1 = conv(3, channels, 9, rep)

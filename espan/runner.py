@@ -17,6 +17,7 @@ from espan.model import Network
 from espan.picture import WHITE
 from espan.plan import Plan
 from espan.tiling import Tile
+from espan_kernels.op import DEFAULT_IMPL
 
 log = logging.getLogger("espan")
 
@@ -25,7 +26,8 @@ log = logging.getLogger("espan")
 AUTO_TILE = {"cpu": 480 * 480, "cuda": 1024 * 1024}
 SMALLEST_TILE = 16
 
-# cuDNN's switch for TF32 belongs to the whole process: one thread at a time turns it.
+# cuDNN computes float32 in TF32 unless told otherwise, by a switch of the whole process: one
+# thread at a time turns it.
 _CUDNN_FLAGS = threading.Lock()
 
 Step = Callable[[int, int], None]
@@ -75,7 +77,7 @@ class Runner:
         rows, columns = self.tile_size(height, width)
         rows = min(height, rows + 2 * self.radius)
         columns = min(width, columns + 2 * self.radius)
-        return memory.for_pixels(rows * columns, self.channels, self.dtype)
+        return memory.for_pixels(rows * columns, self.channels)
 
     def run(self, source: Tensor, target: Tensor, step: Step) -> None:
         """Fills target (C, s*H, s*W) from source (C, H, W), C = 1 or 3.
@@ -116,13 +118,8 @@ class Runner:
         x = x.to(self.device, torch.float32).div(white).expand(3, -1, -1)[None]
         low = self.low_precision or source.dtype == torch.uint8
         y = self._forward(x, self.dtype if low else torch.float32)
-        if y.dtype != torch.float32 and not y.isfinite().all():
-            log.warning("%s overflowed in a tile; it is computed again in float32", self.dtype)
-            with self._lock:
-                self.redone += 1
-            y = self._forward(x, torch.float32)
         if not y.isfinite().all():
-            raise NonFiniteError("the network's output is not finite, even in float32")
+            y = self._again_in_float32(x, y)
         s, top, left = self.scale, part.y0 - around.y0, part.x0 - around.x0
         rows = slice(top * s, (top + part.y1 - part.y0) * s)
         columns = slice(left * s, (left + part.x1 - part.x0) * s)
@@ -132,13 +129,28 @@ class Runner:
         y = y.clamp(0, 1).mul(white)
         return (y if source.is_floating_point() else y.round()).to(source.dtype).to(source.device)
 
+    def _again_in_float32(self, x: Tensor, y: Tensor) -> Tensor:
+        if y.dtype != torch.float32:
+            log.warning("%s overflowed in a tile; it is computed again in float32", y.dtype)
+            with self._lock:
+                self.redone += 1
+            y = self._forward(x, torch.float32)
+        if not y.isfinite().all():
+            raise NonFiniteError("the network's output is not finite, even in float32")
+        return y
+
     @torch.inference_mode()
     def _forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         x = x.to(dtype=dtype, memory_format=torch.channels_last)
         if self.device.type != "cuda" or dtype != torch.float32:
             return self._nets[dtype](x)
-        with _CUDNN_FLAGS, torch.backends.cudnn.flags(allow_tf32=False):
-            return self._nets[dtype](x)
+        with _CUDNN_FLAGS:
+            before = torch.backends.cudnn.allow_tf32
+            torch.backends.cudnn.allow_tf32 = False
+            try:
+                return self._nets[dtype](x)
+            finally:
+                torch.backends.cudnn.allow_tf32 = before
 
 
 def copy_to(net: Network, device: torch.device, dtype: torch.dtype) -> Network:
@@ -155,14 +167,18 @@ def _with_backend(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
     kernel asked for by name that refuses to run here is a DeviceError with its reason.
     """
     some = next(net.parameters())
+    if backend == "auto" and DEFAULT_IMPL:
+        backend = DEFAULT_IMPL  # asked for by the environment variable ESPAN_IMPL
     if backend == "eager" or (backend == "auto" and some.device.type != "cuda"):
-        return net
-    plan = Plan(net, None if backend == "auto" else backend)
+        run = net
+    else:
+        run = Plan(net, None if backend == "auto" else backend)
     try:
-        plan(some.new_zeros(1, 3, 8, 8))
+        with torch.inference_mode():
+            run(some.new_zeros(1, 3, 8, 8))
     except ValueError as error:
         raise DeviceError(f"backend {backend!r}: {error}") from error
-    return plan
+    return run
 
 
 def _half(side: int) -> int:

@@ -63,7 +63,6 @@ def train(config: TrainConfig) -> Path:
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        config.save(out / "config.json")
     except OSError as error:
         raise OutputError(f"{out}: not a folder to write to: {error.strerror}") from error
     device = pick_device(config.device)
@@ -76,6 +75,7 @@ def train(config: TrainConfig) -> Path:
     average = copy.deepcopy(net)
     optimizers = optimizers_of(net, config)
     step = _resume(out, config, net, average, optimizers)
+    config.save(out / "config.json")
 
     bar = tqdm(total=config.steps, initial=step, unit="step", disable=None)
     with _stop_signals() as stopped, bar, (out / "log.jsonl").open("a") as log:
@@ -150,7 +150,9 @@ def _resume(out: Path, config: TrainConfig, net, average, optimizers) -> int:
         raise InputError(f"{path}: damaged; remove it to begin again") from error
     # What a run may change when it goes on: where it runs and what it shows, not what it computes.
     free = ("data", "out", "validate", "every", "device")
-    changed = [k for k, v in asdict(config).items() if k not in free and state["config"][k] != v]
+    changed = [
+        k for k, v in asdict(config).items() if k not in free and state["config"].get(k) != v
+    ]
     if changed:
         raise InputError(f"{path}: was made with another {', '.join(changed)}; choose another out")
     net.load_state_dict(state["net"])

@@ -19,6 +19,7 @@ from espan.resize import resize
 from espan.runner import Runner
 from espan.weights import BUILTIN, load
 
+_PIL_COPY = 4  # bytes per pixel of the result: PIL keeps its own
 _BLEED_BYTES = 64  # per pixel of a transparent picture: colour and alpha in float32, twice over
 
 BACKENDS = ("auto", "cuda", "triton", "eager")
@@ -31,12 +32,13 @@ class Upscaler:
 
     model: a built-in name, a weights file, or a network; None is the built-in one of scale 4.
     device: "auto", "cpu", "cuda", "cuda:1", ... dtype: "auto", "fp32", "fp16" or "bf16"; "auto"
-    keeps float32 for pictures of more than 8 bits on a CPU. backend: "auto", or one to insist on:
+    keeps float32 for pictures of more than 8 bits. backend: "auto", or one to insist on:
     "cuda", "triton" (kernels; see espan_kernels.explain) or "eager" (PyTorch's own operators).
     tile: "auto", None (never cut), an int or (height, width) in input pixels, halo not counted.
-    The result does not depend on `tile`.
+    In float32 the result does not depend on `tile`; in half precision only its rounding does.
 
-    Raises WeightsError for the model, DeviceError for device, dtype and backend.
+    Raises WeightsError or InputError for the model, DeviceError for device, dtype and backend,
+    InputError for `tile`.
     """
 
     def __init__(
@@ -57,8 +59,7 @@ class Upscaler:
         self.dtype = pick_dtype(dtype, self.device)
         self.tile = _check_tile(tile)
         self.scale, self.radius = net.scale, net.radius
-        # Of its own accord a CPU computes in bf16 only what has 8 bits.
-        low_precision = dtype != "auto" or self.device.type != "cpu"
+        low_precision = dtype != "auto"  # else only what has 8 bits is computed in half precision
         self._runner = Runner(net, self.device, self.dtype, backend, self.tile, low_precision)
 
     @property
@@ -80,7 +81,8 @@ class Upscaler:
         the same kind, mode, dtype, layout, device and range (uint8, uint16, or float 0..1), its
         size exactly (round(H * scale), round(W * scale)). A path gives a PIL image, or, with
         `output`, a file and its path. Other scales than the network's go through the network
-        and a high-quality downscale. `progress(done, total)` is called after every tile.
+        and a high-quality downscale. `progress(done, total)` is called after every tile, in input
+        pixels of the picture under way. float64 is computed in float32.
 
         Raises InputError (LimitError, NonFiniteError) for a picture that cannot be used.
         """
@@ -88,7 +90,8 @@ class Upscaler:
         if output is not None and not isinstance(image, str | Path):
             raise InputError("output: only a picture given by its path can be written to a file")
         if isinstance(image, list | tuple):
-            return type(image)(self(each, scale, progress=progress) for each in image)
+            results = [self(each, scale, progress=progress) for each in image]
+            return results if isinstance(image, list) else tuple(results)
         if isinstance(image, str | Path):
             return self._upscale_file(image, scale, output, progress)
         if isinstance(image, Tensor) and image.ndim == 4:
@@ -115,19 +118,15 @@ class Upscaler:
         out = large = picture.new(*size)
         if scale != self.scale:
             large = picture.new(height * self.scale, width * self.scale)
-        passes = [(planes, large)]
+        source, target, result = planes, large, out
         if picture.has_alpha:
-            colour, alpha = planes[:-1], planes[-1:]
-            passes = [(bleed(colour, alpha[0]), large[:-1])]
-            if (alpha.float() == alpha[0, 0, 0].item()).all():
-                large[-1] = alpha[0, 0, 0]
-            else:
-                passes.append((alpha, large[-1:]))
-        step = _count_steps(progress, len(passes))
-        for source, target in passes:
-            self._runner.run(source, target, step)
+            source = bleed(planes[:-1], planes[-1])
+            target, result = large[:-1], out[:-1]
+        self._runner.run(source, target, progress or _nobody)
         if scale != self.scale:
-            _resize_into(large, out)
+            _resize_into(target, result)
+        if picture.has_alpha:
+            _enlarge_alpha(planes[-1:], out[-1:])
         return out
 
     def _check_memory(self, planes: Tensor, size: tuple[int, int], resized: bool) -> None:
@@ -138,7 +137,7 @@ class Upscaler:
             need += _BLEED_BYTES * height * width
         if planes.device.type == "cpu":
             pixels = size[0] * size[1] + resized * height * width * self.scale**2
-            need += pixels * channels * planes.element_size()
+            need += pixels * (channels * planes.element_size() + _PIL_COPY)
         free = memory.available()
         if free is not None and need > free:
             raise LimitError(
@@ -206,18 +205,17 @@ def _check_tile(tile: Any) -> Any:
     return tuple(sides)
 
 
-def _count_steps(progress: Progress | None, passes: int) -> Progress:
-    """One count over all passes of a picture, in input pixels."""
-    base = 0
+def _nobody(_done: int, _total: int) -> None:
+    """The progress nobody asked for."""
 
-    def step(done: int, total: int) -> None:
-        nonlocal base
-        if progress is not None:
-            progress(base + done, total * passes)
-        if done == total:
-            base += total
 
-    return step
+def _enlarge_alpha(alpha: Tensor, out: Tensor) -> None:
+    """Bicubic, which keeps what is opaque opaque: networks draw specks into flat masks."""
+    first = alpha[0, 0, 0].item()
+    if (alpha.float() == first).all():
+        out.fill_(min(max(first, 0), 1) if alpha.is_floating_point() else first)
+    else:
+        _resize_into(alpha, out)
 
 
 def _resize_into(large: Tensor, out: Tensor) -> None:

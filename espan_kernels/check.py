@@ -46,10 +46,11 @@ def bias(op: str, argument: str, b: Tensor, channels: int) -> None:
         raise error(op, argument, f"shape ({channels},)", tuple(b.shape))
 
 
-def alike(op: str, argument: str, x: Tensor, *others: Tensor) -> None:
-    """All of one device and dtype; `argument` is the name of `x`, which sets them."""
+def alike(op: str, names: str, x: Tensor, *others: Tensor) -> None:
+    """All of the device and dtype of `x`. names: of x and the others, between spaces."""
     device, dtype = x.device, x.dtype
-    for other in others:
+    for i, other in enumerate(others, 1):
         if other.device != device or other.dtype != dtype:
-            expected = f"one device and dtype for all, those of {argument} ({device}, {dtype})"
-            raise ValueError(f"{op}: expected {expected}, got {other.device}, {other.dtype}")
+            first, name = names.split()[0], names.split()[i]
+            expected = f"device and dtype of {first} ({device}, {dtype})"
+            raise error(op, name, expected, f"{other.device}, {other.dtype}")

@@ -6,6 +6,7 @@ import torch
 
 from espan import Upscaler
 from espan.alpha import bleed
+from espan.resize import resize
 from tests.makers import disc, nearest_net, noise, random_net
 
 
@@ -33,10 +34,20 @@ def test_colour_under_transparent_pixels_does_not_matter():
     np.testing.assert_array_equal(up(image), up(other))
 
 
-def test_alpha_is_upscaled_as_a_grey_picture():
+@pytest.mark.parametrize("scale", [4, 2.5])
+def test_alpha_is_enlarged_by_bicubic(scale):
     image = noise(12, 10, 4)
-    up = Upscaler(random_net(), dtype="fp32")
-    np.testing.assert_array_equal(up(image)[..., 3], up(image[..., 3]))
+    out = Upscaler(random_net(), dtype="fp32")(image, scale)
+    np.testing.assert_array_equal(out[..., 3], resize(image[..., 3], out.shape[:2]))
+
+
+def test_what_is_opaque_or_clear_stays_so_away_from_the_edge():
+    image = noise(24, 24, 4)
+    image[..., 3] = 0
+    image[6:18, 6:18, 3] = 255
+    alpha = Upscaler(random_net())(image)[..., 3]
+    assert (alpha[32:64, 32:64] == 255).all()
+    assert (alpha[:16] == 0).all() and (alpha[:, :16] == 0).all()
 
 
 def test_opaque_colours_are_as_without_alpha():

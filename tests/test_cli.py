@@ -196,7 +196,7 @@ def test_two_pictures_never_share_a_result(pictures, upscale, tmp_path, capsys):
 def test_no_result_replaces_its_input(pictures, upscale, capsys):
     before = (pictures / "a.png").read_bytes()
     assert upscale(pictures / "a.png", "-o", pictures / "a.png") == 1
-    assert "would replace its own input" in capsys.readouterr().err
+    assert "would replace an input" in capsys.readouterr().err
     assert (pictures / "a.png").read_bytes() == before
 
 
@@ -228,7 +228,7 @@ def test_name_longer_than_any_file(upscale, capsys):
 def test_folder_without_pictures(tmp_path, upscale, capsys):
     (tmp_path / "empty").mkdir()
     assert upscale(tmp_path / "empty") == 1
-    assert "no pictures found" in capsys.readouterr().err
+    assert "no pictures in" in capsys.readouterr().err
 
 
 def test_interrupted(pictures, upscale, tmp_path, monkeypatch, capsys):

@@ -46,7 +46,7 @@ def arguments(**changes):
         ({"weight": torch.ones(8, 3, 3, 3)}, r"weight: expected shape \(out, 4, 3, 3\), got"),
         ({"weight": torch.ones(8, 4, 5, 5)}, r"weight: expected shape \(out, 4, 3, 3\), got"),
         ({"bias": torch.ones(7)}, r"conv3x3: bias: expected shape \(8,\), got \(7,\)"),
-        ({"bias": torch.ones(8).half()}, "expected one device and dtype for all"),
+        ({"bias": torch.ones(8).half()}, "bias: expected device and dtype of x"),
         ({"gate": torch.ones(1, 4, 3, 5)}, r"gate: expected shape \(1, 8, 3, 5\)"),
         ({"act": "silu"}, "conv3x3: act: expected 'none' with a gate"),
         ({"act": "relu", "gate": None}, "conv3x3: act: expected 'none' or 'silu', got 'relu'"),

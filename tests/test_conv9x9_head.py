@@ -34,7 +34,11 @@ def test_uint8_is_the_picture_over_255(impl):
             torch.ones(8, 3, 3, 3),
             r"weight: expected shape \(out, 3, 9, 9\)",
         ),
-        (torch.ones(1, 3, 5, 5).half(), torch.ones(8, 3, 9, 9), "one device and dtype for all"),
+        (
+            torch.ones(1, 3, 5, 5).half(),
+            torch.ones(8, 3, 9, 9),
+            "x: expected device and dtype of weight",
+        ),
     ],
 )
 def test_bad_arguments(x, weight, message):

@@ -138,7 +138,7 @@ def test_bad_arguments(x, block, message):
 def test_bad_pairs():
     with pytest.raises(ValueError, match=r"dct_l1: hr: expected the shape of sr, \(8, 8\), got"):
         dct_l1(torch.ones(8, 8), torch.ones(8, 9))
-    with pytest.raises(ValueError, match="dct_l1: expected one device and dtype for all"):
+    with pytest.raises(ValueError, match="dct_l1: hr: expected device and dtype of sr"):
         dct_l1(torch.ones(8, 8), torch.ones(8, 8).half())
 
 

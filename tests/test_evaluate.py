@@ -48,15 +48,27 @@ def test_published_lr_files_are_used(sets, name):
 
 def test_lr_file_of_the_wrong_size(sets):
     files.write(sets / "one/LRx4/0.png", Image.new("RGB", (5, 5)))
-    with pytest.raises(InputError, match=r"LRx4/0\.png: expected 1/4 of 0\.png"):
-        list(evaluate(bicubic(4), sets / "one", 4))
+    rows = list(evaluate(bicubic(4), sets / "one", 4))
+    assert "LRx4/0.png: expected 1/4 of 0.png" in rows[0].error
 
 
 @pytest.mark.parametrize("size", [(4, 4), (8, 8), (16, 18), (3, 50)], ids=str)
 def test_picture_too_small_to_measure_is_named(sets, size):
     files.write(sets / "two/HR/0.png", Image.new("RGB", size))
-    with pytest.raises(InputError, match=r"0\.png: "):
-        list(evaluate(bicubic(4), sets / "two", 4))
+    rows = list(evaluate(bicubic(4), sets / "two", 4))
+    assert "0.png: " in rows[0].error and not rows[0].values
+    assert all(row.name != "0" for row in rows[1:])
+
+
+def test_one_bad_picture_does_not_stop_the_table(sets, capsys):
+    good = list(evaluate(bicubic(4), sets / "one", 4))
+    (sets / "one/HR/bad.png").write_bytes(b"not a picture")
+    assert main(["eval", "--data", str(sets / "one"), "--bicubic", "--json"]) == 1
+    shown = capsys.readouterr()
+    assert "bad.png: not a picture" in shown.err
+    rows = json.loads(shown.out)
+    assert rows[-1]["name"] == "mean"
+    assert rows[-1]["values"] == pytest.approx(good[-1].values)
 
 
 @pytest.mark.parametrize("what", ["missing", "empty"])

@@ -255,7 +255,7 @@ def test_read_only_folder(tmp_path):
 
 
 def test_missing_output_folder(tmp_path):
-    with pytest.raises(OutputError, match="No such file or directory"):
+    with pytest.raises(OutputError, match="no such folder"):
         files.write(tmp_path / "none/a.png", Image.new("L", (4, 4)))
 
 
@@ -270,7 +270,7 @@ def test_missing_output_folder(tmp_path):
         ("a.webp", "RGB", (16384, 1), "at most 16383 pixels a side"),
         ("a.jpg", "RGB", (1, 65536), "at most 65535 pixels a side"),
         ("a.gif", "RGB", (4, 4), r"cannot write \.gif"),
-        ("a", "RGB", (4, 4), "cannot write no extension"),
+        ("a", "RGB", (4, 4), "cannot write a file without extension"),
     ],
 )
 def test_what_a_format_cannot_hold(tmp_path, name, mode, size, reason):

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from espan import InputError, NonFiniteError, Upscaler
+from espan.resize import resize
 from tests.makers import disc, nearest_net, noise, random_net
 
 UP = Upscaler(random_net(), dtype="fp32")
@@ -46,8 +47,11 @@ def test_palette_with_transparency_stays_transparent():
     image.info["transparency"] = 0
     out = Upscaler(nearest_net(), dtype="fp32")(image)
     assert out.mode == "P"
-    expected = np.kron(disc()[..., 3], np.ones((4, 4), np.uint8))
-    np.testing.assert_array_equal(np.asarray(out.convert("RGBA"))[..., 3], expected)
+    expected = resize(disc()[..., 3], (out.height, out.width)).astype(int)
+    got = np.asarray(out.convert("RGBA"))[..., 3]
+    flat = (expected == 0) | (expected == 255)  # between them the palette has the nearest it has
+    np.testing.assert_allclose(got[flat], expected[flat], atol=2)
+    assert np.abs(got - expected).max() < 32
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "I;16"])

@@ -14,7 +14,6 @@ pytestmark = pytest.mark.usefixtures("kernel_device")
 NETWORKS = {
     "espan": lambda: ESPAN(),
     "espan depth 5": lambda: ESPAN(blocks=2, last_convs=0, scale=2),
-    "espan, 4 convs": lambda: ESPAN(16, blocks=1, last_convs=4, scale=3),
     "span 28": lambda: SPAN(28, blocks=2),
     "span 48": lambda: SPAN(48, blocks=2, scale=2),
     "span 52": lambda: SPAN(52, blocks=2, scale=3, img_range=1.0),

@@ -7,9 +7,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 KERNELS = ROOT / "espan_kernels"
-FILES = sorted(
-    p for room in ("espan_kernels", "espan", "tests") for p in (ROOT / room).rglob("*.py")
-)
 OP_FILES = {"__init__", "reference", "sample", "kernel_triton", "kernel_cuda"}
 FOLDERS = sorted(p for p in KERNELS.iterdir() if (p / "__init__.py").exists())
 

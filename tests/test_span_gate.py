@@ -39,8 +39,8 @@ def test_gradient_by_differences():
         ([1.0], torch.ones(1), "span_gate: x: expected a tensor, got list"),
         (torch.ones(2), torch.ones(3), r"span_gate: y: expected the shape of x, \(2,\), got"),
         (torch.ones(2).int(), torch.ones(2).int(), "span_gate: x: expected floating point, got"),
-        (torch.ones(2), torch.ones(2).half(), "span_gate: expected one device and dtype"),
-        (torch.ones(2), torch.ones(2, device="meta"), "span_gate: expected one device and dtype"),
+        (torch.ones(2), torch.ones(2).half(), "span_gate: y: expected device and dtype"),
+        (torch.ones(2), torch.ones(2, device="meta"), "span_gate: y: expected device and dtype"),
     ],
 )
 def test_refuses(x, y, message):

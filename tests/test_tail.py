@@ -55,7 +55,7 @@ def test_clamp(impl):
         ),
         ({"scale": 5}, "tail: scale: expected 2, 3 or 4, got 5"),
         ({"scale": 3}, r"tail: up_weight: expected shape \(27, 8, 3, 3\), got \(12, 8, 3, 3\)"),
-        ({"up_bias": torch.ones(12).half()}, "tail: expected one device and dtype for all"),
+        ({"up_bias": torch.ones(12).half()}, "tail: up_bias: expected device and dtype"),
     ],
 )
 def test_bad_arguments(changes, message):

@@ -50,12 +50,12 @@ def conv3x3(
     check.picture("conv3x3", "x", x)
     check.weight("conv3x3", "weight", weight, 3, x.size(1))
     check.bias("conv3x3", "bias", bias, weight.size(0))
-    check.alike("conv3x3", "x", x, weight, bias)
+    check.alike("conv3x3", "x weight bias", x, weight, bias)
     if act not in ("none", "silu"):
         raise check.error("conv3x3", "act", "'none' or 'silu'", repr(act))
     if gate is not None:
         check.picture("conv3x3", "gate", gate)
-        check.alike("conv3x3", "x", x, gate)
+        check.alike("conv3x3", "x gate", x, gate)
         shape = (x.size(0), weight.size(0), *x.shape[2:])
         if gate.shape != shape:
             raise check.error("conv3x3", "gate", f"shape {shape}", tuple(gate.shape))

@@ -37,9 +37,9 @@ def conv9x9_head(x: Tensor, weight: Tensor, bias: Tensor, *, impl: str | None = 
     check.bias(name, "bias", bias, weight.size(0))
     if not weight.is_floating_point():
         raise check.error(name, "weight", "floating point", weight.dtype)
-    check.alike(name, "weight", weight, bias)
+    check.alike(name, "weight bias", weight, bias)
     if x.dtype != torch.uint8:
-        check.alike(name, "weight", weight, x)
+        check.alike(name, "weight x", weight, x)
     elif x.device != weight.device:
         raise check.error(name, "x", f"a tensor on {weight.device}", x.device)
     return op(x, weight, bias, impl=impl)

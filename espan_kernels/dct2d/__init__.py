@@ -43,7 +43,7 @@ def _keep(ctx, inputs, output):
 def _scale(ctx, grad, _):
     (gradient,) = ctx.saved_tensors
     gradient = (grad * gradient).to(gradient.dtype)
-    return gradient, -gradient, None, None
+    return gradient, -gradient if ctx.needs_input_grad[1] else None, None, None
 
 
 def _fake_l1(sr, hr, block, with_grad):
@@ -113,6 +113,6 @@ def dct_l1(sr: Tensor, hr: Tensor, *, block: int | None = None, impl: str | None
     if hr.shape != sr.shape:
         expected = f"the shape of sr, {tuple(sr.shape)}"
         raise check.error("dct_l1", "hr", expected, tuple(hr.shape))
-    check.alike("dct_l1", "sr", sr, hr)
+    check.alike("dct_l1", "sr hr", sr, hr)
     with_grad = torch.is_grad_enabled() and (sr.requires_grad or hr.requires_grad)
     return op_l1(sr, hr, block, with_grad, impl=impl)[0]

@@ -42,6 +42,11 @@ op.kernel(
     forward_only,
 )
 
+_NAMES = {
+    n: " ".join(["x", *(f"weights[{i}]" for i in range(n)), *(f"biases[{i}]" for i in range(n))])
+    for n in (2, 3)
+}
+
 
 def spab(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, impl: str | None = None
@@ -64,5 +69,5 @@ def spab(
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         check.weight("spab", f"weights[{i}]", weight, 3, channels, channels)
         check.bias("spab", f"biases[{i}]", bias, channels)
-    check.alike("spab", "x", x, *weights, *biases)
+    check.alike("spab", _NAMES[len(weights)], x, *weights, *biases)
     return op(x, list(weights), list(biases), impl=impl)

@@ -48,5 +48,5 @@ def span_gate(x: Tensor, y: Tensor, *, impl: str | None = None) -> Tensor:
     if x.shape != y.shape:
         expected = f"the shape of x, {tuple(x.shape)}"
         raise check.error("span_gate", "y", expected, tuple(y.shape))
-    check.alike("span_gate", "x", x, y)
+    check.alike("span_gate", "x y", x, y)
     return op(x, y, impl=impl)

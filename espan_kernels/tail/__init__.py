@@ -22,6 +22,17 @@ op.kernel(
     forward_only,
 )
 
+_NAMES = {
+    n: " ".join(
+        [
+            *(f"inputs[{i}]" for i in range(n)),
+            *(f"weights[{i}]" for i in range(n)),
+            "bias up_weight up_bias",
+        ]
+    )
+    for n in (1, 2, 3, 4)
+}
+
 
 def tail(
     inputs: Sequence[Tensor],
@@ -68,5 +79,5 @@ def tail(
         check.tensor("tail", f"weights[{i}]", weight)
         kernel = 1 if weight.dim() == 4 and weight.size(3) == 1 else 3
         check.weight("tail", f"weights[{i}]", weight, kernel, x.size(1), channels)
-    check.alike("tail", "inputs[0]", *inputs, *weights, bias, up_weight, up_bias)
+    check.alike("tail", _NAMES[len(inputs)], *inputs, *weights, bias, up_weight, up_bias)
     return op(list(inputs), list(weights), bias, up_weight, up_bias, scale, clamp, uint8, impl=impl)
