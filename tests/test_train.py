@@ -52,7 +52,7 @@ def assert_equal_weights(a, b) -> None:
 @pytest.mark.parametrize("rep", [None, "espan"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_loss_goes_down(config, precision, rep):
-    config = replace(config, steps=60, precision=precision, rep=rep, lr=3e-3, ema=0.9)
+    config = replace(config, steps=150, precision=precision, rep=rep, lr=3e-3, ema=0.9)
     patches = Patches(config.data, 4, 8, 16, seed=1)
     lr, hr = patches.batch(0)
     torch.manual_seed(config.seed)
