@@ -30,6 +30,14 @@ def empty(
     )
 
 
+def laid_out_as(out: Tensor, *inputs: Tensor) -> list[Tensor]:
+    """The inputs with the strides of `out`, which is dense, and 16-byte aligned: copies if not."""
+    return [
+        x if x.stride() == out.stride() and x.data_ptr() % 16 == 0 else empty(out, x.shape).copy_(x)
+        for x in inputs
+    ]
+
+
 def pack_weight(weight: Tensor) -> Tensor:
     """The same (out, in, kh, kw) tensor, its memory ordered (kh, kw, in, out).
 

@@ -1,10 +1,12 @@
-"""What this machine has for kernels: Triton, its interpreter, a GPU; each "no" is a reason."""
+"""What this machine has for kernels: Triton, CUDA kernels, a GPU; each "no" is a reason."""
 
 import importlib.util
 import os
 
 import torch
 from torch import Tensor
+
+from espan_kernels import native
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 # Triton decides when it is imported whether kernels run on a GPU or in its interpreter.
@@ -40,9 +42,25 @@ def needs_triton(*args) -> str | None:
             return f"TRITON_INTERPRET=1 runs kernels on the cpu, the tensors are on {first.device}"
     elif first.device.type != "cuda":
         return f"Triton kernels need a CUDA device, the tensors are on {first.device}"
-    elif capability(first.device.index) < MINIMUM_CAPABILITY:
-        have = ".".join(map(str, capability(first.device.index)))
-        return f"needs compute capability 8.0 or higher, {first.device} has {have}"
+    else:
+        return _too_old(first)
+    return None
+
+
+def needs_cuda(*args) -> str | None:
+    """Why CUDA kernels cannot run on these arguments; None: they can."""
+    first = tensors(args)[0]
+    if native.REASON is not None:
+        return native.REASON
+    if first.device.type != native.DEVICE:
+        return f"CUDA kernels need a {native.DEVICE} device, the tensors are on {first.device}"
+    return _too_old(first) if first.is_cuda else None
+
+
+def _too_old(x: Tensor) -> str | None:
+    if capability(x.device.index) < MINIMUM_CAPABILITY:
+        have = ".".join(map(str, capability(x.device.index)))
+        return f"needs compute capability 8.0 or higher, {x.device} has {have}"
     return None
 
 
@@ -77,4 +95,5 @@ def describe() -> str:
         lines.append(f"triton {triton.__version__}{how}")
     else:
         lines.append("triton: not installed")
+    lines.append(f"CUDA kernels: {native.REASON or 'built'}")
     return "\n".join(lines)

@@ -1,0 +1,57 @@
+// The launchers as the Python module _cuda: pointers and the stream are integers, the GIL is
+// released, and what comes back is the cudaError_t.
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "espan.h"
+
+namespace {
+
+using Address = uintptr_t;
+
+const void* in(Address address) { return reinterpret_cast<const void*>(address); }
+void* out(Address address) { return reinterpret_cast<void*>(address); }
+cudaStream_t queue(Address address) { return reinterpret_cast<cudaStream_t>(address); }
+
+}  // namespace
+
+PYBIND11_MODULE(_cuda, module) {
+    namespace py = pybind11;
+    using espan::Dtype;
+    const auto unlocked = py::call_guard<py::gil_scoped_release>();
+
+    // Of the sources it was built from; the loader compares it with those beside the package.
+    module.attr("SOURCE_HASH") = ESPAN_SOURCE_HASH;
+#ifdef ESPAN_SHIM
+    module.attr("DEVICE") = "cpu";
+    module.def("seed", &espan::shim::seed);
+#else
+    module.attr("DEVICE") = "cuda";
+#endif
+    module.attr("OUT_OF_MEMORY") = static_cast<int>(cudaErrorMemoryAllocation);
+
+    py::enum_<Dtype>(module, "Dtype", py::module_local())
+        .value("float16", Dtype::float16)
+        .value("bfloat16", Dtype::bfloat16)
+        .value("float32", Dtype::float32);
+
+    module.def("describe", [](int error) {
+        const auto code = static_cast<cudaError_t>(error);
+        return std::string(cudaGetErrorName(code)) + ": " + cudaGetErrorString(code);
+    });
+    module.def(
+        "span_gate",
+        [](Address x, Address y, Address to, int64_t size, Dtype dtype, Address stream) {
+            return int(espan::span_gate(in(x), in(y), out(to), size, dtype, queue(stream)));
+        },
+        unlocked);
+    module.def(
+        "span_gate_backward",
+        [](Address grad, Address x, Address y, Address dx, Address dy, int64_t size, Dtype dtype,
+           Address stream) {
+            return int(espan::span_gate_backward(
+                in(grad), in(x), in(y), out(dx), out(dy), size, dtype, queue(stream)));
+        },
+        unlocked);
+}
