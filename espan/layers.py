@@ -54,9 +54,7 @@ class RepConv(nn.Module):
             if len(chain) == 3:
                 widths[2] = ratio * out_channels
             sizes = [kernel if size == "k" else size for size in chain]
-            self.branches.append(
-                nn.Sequential(*map(nn.Conv2d, widths[:-1], widths[1:], sizes))
-            )
+            self.branches.append(nn.Sequential(*map(nn.Conv2d, widths[:-1], widths[1:], sizes)))
 
     def merged(self) -> tuple[Tensor, Tensor]:
         """(weight, bias) of the one convolution that equals the sum of the branches."""

@@ -119,9 +119,7 @@ class SPANF(Network):
     The first block maps 3 channels to `channels` and has no gate.
     """
 
-    def __init__(
-        self, channels: int = 32, blocks: int = 5, scale: int = 4, rep: str | None = None
-    ):
+    def __init__(self, channels: int = 32, blocks: int = 5, scale: int = 4, rep: str | None = None):
         super().__init__(channels=channels, blocks=blocks, scale=scale, rep=rep)
         self.radius = 3 * blocks + 1
         self.block_1 = nn.ModuleList(conv(c, channels, 3, rep) for c in (3, channels, channels))

@@ -1,4 +1,4 @@
-"""What every test starts from: Triton's interpreter without a GPU, seeds, poisoned memory."""
+"""What every test starts from: kernels that run without a GPU, seeds, poisoned memory."""
 
 import os
 
@@ -9,7 +9,8 @@ if not torch.cuda.is_available():
     # Before anything imports triton, which reads it once.
     os.environ["TRITON_INTERPRET"] = "1"
 
-from espan_kernels import layout
+from espan_kernels import layout, native
+from tests import shim as host
 
 BAND = 64
 
@@ -25,6 +26,30 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shim_objects(tmp_path_factory):
+    """csrc compiled for the CPU."""
+    if reason := host.missing():
+        pytest.skip(reason)
+    return host.objects(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture(scope="session")
+def shim_module(shim_objects, tmp_path_factory):
+    return host.load(shim_objects, tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture
+def shim(request, monkeypatch):
+    """impl="cuda" runs: on the GPU, or in the host build where there is none."""
+    if not torch.cuda.is_available():
+        module = request.getfixturevalue("shim_module")
+        module.seed(0)
+        monkeypatch.setattr(native, "MODULE", module)
+        monkeypatch.setattr(native, "REASON", None)
+        monkeypatch.setattr(native, "DEVICE", module.DEVICE)
 
 
 def poison(dtype: torch.dtype):
