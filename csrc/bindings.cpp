@@ -19,6 +19,7 @@ cudaStream_t queue(Address address) { return reinterpret_cast<cudaStream_t>(addr
 PYBIND11_MODULE(_cuda, module) {
     namespace py = pybind11;
     using espan::Dtype;
+    using espan::Layout;
     const auto unlocked = py::call_guard<py::gil_scoped_release>();
 
     // Of the sources it was built from; the loader compares it with those beside the package.
@@ -36,6 +37,10 @@ PYBIND11_MODULE(_cuda, module) {
         .value("bfloat16", Dtype::bfloat16)
         .value("float32", Dtype::float32);
 
+    py::enum_<Layout>(module, "Layout", py::module_local())
+        .value("planes", Layout::planes)
+        .value("channels_last", Layout::channels_last);
+
     module.def("describe", [](int error) {
         const auto code = static_cast<cudaError_t>(error);
         return std::string(cudaGetErrorName(code)) + ": " + cudaGetErrorString(code);
@@ -52,6 +57,14 @@ PYBIND11_MODULE(_cuda, module) {
            Address stream) {
             return int(espan::span_gate_backward(
                 in(grad), in(x), in(y), out(dx), out(dy), size, dtype, queue(stream)));
+        },
+        unlocked);
+    module.def(
+        "spab",
+        [](Address x, Address weights, Address biases, Address to, int convs, int64_t n, int64_t h,
+           int64_t w, Layout layout, Address stream) {
+            return int(espan::spab(
+                in(x), in(weights), in(biases), out(to), convs, n, h, w, layout, queue(stream)));
         },
         unlocked);
 }

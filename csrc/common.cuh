@@ -20,10 +20,9 @@ struct Global {
 
     Global(T* data, int64_t /*size*/) : data(data) {}
 
-    // Read-only memory may come through the non-coherent cache: no kernel writes what it reads.
-    __device__ T load(int64_t i) const { return __ldg(data + i); }
+    __device__ T load(int64_t i) const { return data[i]; }
     __device__ uint4 load16(int64_t i) const {
-        return __ldg(reinterpret_cast<const uint4*>(data + i));
+        return *reinterpret_cast<const uint4*>(data + i);
     }
     __device__ void store(int64_t i, T value) const { data[i] = value; }
     __device__ void store16(int64_t i, uint4 value) const {

@@ -30,4 +30,11 @@ cudaError_t span_gate_backward(
     const void* grad, const void* x, const void* y, void* dx, void* dy, int64_t size, Dtype dtype,
     cudaStream_t stream);
 
+// A block of 2 or 3 3x3 convolutions, SiLU between them, and span_gate(x, last); 32 channels of
+// float16. weights and biases as `layout.fragments` and `layout.stacked` give them, those of the
+// last convolution halved. x and out (n, h, w) pictures, both in `layout`.
+cudaError_t spab(
+    const void* x, const void* weights, const void* biases, void* out, int convs, int64_t n,
+    int64_t h, int64_t w, Layout layout, cudaStream_t stream);
+
 }  // namespace espan

@@ -62,6 +62,9 @@ __device__ inline void bar_arrive(int id, int threads) {
     asm volatile("barrier.cta.arrive.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+// A value that all lanes of the warp share, told to the compiler.
+__device__ inline int warp_uniform(int value) { return __shfl_sync(0xffffffff, value, 0); }
+
 // Relative error 2^-11.
 __device__ inline float tanh_approx(float x) {
     float y;

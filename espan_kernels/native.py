@@ -38,7 +38,7 @@ DEVICE = MODULE.DEVICE if MODULE else "cuda"
 def call(name: str, like: Tensor, *args) -> None:
     """Launches kernel `name` on the device of `like`, on its current stream.
 
-    Tensors among `args` go in by their addresses, dtypes by their names.
+    Tensors among `args` go in by their addresses, dtypes and layouts by their names.
     """
     raw = [_raw(arg) for arg in args]
     if like.is_cuda:
@@ -58,4 +58,6 @@ def _raw(arg):
         return arg.data_ptr()
     if isinstance(arg, torch.dtype):
         return getattr(MODULE.Dtype, str(arg).removeprefix("torch."))
+    if isinstance(arg, str):
+        return getattr(MODULE.Layout, arg)
     return arg

@@ -47,16 +47,19 @@ def load(built: dict[str, Path], folder: Path) -> ModuleType:
     """The module linked of these objects, in `folder`."""
     path = folder / "_cuda.so"
     run("g++", "-shared", *built.values(), "-o", path)
-    spec = importlib.util.spec_from_file_location("_cuda", path)
+    # A name of its own: pybind11 gives the same module again for the same name.
+    spec = importlib.util.spec_from_file_location(f"{folder.name}._cuda", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def patched(built: dict[str, Path], folder: Path, source: str, old: str, new: str) -> ModuleType:
-    """The module with `old` in `source`, which must be there once, replaced by `new`."""
+def patched(built: dict[str, Path], folder: Path, source: str, changes: dict) -> ModuleType:
+    """The module with each text of `changes`, once in `source`, replaced by what it maps to."""
     text = (SOURCES / source).read_text()
-    assert text.count(old) == 1, f"{source} has {text.count(old)} times {old!r}"
+    for old, new in changes.items():
+        assert text.count(old) == 1, f"{source} has {text.count(old)} times {old!r}"
+        text = text.replace(old, new)
     copy = folder / source
-    copy.write_text(text.replace(old, new))
+    copy.write_text(text)
     return load({**built, source: compile_source(copy, folder)}, folder)

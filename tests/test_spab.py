@@ -21,6 +21,11 @@ class TestFused(contract("spab", impl="triton_fused", dtypes=HALF, cases=sample.
     pass
 
 
+@pytest.mark.usefixtures("shim")
+class TestCudaShim(contract("spab", impl="cuda", dtypes=HALF[:1], cases=sample.CUDA)):
+    pass
+
+
 def test_fused_is_for_half_precision_and_few_channels():
     with pytest.raises(ValueError, match="impl='triton_fused' refuses: fused rows of float32"):
         spab(*OP.make((1, 32, 3, 4, 4), torch.float32), impl="triton_fused")

@@ -5,6 +5,7 @@
 // out of bounds and missing waits; not data races within an instruction, nor speed.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -25,6 +26,7 @@ enum cudaError_t {
     cudaErrorInvalidConfiguration = 9,
     cudaErrorIllegalAddress = 700,
 };
+using std::min;
 using cudaStream_t = struct CUstream_st*;
 
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };

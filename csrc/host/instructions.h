@@ -98,6 +98,15 @@ void cp_async_wait() {
 inline void bar_sync(int id, int threads) { shim::come_to_barrier(id, threads, true); }
 inline void bar_arrive(int id, int threads) { shim::come_to_barrier(id, threads, false); }
 
+inline int warp_uniform(int value) {
+    shim::collective("warp_uniform", value, [](auto lane) {
+        for (int l = 1; l < shim::LANES; ++l) {
+            if (lane(l) != lane(0)) shim::fail_in_thread("warp_uniform of values that differ");
+        }
+    });
+    return value;
+}
+
 inline float tanh_approx(float x) { return std::tanh(x); }
 inline float ex2_approx(float x) { return std::exp2(x); }
 inline float rcp_approx(float x) { return 1 / x; }

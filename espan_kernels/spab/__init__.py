@@ -7,9 +7,15 @@ from torch import Tensor
 
 from espan_kernels.check import alike, conv, expect, picture
 from espan_kernels.conv3x3 import max_channels
-from espan_kernels.machine import capability, forward_only, kernel_dtype, needs_triton
+from espan_kernels.machine import (
+    capability,
+    forward_only,
+    kernel_dtype,
+    needs_cuda,
+    needs_triton,
+)
 from espan_kernels.op import Op
-from espan_kernels.spab import kernel_cuda, sample
+from espan_kernels.spab import sample
 from espan_kernels.spab.reference import reference
 
 
@@ -24,8 +30,17 @@ def fits_registers(x, weights, biases) -> str | None:
     return None
 
 
+def half_of_32_channels(x, weights, biases) -> str | None:
+    """What the warps of the CUDA kernel hold."""
+    if x.dtype != torch.float16:
+        return f"the CUDA block takes float16, got {x.dtype}"
+    return f"the CUDA block takes 32 channels, got {x.shape[1]}" if x.shape[1] != 32 else None
+
+
 op = Op("spab", reference, sample.CASES, sample.make)
-op.without("cuda", kernel_cuda.REASON)
+op.kernel(
+    "cuda", "espan_kernels.spab.kernel_cuda:spab", needs_cuda, half_of_32_channels, forward_only
+)
 op.kernel(
     "triton",
     "espan_kernels.spab.kernel_triton:spab",
