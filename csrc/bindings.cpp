@@ -19,6 +19,7 @@ cudaStream_t queue(Address address) { return reinterpret_cast<cudaStream_t>(addr
 PYBIND11_MODULE(_cuda, module) {
     namespace py = pybind11;
     using espan::Dtype;
+    using espan::Epilogue;
     using espan::Layout;
     const auto unlocked = py::call_guard<py::gil_scoped_release>();
 
@@ -40,6 +41,11 @@ PYBIND11_MODULE(_cuda, module) {
     py::enum_<Layout>(module, "Layout", py::module_local())
         .value("planes", Layout::planes)
         .value("channels_last", Layout::channels_last);
+
+    py::enum_<Epilogue>(module, "Epilogue", py::module_local())
+        .value("none", Epilogue::none)
+        .value("silu", Epilogue::silu)
+        .value("gate", Epilogue::gate);
 
     module.def("describe", [](int error) {
         const auto code = static_cast<cudaError_t>(error);
@@ -65,6 +71,15 @@ PYBIND11_MODULE(_cuda, module) {
            int64_t w, Layout layout, Address stream) {
             return int(espan::spab(
                 in(x), in(weights), in(biases), out(to), convs, n, h, w, layout, queue(stream)));
+        },
+        unlocked);
+    module.def(
+        "conv3x3",
+        [](Address x, Address weights, Address biases, Address gate, Address to, Epilogue epilogue,
+           int64_t n, int64_t h, int64_t w, Layout layout, Address stream) {
+            return int(espan::conv3x3(
+                in(x), in(weights), in(biases), in(gate), out(to), epilogue, n, h, w, layout,
+                queue(stream)));
         },
         unlocked);
 }

@@ -21,6 +21,9 @@ enum class Dtype { float16, bfloat16, float32 };
 // (N, H, W, C/8, 8).
 enum class Layout { planes, channels_last };
 
+// What follows a convolution z: z, silu(z), span_gate(gate, z).
+enum class Epilogue { none, silu, gate };
+
 // out = (y + x) * (sigmoid(y) - 1/2); `size` elements each.
 cudaError_t span_gate(
     const void* x, const void* y, void* out, int64_t size, Dtype dtype, cudaStream_t stream);
@@ -36,5 +39,11 @@ cudaError_t span_gate_backward(
 cudaError_t spab(
     const void* x, const void* weights, const void* biases, void* out, int convs, int64_t n,
     int64_t h, int64_t w, Layout layout, cudaStream_t stream);
+
+// A 3x3 convolution and its epilogue; as spab. `gate`, as x, is read for that epilogue alone, which
+// wants weights and biases halved.
+cudaError_t conv3x3(
+    const void* x, const void* weights, const void* biases, const void* gate, void* out,
+    Epilogue epilogue, int64_t n, int64_t h, int64_t w, Layout layout, cudaStream_t stream);
 
 }  // namespace espan

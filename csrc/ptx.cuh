@@ -65,6 +65,13 @@ __device__ inline void bar_arrive(int id, int threads) {
 // A value that all lanes of the warp share, told to the compiler.
 __device__ inline int warp_uniform(int value) { return __shfl_sync(0xffffffff, value, 0); }
 
+// Read where it is asked for: no register holds it in between.
+__device__ inline int lane_id() {
+    int lane;
+    asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+    return lane;
+}
+
 // Relative error 2^-11.
 __device__ inline float tanh_approx(float x) {
     float y;

@@ -72,6 +72,17 @@ def kernel_dtype(*args) -> str | None:
     return None
 
 
+def half_of_32_channels(*args) -> str | None:
+    """The CUDA convolutions hold 32 channels in and out, of float16."""
+    for x in tensors(args):
+        if x.dtype != torch.float16:
+            return f"CUDA convolutions take float16, got {x.dtype}"
+        # Of pictures and weights; biases tell the channels out.
+        if (channels := x.shape[1] if x.dim() == 4 else x.shape[0]) != 32:
+            return f"CUDA convolutions take 32 channels in and out, got {channels}"
+    return None
+
+
 def forward_only(*args) -> str | None:
     """For kernels without a backward pass."""
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors(args)):

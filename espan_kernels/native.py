@@ -38,7 +38,7 @@ DEVICE = MODULE.DEVICE if MODULE else "cuda"
 def call(name: str, like: Tensor, *args) -> None:
     """Launches kernel `name` on the device of `like`, on its current stream.
 
-    Tensors among `args` go in by their addresses, dtypes and layouts by their names.
+    Tensors among `args` go in by their addresses, dtypes, layouts and epilogues by their names.
     """
     raw = [_raw(arg) for arg in args]
     if like.is_cuda:
@@ -59,5 +59,6 @@ def _raw(arg):
     if isinstance(arg, torch.dtype):
         return getattr(MODULE.Dtype, str(arg).removeprefix("torch."))
     if isinstance(arg, str):
-        return getattr(MODULE.Layout, arg)
+        kinds = (MODULE.Layout, MODULE.Epilogue)
+        return next(getattr(kind, arg) for kind in kinds if hasattr(kind, arg))
     return arg

@@ -54,12 +54,19 @@ def load(built: dict[str, Path], folder: Path) -> ModuleType:
     return module
 
 
-def patched(built: dict[str, Path], folder: Path, source: str, changes: dict) -> ModuleType:
-    """The module with each text of `changes`, once in `source`, replaced by what it maps to."""
-    text = (SOURCES / source).read_text()
+def patched(
+    built: dict[str, Path], folder: Path, source: str, changes: dict, header: str = ""
+) -> ModuleType:
+    """The module with each text of `changes` replaced by what it maps to.
+
+    In `source`, or in `header`, which `source` includes; it must be there once.
+    """
+    changed = header or source
+    text = (SOURCES / changed).read_text()
     for old, new in changes.items():
-        assert text.count(old) == 1, f"{source} has {text.count(old)} times {old!r}"
+        assert text.count(old) == 1, f"{changed} has {text.count(old)} times {old!r}"
         text = text.replace(old, new)
     copy = folder / source
-    copy.write_text(text)
+    copy.write_text((SOURCES / source).read_text())
+    (folder / changed).write_text(text)
     return load({**built, source: compile_source(copy, folder)}, folder)

@@ -13,10 +13,10 @@ from tests.contract import assert_agrees
 BLOCK = (1, 32, 3, 14, 70)
 FULL = "bar_sync(full(CONV, u), 2 * S::CONV_THREADS);"
 EMPTY = "if constexpr (!IS_FIRST) bar_arrive(empty(CONV, u), 2 * S::CONV_THREADS);"
-STORE = "inside ? silu(sums(j, 0)) : 0"
+STORE = "inside ? pack_silu(sums(j, 0)) : 0"
 READ = "a_word + u * S::SLOT"
 LOAD = "cp_async_wait<1>();"
-# How a bug shows: (text of spab.cu: what takes its place), by name.
+# How a bug shows: (text of rows.cuh: what takes its place), by name.
 PLANTED = {
     "wrong values": {
         "no barrier after the copies": {
@@ -25,7 +25,7 @@ PLANTED = {
         "a wait too few": {LOAD: "cp_async_wait<2>();"},
         "a slot freed before it is read": {EMPTY: "", FULL: FULL + EMPTY},
         "a ring read one row off": {READ: "a_word + (u + 1) % SLOTS * S::SLOT"},
-        "hidden pixels outside of the picture kept": {STORE: "silu(sums(j, 0))"},
+        "hidden pixels outside of the picture kept": {STORE: "pack_silu(sums(j, 0))"},
     },
     "deadlock in block 0: thread .* waits for a barrier": {
         "no wait for a full slot": {FULL: "bar_arrive(full(CONV, u), 2 * S::CONV_THREADS);"},
@@ -40,7 +40,9 @@ PLANTED = {
     },
     r"shared\[\d+\] of 9504": {
         "a ring read past its end": {READ: "a_word + (u + 1) * S::SLOT"},
-        "a ring read one column off": {"(left + lane % 16) * W": "(left + lane % 16 + 1) * W"},
+        "a ring read one column off": {
+            "(left + lane_id() % 16) * W": "(left + lane_id() % 16 + 1) * W"
+        },
     },
     r"global\[-\d+\] of 15680": {
         "rows read outside of the picture": {"has_row && unsigned(load_at": "unsigned(load_at"},
@@ -97,7 +99,7 @@ def test_shim_finds_nothing_where_nothing_is(use, shim_module):
 
 @pytest.mark.parametrize(("how", "bug", "change"), BUGS, ids=[bug for _, bug, _ in BUGS])
 def test_shim_finds_planted(use, shim_objects, tmp_path, how, bug, change):
-    module = host.patched(shim_objects, tmp_path, "spab.cu", change)
+    module = host.patched(shim_objects, tmp_path, "spab.cu", change, "rows.cuh")
     use(module)
     assert re.search(how, caught(module) or "nothing")
 

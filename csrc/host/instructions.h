@@ -107,6 +107,8 @@ inline int warp_uniform(int value) {
     return value;
 }
 
+inline int lane_id() { return shim::self().thread.x % shim::LANES; }
+
 inline float tanh_approx(float x) { return std::tanh(x); }
 inline float ex2_approx(float x) { return std::exp2(x); }
 inline float rcp_approx(float x) { return 1 / x; }

@@ -3,9 +3,16 @@
 from torch import Tensor
 
 from espan_kernels.check import alike, conv, expect, picture
-from espan_kernels.conv3x3 import kernel_cuda, sample
+from espan_kernels.conv3x3 import sample
 from espan_kernels.conv3x3.reference import reference
-from espan_kernels.machine import forward_only, kernel_dtype, needs_triton, tensors
+from espan_kernels.machine import (
+    forward_only,
+    half_of_32_channels,
+    kernel_dtype,
+    needs_cuda,
+    needs_triton,
+    tensors,
+)
 from espan_kernels.op import Op
 
 MAX_CHANNELS = 64
@@ -19,7 +26,13 @@ def max_channels(*args) -> str | None:
 
 
 op = Op("conv3x3", reference, sample.CASES, sample.make)
-op.without("cuda", kernel_cuda.REASON)
+op.kernel(
+    "cuda",
+    "espan_kernels.conv3x3.kernel_cuda:conv3x3",
+    needs_cuda,
+    half_of_32_channels,
+    forward_only,
+)
 op.kernel(
     "triton",
     "espan_kernels.conv3x3.kernel_triton:conv3x3",

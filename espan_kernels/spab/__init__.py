@@ -10,6 +10,7 @@ from espan_kernels.conv3x3 import max_channels
 from espan_kernels.machine import (
     capability,
     forward_only,
+    half_of_32_channels,
     kernel_dtype,
     needs_cuda,
     needs_triton,
@@ -28,13 +29,6 @@ def fits_registers(x, weights, biases) -> str | None:
     if x.is_cuda and capability(x.device.index) >= (12, 0):
         return "fused rows spill registers on compute capability 12"
     return None
-
-
-def half_of_32_channels(x, weights, biases) -> str | None:
-    """What the warps of the CUDA kernel hold."""
-    if x.dtype != torch.float16:
-        return f"the CUDA block takes float16, got {x.dtype}"
-    return f"the CUDA block takes 32 channels, got {x.shape[1]}" if x.shape[1] != 32 else None
 
 
 op = Op("spab", reference, sample.CASES, sample.make)
