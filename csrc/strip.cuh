@@ -73,10 +73,12 @@ __device__ inline uint32_t pack_gate(uint32_t x, const float* h) {
 // What EPILOGUE makes of a pair; z is its half if that is the gate.
 template <Epilogue EPILOGUE>
 __device__ uint32_t finish(uint32_t gate, const float* z) {
-    switch (EPILOGUE) {
-        case Epilogue::none: return pack_half2(z[0], z[1]);
-        case Epilogue::silu: return pack_silu(z);
-        case Epilogue::gate: return pack_gate(gate, z);
+    if constexpr (EPILOGUE == Epilogue::gate) {
+        return pack_gate(gate, z);
+    } else if constexpr (EPILOGUE == Epilogue::silu) {
+        return pack_silu(z);
+    } else {
+        return pack_half2(z[0], z[1]);
     }
 }
 

@@ -65,7 +65,7 @@ def test_explain_names_each_refusal(twice):
     ]
     text = espan_kernels.explain()
     assert f"torch {torch.__version__}" in text
-    assert "conv3x3: cuda: no CUDA kernel is written for this op yet" in text
+    assert "conv9x9_head: cuda: no CUDA kernel is written for this op yet" in text
     assert "dct_l1: eager: runs" in text
 
 
