@@ -33,17 +33,14 @@ rule link
 
 
 def find_nvcc() -> Path:
-    """NVCC, then CUDA_HOME/bin, then PATH, then where NVIDIA's packages put it."""
+    """NVCC if that is set, else CUDA_HOME/bin/nvcc if that is, else on PATH or NVIDIA's place."""
     home = os.environ.get("CUDA_HOME")
-    names = [
-        os.environ.get("NVCC"),
-        home and f"{home}/bin/nvcc",
-        "nvcc",
-        "/usr/local/cuda/bin/nvcc",
-    ]
-    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    names = [os.environ.get("NVCC") or (f"{home}/bin/nvcc" if home else "nvcc")]
+    if names == ["nvcc"]:
+        names.append("/usr/local/cuda/bin/nvcc")
+    found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None:
-        raise RuntimeError("no nvcc in NVCC, CUDA_HOME/bin, PATH or /usr/local/cuda/bin")
+        raise RuntimeError(f"no nvcc, looked for {' and '.join(names)}")
     return Path(found).resolve()
 
 

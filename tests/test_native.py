@@ -94,6 +94,13 @@ def test_a_build_without_kernels_says_why(tmp_path):
     assert left_out(tmp_path) == "ESPAN_CUDA=0\n"
 
 
+def test_a_build_without_nvcc_says_where_it_looked(tmp_path):
+    assert build(tmp_path, ESPAN_CUDA="auto", NVCC="/nowhere/nvcc").returncode == 0
+    assert left_out(tmp_path) == "no nvcc, looked for /nowhere/nvcc\n"
+    result = build(tmp_path, ESPAN_CUDA="1", NVCC="", CUDA_HOME="/nowhere")
+    assert result.returncode and "no nvcc, looked for /nowhere/bin/nvcc" in result.stderr
+
+
 def test_a_failed_compile_is_noted_or_fatal(tmp_path):
     failing = {"NVCC": "false"}
     result = build(tmp_path, ESPAN_CUDA="auto", ESPAN_CUDA_ARCHS="80", **failing)
