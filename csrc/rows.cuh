@@ -187,8 +187,10 @@ __device__ inline void convolve(
                     for (int j = 0; j < 2 * TILES; ++j) {
                         const bool inside = has_row && unsigned(at + 8 * j) < extent;
                         const int word = d_word + finished * S::SLOT + 8 * j * WORDS;
-                        rings.store(word, inside ? pack_silu(sums(j, 0)) : 0);
-                        rings.store(word + S::PLANE, inside ? pack_silu(sums(j, 1)) : 0);
+                        // Computed anyhow: without a branch the pairs overlap.
+                        const uint32_t low = pack_silu(sums(j, 0)), high = pack_silu(sums(j, 1));
+                        rings.store(word, inside ? low : 0);
+                        rings.store(word + S::PLANE, inside ? high : 0);
                     }
                     bar_arrive(full(CONV + 1, finished), 2 * S::CONV_THREADS);
                 }
