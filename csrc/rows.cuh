@@ -181,16 +181,22 @@ __device__ inline void convolve(
                     }
                     out_word += row;
                 } else {
+                    // Computed before the slot is free, and anyhow: without a branch pairs overlap.
+                    uint32_t pairs[2 * TILES][2];
                     const bool has_row = unsigned(top + i - 1) < unsigned(size.height);
-                    bar_sync(empty(CONV + 1, finished), 2 * S::CONV_THREADS);
 #pragma unroll
                     for (int j = 0; j < 2 * TILES; ++j) {
                         const bool inside = has_row && unsigned(at + 8 * j) < extent;
-                        const int word = d_word + finished * S::SLOT + 8 * j * WORDS;
-                        // Computed anyhow: without a branch the pairs overlap.
                         const uint32_t low = pack_silu(sums(j, 0)), high = pack_silu(sums(j, 1));
-                        rings.store(word, inside ? low : 0);
-                        rings.store(word + S::PLANE, inside ? high : 0);
+                        pairs[j][0] = inside ? low : 0;
+                        pairs[j][1] = inside ? high : 0;
+                    }
+                    bar_sync(empty(CONV + 1, finished), 2 * S::CONV_THREADS);
+#pragma unroll
+                    for (int j = 0; j < 2 * TILES; ++j) {
+                        const int word = d_word + finished * S::SLOT + 8 * j * WORDS;
+                        rings.store(word, pairs[j][0]);
+                        rings.store(word + S::PLANE, pairs[j][1]);
                     }
                     bar_arrive(full(CONV + 1, finished), 2 * S::CONV_THREADS);
                 }

@@ -1,7 +1,8 @@
 """Memory layouts: outputs of kernels, packed weights, and the planes of the CUDA kernels.
 
 Triton kernels read any strides; they are fastest on channels_last activations and on weights
-from `pack_weight`. Planes, (N, C/8, H, W, 8), are what CUDA kernels work in.
+from `pack_weight`. CUDA kernels read channels_last and planes, (N, C/8, H, W, 8), and weights
+from `fragments`.
 """
 
 import torch
