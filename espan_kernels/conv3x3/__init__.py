@@ -56,9 +56,10 @@ def conv3x3(
 
     act="silu": `F.silu` of it; gate=x0: `span_gate(x0, conv)`; both at once are refused.
     x (N, in, H, W), weight (out, in, 3, 3), bias (out,), gate (N, out, H, W): any strides, one
-    device and floating dtype; kernels take up to 64 channels and no gradient, "cuda" 32 in and out
-    of float16, eager any. Returns (N, out, H, W). impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one
-    and no other. Raises ValueError for arguments that do not fit.
+    device and floating dtype; kernels take up to 64 channels and no gradient, "cuda" float16 and 32
+    channels in and out, eager any. Returns (N, out, H, W). impl: None takes the fastest that runs,
+    "cuda", "triton" or "eager" that one and no other. Raises ValueError for arguments that do not
+    fit.
     """
     picture("conv3x3", "x", x)
     conv("conv3x3", "weight", weight, bias, 3, x.shape[1])

@@ -64,7 +64,8 @@ def spab(
     floating dtype; kernels take up to 64 channels and no gradient, eager any. Returns
     (N, C, H, W). impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one
     and no other, and so "triton_fused": all convs in one kernel, half precision, 16 or
-    32 channels. "cuda" is one kernel too: float16, 32 channels, fastest on channels_last. Raises ValueError for arguments that do not fit.
+    32 channels. "cuda" is one kernel too: float16, 32 channels, fastest on channels_last. Raises
+    ValueError for arguments that do not fit.
     """
     picture("spab", "x", x)
     expect(len(weights) in (2, 3), "spab", "weights", "2 or 3 of them", len(weights))
