@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espan.errors import InputError
 from espan_kernels import span_gate
 
 # A branch is a chain of kernel sizes, "k" standing for the layer's own. Sources: `span` is the
@@ -45,7 +46,7 @@ class RepConv(nn.Module):
     ):
         super().__init__()
         if rep not in BRANCHES:
-            raise ValueError(f"rep: expected one of {', '.join(BRANCHES)}, got {rep!r}")
+            raise InputError(f"rep: expected one of {', '.join(BRANCHES)}, got {rep!r}")
         self.kernel = kernel
         middle = ratio * in_channels
         self.branches = nn.ModuleList()
@@ -97,11 +98,13 @@ class SPAB(nn.Module):
         self.convs = nn.ModuleList(conv(channels, channels, 3, rep) for _ in range(convs))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.with_first(x)[0]
+        h = x
+        for layer in self.convs[:-1]:
+            h = F.silu(layer(h))
+        return span_gate(x, self.convs[-1](h))
 
     def with_first(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(block's output, SiLU of its first conv): SPAN's tail concatenates the second."""
-        first = h = F.silu(self.convs[0](x))
-        for layer in self.convs[1:-1]:
-            h = F.silu(layer(h))
-        return span_gate(x, self.convs[-1](h)), first
+        """(output, SiLU of the first of its three convs): SPAN's tail concatenates the second."""
+        c1, c2, c3 = self.convs
+        first = F.silu(c1(x))
+        return span_gate(x, c3(F.silu(c2(first)))), first

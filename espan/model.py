@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espan.errors import InputError
 from espan.layers import SPAB, conv
 
 # Mean of DIV2K in 0..1, which SPAN subtracts.
@@ -25,7 +26,10 @@ class Network(nn.Module):
     def __init__(self, **config):
         super().__init__()
         if config["scale"] not in (2, 3, 4):
-            raise ValueError(f"scale: expected 2, 3 or 4, got {config['scale']!r}")
+            raise InputError(f"scale: expected 2, 3 or 4, got {config['scale']!r}")
+        for name in ("channels", "blocks"):
+            if type(config[name]) is not int or config[name] < 1:
+                raise InputError(f"{name}: expected 1 or more, got {config[name]!r}")
         self.config = config
         self.scale = config["scale"]
 
@@ -53,6 +57,8 @@ class ESPAN(Network):
         super().__init__(
             channels=channels, blocks=blocks, last_convs=last_convs, scale=scale, rep=rep
         )
+        if last_convs not in (0, 1, 2, 3):
+            raise InputError(f"last_convs: expected 0 to 3, got {last_convs!r}")
         convs = [3] * blocks + [last_convs] * (last_convs > 0)
         self.radius = 4 + sum(convs) + 2
         self.conv_1 = conv(3, channels, 9, rep)
@@ -106,7 +112,8 @@ class SPAN(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         feature = self.conv_1((x - self.mean) * self.img_range)
-        first = last = self.blocks[0](feature)
+        first, inner = self.blocks[0].with_first(feature)
+        last = first
         for block in self.blocks[1:]:
             last, inner = block.with_first(last)
         cat = self.conv_cat(torch.cat([feature, self.conv_2(last), first, inner], 1))

@@ -42,6 +42,16 @@ def _packed_blocks(blocks) -> list[tuple]:
     return [tuple(zip(*map(_packed, block.convs), strict=True)) for block in blocks]
 
 
+def _block(x: Tensor, weights, biases, impl: str | None) -> Tensor:
+    """An attention block of any number of convs."""
+    if len(weights) in (2, 3):
+        return spab(x, weights, biases, impl=impl)
+    h = x
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        h = conv3x3(h, weight, bias, act="silu", impl=impl)
+    return conv3x3(h, weights[-1], biases[-1], gate=x, impl=impl)
+
+
 def _wide(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
     return conv.weight.double(), conv.bias.double()
 
@@ -62,9 +72,9 @@ def _espan(net: ESPAN, impl: str | None):
 
     def run(x: Tensor, **out) -> Tensor:
         feature = conv9x9_head(x, *head, impl=impl)
-        first = last = spab(feature, *blocks[0], impl=impl)
+        first = last = _block(feature, *blocks[0], impl)
         for block in blocks[1:]:
-            last = spab(last, *block, impl=impl)
+            last = _block(last, *block, impl)
         return tail([last, feature, first], *end, scale=net.scale, impl=impl, **out)
 
     return run
@@ -81,14 +91,16 @@ def _span(net: SPAN, impl: str | None):
 
     def run(x: Tensor, **out) -> Tensor:
         feature = conv3x3((x - mean) * img_range, *head, impl=impl)
-        first = last = spab(feature, *blocks[0], impl=impl)
-        for block in blocks[1:-1]:
+        first, last = None, feature
+        for block in blocks[:-1]:
             last = spab(last, *block, impl=impl)
+            first = last if first is None else first
         # The last block by its convs: the tail wants what follows the first one.
         (w1, w2, w3), (b1, b2, b3) = blocks[-1]
         inner = conv3x3(last, w1, b1, act="silu", impl=impl)
         middle = conv3x3(inner, w2, b2, act="silu", impl=impl)
         last = conv3x3(middle, w3, b3, gate=last, impl=impl)
+        first = last if first is None else first
         return tail([last, feature, first, inner], *end, scale=net.scale, impl=impl, **out)
 
     return run

@@ -1,42 +1,56 @@
-"""Checks of arguments, shared by the ops: a ValueError that names op, argument, expected, got."""
+"""Checks of arguments, shared by the ops: a ValueError that names op, argument, expected, got.
+
+They run in every call, so nothing but the failure builds a message.
+"""
 
 import torch
 from torch import Tensor
 
 
-def expect(ok: bool, op: str, argument: str, expected: str, got) -> None:
-    """ValueError unless `ok`."""
-    if not ok:
-        raise ValueError(f"{op}: {argument}: expected {expected}, got {got}")
+def error(op: str, argument: str, expected: str, got) -> ValueError:
+    """The one form of complaint."""
+    return ValueError(f"{op}: {argument}: expected {expected}, got {got}")
+
+
+def tensor(op: str, argument: str, x) -> None:
+    """Any tensor."""
+    if not isinstance(x, Tensor):
+        raise error(op, argument, "a tensor", type(x).__name__)
 
 
 def picture(op: str, argument: str, x: Tensor, channels: int | None = None, uint8=False) -> None:
     """(N, C, H, W), `channels` of them if given; floating point, with uint8=True uint8 as well."""
-    expect(isinstance(x, Tensor), op, argument, "a tensor", type(x).__name__)
-    expect(x.dim() == 4, op, argument, "4 dimensions (N, C, H, W)", f"shape {tuple(x.shape)}")
-    if not (uint8 and x.dtype == torch.uint8):
-        expected = "floating point or uint8" if uint8 else "floating point"
-        expect(x.is_floating_point(), op, argument, expected, x.dtype)
-    if channels is not None:
-        expect(x.shape[1] == channels, op, argument, f"{channels} channels", x.shape[1])
+    tensor(op, argument, x)
+    if x.dim() != 4:
+        got = f"shape {tuple(x.shape)}"
+        raise error(op, argument, "4 dimensions (N, C, H, W)", got)
+    if not x.is_floating_point() and not (uint8 and x.dtype == torch.uint8):
+        raise error(op, argument, "floating point or uint8" if uint8 else "floating point", x.dtype)
+    if channels is not None and x.size(1) != channels:
+        raise error(op, argument, f"{channels} channels", x.size(1))
 
 
-def conv(op: str, argument: str, weight: Tensor, bias: Tensor, kernel: int, channels: int) -> None:
-    """`weight` (out, channels, kernel, kernel) and `bias` (out,) of a convolution."""
-    expect(isinstance(weight, Tensor), op, argument, "a tensor", type(weight).__name__)
-    shape = tuple(weight.shape)
-    expected = f"shape (out, {channels}, {kernel}, {kernel})"
-    expect(
-        len(shape) == 4 and shape[1:] == (channels, kernel, kernel), op, argument, expected, shape
-    )
-    argument = argument.replace("weight", "bias")
-    expect(isinstance(bias, Tensor), op, argument, "a tensor", type(bias).__name__)
-    expect(bias.shape == shape[:1], op, argument, f"shape ({shape[0]},)", tuple(bias.shape))
+def weight(op: str, argument: str, w: Tensor, kernel: int, channels: int, out=None) -> None:
+    """(out, channels, kernel, kernel) of a convolution; any `out` if None."""
+    tensor(op, argument, w)
+    shape = tuple(w.shape)
+    if len(shape) != 4 or shape != (out or shape[0], channels, kernel, kernel):
+        expected = f"shape ({out or 'out'}, {channels}, {kernel}, {kernel})"
+        raise error(op, argument, expected, shape)
 
 
-def alike(op: str, argument: str, x: Tensor, *others: Tensor) -> None:
-    """All of one device and dtype; `argument` is the name of `x`, which sets them."""
-    for other in others:
-        if other.device != x.device or other.dtype != x.dtype:
-            expected = f"one device and dtype for all, those of {argument} ({x.device}, {x.dtype})"
-            raise ValueError(f"{op}: expected {expected}, got {other.device}, {other.dtype}")
+def bias(op: str, argument: str, b: Tensor, channels: int) -> None:
+    """(channels,) of a convolution."""
+    tensor(op, argument, b)
+    if b.dim() != 1 or b.size(0) != channels:
+        raise error(op, argument, f"shape ({channels},)", tuple(b.shape))
+
+
+def alike(op: str, names: str, x: Tensor, *others: Tensor) -> None:
+    """All of the device and dtype of `x`. names: of x and the others, between spaces."""
+    device, dtype = x.device, x.dtype
+    for i, other in enumerate(others, 1):
+        if other.device != device or other.dtype != dtype:
+            first, name = names.split()[0], names.split()[i]
+            expected = f"device and dtype of {first} ({device}, {dtype})"
+            raise error(op, name, expected, f"{other.device}, {other.dtype}")

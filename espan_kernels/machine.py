@@ -32,35 +32,40 @@ def tensors(args) -> list[Tensor]:
     return found
 
 
+def first(args) -> Tensor:
+    """The first tensor, alone or in a list: it says where an op runs and how it is laid out."""
+    return args[0] if isinstance(args[0], Tensor) else args[0][0]
+
+
 def needs_triton(*args) -> str | None:
     """Why Triton cannot run on these arguments; None: it can."""
     if not HAS_TRITON:
         return "Triton is not installed"
-    first = tensors(args)[0]
+    device = first(args).device
     if INTERPRETED:
-        if first.device.type != "cpu":
-            return f"TRITON_INTERPRET=1 runs kernels on the cpu, the tensors are on {first.device}"
-    elif first.device.type != "cuda":
-        return f"Triton kernels need a CUDA device, the tensors are on {first.device}"
+        if device.type != "cpu":
+            return f"TRITON_INTERPRET=1 runs kernels on the cpu, the tensors are on {device}"
+    elif device.type != "cuda":
+        return f"Triton kernels need a CUDA device, the tensors are on {device}"
     else:
-        return _too_old(first)
+        return _too_old(device)
     return None
 
 
 def needs_cuda(*args) -> str | None:
     """Why CUDA kernels cannot run on these arguments; None: they can."""
-    first = tensors(args)[0]
     if native.REASON is not None:
         return native.REASON
-    if first.device.type != native.DEVICE:
-        return f"CUDA kernels need a {native.DEVICE} device, the tensors are on {first.device}"
-    return _too_old(first) if first.is_cuda else None
+    device = first(args).device
+    if device.type != native.DEVICE:
+        return f"CUDA kernels need a {native.DEVICE} device, the tensors are on {device}"
+    return _too_old(device) if device.type == "cuda" else None
 
 
-def _too_old(x: Tensor) -> str | None:
-    if capability(x.device.index) < MINIMUM_CAPABILITY:
-        have = ".".join(map(str, capability(x.device.index)))
-        return f"needs compute capability 8.0 or higher, {x.device} has {have}"
+def _too_old(device: torch.device) -> str | None:
+    if capability(device.index) < MINIMUM_CAPABILITY:
+        have = ".".join(map(str, capability(device.index)))
+        return f"needs compute capability 8.0 or higher, {device} has {have}"
     return None
 
 

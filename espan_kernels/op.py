@@ -75,9 +75,15 @@ class Op:
 
     def kernel(self, impl: str, entry: str, *refusals: Callable):
         """Append a kernel, slower than those before: its launcher and what makes it refuse."""
+
+        def launch(*args):
+            # Triton launches on the current device, whatever device its tensors are on.
+            with torch.cuda.device_of(machine.first(args)):
+                return _load(entry)(*args)
+
         run = torch.library.custom_op(
             f"espan::{self.name}_{impl}",
-            lambda *args: _load(entry)(*args),
+            launch,
             mutates_args=(),
             schema=torch.library.infer_schema(self.reference, mutates_args=()),
         )
@@ -120,7 +126,7 @@ class Op:
         return "\n".join([*lines, f"{self.name}: eager: runs"])
 
     def _shaped_as_reference(self, *args):
-        first = machine.tensors(args)[0]
+        first = machine.first(args)
         out = self.reference(*args)
         if isinstance(out, tuple):
             return tuple(layout.empty(first, one.shape, one.dtype) for one in out)

@@ -3,6 +3,7 @@
 python -m tests.compile_cuda > tests/cuda_costs.json
 """
 
+import importlib.util
 import json
 import re
 import shutil
@@ -19,10 +20,9 @@ KERNELS = sorted(path.name for path in SOURCES.glob("*.cu"))
 
 def tool(name: str) -> str | None:
     """Where `name` is: on PATH, or where Triton carries it along."""
-    import triton
-
-    carried = Path(triton.__file__).parent / "backends/nvidia/bin" / name
-    return shutil.which(name) or (str(carried) if carried.exists() else None)
+    triton = importlib.util.find_spec("triton")
+    carried = Path(triton.origin).parent / "backends/nvidia/bin" / name if triton else None
+    return shutil.which(name) or (str(carried) if carried and carried.exists() else None)
 
 
 def missing() -> str | None:

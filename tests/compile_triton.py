@@ -22,6 +22,8 @@ from espan_kernels import OPS, machine, pack_weight
 
 ARCHITECTURES = (80, 90, 100, 120)
 DTYPES = (torch.float16, torch.float32)
+# By `espan_kernels.spab.fits_registers`, which asks the device.
+REFUSED = ("triton_fused", 120, torch.float16)
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 
@@ -70,7 +72,7 @@ def as_launched(arg):
 
 def wanted(op, kernel, case, dtype, args, architecture: int) -> bool:
     """Both dtypes for an op's first case, for the others the one that matters; no refusals."""
-    if kernel.run is None or (kernel.name, architecture) == ("triton_fused", 120):
+    if kernel.run is None or (kernel.name, architecture, dtype) == REFUSED:
         return False
     if any(refusal(*args) for refusal in kernel.refusals if refusal is not machine.needs_triton):
         return False

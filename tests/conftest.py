@@ -1,6 +1,7 @@
-"""What every test starts from: kernels that run without a GPU, seeds, poisoned memory."""
+"""What tests share: the data folder beside the repository, a small network, the host build."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,22 +10,20 @@ if not torch.cuda.is_available():
     # Before anything imports triton, which reads it once.
     os.environ["TRITON_INTERPRET"] = "1"
 
-from espan_kernels import layout, native
+from espan.weights import save
+from espan_kernels import native
 from tests import shim as host
+from tests.guards import guard_bands, kernel_device
+from tests.makers import random_net
 
-BAND = 64
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+__all__ = ["guard_bands", "kernel_device"]
 
 
 def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
-        skip = pytest.mark.skip(reason="torch.cuda.is_available() is False")
+        skip = pytest.mark.skip(reason="no CUDA device")
         for item in items:
-            if item.get_closest_marker("gpu"):
+            if "gpu" in item.keywords:
                 item.add_marker(skip)
 
 
@@ -52,32 +51,24 @@ def shim(request, monkeypatch):
         monkeypatch.setattr(native, "DEVICE", module.DEVICE)
 
 
-def poison(dtype: torch.dtype):
-    """What memory nobody has written holds."""
-    return float("nan") if dtype.is_floating_point else 171
-
-
-def guarded(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(poisoned memory laid out as `like`, the buffer around it with a band on both sides)"""
-    span = 1 + sum((n - 1) * s for n, s in zip(like.shape, like.stride(), strict=True))
-    size = (span if like.numel() else 0) + 2 * BAND
-    buffer = torch.full((size,), poison(like.dtype), dtype=like.dtype, device=like.device)
-    return buffer.as_strided(like.shape, like.stride(), BAND), buffer
+@pytest.fixture
+def shared() -> Path:
+    folder = Path(os.environ.get("ESPAN_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (folder / "data/benchmark").is_dir():
+        pytest.skip(f"no benchmark data in {folder}; set ESPAN_SHARED")
+    return folder
 
 
 @pytest.fixture
-def guard_bands(monkeypatch):
-    """Kernels' outputs come poisoned and between bands that must still be poison at the end."""
-    real, buffers = layout.empty, []
+def net():
+    """x4, radius 9, large biases."""
+    return random_net()
 
-    def empty(*args, **kwargs):
-        out, buffer = guarded(real(*args, **kwargs))
-        buffers.append(buffer)
-        return out
 
-    monkeypatch.setattr(layout, "empty", empty)
-    yield
-    for buffer in buffers:
-        band = torch.cat([buffer[:BAND], buffer[-BAND:]])
-        untouched = band.isnan() if band.is_floating_point() else band == poison(band.dtype)
-        assert untouched.all(), "a kernel wrote outside of its output"
+@pytest.fixture
+def weights(tmp_path, net) -> str:
+    """The file of `net`, in a folder of its own."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    save(net, folder / "tiny.safetensors")
+    return str(folder / "tiny.safetensors")

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from espan_kernels import OPS
 from espan_kernels.op import Op
-from tests.conftest import guarded
+from tests.guards import guarded
 
-DEVICES = ["cpu" if not torch.cuda.is_available() else "cuda"]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
@@ -74,7 +74,7 @@ def contract(name: str, reference=None, impl="triton", dtypes=DTYPES, cases=None
     """The tests that every kernel owes, as a class to derive a test class from.
 
     `reference`: what a kernel returns, where that is more than the op's own reference does;
-    `dtypes`, `cases`: those the kernel takes, where they are not all.
+    `dtypes`, `cases`: those the kernel takes, where it does not take them all.
     """
     op = OPS[name]
     cases = cases or op.cases
@@ -82,13 +82,13 @@ def contract(name: str, reference=None, impl="triton", dtypes=DTYPES, cases=None
     every_case = pytest.mark.parametrize("case", cases, ids=str)
 
     def arguments(case):
-        return op.make(case, dtypes[0], DEVICES[0])
+        return op.make(case, dtypes[0], DEVICE)
 
     class Contract:
         @every_case
         @pytest.mark.parametrize("dtype", dtypes, ids=lambda d: str(d).removeprefix("torch."))
         def test_agrees(self, case, dtype, guard_bands):
-            assert_agrees(op, mapped(op.make(case, dtype, DEVICES[0]), banded), reference, impl)
+            assert_agrees(op, mapped(op.make(case, dtype, DEVICE), banded), reference, impl)
 
         @pytest.mark.parametrize("strides", STRIDES.values(), ids=STRIDES.keys())
         def test_strides(self, strides, guard_bands):

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from espan_kernels import OPS, conv3x3
+from espan_kernels import OPS, conv3x3, tune
 from espan_kernels.conv3x3 import sample
-from tests.contract import contract
+from tests.contract import DEVICE, assert_agrees, contract
+
+pytestmark = pytest.mark.usefixtures("kernel_device")
 
 OP = OPS["conv3x3"]
 
@@ -19,8 +21,26 @@ class TestCudaShim(contract("conv3x3", impl="cuda", dtypes=[torch.float16], case
     pass
 
 
+def test_every_size(guard_bands):
+    # Both sides of a picture take each length from 1 to 67: every way to fill a tile of 8x16.
+    for h in range(1, 68):
+        assert_agrees(OP, OP.make((1, 2, 3, h, 68 - h, "gate"), torch.float32, DEVICE))
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_tuning_times_each_kind_once(tuned, monkeypatch):
+    times = iter([3.0, 1.0, 2.0, 4.0])
+    monkeypatch.setattr(tune, "AUTOTUNE", tuned)
+    monkeypatch.setattr(tune, "_FASTEST", {})
+    monkeypatch.setattr(tune, "milliseconds", lambda run: run() or next(times))
+    args = OP.make((1, 3, 4, 9, 9, "silu"), torch.float32, DEVICE)
+    for _ in range(2):
+        assert_agrees(OP, args)
+    assert list(tune._FASTEST.values()) == ([(4, 32, 8)] if tuned else [])
+
+
 def arguments(**changes):
-    x, weight, bias, _, gate = OP.make((1, 4, 8, 3, 5, "gate"), torch.float32)
+    x, weight, bias, _, gate = OP.make((1, 4, 8, 3, 5, "gate"), torch.float32, DEVICE)
     return {"x": x, "weight": weight, "bias": bias, "gate": gate, **changes}
 
 
@@ -32,7 +52,7 @@ def arguments(**changes):
         ({"weight": torch.ones(8, 3, 3, 3)}, r"weight: expected shape \(out, 4, 3, 3\), got"),
         ({"weight": torch.ones(8, 4, 5, 5)}, r"weight: expected shape \(out, 4, 3, 3\), got"),
         ({"bias": torch.ones(7)}, r"conv3x3: bias: expected shape \(8,\), got \(7,\)"),
-        ({"bias": torch.ones(8).half()}, "expected one device and dtype for all"),
+        ({"bias": torch.ones(8).half()}, "bias: expected device and dtype of x"),
         ({"gate": torch.ones(1, 4, 3, 5)}, r"gate: expected shape \(1, 8, 3, 5\)"),
         ({"act": "silu"}, "conv3x3: act: expected 'none' with a gate"),
         ({"act": "relu", "gate": None}, "conv3x3: act: expected 'none' or 'silu', got 'relu'"),

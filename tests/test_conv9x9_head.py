@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from espan_kernels import OPS, conv9x9_head
-from tests.contract import contract
+from tests.contract import DEVICE, contract
+
+pytestmark = pytest.mark.usefixtures("kernel_device")
 
 OP = OPS["conv9x9_head"]
 
@@ -15,7 +17,7 @@ class TestKernel(contract("conv9x9_head")):
 
 @pytest.mark.parametrize("impl", ["eager", "triton"])
 def test_uint8_is_the_picture_over_255(impl):
-    x, weight, bias = OP.make((1, 8, 5, 6, True), torch.float32)
+    x, weight, bias = OP.make((1, 8, 5, 6, True), torch.float32, DEVICE)
     assert torch.equal(
         conv9x9_head(x, weight, bias, impl=impl), conv9x9_head(x / 255, weight, bias, impl=impl)
     )
@@ -32,7 +34,11 @@ def test_uint8_is_the_picture_over_255(impl):
             torch.ones(8, 3, 3, 3),
             r"weight: expected shape \(out, 3, 9, 9\)",
         ),
-        (torch.ones(1, 3, 5, 5).half(), torch.ones(8, 3, 9, 9), "one device and dtype for all"),
+        (
+            torch.ones(1, 3, 5, 5).half(),
+            torch.ones(8, 3, 9, 9),
+            "x: expected device and dtype of weight",
+        ),
     ],
 )
 def test_bad_arguments(x, weight, message):

@@ -8,6 +8,8 @@ from espan_kernels import layout
 from espan_kernels.merge import add_to_centre, gate_of_half, halve, merge_tail, silu_of_half
 from espan_kernels.span_gate.reference import reference as span_gate
 
+pytestmark = pytest.mark.usefixtures("kernel_device")
+
 
 def normal(*shape):
     return torch.randn(*shape, dtype=torch.float64)

@@ -11,6 +11,9 @@ import torch
 import espan_kernels
 from espan_kernels import OPS, conv3x3, dct2, machine, op, span_gate
 from espan_kernels.op import Op
+from tests.contract import DEVICE
+
+pytestmark = pytest.mark.usefixtures("kernel_device")
 
 
 def double(x: torch.Tensor) -> torch.Tensor:
@@ -71,7 +74,7 @@ def test_explain_names_each_refusal(twice):
 
 def test_every_op_refuses_cuda_on_the_cpu_with_a_reason():
     for each in OPS.values():
-        args = each.make(each.cases[0], torch.float32)
+        args = each.make(each.cases[0], torch.float32, "cpu")
         with pytest.raises(
             ValueError, match=f"^{each.name}: impl='cuda' refuses: .*CUDA kernels? "
         ):
@@ -87,7 +90,7 @@ def test_without_triton(monkeypatch):
 
 def test_on_the_cpu_without_the_interpreter(monkeypatch):
     monkeypatch.setattr(machine, "INTERPRETED", False)
-    x = torch.ones(2)
+    x = torch.ones(2, device="cpu")
     with pytest.raises(ValueError, match="need a CUDA device, the tensors are on cpu"):
         span_gate(x, x, impl="triton")
     assert torch.equal(span_gate(x, x), span_gate(x, x, impl="eager"))
@@ -144,7 +147,7 @@ class EveryOp(torch.nn.Module):
 
 
 def test_export_and_fullgraph():
-    x, weight, bias, *_ = OPS["conv3x3"].make((1, 4, 4, 16, 8, "none"), torch.float32)
+    x, weight, bias, *_ = OPS["conv3x3"].make((1, 4, 4, 16, 8, "none"), torch.float32, DEVICE)
     net = EveryOp()
     exported = torch.export.export(net, (x, weight, bias)).module()
     assert torch.equal(exported(x, weight, bias), net(x, weight, bias))
@@ -163,13 +166,22 @@ def best_of(function, repeats: int = 20, calls: int = 500) -> float:
     return min(times)
 
 
-def test_a_call_costs_at_most_10_us():
-    each = OPS["conv3x3"]
-    x, weight, bias, act, gate = each.make((1, 1, 1, 1, 1, "gate"), torch.float32)
+ONE = torch.ones(1, 1, 8, 8, device="cpu")
+WEIGHT, BIAS = ONE[:, :, :3, :3], torch.ones(1, device="cpu")
+CALLS = {
+    "span_gate": ((ONE, ONE), lambda: span_gate(ONE, ONE)),
+    "conv3x3": ((ONE, WEIGHT, BIAS, "none", ONE), lambda: conv3x3(ONE, WEIGHT, BIAS, gate=ONE)),
+    "dct2": ((ONE, None, False), lambda: dct2(ONE)),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_costs_at_most_10_us(name, monkeypatch):
+    monkeypatch.setattr(machine, "INTERPRETED", False)
+    args, public = CALLS[name]
     with torch.no_grad():
-        direct = best_of(lambda: each.reference(x, weight, bias, act, gate))
-        called = best_of(lambda: conv3x3(x, weight, bias, gate=gate))
-    assert called - direct < 10e-6
+        direct = best_of(lambda: OPS[name].reference(*args))
+        assert best_of(public) - direct < 10e-6
 
 
 def test_op_names_are_listed():

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from espan.fold import fold
+from espan.folding import fold
 from espan.model import ESPAN, SPAN, SPANF
 from espan.plan import Plan
-from tests.contract import DEVICES
+from tests.contract import DEVICE
+
+pytestmark = pytest.mark.usefixtures("kernel_device")
 
 # The interpreter needs about 0.2 s for a layer at 24x20: full depth for ESPAN, two blocks else.
 NETWORKS = {
@@ -27,7 +29,7 @@ def network(name: str, dtype=torch.float32):
             if key.endswith("bias"):
                 # Large, so that a border of anything but zeros shows.
                 parameter.normal_(0, 0.5)
-    return net.to(DEVICES[0], dtype)
+    return net.to(DEVICE, dtype)
 
 
 @EVERY
@@ -35,7 +37,7 @@ def network(name: str, dtype=torch.float32):
 @torch.no_grad()
 def test_equals_the_network(name, impl):
     net = network(name)
-    x = torch.rand(1, 3, 24, 20).to(DEVICES[0])
+    x = torch.rand(1, 3, 24, 20)
     truth = net.double()(x.double())
     # Both round differently: as far from the truth as float32 may be after 20 layers.
     torch.testing.assert_close(
@@ -54,7 +56,7 @@ def test_equals_the_network_exactly_in_float64(name):
 @torch.no_grad()
 def test_half_precision_and_uint8():
     net = network("espan depth 5")
-    x = torch.rand(1, 3, 9, 11).to(DEVICES[0])
+    x = torch.rand(1, 3, 9, 11)
     exact = Plan(net, "eager")(x, clamp=True)
     half = Plan(net.half(), "triton")(x.half(), uint8=True)
     assert half.dtype == torch.uint8

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from espan_kernels import OPS, span_gate
-from tests.contract import DEVICES, contract
+from tests.contract import DEVICE, contract
+
+pytestmark = pytest.mark.usefixtures("kernel_device")
 
 
 class TestForward(contract("span_gate")):
@@ -27,8 +29,8 @@ class TestCudaBackwardShim(contract("span_gate_backward", impl="cuda")):
 
 @pytest.mark.parametrize("impl", ["eager", "triton"])
 def test_gradient(impl):
-    leaves = [t.requires_grad_() for t in OPS["span_gate"].make((2, 3, 5, 7), torch.float32)]
-    leaves = [t.detach().to(DEVICES[0]).requires_grad_() for t in leaves]
+    given = OPS["span_gate"].make((2, 3, 5, 7), torch.float32, DEVICE)
+    leaves = [t.requires_grad_() for t in given]
     wide = [t.detach().double().requires_grad_() for t in leaves]
     span_gate(*leaves, impl=impl).square().sum().backward()
     span_gate(*wide, impl="eager").square().sum().backward()
@@ -37,8 +39,8 @@ def test_gradient(impl):
 
 
 def test_gradient_by_differences():
-    x, y = (t.requires_grad_() for t in OPS["span_gate"].make((1, 2, 3, 2), torch.float64))
-    assert torch.autograd.gradcheck(span_gate, (x, y))
+    given = OPS["span_gate"].make((1, 2, 3, 2), torch.float64, DEVICE)
+    assert torch.autograd.gradcheck(span_gate, [t.requires_grad_() for t in given])
 
 
 @pytest.mark.parametrize(
@@ -47,8 +49,8 @@ def test_gradient_by_differences():
         ([1.0], torch.ones(1), "span_gate: x: expected a tensor, got list"),
         (torch.ones(2), torch.ones(3), r"span_gate: y: expected the shape of x, \(2,\), got"),
         (torch.ones(2).int(), torch.ones(2).int(), "span_gate: x: expected floating point, got"),
-        (torch.ones(2), torch.ones(2).half(), "span_gate: expected one device and dtype"),
-        (torch.ones(2), torch.ones(2, device="meta"), "span_gate: expected one device and dtype"),
+        (torch.ones(2), torch.ones(2).half(), "span_gate: y: expected device and dtype"),
+        (torch.ones(2), torch.ones(2, device="meta"), "span_gate: y: expected device and dtype"),
     ],
 )
 def test_refuses(x, y, message):

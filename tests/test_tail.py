@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from espan_kernels import OPS, tail
-from tests.contract import contract
+from tests.contract import DEVICE, contract
+
+pytestmark = pytest.mark.usefixtures("kernel_device")
 
 OP = OPS["tail"]
 
@@ -15,7 +17,7 @@ class TestKernel(contract("tail")):
 
 def arguments(case=(1, 8, [(8, 3), (4, 1)], 2, 5, 6, False, False), **changes):
     names = ("inputs", "weights", "bias", "up_weight", "up_bias", "scale")
-    return dict(zip(names, OP.make(case, torch.float32), strict=False)) | changes
+    return dict(zip(names, OP.make(case, torch.float32, DEVICE), strict=False)) | changes
 
 
 @pytest.mark.parametrize("impl", ["eager", "triton"])
@@ -47,10 +49,13 @@ def test_clamp(impl):
             {"inputs": [torch.ones(1, 8, 5, 6), torch.ones(1, 4, 6, 5)]},
             r"tail: inputs\[1\]: expected",
         ),
-        ({"bias": torch.ones(9)}, r"tail: bias.*expected shape \(8,\), got \(9,\)"),
+        (
+            {"bias": torch.ones(9)},
+            r"tail: up_weight: expected shape \(12, 9, 3, 3\), got",
+        ),
         ({"scale": 5}, "tail: scale: expected 2, 3 or 4, got 5"),
-        ({"scale": 3}, "tail: up_weight: expected 27 channels out, got 12"),
-        ({"up_bias": torch.ones(12).half()}, "tail: expected one device and dtype for all"),
+        ({"scale": 3}, r"tail: up_weight: expected shape \(27, 8, 3, 3\), got \(12, 8, 3, 3\)"),
+        ({"up_bias": torch.ones(12).half()}, "tail: up_bias: expected device and dtype"),
     ],
 )
 def test_bad_arguments(changes, message):

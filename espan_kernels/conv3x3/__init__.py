@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from espan_kernels.check import alike, conv, expect, picture
+from espan_kernels import check
 from espan_kernels.conv3x3 import sample
 from espan_kernels.conv3x3.reference import reference
 from espan_kernels.machine import (
@@ -61,14 +61,18 @@ def conv3x3(
     "cuda", "triton" or "eager" that one and no other. Raises ValueError for arguments that do not
     fit.
     """
-    picture("conv3x3", "x", x)
-    conv("conv3x3", "weight", weight, bias, 3, x.shape[1])
-    expect(act in ("none", "silu"), "conv3x3", "act", "'none' or 'silu'", repr(act))
-    alike("conv3x3", "x", x, weight, bias)
+    check.picture("conv3x3", "x", x)
+    check.weight("conv3x3", "weight", weight, 3, x.size(1))
+    check.bias("conv3x3", "bias", bias, weight.size(0))
+    check.alike("conv3x3", "x weight bias", x, weight, bias)
+    if act not in ("none", "silu"):
+        raise check.error("conv3x3", "act", "'none' or 'silu'", repr(act))
     if gate is not None:
-        shape = (x.shape[0], weight.shape[0], *x.shape[2:])
-        picture("conv3x3", "gate", gate)
-        expect(gate.shape == shape, "conv3x3", "gate", f"shape {shape}", tuple(gate.shape))
-        expect(act == "none", "conv3x3", "act", "'none' with a gate", repr(act))
-        alike("conv3x3", "x", x, gate)
+        check.picture("conv3x3", "gate", gate)
+        check.alike("conv3x3", "x gate", x, gate)
+        shape = (x.size(0), weight.size(0), *x.shape[2:])
+        if gate.shape != shape:
+            raise check.error("conv3x3", "gate", f"shape {shape}", tuple(gate.shape))
+        if act != "none":
+            raise check.error("conv3x3", "act", "'none' with a gate", repr(act))
     return op(x, weight, bias, act, gate, impl=impl)

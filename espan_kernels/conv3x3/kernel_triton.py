@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from espan_kernels import layout
+from espan_kernels import layout, tune
 from espan_kernels.triton_math import dot, gate, narrow, sigmoid
 
 EPILOGUES = {"none": 0, "silu": 1, "gate": 2}
@@ -32,7 +32,8 @@ def tile(H, W, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
 @triton.jit
 def offsets(stride, n, y, x, o_c):
     """Offsets [pixels, channels] into an (N, C, H, W) tensor of these strides."""
-    return n * stride[0] + (y * stride[2] + x * stride[3])[:, None] + (o_c * stride[1])[None, :]
+    o_c = o_c.to(tl.int64) * stride[1]
+    return n * stride[0] + (y * stride[2] + x * stride[3])[:, None] + o_c[None, :]
 
 
 @triton.jit
@@ -125,9 +126,9 @@ def conv3x3_kernel(
     tl.store(out, narrow(acc, out_ptr.dtype.element_ty), mask=inside)
 
 
-def grid(n: int, h: int, w: int) -> tuple[int]:
+def grid(n: int, h: int, w: int, tile_h: int = TILE_H, tile_w: int = TILE_W) -> tuple[int]:
     """One program per tile of every picture."""
-    return (n * triton.cdiv(h, TILE_H) * triton.cdiv(w, TILE_W),)
+    return (n * triton.cdiv(h, tile_h) * triton.cdiv(w, tile_w),)
 
 
 def block_in(channels: int) -> int:
@@ -153,9 +154,12 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, act: str, gate: Tensor | No
     n, cin, h, w = x.shape
     cout = weight.shape[0]
     out = layout.empty(x, (n, cout, h, w))
-    if out.numel():
-        residual = out if gate is None else gate
-        conv3x3_kernel[grid(n, h, w)](
+    residual = out if gate is None else gate
+    epilogue = EPILOGUES[act] if gate is None else EPILOGUES["gate"]
+
+    def run(row):
+        tile_h, tile_w, num_warps = row
+        conv3x3_kernel[grid(n, h, w, tile_h, tile_w)](
             x,
             x.stride(),
             weight,
@@ -170,11 +174,18 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, act: str, gate: Tensor | No
             w,
             cin,
             cout,
-            EPILOGUES[act] if gate is None else EPILOGUES["gate"],
+            epilogue,
             block_in(cin),
             block_out(cout),
-            TILE_H,
-            TILE_W,
-            num_warps=warps(x.dtype, cout),
+            tile_h,
+            tile_w,
+            num_warps=num_warps,
         )
+
+    if out.numel():
+        usual = warps(x.dtype, cout)
+        table = [(TILE_H, TILE_W, usual), (4, 32, usual), (8, 8, 4), (16, 16, 8)]
+        # Pictures of one power of two in size count as alike.
+        kind = (cin, cout, epilogue, x.dtype, x.device, (n * h * w).bit_length(), x.stride(1))
+        tune.launch(("conv3x3", *kind), table, run)
     return out

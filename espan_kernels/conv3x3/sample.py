@@ -2,6 +2,8 @@
 
 import torch
 
+from espan_kernels.sampling import source
+
 # (batch, in, out, height, width, epilogue). Channels: ESPAN's, the picture, both sides of every
 # power of two (28, 48, 52 are SPAN's), one. Sizes: inside one 8x16 tile, 1xN, Nx1, across tiles.
 CASES = [
@@ -29,11 +31,7 @@ CUDA = [
 
 def make(case, dtype: torch.dtype, device="cpu"):
     n, cin, cout, h, w, epilogue = case
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(device, dtype)
-
+    normal = source(dtype, device)
     x = normal(n, cin, h, w)
     weight = normal(cout, cin, 3, 3) / (9 * cin) ** 0.5
     # Large, so that a picture border computed from anything but zeros shows.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from espan_kernels.check import alike, conv, expect, picture
+from espan_kernels import check
 from espan_kernels.conv3x3 import max_channels
 from espan_kernels.conv9x9_head import kernel_cuda, sample
 from espan_kernels.conv9x9_head.reference import reference
@@ -32,9 +32,14 @@ def conv9x9_head(x: Tensor, weight: Tensor, bias: Tensor, *, impl: str | None = 
     not fit.
     """
     name = "conv9x9_head"
-    picture(name, "x", x, 3, uint8=True)
-    conv(name, "weight", weight, bias, 9, 3)
-    expect(weight.is_floating_point(), name, "weight", "floating point", weight.dtype)
-    alike(name, "weight", weight, bias, *([] if x.dtype == torch.uint8 else [x]))
-    expect(x.device == weight.device, name, "x", f"a tensor on {weight.device}", x.device)
+    check.picture(name, "x", x, 3, uint8=True)
+    check.weight(name, "weight", weight, 9, 3)
+    check.bias(name, "bias", bias, weight.size(0))
+    if not weight.is_floating_point():
+        raise check.error(name, "weight", "floating point", weight.dtype)
+    check.alike(name, "weight bias", weight, bias)
+    if x.dtype != torch.uint8:
+        check.alike(name, "weight x", weight, x)
+    elif x.device != weight.device:
+        raise check.error(name, "x", f"a tensor on {weight.device}", x.device)
     return op(x, weight, bias, impl=impl)

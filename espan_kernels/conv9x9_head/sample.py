@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from espan_kernels.sampling import source
+
 # (batch, out, height, width, uint8). Sizes: the kernel larger than the picture, 1xN, Nx1, across
 # tiles of 8x16; channels on both sides of a power of two.
 CASES = [
@@ -18,9 +20,7 @@ CASES = [
 
 def make(case, dtype: torch.dtype, device="cpu") -> tuple[Tensor, Tensor, Tensor]:
     n, cout, h, w, uint8 = case
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randint(256, (n, 3, h, w), generator=generator, dtype=torch.uint8)
-    weight = torch.randn(cout, 3, 9, 9, generator=generator, dtype=torch.float64) / 243**0.5
-    bias = 2 * torch.randn(cout, generator=generator, dtype=torch.float64)
-    x = x.to(device) if uint8 else (x / 255).to(device, dtype)
-    return x, weight.to(device, dtype), bias.to(device, dtype)
+    normal = source(dtype, device)
+    picture = (40 * normal(n, 3, h, w) + 128).clamp(0, 255)
+    weight, bias = normal(cout, 3, 9, 9) / 243**0.5, 2 * normal(cout)
+    return picture.to(torch.uint8) if uint8 else picture / 255, weight, bias

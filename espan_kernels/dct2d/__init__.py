@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from espan_kernels import layout
-from espan_kernels.check import alike, expect
+from espan_kernels import check, layout
 from espan_kernels.dct2d import kernel_cuda, sample
 from espan_kernels.dct2d.reference import reference, reference_l1, wide_dtype
 from espan_kernels.machine import kernel_dtype, needs_triton
@@ -44,7 +43,7 @@ def _keep(ctx, inputs, output):
 def _scale(ctx, grad, _):
     (gradient,) = ctx.saved_tensors
     gradient = (grad * gradient).to(gradient.dtype)
-    return gradient, -gradient, None, None
+    return gradient, -gradient if ctx.needs_input_grad[1] else None, None, None
 
 
 def _fake_l1(sr, hr, block, with_grad):
@@ -66,18 +65,21 @@ op_l1.kernel("triton", "espan_kernels.dct2d.kernel_triton:dct_l1", needs_triton,
 
 
 def _check(name: str, argument: str, x: Tensor, block: int | None) -> None:
-    expect(isinstance(x, Tensor), name, argument, "a tensor", type(x).__name__)
-    expect(x.dim() >= 2, name, argument, "2 dimensions or more", f"shape {tuple(x.shape)}")
-    expect(x.is_floating_point(), name, argument, "floating point", x.dtype)
+    check.tensor(name, argument, x)
+    if x.dim() < 2:
+        raise check.error(name, argument, "2 dimensions or more", f"shape {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise check.error(name, argument, "floating point", x.dtype)
     h, w = x.shape[-2:]
     if block is None:
-        fits = min(h, w) >= SMALLEST and max(h, w) <= LARGEST
-        expected = f"height and width of {SMALLEST} to {LARGEST} without a block"
-        expect(fits, name, argument, expected, (h, w))
-    else:
-        expect(block in BLOCKS, name, "block", f"None or one of {BLOCKS}", block)
+        if min(h, w) < SMALLEST or max(h, w) > LARGEST:
+            expected = f"height and width of {SMALLEST} to {LARGEST} without a block"
+            raise check.error(name, argument, expected, (h, w))
+    elif block not in BLOCKS:
+        raise check.error(name, "block", f"None or one of {BLOCKS}", block)
+    elif h % block or w % block or not h * w:
         expected = f"height and width that are multiples of block={block}"
-        expect(h % block == w % block == 0 < h * w, name, argument, expected, (h, w))
+        raise check.error(name, argument, expected, (h, w))
 
 
 def dct2(
@@ -107,8 +109,10 @@ def dct_l1(sr: Tensor, hr: Tensor, *, block: int | None = None, impl: str | None
     ValueError for arguments that do not fit.
     """
     _check("dct_l1", "sr", sr, block)
-    expect(isinstance(hr, Tensor), "dct_l1", "hr", "a tensor", type(hr).__name__)
-    expect(hr.shape == sr.shape, "dct_l1", "hr", f"the shape of sr, {tuple(sr.shape)}", hr.shape)
-    alike("dct_l1", "sr", sr, hr)
+    check.tensor("dct_l1", "hr", hr)
+    if hr.shape != sr.shape:
+        expected = f"the shape of sr, {tuple(sr.shape)}"
+        raise check.error("dct_l1", "hr", expected, tuple(hr.shape))
+    check.alike("dct_l1", "sr hr", sr, hr)
     with_grad = torch.is_grad_enabled() and (sr.requires_grad or hr.requires_grad)
     return op_l1(sr, hr, block, with_grad, impl=impl)[0]

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from espan_kernels.sampling import source
+
 # (shape, block). One tile of 16 and 32, filled and not; blocks whose tile of 32 overhangs; more
 # than 32, where the transform is two matrix products in tiles of 64; an empty batch.
 CASES = [
@@ -23,13 +25,10 @@ INVERSE = [(*case, True) for case in CASES[:6]] + [((66, 70), None, True)]
 
 def make(case, dtype: torch.dtype, device="cpu"):
     shape, block, inverse = case if len(case) == 3 else (*case, False)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(shape, generator=generator, dtype=torch.float64)
-    return x.to(device, dtype), block, inverse
+    return source(dtype, device)(*shape), block, inverse
 
 
 def make_l1(case, dtype: torch.dtype, device="cpu") -> tuple[Tensor, Tensor, int | None, bool]:
     shape, block = case
-    generator = torch.Generator().manual_seed(0)
-    sr, hr = torch.rand(2, *shape, generator=generator, dtype=torch.float64)
-    return sr.to(device, dtype), hr.to(device, dtype), block, True
+    normal = source(dtype, device)
+    return normal(*shape), normal(*shape), block, True

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from espan_kernels.check import alike, conv, expect, picture
+from espan_kernels import check
 from espan_kernels.conv3x3 import max_channels
 from espan_kernels.machine import (
     capability,
@@ -22,12 +22,10 @@ from espan_kernels.spab.reference import reference
 
 def fits_registers(x, weights, biases) -> str | None:
     """The fused kernel holds every open row of every convolution in registers."""
-    if x.dtype == torch.float32:
-        return "fused rows of float32 do not fit the registers"
     if x.shape[1] not in (16, 32):
         return f"fused rows hold 16 or 32 channels, got {x.shape[1]}"
-    if x.is_cuda and capability(x.device.index) >= (12, 0):
-        return "fused rows spill registers on compute capability 12"
+    if x.is_cuda and x.dtype != torch.float32 and capability(x.device.index) >= (12, 0):
+        return f"fused rows of {x.dtype} spill registers on compute capability 12"
     return None
 
 
@@ -53,6 +51,11 @@ op.kernel(
     forward_only,
 )
 
+_NAMES = {
+    n: " ".join(["x", *(f"weights[{i}]" for i in range(n)), *(f"biases[{i}]" for i in range(n))])
+    for n in (2, 3)
+}
+
 
 def spab(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, impl: str | None = None
@@ -63,22 +66,18 @@ def spab(
     x (N, C, H, W); 2 or 3 weights (C, C, 3, 3) and biases (C,): any strides, one device and
     floating dtype; kernels take up to 64 channels and no gradient, eager any. Returns
     (N, C, H, W). impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one
-    and no other, and so "triton_fused": all convs in one kernel, half precision, 16 or
-    32 channels. "cuda" is one kernel too: float16, 32 channels, fastest on channels_last. Raises
+    and no other, and so "triton_fused": all convs in one kernel, 16 or 32 channels. "cuda" is one
+    kernel too: float16, 32 channels, fastest on channels_last. Raises
     ValueError for arguments that do not fit.
     """
-    picture("spab", "x", x)
-    expect(len(weights) in (2, 3), "spab", "weights", "2 or 3 of them", len(weights))
-    expect(len(biases) == len(weights), "spab", "biases", f"{len(weights)} of them", len(biases))
-    channels = x.shape[1]
+    check.picture("spab", "x", x)
+    channels = x.size(1)
+    if len(weights) not in (2, 3):
+        raise check.error("spab", "weights", "2 or 3 of them", len(weights))
+    if len(biases) != len(weights):
+        raise check.error("spab", "biases", f"{len(weights)} of them", len(biases))
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        conv("spab", f"weights[{i}]", weight, bias, 3, channels)
-        expect(
-            weight.shape[0] == channels,
-            "spab",
-            f"weights[{i}]",
-            f"{channels} channels out",
-            weight.shape[0],
-        )
-    alike("spab", "x", x, *weights, *biases)
+        check.weight("spab", f"weights[{i}]", weight, 3, channels, channels)
+        check.bias("spab", f"biases[{i}]", bias, channels)
+    check.alike("spab", _NAMES[len(weights)], x, *weights, *biases)
     return op(x, list(weights), list(biases), impl=impl)

@@ -77,7 +77,7 @@ def spab_kernel(
     n = (tl.program_id(0) // per_picture).to(tl.int64)
     i = tl.program_id(0) % per_picture
     top = i // strips * ROWS
-    o_c = tl.arange(0, C)
+    o_c = tl.arange(0, C).to(tl.int64)
     column = tl.arange(0, COLUMNS)
     x = i % strips * USEFUL - CONVS + column
     across = (x >= 0) & (x < W)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from espan_kernels.sampling import source
+
 # (batch, channels, convs, height, width): ESPAN's blocks of 3 and 2 convs, SPAN's channels;
 # pictures smaller than a block's 3 pixel reach, 1xN, Nx1, across tiles of 8x16.
 CASES = [
@@ -35,11 +37,7 @@ CUDA = [
 
 def make(case, dtype: torch.dtype, device="cpu") -> tuple[Tensor, list[Tensor], list[Tensor]]:
     n, channels, convs, h, w = case
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(device, dtype)
-
+    normal = source(dtype, device)
     x = normal(n, channels, h, w)
     weights = [normal(channels, channels, 3, 3) / (9 * channels) ** 0.5 for _ in range(convs)]
     # Large: a hidden pixel outside of the picture is 0, not the SiLU of its bias.

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from espan_kernels.check import alike, expect
+from espan_kernels import check
 from espan_kernels.machine import INTERPRETED, kernel_dtype, needs_cuda, needs_triton
 from espan_kernels.op import Op
 from espan_kernels.span_gate import sample
@@ -48,11 +48,12 @@ def span_gate(x: Tensor, y: Tensor, *, impl: str | None = None) -> Tensor:
     dense is copied first. impl: None takes the fastest that runs, "cuda", "triton" or "eager"
     that one and no other. Raises ValueError for arguments that do not fit.
     """
-    for argument, tensor in (("x", x), ("y", y)):
-        expect(isinstance(tensor, Tensor), "span_gate", argument, "a tensor", type(tensor).__name__)
-    expect(x.is_floating_point(), "span_gate", "x", "floating point", x.dtype)
-    expect(
-        x.shape == y.shape, "span_gate", "y", f"the shape of x, {tuple(x.shape)}", tuple(y.shape)
-    )
-    alike("span_gate", "x", x, y)
+    check.tensor("span_gate", "x", x)
+    check.tensor("span_gate", "y", y)
+    if not x.is_floating_point():
+        raise check.error("span_gate", "x", "floating point", x.dtype)
+    if x.shape != y.shape:
+        expected = f"the shape of x, {tuple(x.shape)}"
+        raise check.error("span_gate", "y", expected, tuple(y.shape))
+    check.alike("span_gate", "x y", x, y)
     return op(x, y, impl=impl)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from espan_kernels.check import alike, conv, expect, picture
+from espan_kernels import check
 from espan_kernels.conv3x3 import max_channels
 from espan_kernels.machine import forward_only, kernel_dtype, needs_triton
 from espan_kernels.op import Op
@@ -21,6 +21,17 @@ op.kernel(
     max_channels,
     forward_only,
 )
+
+_NAMES = {
+    n: " ".join(
+        [
+            *(f"inputs[{i}]" for i in range(n)),
+            *(f"weights[{i}]" for i in range(n)),
+            "bias up_weight up_bias",
+        ]
+    )
+    for n in (1, 2, 3, 4)
+}
 
 
 def tail(
@@ -47,23 +58,26 @@ def tail(
     halves rounded to even. impl: None takes the fastest that runs, "cuda", "triton" or "eager"
     that one and no other. Raises ValueError for arguments that do not fit.
     """
-    expect(1 <= len(inputs) <= 4, "tail", "inputs", "1 to 4 of them", len(inputs))
-    expect(len(weights) == len(inputs), "tail", "weights", f"{len(inputs)} of them", len(weights))
+    if not 1 <= len(inputs) <= 4:
+        raise check.error("tail", "inputs", "1 to 4 of them", len(inputs))
+    if len(weights) != len(inputs):
+        raise check.error("tail", "weights", f"{len(inputs)} of them", len(weights))
+    if scale not in (2, 3, 4):
+        raise check.error("tail", "scale", "2, 3 or 4", scale)
+    check.tensor("tail", "bias", bias)
+    channels = bias.numel()
+    check.bias("tail", "bias", bias, channels)
+    check.weight("tail", "up_weight", up_weight, 3, channels, 3 * scale**2)
+    check.bias("tail", "up_bias", up_bias, 3 * scale**2)
+    check.picture("tail", "inputs[0]", inputs[0])
+    n, _, h, w = inputs[0].shape
     for i, (x, weight) in enumerate(zip(inputs, weights, strict=True)):
-        picture("tail", f"inputs[{i}]", x)
-        same = x.shape[0] == inputs[0].shape[0] and x.shape[2:] == inputs[0].shape[2:]
-        expect(same, "tail", f"inputs[{i}]", "the batch, height and width of inputs[0]", x.shape)
-        expect(isinstance(weight, Tensor), "tail", f"weights[{i}]", "a tensor", type(weight))
-        kernel = 1 if weight.shape[-1] == 1 else 3
-        conv("tail", f"weights[{i}]", weight, bias, kernel, x.shape[1])
-    expect(scale in (2, 3, 4), "tail", "scale", "2, 3 or 4", scale)
-    conv("tail", "up_weight", up_weight, up_bias, 3, bias.shape[0])
-    expect(
-        up_weight.shape[0] == 3 * scale**2,
-        "tail",
-        "up_weight",
-        f"{3 * scale**2} channels out",
-        up_weight.shape[0],
-    )
-    alike("tail", "inputs[0]", *inputs, *weights, bias, up_weight, up_bias)
+        check.picture("tail", f"inputs[{i}]", x)
+        if x.shape != (n, x.size(1), h, w):
+            expected = "the batch, height and width of inputs[0]"
+            raise check.error("tail", f"inputs[{i}]", expected, tuple(x.shape))
+        check.tensor("tail", f"weights[{i}]", weight)
+        kernel = 1 if weight.dim() == 4 and weight.size(3) == 1 else 3
+        check.weight("tail", f"weights[{i}]", weight, kernel, x.size(1), channels)
+    check.alike("tail", _NAMES[len(inputs)], *inputs, *weights, bias, up_weight, up_bias)
     return op(list(inputs), list(weights), bias, up_weight, up_bias, scale, clamp, uint8, impl=impl)

@@ -2,6 +2,8 @@
 
 import torch
 
+from espan_kernels.sampling import source
+
 # (batch, channels, [(channels, kernel) of each input], scale, height, width, clamp, uint8): the
 # tails of ESPAN, SPAN and SPAN-F; 1xN, Nx1, one pixel, across tiles of 8x16.
 CASES = [
@@ -17,11 +19,7 @@ CASES = [
 
 def make(case, dtype: torch.dtype, device="cpu"):
     n, channels, inputs, scale, h, w, clamp, uint8 = case
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(device, dtype)
-
+    normal = source(dtype, device)
     xs = [normal(n, c, h, w) for c, _ in inputs]
     weights = [normal(channels, c, k, k) / (k * k * c * len(inputs)) ** 0.5 for c, k in inputs]
     # Large: outside of the picture the inner sum is 0, not its bias.

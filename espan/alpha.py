@@ -1,0 +1,37 @@
+"""Colour under transparent pixels, so that upscaling draws no dark edge around a cut-out."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Less than half of the faintest alpha a 16-bit picture has, on the scale 0..1 of floats.
+INVISIBLE = 2.0**-17
+
+
+def bleed(colour: Tensor, alpha: Tensor) -> Tensor:
+    """`colour` (C, H, W) with every fully transparent pixel given the colour of its surroundings.
+
+    alpha (H, W), of the same dtype. Pixels that show at all keep their colour. Push-pull: averages
+    weighted by alpha over ever larger squares, each hole filled from the smallest that has any.
+    """
+    weight = alpha.float()
+    holes = weight < INVISIBLE  # filters leave floats a little below 0
+    if not holes.any() or holes.all():
+        return colour
+    weight = weight.masked_fill(holes, 0)[None, None]
+    total = colour.float()[None] * weight
+    levels = []
+    while True:
+        levels.append((total, weight))
+        if max(weight.shape) == 1:
+            break
+        pad = (0, weight.shape[3] % 2, 0, weight.shape[2] % 2)
+        total, weight = (F.avg_pool2d(F.pad(each, pad), 2) for each in levels[-1])
+    filled = levels[-1][0] / levels[-1][1]
+    for total, weight in reversed(levels[:-1]):
+        filled = filled.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        filled = filled[..., : weight.shape[2], : weight.shape[3]]
+        filled = torch.where(weight > 0, total / weight, filled)
+    if not colour.is_floating_point():
+        filled = filled.round()
+    return torch.where(holes, filled[0].to(colour.dtype), colour)

@@ -1,0 +1,42 @@
+"""Devices and precisions: what "auto" means on this machine, and why something is refused."""
+
+import torch
+
+from espan.errors import DeviceError
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """ "auto" is the first GPU, else the CPU. DeviceError when the named one is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+        if chosen.type == "meta":
+            raise RuntimeError("it has no data")
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
+        raise DeviceError(f"device {device!r} is not available: {error}") from error
+    return chosen
+
+
+def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """ "auto" is fp16 on GPUs; on CPUs bf16 where the processor has it in hardware, else fp32."""
+    if dtype == "auto":
+        if device.type != "cpu":
+            return torch.float16
+        return torch.bfloat16 if cpu_has_bf16() else torch.float32
+    chosen = DTYPES.get(str(dtype), dtype)
+    if chosen not in DTYPES.values():
+        raise DeviceError(f"dtype: expected auto, {', '.join(DTYPES)}, got {dtype!r}")
+    return chosen
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware (emulated, it is slower than fp32)."""
+    if hasattr(torch.cpu, "get_capabilities"):  # torch >= 2.10
+        able = torch.cpu.get_capabilities()
+        return any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported and supported())

@@ -1,0 +1,99 @@
+"""Where training starts: weights scaled on real pictures, a gate half open, nearest upsampling.
+
+There is no global skip in the network and the gate multiplies small signals, so PyTorch's default
+initialisation lets almost no gradient through (docs/method.md has the measurements).
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from espan.layers import RepConv
+from espan.model import ESPAN
+
+STD = 1.0  # of every conv's output on a real batch
+STD_UP = 0.1  # of the last conv's: the residual on top of nearest upsampling
+# Bias of a block's last conv: sigmoid(2) - 1/2 = 0.38, so that blocks begin nearly linear.
+GATE_BIAS = 2.0
+
+
+class _ReachedError(Exception):
+    """Thrown by a hook to stop a forward pass at the layer under way."""
+
+
+@torch.no_grad()
+def initialise(net: ESPAN, pictures: Tensor) -> None:
+    """Sets the weights of `net`, in place, from a batch (N, 3, H, W) of real LR pictures.
+
+    Kaiming-normal, then layer by layer rescaled so that its output has the standard deviation
+    above; then channels 0..2 carry the picture past the blocks, so that the network begins as
+    nearest upsampling plus a small residual. The architecture has the path: no layer is added.
+    """
+    for layer in _convolutions(net):
+        for conv in _parts(layer):
+            nn.init.kaiming_normal_(conv.weight)
+            nn.init.zeros_(conv.bias)
+    gates = {block.convs[-1] for block in net.blocks}
+    for layer in _convolutions(net):
+        factor = (STD_UP if layer is net.upsampler else STD) / _output(net, layer, pictures).std()
+        for last in _last_parts(layer):
+            last.weight *= factor
+        if layer in gates:
+            _last_parts(layer)[0].bias += GATE_BIAS
+    _carry_picture(net)
+
+
+def _carry_picture(net: ESPAN) -> None:
+    for last in _last_parts(net.conv_1):
+        last.weight[:3] = 0
+    net.conv_cat.weight[:3] = 0
+    for part in _first_parts(net.upsampler):
+        part.weight[:, :3] = 0
+    head, up = _centre_tap(net.conv_1), _centre_tap(net.upsampler)
+    sub_pixels = net.scale**2
+    for c in range(3):
+        head[c, c] = 1
+        net.conv_cat.weight[c, c] = 1
+        up[c * sub_pixels : (c + 1) * sub_pixels, c] = 1
+
+
+def _convolutions(net: ESPAN) -> Iterator[nn.Module]:
+    """In the order in which the network runs them."""
+    yield net.conv_1
+    for block in net.blocks:
+        yield from block.convs
+    yield from (net.conv_2, net.conv_cat, net.upsampler)
+
+
+def _output(net: ESPAN, layer: nn.Module, pictures: Tensor) -> Tensor:
+    def stop(_module, _inputs, output):
+        raise _ReachedError(output)
+
+    handle = layer.register_forward_hook(stop)
+    try:
+        net(pictures)
+    except _ReachedError as reached:
+        return reached.args[0]
+    finally:
+        handle.remove()
+
+
+def _parts(layer: nn.Module) -> list[nn.Conv2d]:
+    return [m for m in layer.modules() if isinstance(m, nn.Conv2d)]
+
+
+def _last_parts(layer: nn.Module) -> list[nn.Conv2d]:
+    return [chain[-1] for chain in layer.branches] if isinstance(layer, RepConv) else [layer]
+
+
+def _first_parts(layer: nn.Module) -> list[nn.Conv2d]:
+    return [chain[0] for chain in layer.branches] if isinstance(layer, RepConv) else [layer]
+
+
+def _centre_tap(layer: nn.Module) -> Tensor:
+    """(out, in) view of the centre tap of the conv, or of the branch that is a single conv."""
+    if isinstance(layer, RepConv):
+        layer = next(chain[0] for chain in layer.branches if len(chain) == 1)
+    middle = layer.weight.shape[-1] // 2
+    return layer.weight[:, :, middle, middle]

@@ -1,0 +1,227 @@
+"""`Upscaler`: a network held ready for pictures of every kind, and `upscale`, its short form."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from espan import files, memory
+from espan.alpha import bleed
+from espan.errors import DeviceError, InputError, LimitError
+from espan.machine import pick_device, pick_dtype
+from espan.model import Network
+from espan.picture import Picture, from_any
+from espan.resize import resize
+from espan.runner import Runner
+from espan.weights import BUILTIN, load
+
+_PIL_COPY = 4  # bytes per pixel of the result: PIL keeps its own
+_BLEED_BYTES = 64  # per pixel of a transparent picture: colour and alpha in float32, twice over
+
+BACKENDS = ("auto", "cuda", "triton", "eager")
+
+Progress = Callable[[int, int], None]
+
+
+class Upscaler:
+    """A network held ready to upscale pictures. Callable, and safe to call from several threads.
+
+    model: a built-in name, a weights file, or a network; None is the built-in one of scale 4.
+    device: "auto", "cpu", "cuda", "cuda:1", ... dtype: "auto", "fp32", "fp16" or "bf16"; "auto"
+    keeps float32 for pictures of more than 8 bits. backend: "auto", or one to insist on:
+    "cuda", "triton" (kernels; see espan_kernels.explain) or "eager" (PyTorch's own operators).
+    tile: "auto", None (never cut), an int or (height, width) in input pixels, halo not counted.
+    In float32 the result does not depend on `tile`; in half precision only its rounding does.
+
+    Raises WeightsError or InputError for the model, DeviceError for device, dtype and backend,
+    InputError for `tile`.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | nn.Module | None = None,
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        backend: str = "auto",
+        tile: str | int | tuple[int, int] | None = "auto",
+    ):
+        if isinstance(model, nn.Module) and not isinstance(model, Network):
+            raise InputError(f"model: expected a network of espan, got {type(model).__name__}")
+        net = model if isinstance(model, Network) else load(model or model_for(4))
+        if backend not in BACKENDS:
+            raise DeviceError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+        self.device = pick_device(device)
+        self.dtype = pick_dtype(dtype, self.device)
+        self.tile = _check_tile(tile)
+        self.scale, self.radius = net.scale, net.radius
+        low_precision = dtype != "auto"  # else only what has 8 bits is computed in half precision
+        self._runner = Runner(net, self.device, self.dtype, backend, self.tile, low_precision)
+
+    @property
+    def redone(self) -> int:
+        """Tiles so far that overflowed in half precision and were computed again in float32."""
+        return self._runner.redone
+
+    def __call__(
+        self,
+        image: Any,
+        scale: float | None = None,
+        *,
+        output: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """`image` made `scale` times larger (the network's own scale by default).
+
+        PIL image, numpy array (HW, HWC), tensor (CHW, NCHW), or a list of these: the result is of
+        the same kind, mode, dtype, layout, device and range (uint8, uint16, or float 0..1), its
+        size exactly (round(H * scale), round(W * scale)). A path gives a PIL image, or, with
+        `output`, a file and its path. Other scales than the network's go through the network
+        and a high-quality downscale. `progress(done, total)` is called after every tile, in input
+        pixels of the picture under way. float64 is computed in float32.
+
+        Raises InputError (LimitError, NonFiniteError) for a picture that cannot be used.
+        """
+        scale = self.scale if scale is None else check_scale(scale, self.scale)
+        if output is not None and not isinstance(image, str | Path):
+            raise InputError("output: only a picture given by its path can be written to a file")
+        if isinstance(image, list | tuple):
+            results = [self(each, scale, progress=progress) for each in image]
+            return results if isinstance(image, list) else tuple(results)
+        if isinstance(image, str | Path):
+            return self._upscale_file(image, scale, output, progress)
+        if isinstance(image, Tensor) and image.ndim == 4:
+            size = [round(side * scale) for side in image.shape[2:]]
+            results = [self(each, scale, progress=progress) for each in image]
+            return torch.stack(results) if results else image.new_empty(0, image.shape[1], *size)
+        picture = from_any(image)
+        return picture.finish(self._upscale(picture, scale, progress))
+
+    def _upscale_file(self, path, scale: float, output, progress: Progress | None) -> Any:
+        image = files.read(path, scale=scale)
+        if output is not None:  # say what cannot be written before the work, not after it
+            size = round(image.width * scale), round(image.height * scale)
+            files.check_output(output, image.mode, size)
+        result = self(image, scale, progress=progress)
+        return result if output is None else files.write(output, result)
+
+    def _upscale(self, picture: Picture, scale: float, progress: Progress | None) -> Tensor:
+        planes = picture.planes
+        _, height, width = planes.shape
+        size = round(height * scale), round(width * scale)
+        self._check_memory(planes, size, resized=scale != self.scale)
+
+        out = large = picture.new(*size)
+        if scale != self.scale:
+            large = picture.new(height * self.scale, width * self.scale)
+        source, target, result = planes, large, out
+        if picture.has_alpha:
+            source = bleed(planes[:-1], planes[-1])
+            target, result = large[:-1], out[:-1]
+        self._runner.run(source, target, progress or _nobody)
+        if scale != self.scale:
+            _resize_into(target, result)
+        if picture.has_alpha:
+            _enlarge_alpha(planes[-1:], out[-1:])
+        return out
+
+    def _check_memory(self, planes: Tensor, size: tuple[int, int], resized: bool) -> None:
+        """LimitError before any work if the result and one tile cannot fit in host memory."""
+        channels, height, width = planes.shape
+        need = self._runner.host_memory(height, width)
+        if channels in (2, 4):
+            need += _BLEED_BYTES * height * width
+        if planes.device.type == "cpu":
+            pixels = size[0] * size[1] + resized * height * width * self.scale**2
+            need += pixels * (channels * planes.element_size() + _PIL_COPY)
+        free = memory.available()
+        if free is not None and need > free:
+            raise LimitError(
+                f"{width} x {height} pixels x{self.scale} need {need / 2**20:,.0f} MiB of memory, "
+                f"{free / 2**20:,.0f} MiB are free (smaller tiles need less)"
+            )
+
+
+@functools.lru_cache(maxsize=4)
+def _held(model, changed, device, dtype, backend, tile) -> Upscaler:
+    """`changed`, a file's time of change, makes a rewritten weights file another model."""
+    return Upscaler(model, device=device, dtype=dtype, backend=backend, tile=tile)
+
+
+def upscale(
+    image: Any,
+    scale: float = 4,
+    *,
+    model: str | Path | nn.Module | None = None,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    backend: str = "auto",
+    tile: str | int | tuple[int, int] | None = "auto",
+    output: str | Path | None = None,
+) -> Any:
+    """`Upscaler(model, ...)(image, scale)`; the last few upscalers are kept for the next call.
+
+    model: None takes the built-in network whose scale is `scale` or the next larger.
+    """
+    options = (device, dtype, backend, tuple(tile) if isinstance(tile, list) else tile)
+    if isinstance(model, nn.Module):  # its weights may change between two calls
+        held = _held.__wrapped__(model, None, *options)
+    else:
+        model = str(model or model_for(scale))
+        changed = Path(model).stat().st_mtime_ns if Path(model).is_file() else None
+        held = _held(model, changed, *options)
+    return held(image, scale, output=output)
+
+
+def model_for(scale: float) -> str:
+    """The built-in network whose scale is `scale` or the next larger one."""
+    scales = {int(name[-1]): name for name in BUILTIN}
+    check_scale(scale, max(scales))
+    return scales[min(each for each in scales if each >= scale)]
+
+
+def check_scale(scale: float, largest: int) -> float:
+    if isinstance(scale, bool) or not isinstance(scale, int | float | np.number):
+        raise InputError(f"scale: expected a number, got {scale!r}")
+    if not 1 <= scale <= largest:
+        raise InputError(
+            f"scale: expected 1 to {largest} (the network's own scale), got {scale:g}; "
+            "for more, upscale the result again"
+        )
+    return scale
+
+
+def _check_tile(tile: Any) -> Any:
+    if tile is None or tile == "auto":
+        return tile
+    sides = (tile, tile) if isinstance(tile, int) else tile
+    good = isinstance(sides, tuple | list) and len(sides) == 2
+    if not good or not all(type(side) is int and side >= 1 for side in sides):
+        raise InputError(f'tile: expected "auto", None, an int or (height, width), got {tile!r}')
+    return tuple(sides)
+
+
+def _nobody(_done: int, _total: int) -> None:
+    """The progress nobody asked for."""
+
+
+def _enlarge_alpha(alpha: Tensor, out: Tensor) -> None:
+    """Bicubic, which keeps what is opaque opaque: networks draw specks into flat masks."""
+    first = alpha[0, 0, 0].item()
+    if (alpha.float() == first).all():
+        out.fill_(min(max(first, 0), 1) if alpha.is_floating_point() else first)
+    else:
+        _resize_into(alpha, out)
+
+
+def _resize_into(large: Tensor, out: Tensor) -> None:
+    pixels = large.permute(1, 2, 0)
+    if pixels.dtype == torch.bfloat16:
+        pixels = pixels.float()
+    small = resize(pixels.cpu().numpy(), tuple(out.shape[1:]))
+    small = torch.from_numpy(small).permute(2, 0, 1)
+    out.copy_(small.clamp(0, 1) if small.is_floating_point() else small)

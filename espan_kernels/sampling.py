@@ -1,0 +1,17 @@
+"""Random arguments, the same on every device: what the samples of the ops are made of."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def source(dtype: torch.dtype, device) -> Callable[..., Tensor]:
+    """`normal(*shape)`: each call the next tensor of one fixed sequence of normal numbers."""
+    generator = torch.Generator("cpu").manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        x = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+        return x.to(device, dtype)
+
+    return normal

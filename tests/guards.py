@@ -1,0 +1,50 @@
+"""Poisoned memory between guard bands: what is not written, or is written outside, shows."""
+
+import pytest
+import torch
+
+from espan_kernels import layout, machine
+
+BAND = 64
+
+
+def poison(dtype: torch.dtype):
+    """What memory nobody has written holds."""
+    return float("nan") if dtype.is_floating_point else 171
+
+
+def guarded(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(poisoned memory laid out as `like`, the buffer around it with a band on both sides)"""
+    span = 1 + sum((n - 1) * s for n, s in zip(like.shape, like.stride(), strict=True))
+    size = (span if like.numel() else 0) + 2 * BAND
+    buffer = torch.full((size,), poison(like.dtype), dtype=like.dtype, device=like.device)
+    return buffer.as_strided(like.shape, like.stride(), BAND), buffer
+
+
+@pytest.fixture
+def guard_bands(monkeypatch):
+    """Kernels' outputs come poisoned and between bands that must still be poison at the end."""
+    real, buffers = layout.empty, []
+
+    def empty(*args, **kwargs):
+        out, buffer = guarded(real(*args, **kwargs))
+        buffers.append(buffer)
+        return out
+
+    monkeypatch.setattr(layout, "empty", empty)
+    yield
+    for buffer in buffers:
+        band = torch.cat([buffer[:BAND], buffer[-BAND:]])
+        untouched = band.isnan() if band.is_floating_point() else band == poison(band.dtype)
+        assert untouched.all(), "a kernel wrote outside of its output"
+
+
+@pytest.fixture
+def kernel_device():
+    """Tensors that name no device are where kernels run; one seed. Skips without Triton."""
+    if not machine.HAS_TRITON:
+        pytest.skip("Triton is not installed")
+    torch.manual_seed(0)
+    torch.set_default_device("cuda" if torch.cuda.is_available() else None)
+    yield
+    torch.set_default_device(None)

@@ -1,0 +1,59 @@
+"""What a newcomer meets first: metadata, licence, the README's commands, the test command."""
+
+import os
+import re
+from importlib.metadata import entry_points, metadata, requires, version
+from pathlib import Path
+
+import espan
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_dependencies_are_these_five_and_torch_has_no_upper_pin():
+    hard = [line.replace(" ", "") for line in requires("espan") if "extra" not in line]
+    names = {re.match(r"[\w-]+", line)[0] for line in hard}
+    assert names == {"torch", "numpy", "pillow", "safetensors", "tqdm"}
+    assert "torch>=2.6" in hard
+
+
+def test_metadata():
+    facts = metadata("espan")
+    assert facts["Requires-Python"] == ">=3.10"
+    assert facts["License-Expression"] == "Apache-2.0"
+    assert version("espan") == espan.__version__
+    (command,) = entry_points(group="console_scripts", name="espan")
+    assert command.value == "espan.cli:main"
+
+
+def test_rooms_are_there():
+    names = ["espan_kernels", "csrc", "espan", "bench", "tests", "docs", "configs"]
+    assert all((ROOT / name).is_dir() for name in names)
+    assert "Apache License" in (ROOT / "LICENSE").read_text()[:300]
+
+
+def test_every_public_name_is_there():
+    assert all(getattr(espan, name) is not None for name in espan.__all__)
+    assert set(espan.__all__) <= set(dir(espan))
+
+
+def test_readme_upscales_a_picture_of_the_repository_and_runs_the_tests():
+    readme = (ROOT / "README.md").read_text()
+    named = re.findall(r"espan upscale (\S+)", readme)
+    assert any((ROOT / name).is_file() for name in named)
+    assert "pip install" in readme and "pytest" in readme
+
+
+def test_pictures_in_the_readme_are_small_files_that_are_there():
+    links = re.findall(
+        r"!\[[^\]]*\]\(([^)\s]+)\)|<img[^>]+src=\"([^\"]+)\"", (ROOT / "README.md").read_text()
+    )
+    names = [name for pair in links for name in pair if name and not name.startswith("http")]
+    assert names
+    assert all((ROOT / name).stat().st_size < 1_000_000 for name in names)
+
+
+def test_ci_runs_pytest():
+    run = ROOT / ".ci/run"
+    assert os.access(run, os.X_OK)
+    assert "pytest" in run.read_text() and "torch==2.13.0" in run.read_text()

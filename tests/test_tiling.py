@@ -1,0 +1,220 @@
+"""Exact tiling: the result does not depend on tiles, memory, failures or threads."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from espan import DeviceError, LimitError, NonFiniteError, Upscaler, memory
+from espan.runner import Runner
+from espan.tiling import Tile
+from tests.makers import noise, random_net
+
+IMAGE = noise(45, 61, 3, dtype=np.float32)
+NET = random_net()
+
+
+def whole(image=IMAGE, **options) -> np.ndarray:
+    return Upscaler(NET, tile=None, **({"dtype": "fp32"} | options))(image)
+
+
+def assert_same(result: np.ndarray, expected: np.ndarray) -> None:
+    # float32 convolutions of another shape may add up in another order.
+    assert np.abs(result - expected).max() <= 1e-6
+
+
+@pytest.mark.parametrize("tile", [1, 7, 16, 30, 44, 45, 60, 61, 1000, (3, 40), (45, 8), (40, 1)])
+def test_tiled_equals_whole(tile):
+    image = IMAGE[:9, :11] if tile == 1 else IMAGE
+    assert_same(Upscaler(NET, dtype="fp32", tile=tile)(image), whole(image))
+
+
+@pytest.mark.parametrize("kind", ["ESPAN", "SPAN", "SPANF"])
+def test_tiled_equals_whole_for_every_network(kind):
+    import espan
+
+    config = {"ESPAN": {}, "SPAN": {"blocks": 2, "img_range": 1.0}, "SPANF": {"blocks": 2}}[kind]
+    net = random_net(getattr(espan, kind), **config)
+    expected = Upscaler(net, dtype="fp32", tile=None)(IMAGE)
+    assert_same(Upscaler(net, dtype="fp32", tile=13)(IMAGE), expected)
+
+
+def test_a_halo_one_pixel_too_small_shows():
+    # Otherwise the tests above would prove nothing.
+    up = Upscaler(NET, dtype="fp32", tile=13)
+    up._runner.radius -= 1
+    assert np.abs(up(IMAGE) - whole()).max() > 1e-6
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (2, 3)], ids=str)
+def test_pictures_smaller_than_the_halo(size):
+    image = noise(*size, 3, dtype=np.float32)
+    assert_same(Upscaler(NET, dtype="fp32", tile=4)(image), whole(image))
+
+
+def test_train_form_gives_the_deploy_forms_result():
+    net = random_net(rep="espan")
+    from espan import fold
+
+    expected = Upscaler(fold(net), dtype="fp32", tile=None)(IMAGE)
+    assert_same(Upscaler(net, dtype="fp32", tile=20)(IMAGE), expected)
+
+
+def test_tiles_cover_everything_once():
+    for height, width, tile in [(1, 1, 5), (10, 7, 3), (64, 65, 16), (5, 100, 99)]:
+        seen = np.zeros((height, width), int)
+        for part in Tile(0, height, 0, width).split(tile, tile):
+            assert 0 < part.y1 - part.y0 <= tile and 0 < part.x1 - part.x0 <= tile
+            seen[part.y0 : part.y1, part.x0 : part.x1] += 1
+        assert (seen == 1).all()
+
+
+class Failing:
+    """`Runner._forward` that fails at the given calls."""
+
+    def __init__(self, monkeypatch, calls, error):
+        self.count, forward = 0, Runner._forward
+
+        def failing(up, x, dtype):
+            self.count += 1
+            if self.count in calls:
+                raise error
+            return forward(up, x, dtype)
+
+        monkeypatch.setattr(Runner, "_forward", failing)
+
+
+OUT = {
+    "torch": torch.OutOfMemoryError("CUDA out of memory"),
+    "python": MemoryError(),
+    "cpu": RuntimeError(
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+    ),
+}
+
+
+@pytest.mark.parametrize("error", OUT)
+# 2 x 2 tiles: the first, the second, the last, two in a row, and again later.
+@pytest.mark.parametrize("calls", [{1}, {2}, {4}, {1, 2}, {2, 9}], ids=str)
+def test_out_of_memory_goes_on_with_smaller_tiles(monkeypatch, calls, error):
+    image = noise(90, 122, 3, dtype=np.float32)
+    expected = whole(image)
+    up = Upscaler(NET, dtype="fp32", tile=80)
+    failing = Failing(monkeypatch, calls, OUT[error])
+    assert_same(up(image), expected)
+    assert failing.count > 4 + len(calls)
+
+
+def test_out_of_memory_does_not_repeat_finished_tiles(monkeypatch):
+    failing = Failing(monkeypatch, {4}, OUT["torch"])
+    Upscaler(NET, dtype="fp32", tile=40)(IMAGE)
+    assert failing.count == 4 + 4  # the fourth tile again, in 2 x 2
+
+
+def test_out_of_memory_for_the_smallest_tile_is_an_error(monkeypatch):
+    failing = Failing(monkeypatch, range(1, 1000), OUT["torch"])
+    with pytest.raises(DeviceError, match="out of memory even for a tile of"):
+        Upscaler(NET, dtype="fp32")(IMAGE)
+    assert failing.count < 10
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("CUDA error: an illegal memory access"), ValueError("x"), KeyError(1)]
+)
+def test_other_errors_stop_at_once(monkeypatch, error):
+    failing = Failing(monkeypatch, {2}, error)
+    with pytest.raises(type(error)) as caught:
+        Upscaler(NET, dtype="fp32", tile=40)(IMAGE)
+    assert caught.value is error
+    assert failing.count == 2
+
+
+@torch.no_grad()
+def loud_net(factor: float):
+    """The same function, through activations so large that float16 overflows in bright places."""
+    net = random_net()
+    for layer in (net.conv_cat.weight, net.conv_cat.bias):
+        layer *= factor
+    net.upsampler.weight /= factor
+    return net
+
+
+def test_overflowed_tiles_are_computed_again_in_float32(caplog):
+    net = loud_net(2.0**16)
+    up = Upscaler(net, dtype="fp16", tile=20)
+    assert up.dtype == torch.float16
+    result = up(IMAGE)
+    assert "computed again in float32" in caplog.text
+    assert np.isfinite(result).all()
+    assert np.abs(result - whole()).max() < 0.02
+
+
+@torch.no_grad()
+def test_overflow_in_float32_is_an_error_and_no_picture():
+    net = random_net()
+    net.upsampler.bias += float("inf")
+    for dtype in ("fp32", "bf16"):
+        with pytest.raises(NonFiniteError, match="not finite"):
+            Upscaler(net, dtype=dtype)(noise(8, 8, 3))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("fp16", 4), ("bf16", 12)])
+def test_half_precisions_are_near(dtype, tolerance):
+    image = noise(45, 61, 3)
+    difference = whole(image, dtype=dtype).astype(int) - whole(image)
+    assert np.abs(difference).max() <= tolerance
+
+
+def test_auto_keeps_float32_for_more_than_8_bits():
+    image = noise(20, 20, 3, dtype=np.uint16)
+    np.testing.assert_array_equal(whole(image, device="cpu", dtype="auto"), whole(image))
+
+
+@pytest.mark.parametrize("tile", ["auto", None, 8])
+def test_memory_is_checked_before_any_work(monkeypatch, tile):
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    failing = Failing(monkeypatch, {1}, AssertionError("work has begun"))
+    with pytest.raises(LimitError, match="MiB of memory"):
+        Upscaler(NET, dtype="fp32", tile=tile)(IMAGE)
+    assert failing.count == 0
+
+
+def test_smaller_tiles_need_less_memory(monkeypatch):
+    image = noise(300, 300, 3)
+    monkeypatch.setattr(memory, "available", lambda: 20 * 2**20)
+    with pytest.raises(LimitError):
+        Upscaler(NET, dtype="fp32", tile=None)(image)
+    assert Upscaler(NET, dtype="fp32", tile=64)(image).shape == (1200, 1200, 3)
+
+
+def test_unknown_memory_is_no_obstacle(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: None)
+    assert whole(noise(4, 4, 3)).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("options", [{"dtype": "fp32"}, {"dtype": "bf16", "tile": 20}], ids=str)
+def test_eight_threads_get_the_bits_of_one(options):
+    up = Upscaler(NET, **options)
+    images = [noise(30, 20 + n, 4 if n % 2 else 3, seed=n) for n in range(8)]
+    expected = [up(image) for image in images]
+    results: list = [None] * 8
+
+    def work(n: int) -> None:
+        results[n] = [up(images[n]) for _ in range(5)]
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for mine, right in zip(results, expected, strict=True):
+        for each in mine:
+            np.testing.assert_array_equal(each, right)
+
+
+@pytest.mark.gpu
+def test_gpu_out_of_memory_and_tiles():
+    expected = whole(device="cpu")
+    up = Upscaler(NET, device="cuda", dtype="fp32", tile=13)
+    assert np.abs(up(IMAGE) - expected).max() <= 1e-5

@@ -1,0 +1,244 @@
+"""Training: it learns, it stops and goes on to the very bits of an unbroken run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import espan
+from espan import ESPAN, EspanError, InputError, files, load
+from espan.config import TrainConfig
+from espan.data import Patches
+from espan.resize import downscale
+from espan.start import initialise
+from espan.train import loss_of, rate_at, train
+from tests.makers import TINY_RUN, as_yaml, noise
+
+
+def picture(size: int, seed: int) -> np.ndarray:
+    """Smooth, with edges: something that can be learnt."""
+    y, x = np.mgrid[:size, :size] / 9 + seed
+    waves = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], 2) / 3 + 0.5
+    return np.round(np.where(waves > 0.6, 0.9, waves) * 255).astype(np.uint8)
+
+
+@pytest.fixture
+def config(tmp_path) -> TrainConfig:
+    for seed in range(3):
+        (tmp_path / "data/deep").mkdir(parents=True, exist_ok=True)
+        files.write(tmp_path / f"data/deep/{seed}.png", Image.fromarray(picture(48, seed)))
+    return TrainConfig(data=str(tmp_path / "data"), out=str(tmp_path / "run"), **TINY_RUN)
+
+
+def weights_of(path) -> dict[str, torch.Tensor]:
+    return load(path).state_dict()
+
+
+def assert_equal_weights(a, b) -> None:
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+@pytest.mark.parametrize("rep", [None, "espan"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_loss_goes_down(config, precision, rep):
+    config = replace(config, steps=60, precision=precision, rep=rep, lr=3e-3, ema=0.9)
+    patches = Patches(config.data, 4, 8, 16, seed=1)
+    lr, hr = patches.batch(0)
+    torch.manual_seed(config.seed)
+    start = ESPAN(8, 1, 0, 4, rep)
+    initialise(start, lr)
+    net = load(train(config))
+    with torch.no_grad():
+        assert loss_of(net(lr), hr) < 0.9 * loss_of(start(lr), hr)
+
+
+def test_result_is_folded_weights_that_load(config):
+    path = train(replace(config, rep="espan"))
+    assert path.name == "final.safetensors"
+    net = load(path)
+    assert net.folded and net.config["channels"] == 8 and net.scale == 4
+    out = espan.upscale(noise(5, 6, 3), model=path)
+    assert out.shape == (20, 24, 3)
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_other_scales(config, scale):
+    assert load(train(replace(config, scale=scale, steps=1))).scale == scale
+
+
+def test_log_and_config_are_kept(config):
+    train(replace(config, steps=5))
+    out = Path(config.out)
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 5]
+    assert all(row["loss"] > 0 for row in rows)
+    assert json.loads((out / "config.json").read_text())["steps"] == 5
+
+
+def test_validation_goes_into_the_log(config, tmp_path):
+    train(replace(config, validate=str(tmp_path / "data/deep"), steps=2))
+    row = json.loads((tmp_path / "run/log.jsonl").read_text())
+    assert 5 < row["deep psnr_y"] < 60
+
+
+def test_same_seed_same_bits(config, tmp_path):
+    first = weights_of(train(config))
+    assert_equal_weights(weights_of(train(replace(config, out=str(tmp_path / "again")))), first)
+    other = weights_of(train(replace(config, out=str(tmp_path / "other"), seed=1)))
+    assert any(not torch.equal(other[key], first[key]) for key in first)
+
+
+class Stopping:
+    """Sends this process a signal after so many steps, as a person or a scheduler would."""
+
+    def __init__(self, monkeypatch, step: int, number: int):
+        batch = Patches.batch
+
+        def stopping(patches, at):
+            if at == step:
+                os.kill(os.getpid(), number)
+            return batch(patches, at)
+
+        monkeypatch.setattr(Patches, "batch", stopping)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+@pytest.mark.parametrize("rep", [None, "espan"])
+@pytest.mark.parametrize("at", [0, 2, 5])
+def test_stopped_and_resumed_is_bit_exact(config, tmp_path, monkeypatch, at, rep, number):
+    config = replace(config, rep=rep)
+    straight = weights_of(train(replace(config, out=str(tmp_path / "straight"))))
+    with monkeypatch.context() as patch:
+        Stopping(patch, at, number)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    assert not (tmp_path / "run/final.safetensors").exists()
+    assert_equal_weights(weights_of(train(config)), straight)
+
+
+def test_killed_run_goes_on_from_its_checkpoint(config, tmp_path, monkeypatch):
+    straight = weights_of(train(replace(config, out=str(tmp_path / "straight"))))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "espan.train.loss_of", lambda sr, hr: 1 / 0 if killed(hr) else loss_of(sr, hr)
+        )
+        steps = []
+
+        def killed(_hr) -> bool:
+            steps.append(1)
+            return len(steps) == 4
+
+        with pytest.raises(ZeroDivisionError):
+            train(config)
+    assert_equal_weights(weights_of(train(config)), straight)
+    rows = (tmp_path / "run/log.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == [2, 4, 6]
+
+
+def test_finished_run_is_not_run_again(config, monkeypatch):
+    first = weights_of(train(config))
+    monkeypatch.setattr("espan.train.loss_of", None)
+    assert_equal_weights(weights_of(train(config)), first)
+
+
+def test_resuming_with_other_settings_is_refused(config):
+    train(config)
+    with pytest.raises(InputError, match=r"checkpoint\.pt: was made with another lr, seed"):
+        train(replace(config, lr=1e-4, seed=3))
+
+
+@pytest.mark.parametrize("content", [b"", b"half a file", b"PK\x03\x04" + bytes(50)], ids=str)
+def test_damaged_checkpoint_is_named(config, tmp_path, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoint.pt").write_bytes(content)
+    with pytest.raises(EspanError, match=r"checkpoint\.pt"):
+        train(config)
+
+
+def test_loss_that_is_not_finite_stops_the_run(config, monkeypatch):
+    monkeypatch.setattr("espan.train.loss_of", lambda sr, hr: (sr - hr).mean() * float("nan"))
+    with pytest.raises(EspanError, match="step 0: the loss is nan"):
+        train(config)
+
+
+def test_sigterm_saves_and_exits_130(config, tmp_path):
+    settings = asdict(replace(config, steps=10**6, every=10**6))
+    path = as_yaml(tmp_path / "run.yaml", **settings)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "espan.cli", "train", path], stderr=subprocess.PIPE, text=True
+    )
+    log, deadline = tmp_path / "run/log.jsonl", time.monotonic() + 60
+    while not log.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted" in err and "Traceback" not in err
+    state = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
+    assert 1 <= state["step"] < 10**6
+    assert not [*(tmp_path / "run").glob(".*")]
+
+
+def test_rate_climbs_then_falls_to_nothing():
+    config = TrainConfig(data="", out="", steps=100, warmup=0.1)
+    rates = [rate_at(step, config) for step in range(100)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert max(rates) == 1 and 0 < rates[-1] < 0.001
+
+
+def test_patches_are_aligned_and_made_by_bicubic(config):
+    patches = Patches(config.data, 4, 12, 4, seed=0)  # of 12 x 12: the whole pictures
+    for lr, hr in zip(*patches.batch(3), strict=True):
+        assert lr.shape == (3, 12, 12) and hr.shape == (3, 48, 48)
+        pixels = np.round(hr.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+        made = downscale(pixels, 4) / 255
+        # A turned picture is resized columns first: roundings differ, nothing else.
+        assert np.abs(lr.permute(1, 2, 0).numpy() - made).max() <= 1.01 / 255
+
+
+def test_patches_come_turned_and_flipped_in_eight_ways(tmp_path):
+    (tmp_path / "data").mkdir()
+    files.write(tmp_path / "data/a.png", Image.fromarray(noise(8, 8, 3)))
+    patches = Patches(tmp_path / "data", 2, 4, 1, seed=0)
+    assert len({patches.batch(step)[1].numpy().tobytes() for step in range(100)}) == 8
+
+
+@pytest.mark.parametrize("what", ["missing", "empty", "small"])
+def test_no_training_pictures(config, tmp_path, what):
+    folder = tmp_path / what
+    if what != "missing":
+        folder.mkdir()
+    if what == "small":
+        files.write(folder / "a.png", Image.new("RGB", (31, 90)))
+    with pytest.raises(InputError, match=f"{what}: no picture of at least 32 pixels a side"):
+        train(replace(config, data=str(folder)))
+
+
+@pytest.mark.parametrize("rep", [None, "espan", "span", "plain"])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@torch.no_grad()
+def test_start_is_near_nearest_upsampling_with_signal_in_every_block(rep, scale):
+    torch.manual_seed(0)
+    pictures = torch.from_numpy(np.stack([picture(24, seed) for seed in range(4)]))
+    pictures = pictures.permute(0, 3, 1, 2).float() / 255
+    net = ESPAN(16, 3, 2, scale, rep)
+    initialise(net, pictures)
+    near = pictures.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    residual = (net(pictures) - near)[..., 12:-12, 12:-12]
+    assert 0.02 < residual.std() < 0.4
+    x = net.conv_1(pictures)
+    for block in net.blocks:
+        x = block(x)
+        assert 0.1 < x.std() < 10
