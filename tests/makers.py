@@ -2,6 +2,8 @@
 
 import json
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -97,3 +99,8 @@ TINY_RUN = {
 def as_yaml(path: Path, **settings) -> str:
     path.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items()))
     return str(path)
+
+
+def python(code: str) -> subprocess.CompletedProcess:
+    """A Python of its own that runs `code`."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

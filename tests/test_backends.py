@@ -6,6 +6,8 @@ import torch
 
 from espan import SPAN, SPANF, DeviceError, Upscaler
 from espan.doctor import examine
+from espan.plan import Plan
+from espan.runner import fastest_proven
 from espan_kernels import machine
 from tests.makers import noise, random_net
 
@@ -55,3 +57,25 @@ def test_doctor_has_a_line_for_every_kernel():
         for backend in ("cuda", "triton", "eager"):
             line = next(line for line in lines if line.startswith(f"{op}: {backend}: "))
             assert line.removeprefix(f"{op}: {backend}: "), "a reason, or that it runs"
+
+
+class Broken:
+    """A plan whose kernels fail, or give another picture."""
+
+    def __init__(self, net, impl):
+        self.net, self.impl = net, impl
+
+    def __call__(self, x):
+        if self.impl == "triton":
+            raise RuntimeError("PTX was compiled with an unsupported toolchain")
+        return self.net(x) + 0.5
+
+
+def test_kernels_that_give_another_picture_are_left_aside(monkeypatch, caplog):
+    net = random_net()
+    assert isinstance(fastest_proven(net), Plan)
+    monkeypatch.setattr("espan.runner.Plan", Broken)
+    assert fastest_proven(net) is net
+    said = [record.getMessage() for record in caplog.records]
+    assert "fastest kernels are left aside: off by 0.5" in said[0]
+    assert "triton kernels are left aside: PTX was compiled" in said[1]

@@ -1,8 +1,6 @@
 """The `espan` command: exit codes, what goes to stdout, folders, one bad file among good ones."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -35,42 +33,6 @@ def upscale(weights):
 
 def tree(folder) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-
-
-def python(code: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["upscale", "--help"], ["--version"]], ids=str)
-def test_help_does_not_wait_for_torch(arguments):
-    code = f"""
-import sys
-from espan.cli import main
-try:
-    main({arguments!r})
-finally:
-    assert not {{"torch", "numpy", "PIL"}} & set(sys.modules)
-"""
-    result = python(code)
-    assert result.returncode == 0 and result.stdout and not result.stderr
-
-
-def test_import_costs_next_to_nothing():
-    code = """
-import sys, time
-import torch
-began = time.process_time()
-import espan
-espan.upscale, espan.load, espan.ESPAN, espan.psnr
-print(time.process_time() - began)
-"""
-    # The best of three: what else the machine does is not the import's cost.
-    assert min(float(python(code).stdout) for _ in range(3)) < 0.15
-
-
-def test_import_of_the_name_alone_costs_nothing():
-    code = "import sys, espan; assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)"
-    assert python(code).returncode == 0
 
 
 def test_one_file_beside_its_input(pictures, upscale, net, capsys):

@@ -5,7 +5,10 @@ import re
 from importlib.metadata import entry_points, metadata, requires, version
 from pathlib import Path
 
+import pytest
+
 import espan
+from tests.makers import python
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,3 +60,35 @@ def test_ci_runs_pytest():
     run = ROOT / ".ci/run"
     assert os.access(run, os.X_OK)
     assert "pytest" in run.read_text() and "torch==2.13.0" in run.read_text()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["upscale", "--help"], ["--version"]], ids=str)
+def test_help_does_not_wait_for_torch(arguments):
+    code = f"""
+import sys
+from espan.cli import main
+try:
+    main({arguments!r})
+finally:
+    assert not {{"torch", "numpy", "PIL"}} & set(sys.modules)
+"""
+    result = python(code)
+    assert result.returncode == 0 and result.stdout and not result.stderr
+
+
+def test_import_costs_next_to_nothing():
+    code = """
+import sys, time
+import torch
+began = time.process_time()
+import espan
+espan.upscale, espan.load, espan.ESPAN, espan.psnr
+print(time.process_time() - began)
+"""
+    # The best of three: what else the machine does is not the import's cost.
+    assert min(float(python(code).stdout) for _ in range(3)) < 0.15
+
+
+def test_import_of_the_name_alone_costs_nothing():
+    code = "import sys, espan; assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)"
+    assert python(code).returncode == 0
