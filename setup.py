@@ -1,5 +1,119 @@
-"""Metadata lives in pyproject.toml; this file is the place of the one build step, the kernels."""
+"""The one build step: ninja runs nvcc over csrc, which hands bindings.cpp to the host compiler.
 
-from setuptools import setup
+ESPAN_CUDA: auto (build the kernels if nvcc is there and works), 0 (do not), 1 (fail without);
+ESPAN_CUDA_ARCHS: as "80;90", the first architectures to have machine code for, the last has PTX
+as well; NVCC, CUDA_HOME, CXX: which compilers; MAX_JOBS: how many run at once.
+"""
 
-setup()
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+BUILD = runpy.run_path(str(Path(__file__).parent / "espan_kernels" / "build_info.py"))
+ARCHS = "80;86;89;90;100;120"
+WANTED = os.environ.get("ESPAN_CUDA", "auto")
+SOURCES = Path(__file__).parent.resolve() / "csrc"
+
+RULES = """
+rule compile
+  command = $nvcc -std=c++17 -O3 -lineinfo $archs $flags -MD -MF $out.d -c $in -o $out
+  depfile = $out.d
+  deps = gcc
+rule link
+  command = $nvcc -shared --cudart static $flags $in -o $out
+"""
+
+
+def find_nvcc() -> Path:
+    """NVCC if that is set, else CUDA_HOME/bin/nvcc if that is, else on PATH or NVIDIA's place."""
+    home = os.environ.get("CUDA_HOME")
+    names = [os.environ.get("NVCC") or (f"{home}/bin/nvcc" if home else "nvcc")]
+    if names == ["nvcc"]:
+        names.append("/usr/local/cuda/bin/nvcc")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        raise RuntimeError(f"no nvcc, looked for {' and '.join(names)}")
+    return Path(found).resolve()
+
+
+def architectures(nvcc: Path) -> str:
+    """nvcc's flags: machine code for each architecture, and PTX for later ones."""
+    wanted = os.environ.get("ESPAN_CUDA_ARCHS")
+    archs = re.findall(r"\d+a?", wanted or ARCHS)
+    if not wanted:
+        listed = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout
+        archs = [arch for arch in archs if f"sm_{arch}\n" in listed + "\n"]
+    if not archs:
+        raise RuntimeError(f"ESPAN_CUDA_ARCHS: expected numbers as in {ARCHS!r}, got {wanted!r}")
+    flags = [f"-gencode arch=compute_{arch},code=sm_{arch}" for arch in archs]
+    return " ".join([*flags, f"-gencode arch=compute_{archs[-1]},code=compute_{archs[-1]}"])
+
+
+def ninja_file(nvcc: Path, module: Path) -> str:
+    """The whole build: an object per source, linked into `module`."""
+    import pybind11
+
+    flags = ["-Xcompiler -fPIC,-fvisibility=hidden"]
+    if "CXX" in os.environ:
+        flags.append(f"-ccbin {os.environ['CXX']}")
+    values = {"nvcc": nvcc, "archs": architectures(nvcc), "flags": " ".join(flags)}
+    lines = [f"{name} = {value}" for name, value in values.items()] + [RULES]
+    sources = [*sorted(SOURCES.glob("*.cu")), SOURCES / "bindings.cpp"]
+    lines += [f"build {source.stem}.o: compile {source}" for source in sources]
+    # These belong to the build line above, that of the bindings.
+    headers = f"-I{sysconfig.get_path('include')} -I{pybind11.get_include()}"
+    name = f"-DESPAN_SOURCE_HASH='\"{BUILD['source_hash'](SOURCES)}\"'"
+    lines.append(f"  archs =\n  flags = $flags {headers} {name}")
+    lines.append(f"build {module}: link {' '.join(f'{source.stem}.o' for source in sources)}\n")
+    return "\n".join(lines)
+
+
+class BuildCuda(build_ext):
+    def run(self):
+        module = Path(self.get_ext_fullpath("espan_kernels._cuda")).resolve()
+        module.parent.mkdir(parents=True, exist_ok=True)
+        note = module.with_name(BUILD["LEFT_OUT"])
+        note.unlink(missing_ok=True)
+        try:
+            if WANTED == "0":
+                raise RuntimeError("ESPAN_CUDA=0")
+            self.compile(module)
+        except (OSError, ImportError, RuntimeError) as error:
+            if WANTED == "1":
+                raise
+            module.unlink(missing_ok=True)
+            note.write_text(f"{error}\n")
+            print(f"espan: without CUDA kernels: {error}", file=sys.stderr)
+
+    def compile(self, module: Path):
+        folder = Path(self.build_temp).resolve() / "csrc"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "build.ninja").write_text(ninja_file(find_nvcc(), module))
+        jobs = ["-j", os.environ["MAX_JOBS"]] if "MAX_JOBS" in os.environ else []
+        ninja = shutil.which("ninja")
+        if ninja is None:
+            raise RuntimeError("no ninja on PATH")
+        command = [ninja, "-C", folder, *jobs]
+        result = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        print(result.stdout)
+        if result.returncode:
+            raise RuntimeError(f"the compile failed:\n{result.stdout[-2000:].strip()}")
+
+
+if WANTED not in ("auto", "0", "1"):
+    raise SystemExit(f"ESPAN_CUDA: expected auto, 0 or 1, got {WANTED!r}")
+sources = [str(path.relative_to(SOURCES.parent)) for path in BUILD["source_files"](SOURCES)]
+setup(
+    ext_modules=[Extension("espan_kernels._cuda", sources=sources)],
+    cmdclass={"build_ext": BuildCuda},
+)

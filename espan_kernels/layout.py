@@ -1,7 +1,8 @@
 """Memory layouts: outputs of kernels, packed weights, and the planes of the CUDA kernels.
 
 Triton kernels read any strides; they are fastest on channels_last activations and on weights
-from `pack_weight`. Planes, (N, C/8, H, W, 8), are what CUDA kernels work in.
+from `pack_weight`. CUDA kernels read channels_last and planes, (N, C/8, H, W, 8), and weights
+from `fragments`.
 """
 
 import torch
@@ -10,24 +11,36 @@ from torch import Tensor
 PLANE = 8
 
 
+def is_channels_last(x: Tensor) -> bool:
+    """Channels_last and not contiguous as well, which small tensors can be."""
+    return (
+        x.dim() == 4
+        and not x.is_contiguous()
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
 def empty(
     like: Tensor, shape, dtype: torch.dtype | None = None, channels_last: bool | None = None
 ) -> Tensor:
     """Memory for what a kernel writes, on the device of `like`.
 
-    channels_last=None: so if `like` is channels_last (and not contiguous as well).
+    channels_last=None: so if `like` `is_channels_last`.
     """
     if channels_last is None:
-        channels_last = (
-            len(shape) == 4
-            and like.dim() == 4
-            and not like.is_contiguous()
-            and like.is_contiguous(memory_format=torch.channels_last)
-        )
+        channels_last = len(shape) == 4 and is_channels_last(like)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty(
         shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format
     )
+
+
+def laid_out_as(out: Tensor, *inputs: Tensor) -> list[Tensor]:
+    """The inputs with the strides of `out`, which is dense, and 16-byte aligned: copies if not."""
+    return [
+        x if x.stride() == out.stride() and x.data_ptr() % 16 == 0 else empty(out, x.shape).copy_(x)
+        for x in inputs
+    ]
 
 
 def pack_weight(weight: Tensor) -> Tensor:
@@ -36,6 +49,17 @@ def pack_weight(weight: Tensor) -> Tensor:
     Kernels multiply one tap's (in, out) matrix at a time: packed, its rows are contiguous.
     """
     return weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
+
+
+def fragments(weight: Tensor) -> Tensor:
+    """(32, 32, 3, 3) as the warps of a CUDA kernel hold it: (2, 9, 2, 32, 8), contiguous.
+
+    16 output channels a warp; a tap; 8 of them; the lane; its halves of two mma m16n8k16's B.
+    With g = lane // 4, q = lane % 4: output channel g of the 8, and input channels
+    16 k + 8 j + 2 q + i at halves (k, j, i) of (2, 2, 2).
+    """
+    by_lane = weight.reshape(2, 2, 8, 2, 2, 4, 2, 9)  # half, 8 of it, g, k, j, q, i, tap
+    return by_lane.permute(0, 7, 1, 2, 5, 3, 4, 6).reshape(2, 9, 2, 32, 8)
 
 
 def to_planes(x: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
-"""What this machine has for kernels: Triton, its interpreter, a GPU; each "no" is a reason."""
+"""What this machine has for kernels: Triton, CUDA kernels, a GPU; each "no" is a reason."""
 
 import importlib.util
 import os
 
 import torch
 from torch import Tensor
+
+from espan_kernels import native
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 # Triton decides when it is imported whether kernels run on a GPU or in its interpreter.
@@ -45,7 +47,23 @@ def needs_triton(*args) -> str | None:
             return f"TRITON_INTERPRET=1 runs kernels on the cpu, the tensors are on {device}"
     elif device.type != "cuda":
         return f"Triton kernels need a CUDA device, the tensors are on {device}"
-    elif capability(device.index) < MINIMUM_CAPABILITY:
+    else:
+        return _too_old(device)
+    return None
+
+
+def needs_cuda(*args) -> str | None:
+    """Why CUDA kernels cannot run on these arguments; None: they can."""
+    if native.REASON is not None:
+        return native.REASON
+    device = first(args).device
+    if device.type != native.DEVICE:
+        return f"CUDA kernels need a {native.DEVICE} device, the tensors are on {device}"
+    return _too_old(device) if device.type == "cuda" else None
+
+
+def _too_old(device: torch.device) -> str | None:
+    if capability(device.index) < MINIMUM_CAPABILITY:
         have = ".".join(map(str, capability(device.index)))
         return f"needs compute capability 8.0 or higher, {device} has {have}"
     return None
@@ -56,6 +74,17 @@ def kernel_dtype(*args) -> str | None:
     for x in tensors(args):
         if x.is_floating_point() and x.dtype not in KERNEL_DTYPES:
             return f"kernels take float16, bfloat16 or float32, got {x.dtype}"
+    return None
+
+
+def half_of_32_channels(*args) -> str | None:
+    """The CUDA convolutions hold 32 channels in and out, of float16."""
+    for x in tensors(args):
+        if x.dtype != torch.float16:
+            return f"CUDA convolutions take float16, got {x.dtype}"
+        # Of pictures and weights; biases tell the channels out.
+        if (channels := x.shape[1] if x.dim() == 4 else x.shape[0]) != 32:
+            return f"CUDA convolutions take 32 channels in and out, got {channels}"
     return None
 
 
@@ -82,4 +111,5 @@ def describe() -> str:
         lines.append(f"triton {triton.__version__}{how}")
     else:
         lines.append("triton: not installed")
+    lines.append(f"CUDA kernels: {native.REASON or 'built'}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What tests share: the data folder beside the repository, a small network, its file."""
+"""What tests share: the data folder beside the repository, a small network, the host build."""
 
 import os
 from pathlib import Path
@@ -11,6 +11,8 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 from espan.weights import save
+from espan_kernels import native
+from tests import shim as host
 from tests.guards import guard_bands, kernel_device
 from tests.makers import random_net
 
@@ -23,6 +25,30 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shim_objects(tmp_path_factory):
+    """csrc compiled for the CPU."""
+    if reason := host.missing():
+        pytest.skip(reason)
+    return host.objects(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture(scope="session")
+def shim_module(shim_objects, tmp_path_factory):
+    return host.load(shim_objects, tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture
+def shim(request, monkeypatch):
+    """impl="cuda" runs: on the GPU, or in the host build where there is none."""
+    if not torch.cuda.is_available():
+        module = request.getfixturevalue("shim_module")
+        module.seed(0)
+        monkeypatch.setattr(native, "MODULE", module)
+        monkeypatch.setattr(native, "REASON", None)
+        monkeypatch.setattr(native, "DEVICE", module.DEVICE)
 
 
 @pytest.fixture

@@ -70,11 +70,11 @@ def banded(t: Tensor) -> Tensor:
 STRIDES = {"bands": banded, "strided": every_other, "channels_last": channels_last}
 
 
-def contract(name: str, reference=None, impl="triton", cases=None):
+def contract(name: str, reference=None, impl="triton", dtypes=DTYPES, cases=None):
     """The tests that every kernel owes, as a class to derive a test class from.
 
     `reference`: what a kernel returns, where that is more than the op's own reference does;
-    `cases`: those the kernel takes, where they are not the op's.
+    `dtypes`, `cases`: those the kernel takes, where it does not take them all.
     """
     op = OPS[name]
     cases = cases or op.cases
@@ -82,11 +82,11 @@ def contract(name: str, reference=None, impl="triton", cases=None):
     every_case = pytest.mark.parametrize("case", cases, ids=str)
 
     def arguments(case):
-        return op.make(case, torch.float32, DEVICE)
+        return op.make(case, dtypes[0], DEVICE)
 
     class Contract:
         @every_case
-        @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+        @pytest.mark.parametrize("dtype", dtypes, ids=lambda d: str(d).removeprefix("torch."))
         def test_agrees(self, case, dtype, guard_bands):
             assert_agrees(op, mapped(op.make(case, dtype, DEVICE), banded), reference, impl)
 

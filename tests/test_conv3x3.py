@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from espan_kernels import OPS, conv3x3, tune
+from espan_kernels.conv3x3 import sample
 from tests.contract import DEVICE, assert_agrees, contract
 
 pytestmark = pytest.mark.usefixtures("kernel_device")
@@ -12,6 +13,11 @@ OP = OPS["conv3x3"]
 
 
 class TestKernel(contract("conv3x3")):
+    pass
+
+
+@pytest.mark.usefixtures("shim")
+class TestCudaShim(contract("conv3x3", impl="cuda", dtypes=[torch.float16], cases=sample.CUDA)):
     pass
 
 
@@ -68,3 +74,12 @@ def test_refusals():
     conv3x3(**learned).sum().backward()
     with torch.no_grad():
         conv3x3(**learned, impl="triton")
+
+
+@pytest.mark.usefixtures("shim")
+def test_cuda_refusals_shim():
+    with pytest.raises(ValueError, match="CUDA convolutions take float16, got"):
+        conv3x3(**arguments(), impl="cuda")
+    halves = {name: t.half() for name, t in arguments().items()}
+    with pytest.raises(ValueError, match="take 32 channels in and out, got 4"):
+        conv3x3(**halves, impl="cuda")

@@ -22,6 +22,11 @@ class TestFused(contract("spab", impl="triton_fused", cases=sample.FUSED)):
     pass
 
 
+@pytest.mark.usefixtures("shim")
+class TestCudaShim(contract("spab", impl="cuda", dtypes=[torch.float16], cases=sample.CUDA)):
+    pass
+
+
 def test_fused_refuses_what_spills(monkeypatch):
     with pytest.raises(ValueError, match="fused rows hold 16 or 32 channels, got 48"):
         spab(*OP.make((1, 48, 3, 4, 4), torch.float16, DEVICE), impl="triton_fused")

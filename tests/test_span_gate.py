@@ -1,4 +1,4 @@
-"""span_gate: the contract of its two kernels, and gradients."""
+"""span_gate: the contract of its kernels, and gradients."""
 
 import pytest
 import torch
@@ -14,6 +14,16 @@ class TestForward(contract("span_gate")):
 
 
 class TestBackward(contract("span_gate_backward")):
+    pass
+
+
+@pytest.mark.usefixtures("shim")
+class TestCudaForwardShim(contract("span_gate", impl="cuda")):
+    pass
+
+
+@pytest.mark.usefixtures("shim")
+class TestCudaBackwardShim(contract("span_gate_backward", impl="cuda")):
     pass
 
 

@@ -3,9 +3,16 @@
 from torch import Tensor
 
 from espan_kernels import check
-from espan_kernels.conv3x3 import kernel_cuda, sample
+from espan_kernels.conv3x3 import sample
 from espan_kernels.conv3x3.reference import reference
-from espan_kernels.machine import forward_only, kernel_dtype, needs_triton, tensors
+from espan_kernels.machine import (
+    forward_only,
+    half_of_32_channels,
+    kernel_dtype,
+    needs_cuda,
+    needs_triton,
+    tensors,
+)
 from espan_kernels.op import Op
 
 MAX_CHANNELS = 64
@@ -19,7 +26,13 @@ def max_channels(*args) -> str | None:
 
 
 op = Op("conv3x3", reference, sample.CASES, sample.make)
-op.without("cuda", kernel_cuda.REASON)
+op.kernel(
+    "cuda",
+    "espan_kernels.conv3x3.kernel_cuda:conv3x3",
+    needs_cuda,
+    half_of_32_channels,
+    forward_only,
+)
 op.kernel(
     "triton",
     "espan_kernels.conv3x3.kernel_triton:conv3x3",
@@ -43,9 +56,10 @@ def conv3x3(
 
     act="silu": `F.silu` of it; gate=x0: `span_gate(x0, conv)`; both at once are refused.
     x (N, in, H, W), weight (out, in, 3, 3), bias (out,), gate (N, out, H, W): any strides, one
-    device and floating dtype; kernels take up to 64 channels and no gradient, eager any. Returns
-    (N, out, H, W). impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one
-    and no other. Raises ValueError for arguments that do not fit.
+    device and floating dtype; kernels take up to 64 channels and no gradient, "cuda" float16 and 32
+    channels in and out, eager any. Returns (N, out, H, W). impl: None takes the fastest that runs,
+    "cuda", "triton" or "eager" that one and no other. Raises ValueError for arguments that do not
+    fit.
     """
     check.picture("conv3x3", "x", x)
     check.weight("conv3x3", "weight", weight, 3, x.size(1))

@@ -17,6 +17,16 @@ CASES = [
     (1, 1, 2, 19, 33, "none"),
     (0, 32, 32, 4, 4, "gate"),
 ]
+# The CUDA kernel walks strips of 128 columns with 3 rows open: every epilogue, one and several
+# strips, one pixel, one row, one column, a batch.
+CUDA = [
+    (1, 32, 32, 20, 24, "gate"),
+    (1, 32, 32, 1, 1, "silu"),
+    (2, 32, 32, 1, 129, "none"),
+    (1, 32, 32, 9, 130, "gate"),
+    (1, 32, 32, 17, 1, "silu"),
+    (0, 32, 32, 4, 4, "gate"),
+]
 
 
 def make(case, dtype: torch.dtype, device="cpu"):

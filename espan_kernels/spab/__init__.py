@@ -7,9 +7,16 @@ from torch import Tensor
 
 from espan_kernels import check
 from espan_kernels.conv3x3 import max_channels
-from espan_kernels.machine import capability, forward_only, kernel_dtype, needs_triton
+from espan_kernels.machine import (
+    capability,
+    forward_only,
+    half_of_32_channels,
+    kernel_dtype,
+    needs_cuda,
+    needs_triton,
+)
 from espan_kernels.op import Op
-from espan_kernels.spab import kernel_cuda, sample
+from espan_kernels.spab import sample
 from espan_kernels.spab.reference import reference
 
 
@@ -23,7 +30,9 @@ def fits_registers(x, weights, biases) -> str | None:
 
 
 op = Op("spab", reference, sample.CASES, sample.make)
-op.without("cuda", kernel_cuda.REASON)
+op.kernel(
+    "cuda", "espan_kernels.spab.kernel_cuda:spab", needs_cuda, half_of_32_channels, forward_only
+)
 op.kernel(
     "triton",
     "espan_kernels.spab.kernel_triton:spab",
@@ -57,7 +66,8 @@ def spab(
     x (N, C, H, W); 2 or 3 weights (C, C, 3, 3) and biases (C,): any strides, one device and
     floating dtype; kernels take up to 64 channels and no gradient, eager any. Returns
     (N, C, H, W). impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one
-    and no other, and so "triton_fused": all convs in one kernel, 16 or 32 channels. Raises
+    and no other, and so "triton_fused": all convs in one kernel, 16 or 32 channels. "cuda" is one
+    kernel too: float16, 32 channels, fastest on channels_last. Raises
     ValueError for arguments that do not fit.
     """
     check.picture("spab", "x", x)

@@ -23,6 +23,16 @@ FUSED = [
     (2, 32, 2, 33, 2),
     (0, 32, 3, 4, 4),
 ]
+# The CUDA kernel walks strips of 60 (3 convs) or 94 columns (2 convs) with 3 rows open: one and
+# several strips and segments, one pixel, one row, one column, a batch.
+CUDA = [
+    (1, 32, 3, 20, 24),
+    (1, 32, 2, 1, 1),
+    (1, 32, 3, 1, 61),
+    (2, 32, 2, 9, 95),
+    (1, 32, 3, 17, 1),
+    (0, 32, 3, 4, 4),
+]
 
 
 def make(case, dtype: torch.dtype, device="cpu") -> tuple[Tensor, list[Tensor], list[Tensor]]:

@@ -3,13 +3,18 @@
 from torch import Tensor
 
 from espan_kernels import check
-from espan_kernels.machine import kernel_dtype, needs_triton
+from espan_kernels.machine import INTERPRETED, kernel_dtype, needs_cuda, needs_triton
 from espan_kernels.op import Op
-from espan_kernels.span_gate import kernel_cuda, sample
+from espan_kernels.span_gate import sample
 from espan_kernels.span_gate.reference import reference, reference_backward
 
 _backward = Op("span_gate_backward", reference_backward, sample.CASES, sample.make_backward)
-_backward.without("cuda", kernel_cuda.REASON)
+_backward.kernel(
+    "cuda",
+    "espan_kernels.span_gate.kernel_cuda:span_gate_backward",
+    needs_cuda,
+    kernel_dtype,
+)
 _backward.kernel(
     "triton",
     "espan_kernels.span_gate.kernel_triton:span_gate_backward",
@@ -28,9 +33,11 @@ op = Op(
     sample.CASES,
     sample.make,
     setup_context=_save,
-    backward=lambda ctx, grad: _backward(grad, *ctx.saved_tensors, impl="triton"),
+    backward=lambda ctx, grad: _backward(
+        grad, *ctx.saved_tensors, impl="triton" if INTERPRETED else None
+    ),
 )
-op.without("cuda", kernel_cuda.REASON)
+op.kernel("cuda", "espan_kernels.span_gate.kernel_cuda:span_gate", needs_cuda, kernel_dtype)
 op.kernel("triton", "espan_kernels.span_gate.kernel_triton:span_gate", needs_triton, kernel_dtype)
 
 

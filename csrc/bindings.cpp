@@ -1,0 +1,85 @@
+// The launchers as the Python module _cuda: pointers and the stream are integers, the GIL is
+// released, and what comes back is the cudaError_t.
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "espan.h"
+
+namespace {
+
+using Address = uintptr_t;
+
+const void* in(Address address) { return reinterpret_cast<const void*>(address); }
+void* out(Address address) { return reinterpret_cast<void*>(address); }
+cudaStream_t queue(Address address) { return reinterpret_cast<cudaStream_t>(address); }
+
+}  // namespace
+
+PYBIND11_MODULE(_cuda, module) {
+    namespace py = pybind11;
+    using espan::Dtype;
+    using espan::Epilogue;
+    using espan::Layout;
+    const auto unlocked = py::call_guard<py::gil_scoped_release>();
+
+    // Of the sources it was built from; the loader compares it with those beside the package.
+    module.attr("SOURCE_HASH") = ESPAN_SOURCE_HASH;
+#ifdef ESPAN_SHIM
+    module.attr("DEVICE") = "cpu";
+    module.def("seed", &espan::shim::seed);
+#else
+    module.attr("DEVICE") = "cuda";
+#endif
+    module.attr("OUT_OF_MEMORY") = static_cast<int>(cudaErrorMemoryAllocation);
+
+    py::enum_<Dtype>(module, "Dtype", py::module_local())
+        .value("float16", Dtype::float16)
+        .value("bfloat16", Dtype::bfloat16)
+        .value("float32", Dtype::float32);
+
+    py::enum_<Layout>(module, "Layout", py::module_local())
+        .value("planes", Layout::planes)
+        .value("channels_last", Layout::channels_last);
+
+    py::enum_<Epilogue>(module, "Epilogue", py::module_local())
+        .value("none", Epilogue::none)
+        .value("silu", Epilogue::silu)
+        .value("gate", Epilogue::gate);
+
+    module.def("describe", [](int error) {
+        const auto code = static_cast<cudaError_t>(error);
+        return std::string(cudaGetErrorName(code)) + ": " + cudaGetErrorString(code);
+    });
+    module.def(
+        "span_gate",
+        [](Address x, Address y, Address to, int64_t size, Dtype dtype, Address stream) {
+            return int(espan::span_gate(in(x), in(y), out(to), size, dtype, queue(stream)));
+        },
+        unlocked);
+    module.def(
+        "span_gate_backward",
+        [](Address grad, Address x, Address y, Address dx, Address dy, int64_t size, Dtype dtype,
+           Address stream) {
+            return int(espan::span_gate_backward(
+                in(grad), in(x), in(y), out(dx), out(dy), size, dtype, queue(stream)));
+        },
+        unlocked);
+    module.def(
+        "spab",
+        [](Address x, Address weights, Address biases, Address to, int convs, int64_t n, int64_t h,
+           int64_t w, Layout layout, Address stream) {
+            return int(espan::spab(
+                in(x), in(weights), in(biases), out(to), convs, n, h, w, layout, queue(stream)));
+        },
+        unlocked);
+    module.def(
+        "conv3x3",
+        [](Address x, Address weights, Address biases, Address gate, Address to, Epilogue epilogue,
+           int64_t n, int64_t h, int64_t w, Layout layout, Address stream) {
+            return int(espan::conv3x3(
+                in(x), in(weights), in(biases), in(gate), out(to), epilogue, n, h, w, layout,
+                queue(stream)));
+        },
+        unlocked);
+}

@@ -1,0 +1,77 @@
+// What every kernel shares: memory with checked access, the launch, conversions of element types.
+//
+// Kernels reach memory through Global and Shared alone. On the device these are bare pointers; in
+// the host build they know their size, and an access outside of it ends the launch with an error.
+#pragma once
+
+#include "espan.h"
+
+#ifdef ESPAN_SHIM
+#include "host/memory.h"
+#else
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+namespace espan {
+
+template <typename T>
+struct Global {
+    T* data;
+
+    Global(T* data, int64_t /*size*/) : data(data) {}
+
+    __device__ T load(int64_t i) const { return data[i]; }
+    __device__ uint4 load16(int64_t i) const {
+        return *reinterpret_cast<const uint4*>(data + i);
+    }
+    __device__ void store(int64_t i, T value) const { data[i] = value; }
+    __device__ void store16(int64_t i, uint4 value) const {
+        *reinterpret_cast<uint4*>(data + i) = value;
+    }
+};
+
+template <typename T>
+struct Shared {
+    T* data;
+
+    __device__ T load(int i) const { return data[i]; }
+    __device__ void store(int i, T value) const { data[i] = value; }
+};
+
+// A block's shared array `name` of `size` elements.
+#define SHARED(T, name, size)                        \
+    __shared__ __align__(16) T name##_memory[size]; \
+    const espan::Shared<T> name { name##_memory }
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch(
+    void (*kernel)(Parameters...), int64_t blocks, int threads, cudaStream_t stream,
+    Arguments... arguments) {
+    kernel<<<static_cast<unsigned>(blocks), threads, 0, stream>>>(arguments...);
+    return cudaGetLastError();
+}
+
+}  // namespace espan
+#endif
+
+namespace espan {
+
+// Blocks a grid can have in its first dimension.
+constexpr int64_t MAX_BLOCKS = 0x7fffffff;
+
+template <typename Integer>
+__host__ __device__ constexpr Integer ceil_div(Integer a, Integer b) {
+    return (a + b - 1) / b;
+}
+
+__device__ inline float to_float(float value) { return value; }
+__device__ inline float to_float(__half value) { return __half2float(value); }
+__device__ inline float to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
+
+__device__ inline void from_float(float& to, float value) { to = value; }
+__device__ inline void from_float(__half& to, float value) { to = __float2half_rn(value); }
+__device__ inline void from_float(__nv_bfloat16& to, float value) {
+    to = __float2bfloat16_rn(value);
+}
+
+}  // namespace espan

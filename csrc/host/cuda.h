@@ -1,0 +1,124 @@
+// The names of CUDA that kernels and launchers use, for a C++ compiler on a machine without CUDA.
+//
+// With fibers.h, memory.h and instructions.h it is the host build (-DESPAN_SHIM): the same .cu
+// files, run on the CPU to find what a test on a GPU may miss. It shows wrong values, accesses
+// out of bounds and missing waits; not data races within an instruction, nor speed.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+#define __global__
+#define __device__
+#define __host__
+#define __launch_bounds__(...)
+#define threadIdx (espan::shim::self().thread)
+#define blockIdx (espan::shim::block())
+#define gridDim (espan::shim::grid())
+
+enum cudaError_t {
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorIllegalAddress = 700,
+};
+using std::min;
+using cudaStream_t = struct CUstream_st*;
+
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
+
+inline cudaError_t cudaGetDevice(int* device) {
+    *device = 0;
+    return cudaSuccess;
+}
+
+// Few, so that blocks of a persistent grid walk over several items.
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+    *value = 3;
+    return cudaSuccess;
+}
+
+struct Index {
+    unsigned x;
+};
+
+struct float2 {
+    float x, y;
+};
+
+struct alignas(16) uint4 {
+    uint32_t x, y, z, w;
+};
+
+struct __half {
+    uint16_t bits;
+};
+
+struct __nv_bfloat16 {
+    uint16_t bits;
+};
+
+namespace espan::shim {
+
+template <typename To, typename From>
+To bits_as(From from) {
+    static_assert(sizeof(To) == sizeof(From));
+    To to;
+    std::memcpy(&to, &from, sizeof(To));
+    return to;
+}
+
+// What went wrong in the last launch that failed.
+inline std::string& failure() {
+    static std::string message;
+    return message;
+}
+
+// Seeds the order in which threads run.
+inline uint64_t& random_state() {
+    static uint64_t state = 1;
+    return state;
+}
+
+inline void seed(uint64_t value) { random_state() = 2 * value + 1; }
+
+}  // namespace espan::shim
+
+inline float __half2float(__half value) {
+    return static_cast<float>(espan::shim::bits_as<_Float16>(value.bits));
+}
+
+inline __half __float2half_rn(float value) {
+    return {espan::shim::bits_as<uint16_t>(static_cast<_Float16>(value))};
+}
+
+inline float __bfloat162float(__nv_bfloat16 value) {
+    return espan::shim::bits_as<float>(uint32_t(value.bits) << 16);
+}
+
+inline __nv_bfloat16 __float2bfloat16_rn(float value) {
+    if (std::isnan(value)) return {0x7fff};
+    const auto bits = espan::shim::bits_as<uint32_t>(value);
+    // To nearest, ties to even.
+    return {static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
+
+inline const char* cudaGetErrorName(cudaError_t error) {
+    switch (error) {
+        case cudaSuccess: return "cudaSuccess";
+        case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
+        case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
+        case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
+        case cudaErrorIllegalAddress: return "cudaErrorIllegalAddress";
+    }
+    return "cudaErrorUnknown";
+}
+
+inline const char* cudaGetErrorString(cudaError_t error) {
+    if (error == cudaErrorIllegalAddress) return espan::shim::failure().c_str();
+    return "reported by the host build";
+}

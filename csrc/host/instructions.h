@@ -1,0 +1,122 @@
+// The instructions of ptx.cuh, emulated to the letter of the PTX ISA.
+#pragma once
+
+#include "memory.h"
+
+namespace espan {
+namespace shim {
+
+inline float low_half(uint32_t word) { return __half2float({uint16_t(word)}); }
+inline float high_half(uint32_t word) { return __half2float({uint16_t(word >> 16)}); }
+
+// The 16 bytes at memory[word], in bounds and aligned.
+inline uint32_t* chunk(Shared<uint32_t> memory, int word) {
+    check("shared", word, 4, memory.size);
+    check_aligned(memory.data + word);
+    return memory.data + word;
+}
+
+}  // namespace shim
+
+inline void ldmatrix_x4(uint32_t (&a)[4], Shared<uint32_t> rows, int word) {
+    struct Arguments {
+        uint32_t* a;
+        const uint32_t* row;
+    } arguments{a, shim::chunk(rows, word)};
+    shim::collective("ldmatrix", arguments, [](auto lane) {
+        for (int l = 0; l < shim::LANES; ++l) {
+            for (int m = 0; m < 4; ++m) lane(l).a[m] = lane(8 * m + l / 4).row[l % 4];
+        }
+    });
+}
+
+inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    struct Arguments {
+        float* d;
+        const uint32_t* a;
+        uint32_t b[2];
+    } arguments{d, a, {b0, b1}};
+    shim::collective("mma", arguments, [](auto lane) {
+        float A[16][16], B[8][16];  // B by its columns
+        for (int l = 0; l < shim::LANES; ++l) {
+            const int g = l / 4, q = l % 4;
+            for (int i = 0; i < 4; ++i) {
+                float* pair = &A[g + 8 * (i % 2)][2 * q + 8 * (i / 2)];
+                pair[0] = shim::low_half(lane(l).a[i]);
+                pair[1] = shim::high_half(lane(l).a[i]);
+            }
+            for (int i = 0; i < 2; ++i) {
+                B[g][2 * q + 8 * i] = shim::low_half(lane(l).b[i]);
+                B[g][2 * q + 8 * i + 1] = shim::high_half(lane(l).b[i]);
+            }
+        }
+        for (int l = 0; l < shim::LANES; ++l) {
+            for (int i = 0; i < 4; ++i) {
+                const float* row = A[l / 4 + 8 * (i / 2)];
+                const float* column = B[l % 4 * 2 + i % 2];
+                float sum = 0;
+                for (int k = 0; k < 16; ++k) sum += row[k] * column[k];
+                lane(l).d[i] += sum;
+            }
+        }
+    });
+}
+
+// The target is poison until the copy lands, which is in its wait and no sooner.
+inline void cp_async16(
+    Shared<uint32_t> to, int word, Global<const uint32_t> from, int64_t i, bool inside) {
+    uint32_t* target = shim::chunk(to, word);
+    if (inside) {
+        shim::check("global", i, 4, from.size);
+        shim::check_aligned(from.data + i);
+    }
+    shim::poison(target, 16);
+    shim::self().copies.push_back({target, inside ? from.data + i : nullptr});
+}
+
+inline void cp_async_commit() {
+    auto& fiber = shim::self();
+    fiber.groups.push_back(std::move(fiber.copies));
+    fiber.copies.clear();
+}
+
+template <int PENDING>
+void cp_async_wait() {
+    auto& groups = shim::self().groups;
+    for (; groups.size() > PENDING; groups.pop_front()) {
+        for (const shim::Copy& copy : groups.front()) {
+            if (copy.from) {
+                std::memcpy(copy.to, copy.from, 16);
+            } else {
+                std::memset(copy.to, 0, 16);
+            }
+        }
+    }
+    shim::yield();
+}
+
+inline void bar_sync(int id, int threads) { shim::come_to_barrier(id, threads, true); }
+inline void bar_arrive(int id, int threads) { shim::come_to_barrier(id, threads, false); }
+
+inline int warp_uniform(int value) {
+    shim::collective("warp_uniform", value, [](auto lane) {
+        for (int l = 1; l < shim::LANES; ++l) {
+            if (lane(l) != lane(0)) shim::fail_in_thread("warp_uniform of values that differ");
+        }
+    });
+    return value;
+}
+
+inline int lane_id() { return shim::self().thread.x % shim::LANES; }
+
+inline float tanh_approx(float x) { return std::tanh(x); }
+inline float ex2_approx(float x) { return std::exp2(x); }
+inline float rcp_approx(float x) { return 1 / x; }
+
+inline uint32_t pack_half2(float low, float high) {
+    return __float2half_rn(low).bits | uint32_t(__float2half_rn(high).bits) << 16;
+}
+
+inline float2 unpack_half2(uint32_t word) { return {shim::low_half(word), shim::high_half(word)}; }
+
+}  // namespace espan

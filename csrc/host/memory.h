@@ -1,0 +1,94 @@
+// Global and Shared memory of the host build: every access is checked against its size.
+#pragma once
+
+#include "fibers.h"
+
+namespace espan {
+namespace shim {
+
+inline void check(const char* memory, int64_t i, int64_t count, int64_t size) {
+    if (i < 0 || i + count > size) {
+        fail_in_thread(std::string(memory) + "[" + std::to_string(i) + "] of " +
+                       std::to_string(size));
+    }
+}
+
+inline void check_aligned(const void* address) {
+    if (reinterpret_cast<uintptr_t>(address) % 16) fail_in_thread("16 bytes, not aligned to 16");
+}
+
+}  // namespace shim
+
+template <typename T>
+struct Global {
+    T* data;
+    int64_t size;
+
+    Global(T* data, int64_t size) : data(data), size(size) {}
+
+    T load(int64_t i) const {
+        shim::check("global", i, 1, size);
+        return data[i];
+    }
+    uint4 load16(int64_t i) const {
+        shim::check("global", i, 16 / sizeof(T), size);
+        shim::check_aligned(data + i);
+        uint4 value;
+        std::memcpy(&value, data + i, 16);
+        return value;
+    }
+    void store(int64_t i, T value) const {
+        shim::check("global", i, 1, size);
+        data[i] = value;
+    }
+    void store16(int64_t i, uint4 value) const {
+        shim::check("global", i, 16 / sizeof(T), size);
+        shim::check_aligned(data + i);
+        std::memcpy(data + i, &value, 16);
+    }
+};
+
+template <typename T>
+struct Shared {
+    T* data;
+    int size;
+
+    T load(int i) const {
+        shim::check("shared", i, 1, size);
+        return data[i];
+    }
+    void store(int i, T value) const {
+        shim::check("shared", i, 1, size);
+        data[i] = value;
+    }
+};
+
+namespace shim {
+
+// Bytes that are NaN in every float type.
+inline void poison(void* memory, size_t bytes) { std::memset(memory, 0xff, bytes); }
+
+// The shared array that all threads of a block come to in the same place: the first makes it.
+template <typename T>
+Shared<T> shared(int size) {
+    auto& arrays = state().arrays;
+    const size_t i = self().arrays++;
+    if (i == arrays.size()) {
+        arrays.emplace_back((size * sizeof(T) + 15) / 16);
+        poison(arrays[i].data(), 16 * arrays[i].size());
+    }
+    return {reinterpret_cast<T*>(arrays[i].data()), size};
+}
+
+}  // namespace shim
+
+#define SHARED(T, name, size) const espan::Shared<T> name = espan::shim::shared<T>(size)
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch(
+    void (*kernel)(Parameters...), int64_t blocks, int threads, cudaStream_t,
+    Arguments... arguments) {
+    return shim::run(blocks, threads, [=] { kernel(arguments...); });
+}
+
+}  // namespace espan

@@ -1,0 +1,105 @@
+// Single instructions that C++ has no name for: PTX on the device, emulation in the host build.
+//
+// A fragment is what the 32 lanes of a warp hold of a matrix, as the PTX ISA lays it out. With
+// g = lane / 4 and q = lane % 4, mma m16n8k16 has
+//   A (16 x 16): a[0] row g, columns 2q and 2q + 1; a[1] row g + 8; a[2], a[3] 8 columns on;
+//   B (16 x 8):  b0 rows 2q and 2q + 1 of column g; b1 8 rows on;
+//   D (16 x 8):  d[0], d[1] row g, columns 2q and 2q + 1; d[2], d[3] row g + 8.
+#pragma once
+
+#include "common.cuh"
+
+#ifdef ESPAN_SHIM
+#include "host/instructions.h"
+#else
+namespace espan {
+
+// Four 8 x 8 matrices of halves, a[i] from matrix i. Lane l names row l % 8 of matrix l / 8: the
+// 16 bytes at rows[word].
+__device__ inline void ldmatrix_x4(uint32_t (&a)[4], Shared<uint32_t> rows, int word) {
+    const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(rows.data + word));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
+                 : "r"(address));
+}
+
+// d += a * b; halves, multiplied exactly, summed in float.
+__device__ inline void mma_m16n8k16(
+    float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Starts copying 16 bytes, from[i] on, to to[word]; zeros if not `inside`, and nothing is read.
+// They are there for this thread after cp_async_wait, for others after a barrier that follows it.
+__device__ inline void cp_async16(
+    Shared<uint32_t> to, int word, Global<const uint32_t> from, int64_t i, bool inside) {
+    const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to.data + word));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :
+                 : "r"(address), "l"(from.data + (inside ? i : 0)), "r"(inside ? 16 : 0)
+                 : "memory");
+}
+
+// Ends a group of copies.
+__device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until all groups of this thread but the `PENDING` last are there.
+template <int PENDING>
+__device__ inline void cp_async_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+// Waits until `threads` threads, whole warps, have come to barrier `id` by sync or arrive.
+__device__ inline void bar_sync(int id, int threads) {
+    asm volatile("barrier.cta.sync.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// Comes to barrier `id` and does not wait.
+__device__ inline void bar_arrive(int id, int threads) {
+    asm volatile("barrier.cta.arrive.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// A value that all lanes of the warp share, told to the compiler.
+__device__ inline int warp_uniform(int value) { return __shfl_sync(0xffffffff, value, 0); }
+
+// Read where it is asked for: no register holds it in between.
+__device__ inline int lane_id() {
+    int lane;
+    asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+    return lane;
+}
+
+// Relative error 2^-11.
+__device__ inline float tanh_approx(float x) {
+    float y;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ inline float ex2_approx(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ inline float rcp_approx(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// Two halves in a word, `low` in its low half.
+__device__ inline uint32_t pack_half2(float low, float high) {
+    const __half2 pair = __floats2half2_rn(low, high);
+    return reinterpret_cast<const uint32_t&>(pair);
+}
+
+__device__ inline float2 unpack_half2(uint32_t word) {
+    return __half22float2(reinterpret_cast<const __half2&>(word));
+}
+
+}  // namespace espan
+#endif

@@ -1,0 +1,85 @@
+// What the convolutions of rows.cuh work on: strips, their rings and barriers, pictures, epilogues.
+#pragma once
+
+#include "ptx.cuh"
+
+namespace espan::rows {
+
+constexpr int CHANNELS = 32;
+constexpr int PLANES = CHANNELS / 8;
+constexpr int SLOTS = 3;  // rows of a ring, and open rows of output
+constexpr int WARP_COLUMNS = 32;
+constexpr int TILES = WARP_COLUMNS / 16;
+constexpr int WORDS = 4;  // of 2 channels, in a pixel of a plane
+
+template <int CONVS>
+struct Strip {
+    // One convolution alone has the most to hold: where to load from and to store to at once.
+    static constexpr int WARPS = CONVS == 1 ? 8 : 12;
+    static constexpr int THREADS = 32 * WARPS;
+    static constexpr int CONV_WARPS = WARPS / CONVS;
+    static constexpr int CONV_THREADS = 32 * CONV_WARPS;
+    static constexpr int COLUMNS = WARP_COLUMNS * CONV_WARPS / 2;  // computed
+    static constexpr int USEFUL = COLUMNS - 2 * (CONVS - 1);       // stored
+    static constexpr int RING_COLUMNS = COLUMNS + 2;
+    static constexpr int PLANE = RING_COLUMNS * WORDS;
+    static constexpr int SLOT = PLANES * PLANE;
+    static constexpr int RING = SLOTS * SLOT;
+};
+
+// Named barriers. Ring r is read by convolution r, and written by the one before it.
+constexpr int ALL = 0, LOADED = 1;
+__device__ constexpr int full(int ring, int slot) { return 2 + 2 * SLOTS * (ring - 1) + slot; }
+__device__ constexpr int empty(int ring, int slot) { return full(ring, slot) + SLOTS; }
+
+// A batch of pictures.
+struct Pictures {
+    int height, width;
+    int64_t area;  // height * width
+};
+
+// Words from one pixel, and from one plane, to the next.
+template <Layout LAYOUT>
+struct Steps {
+    static constexpr bool PLANAR = LAYOUT == Layout::planes;
+    static constexpr int PIXEL = PLANAR ? WORDS : PLANES * WORDS;
+
+    __device__ static int64_t plane(const Pictures& size) {
+        return PLANAR ? size.area * WORDS : WORDS;
+    }
+    // Of the first pixel of picture n's plane p.
+    __device__ static int64_t start(const Pictures& size, int64_t n, int p) {
+        return PLANAR ? (n * PLANES + p) * size.area * WORDS
+                      : n * size.area * PIXEL + p * WORDS;
+    }
+};
+
+__device__ inline float silu(float z) {
+    constexpr float LOG2_E = 1.4426950408889634f;
+    return z * rcp_approx(1 + ex2_approx(-LOG2_E * z));
+}
+
+__device__ inline uint32_t pack_silu(const float* z) {
+    return pack_half2(silu(z[0]), silu(z[1]));
+}
+
+// (z + x) * (sigmoid(z) - 1/2) for h = z / 2, which is what halved weights give.
+__device__ inline uint32_t pack_gate(uint32_t x, const float* h) {
+    const float2 before = unpack_half2(x);
+    return pack_half2(
+        (h[0] + 0.5f * before.x) * tanh_approx(h[0]), (h[1] + 0.5f * before.y) * tanh_approx(h[1]));
+}
+
+// What EPILOGUE makes of a pair; z is its half if that is the gate.
+template <Epilogue EPILOGUE>
+__device__ uint32_t finish(uint32_t gate, const float* z) {
+    if constexpr (EPILOGUE == Epilogue::gate) {
+        return pack_gate(gate, z);
+    } else if constexpr (EPILOGUE == Epilogue::silu) {
+        return pack_silu(z);
+    } else {
+        return pack_half2(z[0], z[1]);
+    }
+}
+
+}  // namespace espan::rows

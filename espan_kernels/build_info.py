@@ -1,0 +1,26 @@
+"""What the build of the CUDA kernels and their loader agree on; knows neither torch nor setuptools.
+
+setup.py runs this file by its path, as in an isolated build the package cannot be imported.
+"""
+
+import hashlib
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+SOURCES = PACKAGE.parent / "csrc"
+# Beside the package's modules, written where the kernels were left out: the reason.
+LEFT_OUT = "cuda_left_out.txt"
+REBUILD = "ESPAN_CUDA=1 pip install -e ."
+
+
+def source_files(folder: Path = SOURCES) -> list[Path]:
+    """The files the kernels are built from."""
+    return sorted(p for p in folder.glob("*") if p.suffix in (".h", ".cuh", ".cu", ".cpp"))
+
+
+def source_hash(folder: Path = SOURCES) -> str:
+    """Changes with any of the sources."""
+    digest = hashlib.sha256()
+    for path in source_files(folder):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]

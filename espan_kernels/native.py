@@ -1,0 +1,64 @@
+"""The module of the CUDA kernels: imported once, its errors turned into exceptions.
+
+It is imported along with the package, which takes a millisecond or two and touches no driver: a
+choice among kernels is then metadata alone, as torch.compile needs it.
+"""
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from espan_kernels.build_info import LEFT_OUT, PACKAGE, REBUILD, SOURCES, source_hash
+
+
+class CudaError(RuntimeError):
+    """A kernel was not launched, or work before it on the device failed."""
+
+
+def load() -> tuple[ModuleType | None, str | None]:
+    """(the module, None), or (None, the reason why there is none)."""
+    try:
+        from espan_kernels import _cuda
+    except ImportError as error:
+        note = PACKAGE / LEFT_OUT
+        why = f"left out: {note.read_text().strip()}" if note.exists() else str(error)
+        return None, f"CUDA kernels are not built ({why}); with nvcc: {REBUILD}"
+    # Only a checkout has the sources beside the package.
+    if (SOURCES / "espan.h").exists() and source_hash() != _cuda.SOURCE_HASH:
+        return None, f"CUDA kernels were built from other sources than {SOURCES}; {REBUILD}"
+    return _cuda, None
+
+
+MODULE, REASON = load()
+# The type of device they run on; the tests' host build runs them on the cpu.
+DEVICE = MODULE.DEVICE if MODULE else "cuda"
+
+
+def call(name: str, like: Tensor, *args) -> None:
+    """Launches kernel `name` on the device of `like`, on its current stream.
+
+    Tensors among `args` go in by their addresses, dtypes, layouts and epilogues by their names.
+    """
+    raw = [_raw(arg) for arg in args]
+    if like.is_cuda:
+        with torch.cuda.device(like.device):
+            stream = torch.cuda.current_stream().cuda_stream
+            error = getattr(MODULE, name)(*raw, stream)
+    else:
+        error = getattr(MODULE, name)(*raw, 0)
+    if error:
+        lost = "the CUDA context is lost, restart the process"
+        advice = "free memory on the device" if error == MODULE.OUT_OF_MEMORY else lost
+        raise CudaError(f"{name}: {MODULE.describe(error)}; {advice}")
+
+
+def _raw(arg):
+    if isinstance(arg, Tensor):
+        return arg.data_ptr()
+    if isinstance(arg, torch.dtype):
+        return getattr(MODULE.Dtype, str(arg).removeprefix("torch."))
+    if isinstance(arg, str):
+        kinds = (MODULE.Layout, MODULE.Epilogue)
+        return next(getattr(kind, arg) for kind in kinds if hasattr(kind, arg))
+    return arg

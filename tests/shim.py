@@ -1,0 +1,72 @@
+"""Builds csrc for the CPU, against csrc/host: the module that tests run without a GPU."""
+
+import importlib.util
+import shutil
+import subprocess
+import sysconfig
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from espan_kernels.build_info import SOURCES
+
+# torch brings pybind11's headers along.
+INCLUDES = [sysconfig.get_path("include"), Path(torch.__file__).parent / "include", SOURCES]
+FLAGS = ["-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-DESPAN_SHIM"]
+
+
+def missing() -> str | None:
+    """Why the host build cannot be made here; None: it can."""
+    return None if shutil.which("g++") else "no g++ on PATH"
+
+
+def run(*command):
+    result = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-4000:]
+
+
+def compile_source(source: Path, folder: Path) -> Path:
+    out = folder / f"{source.stem}.o"
+    includes = [f"-I{include}" for include in INCLUDES]
+    # pybind11 takes long to optimise, and nothing of it is slow.
+    extra = ["-O0", '-DESPAN_SOURCE_HASH="host"'] if source.suffix == ".cpp" else ["-x", "c++"]
+    run("g++", *FLAGS, *extra, *includes, "-c", source, "-o", out)
+    return out
+
+
+@cache
+def objects(folder: Path) -> dict[str, Path]:
+    """{source: its object}, for csrc as it is."""
+    sources = [*sorted(SOURCES.glob("*.cu")), SOURCES / "bindings.cpp"]
+    return {source.name: compile_source(source, folder) for source in sources}
+
+
+def load(built: dict[str, Path], folder: Path) -> ModuleType:
+    """The module linked of these objects, in `folder`."""
+    path = folder / "_cuda.so"
+    run("g++", "-shared", *built.values(), "-o", path)
+    # A name of its own: pybind11 gives the same module again for the same name.
+    spec = importlib.util.spec_from_file_location(f"{folder.name}._cuda", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def patched(
+    built: dict[str, Path], folder: Path, source: str, changes: dict, header: str = ""
+) -> ModuleType:
+    """The module with each text of `changes` replaced by what it maps to.
+
+    In `source`, or in `header`, which `source` includes; it must be there once.
+    """
+    changed = header or source
+    text = (SOURCES / changed).read_text()
+    for old, new in changes.items():
+        assert text.count(old) == 1, f"{changed} has {text.count(old)} times {old!r}"
+        text = text.replace(old, new)
+    copy = folder / source
+    copy.write_text((SOURCES / source).read_text())
+    (folder / changed).write_text(text)
+    return load({**built, source: compile_source(copy, folder)}, folder)
