@@ -169,19 +169,18 @@ def best_of(function, repeats: int = 20, calls: int = 500) -> float:
 ONE = torch.ones(1, 1, 8, 8, device="cpu")
 WEIGHT, BIAS = ONE[:, :, :3, :3], torch.ones(1, device="cpu")
 CALLS = {
-    "span_gate": ((ONE, ONE), lambda: span_gate(ONE, ONE)),
-    "conv3x3": ((ONE, WEIGHT, BIAS, "none", ONE), lambda: conv3x3(ONE, WEIGHT, BIAS, gate=ONE)),
-    "dct2": ((ONE, None, False), lambda: dct2(ONE)),
+    "span_gate": lambda: span_gate(ONE, ONE),
+    "conv3x3": lambda: conv3x3(ONE, WEIGHT, BIAS, gate=ONE),
+    "dct2": lambda: dct2(ONE),
 }
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_call_costs_at_most_10_us(name, monkeypatch):
     monkeypatch.setattr(machine, "INTERPRETED", False)
-    args, public = CALLS[name]
+    monkeypatch.setattr(OPS[name], "reference", lambda *args: None)  # the call without its work
     with torch.no_grad():
-        direct = best_of(lambda: OPS[name].reference(*args))
-        assert best_of(public) - direct < 10e-6
+        assert best_of(CALLS[name]) < 10e-6
 
 
 def test_op_names_are_listed():
