@@ -35,7 +35,7 @@ __device__ inline uint8_t element(float value, const Picture&, uint8_t) {
 }
 
 // A row of a strip as it will lie in memory: SCALE lines of pixels, 3 * SCALE if colours lie apart.
-// There are two, one to fill while the other is written.
+// It is filled anew behind a barrier of the ring, to which all come who have written it.
 template <int SCALE, typename Element>
 struct Stage {
     static constexpr int SIZE = sizeof(Element), CHANNELS = 3 * SCALE * SCALE;
@@ -47,13 +47,12 @@ struct Stage {
     }
     static constexpr int APART = 3 * SCALE * pitch(1), TOGETHER = SCALE * pitch(3);
     static constexpr int ROW = APART > TOGETHER ? APART : TOGETHER;
-    static constexpr int VECTORS = 2 * ROW * SIZE / 16;
+    static constexpr int VECTORS = ROW * SIZE / 16;
 
     const Picture& to;
     Shared<uint4> memory;
     int pixel, lines, line;    // steps of a pixel and a line, and how many lines
     int at[OUT_PLANES][2];     // of this lane's first pixel's channels
-    int row = 0;               // 0 or ROW: which of the two is being filled
     int bytes;                 // of a line, in this strip
     int64_t start;             // byte in the picture of the next row of the strip
 
@@ -80,7 +79,7 @@ struct Stage {
     __device__ void begin(const Item& it, int width) {
         const int column = it.strip * USEFUL;
         bytes = min(USEFUL, width - column) * SCALE * pixel * SIZE;
-        start = SIZE * (it.n * to.steps.picture + it.top * SCALE * to.steps.row +
+        start = SIZE * (it.n * to.steps.picture + it.top * (SCALE * to.steps.row) +
                         int64_t(column) * SCALE * pixel);
     }
 
@@ -93,15 +92,16 @@ struct Stage {
             for (int j = 0; j < 4; ++j) {
                 const float sum = sums[j / 2][i / 2][j % 2 * 2 + i % 2];
                 elements.store(
-                    row + at[i / 2][i % 2] + 8 * j * SCALE * pixel, element(sum, to, Element()));
+                    at[i / 2][i % 2] + 8 * j * SCALE * pixel, element(sum, to, Element()));
             }
         }
     }
 
-    // Warp `warp` of 4 writes its share of the row; the other one is filled next.
+    // Warp `warp` of 4 writes its share of the row.
     __device__ void write(int warp) {
+#pragma unroll 1
         for (int i = warp; i < lines; i += 4) {
-            const int from = (row + LEAD + i * line) * SIZE;
+            const int from = (LEAD + i * line) * SIZE;
             const int64_t at =
                 start + SIZE * (i / SCALE * to.steps.colour + i % SCALE * to.steps.row);
             if (to.unit == 16) {
@@ -113,13 +113,13 @@ struct Stage {
             }
         }
         start += SIZE * SCALE * to.steps.row;
-        row = ROW - row;
     }
 
     template <typename Unit>
     __device__ void copy(int from, int64_t at) const {
         const Shared<Unit> staged = memory.as<Unit>();
         const Global<Unit> units = to.memory.template as<Unit>();
+#pragma unroll 1
         for (int i = lane_id(); i < bytes / int(sizeof(Unit)); i += 32) {
             units.store(at / int(sizeof(Unit)) + i, staged.load(from / int(sizeof(Unit)) + i));
         }

@@ -52,6 +52,11 @@ __device__ inline void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
+// Starts bringing what surrounds from[i] to the L2 cache.
+__device__ inline void prefetch_l2(Global<const uint32_t> from, int64_t i) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(from.data + i));
+}
+
 // Waits until `threads` threads, whole warps, have come to barrier `id` by sync or arrive.
 __device__ inline void bar_sync(int id, int threads) {
     asm volatile("barrier.cta.sync.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");

@@ -127,19 +127,28 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
             }
             load_word += work.from.row;
         };
-        // 16 pixels of row i of the other inputs, of which a lane holds two; outside of the
-        // picture, where h is 0 anyhow, the nearest in it.
-        uint4 singles[SINGLES][2];
+        // Row i of the other inputs; outside of the picture, where h is 0 anyhow, the pixel nearest.
+        const auto single_word = [&](int i, int column) {
+            const int y = min(max(top + i, 0), height - 1);
+            const int x = min(max(x0 + left + g + column, 0), width - 1);
+            return start_word + y * work.from.row + int64_t(x) * work.from.pixel;
+        };
+        uint4 singles[SINGLES][2];  // 16 pixels, of which a lane holds two
         const auto load_singles = [&](int i, int t) {
-            const int64_t row = start_word + min(max(top + i, 0), height - 1) * work.from.row;
 #pragma unroll
             for (int j = 0; j < 2; ++j) {
-                const int column = min(max(x0 + left + g + 16 * t + 8 * j, 0), width - 1);
+                const int64_t word = single_word(i, 16 * t + 8 * j);
 #pragma unroll
-                for (int s = 0; s < SINGLES; ++s) {
-                    singles[s][j] =
-                        work.singles[s].load16(row + int64_t(column) * work.from.pixel);
-                }
+                for (int s = 0; s < SINGLES; ++s) singles[s][j] = work.singles[s].load16(word);
+            }
+        };
+        // Too few registers wait for them to hide the way from memory. Each half calls 16 pixels.
+        const auto prefetch_singles = [&](int i) {
+#pragma unroll
+            for (int j = 0; j < 2; ++j) {
+                const int64_t word = single_word(i, 16 * half + 8 * j);
+#pragma unroll
+                for (int s = 0; s < SINGLES; ++s) prefetch_l2(work.singles[s], word);
             }
         };
         const auto add_singles = [&](float(&sums)[2][4]) {
@@ -162,6 +171,7 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
         load_row(1, 1);
         cp_async_commit();
         load_singles(0, 0);
+        prefetch_singles(1);
         float acc[SLOTS][TILES][2][4] = {};  // [open row][16 pixels][8 channels]
         for (int start = 0; start < rows; start += SLOTS) {
 #pragma unroll
@@ -183,6 +193,7 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
                 bar_sync(LOADED, ROLE_THREADS);
                 if (i + 2 < rows) load_row(i + 2, beside);
                 cp_async_commit();
+                prefetch_singles(i + 2);
                 multiply_tile(0);
                 add_singles(acc[beside][1]);
                 load_singles(i + 1, 0);

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from espan_kernels import OPS, conv9x9_head
+from espan_kernels.conv9x9_head import sample
 from tests.contract import DEVICE, contract
 
 pytestmark = pytest.mark.usefixtures("kernel_device")
@@ -13,6 +14,26 @@ OP = OPS["conv9x9_head"]
 
 class TestKernel(contract("conv9x9_head")):
     pass
+
+
+@pytest.mark.usefixtures("shim")
+class TestCudaShim(
+    contract("conv9x9_head", impl="cuda", dtypes=[torch.float16], cases=sample.CUDA)
+):
+    pass
+
+
+@pytest.mark.usefixtures("shim")
+@pytest.mark.parametrize(
+    ("case", "dtype", "reason"),
+    [
+        ((1, 24, 4, 4, True), torch.float16, "takes 25 to 32 channels out, got 24"),
+        ((1, 32, 4, 4, True), torch.float32, "takes weights of float16, got torch.float32"),
+    ],
+)
+def test_cuda_refuses_shim(case, dtype, reason):
+    with pytest.raises(ValueError, match=f"impl='cuda' refuses: the CUDA kernel {reason}"):
+        conv9x9_head(*OP.make(case, dtype, DEVICE), impl="cuda")
 
 
 @pytest.mark.parametrize("impl", ["eager", "triton"])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from espan_kernels import OPS, tail
+from espan_kernels.tail import sample
 from tests.contract import DEVICE, contract
 
 pytestmark = pytest.mark.usefixtures("kernel_device")
@@ -13,6 +14,33 @@ OP = OPS["tail"]
 
 class TestKernel(contract("tail")):
     pass
+
+
+@pytest.mark.usefixtures("shim")
+class TestCudaShim(contract("tail", impl="cuda", dtypes=[torch.float16], cases=sample.CUDA)):
+    pass
+
+
+SPAN = [(32, 3), (32, 1), (32, 1), (32, 1)]
+
+
+@pytest.mark.usefixtures("shim")
+@pytest.mark.parametrize(
+    ("channels", "inputs", "dtype", "reason"),
+    [
+        (32, SPAN, torch.float32, "takes float16, got torch.float32"),
+        (24, [(24, 3), (24, 1), (24, 1)], torch.float16, "takes one number of channels from 25"),
+        (32, [(32, 3), (3, 1), (32, 1)], torch.float16, "takes one number of channels from 25"),
+        (32, [(32, 3), (32, 3), (32, 1)], torch.float16, "sums a 3x3 and two or three 1x1"),
+        (32, [(32, 3)], torch.float16, r"sums a 3x3 and two or three 1x1 .*, got \[3\]"),
+    ],
+)
+def test_cuda_refuses_shim(channels, inputs, dtype, reason):
+    *given, scale, clamp, uint8 = OP.make(
+        (1, channels, inputs, 2, 4, 4, False, False), dtype, DEVICE
+    )
+    with pytest.raises(ValueError, match=f"impl='cuda' refuses: the CUDA kernel {reason}"):
+        tail(*given, scale=scale, clamp=clamp, uint8=uint8, impl="cuda")
 
 
 def arguments(case=(1, 8, [(8, 3), (4, 1)], 2, 5, 6, False, False), **changes):

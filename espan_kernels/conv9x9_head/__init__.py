@@ -11,7 +11,6 @@ from espan_kernels.machine import forward_only, kernel_dtype, needs_cuda, needs_
 from espan_kernels.op import Op
 
 
-
 def half_to_32_channels(x, weight, bias) -> str | None:
     """The CUDA kernel multiplies float16 and fills the channels out up to 32."""
     if weight.dtype != torch.float16:

@@ -16,6 +16,17 @@ CASES = [
     (1, 64, 9, 17, False),
     (0, 32, 4, 4, False),
 ]
+# The CUDA kernel walks strips of 16 columns with 9 rows open: one and several strips and segments,
+# one pixel, one row, one column, a batch; channels filled up.
+CUDA = [
+    (1, 32, 20, 24, False),
+    (1, 32, 7, 67, True),
+    (2, 28, 3, 16, False),
+    (1, 32, 1, 1, True),
+    (1, 25, 1, 35, True),
+    (1, 32, 67, 1, False),
+    (0, 32, 4, 4, True),
+]
 
 
 def make(case, dtype: torch.dtype, device="cpu") -> tuple[Tensor, Tensor, Tensor]:

@@ -13,7 +13,6 @@ from espan_kernels.tail import sample
 from espan_kernels.tail.reference import reference
 
 
-
 def sum_of_32_channels(inputs, weights, bias, *up) -> str | None:
     """The CUDA kernel is compiled for the sums of ESPAN and SPAN, in float16."""
     if bias.dtype != torch.float16:

@@ -13,9 +13,7 @@ CHANNELS = 32
 Packed = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def pack(
-    weights: Sequence[Tensor], bias: Tensor, up_weight: Tensor, up_bias: Tensor
-) -> Packed:
+def pack(weights: Sequence[Tensor], bias: Tensor, up_weight: Tensor, up_bias: Tensor) -> Packed:
     """The weights of a tail as `launch` wants them; for any number of launches.
 
     weights: one (C, C, 3, 3), then two or three (C, C, 1, 1); bias (C,), up_weight

@@ -15,6 +15,17 @@ CASES = [
     (1, 16, [(16, 3)], 2, 1, 1, False, False),
     (0, 32, [(32, 3), (32, 1), (32, 1)], 4, 4, 4, False, False),
 ]
+# The CUDA kernel walks strips of 60 columns with 3 rows open: the tails of ESPAN and SPAN, every
+# scale, one and several strips and segments, lines of any alignment, channels filled up.
+CUDA = [
+    (1, 32, [(32, 3), (32, 1), (32, 1)], 4, 9, 17, False, True),
+    (1, 32, [(32, 3), (32, 1), (32, 1)], 4, 3, 64, False, False),
+    (2, 28, [(28, 1), (28, 3), (28, 1), (28, 1)], 3, 2, 19, True, False),
+    (1, 32, [(32, 3), (32, 1), (32, 1), (32, 1)], 2, 1, 67, False, True),
+    (1, 25, [(25, 3), (25, 1), (25, 1)], 3, 11, 1, False, True),
+    (1, 32, [(32, 3), (32, 1), (32, 1)], 2, 1, 1, True, False),
+    (0, 32, [(32, 3), (32, 1), (32, 1)], 4, 4, 4, False, True),
+]
 
 
 def make(case, dtype: torch.dtype, device="cpu"):
