@@ -1,6 +1,6 @@
 // tail: from the last features to the enlarged picture, in one kernel.
 //
-// h = conv3x3(x) + 1x1 convolutions of up to three other inputs + bias, 32 channels that exist in
+// h = conv3x3(x) + 1x1 convolutions of two or three other inputs + bias, 32 channels that exist in
 // shared memory alone; then a 3x3 convolution of h whose channels are pixels of the picture. A
 // block of threads walks down a strip of 64 columns, a row a step, as in rows.cuh: a row goes into
 // the three rows it reaches, whose sums are open in registers, and a ring of 3 rows leads from the
@@ -17,11 +17,7 @@ namespace {
 using namespace ends;
 
 constexpr int ROLE_WARPS = 4, ROLE_THREADS = 32 * ROLE_WARPS;
-constexpr int TILES = 2, WARP_COLUMNS = 16 * TILES;
 constexpr int MAX_SINGLES = 3;
-constexpr int SLOTS = 3;  // rows of a ring, and open rows
-constexpr int RING_COLUMNS = COLUMNS + 2;
-constexpr int PLANE = RING_COLUMNS * WORDS, SLOT = PLANES * PLANE, RING = SLOTS * SLOT;
 
 // Named barriers.
 constexpr int ALL = 0, LOADED = 1, STAGED = 2;
@@ -39,48 +35,6 @@ struct Work {
     Picture to;
     Cut cut;
 };
-
-// This lane's row of an ldmatrix: pixel lane % 16, plane lane / 16 of the two of 16 channels.
-__device__ inline int pixel_word(int left) {
-    return lane_id() / 16 * PLANE + (left + lane_id() % 16) * WORDS;
-}
-
-// Adds the products of 16 pixels and their neighbours, from `word` of a ring on, to the sums of the
-// three rows they reach.
-template <int OUT_PLANES>
-__device__ inline void multiply(
-    Shared<uint32_t> rings, int word, const uint4 (&w)[9][OUT_PLANES],
-    float (&opened)[OUT_PLANES][4], float (&middle)[OUT_PLANES][4],
-    float (&finished)[OUT_PLANES][4]) {
-#pragma unroll
-    for (int step = 0; step < 6; ++step) {
-        const int kx = step / 2, k = step % 2;
-        uint32_t a[4];
-        ldmatrix_x4(a, rings, word + 2 * k * PLANE + kx * WORDS);
-#pragma unroll
-        for (int c = 0; c < OUT_PLANES; ++c) {
-            const auto tap = [&](int ky, float(&sum)[4]) {
-                const uint4& b = w[3 * ky + kx][c];
-                mma_m16n8k16(sum, a, k ? b.z : b.x, k ? b.w : b.y);
-            };
-            tap(0, opened[c]);
-            tap(1, middle[c]);
-            tap(2, finished[c]);
-        }
-    }
-}
-
-// Opens a row with the biases of this lane's channels, from `at` on.
-template <int OUT_PLANES>
-__device__ inline void open(
-    Shared<float2> biases, int at, float (&sums)[TILES][OUT_PLANES][4]) {
-#pragma unroll
-    for (int c = 0; c < OUT_PLANES; ++c) {
-        const float2 bias = biases.load(at + 4 * c);
-#pragma unroll
-        for (int j = 0; j < 4 * TILES; ++j) sums[j / 4][c][j % 4] = j % 2 ? bias.y : bias.x;
-    }
-}
 
 // What the warps that make h do: into ring 1, from x, which they copy to ring 0, and the rest.
 template <int SINGLES>
@@ -103,8 +57,8 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
     // Its pair of the first pixel and plane of h; column c is at c + 1.
     const int h_word = RING + 2 * half * PLANE + (left + 1 + lane_id() / 4) * WORDS + lane_id() % 4;
 
-    for (int64_t i = blockIdx.x; i < work.cut.items; i += gridDim.x) {
-        const Item it = item(work.cut, i);
+    for (int64_t k = blockIdx.x; k < work.cut.items; k += gridDim.x) {
+        const Item it = item(work.cut, k);
         const int height = work.cut.height, width = work.cut.width;
         const int x0 = int(it.strip) * USEFUL - EDGE;  // of column 0
         const int top = it.top - 2, rows = it.rows + 4;
@@ -127,7 +81,7 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
             }
             load_word += work.from.row;
         };
-        // Row i of the other inputs; outside of the picture, where h is 0 anyhow, the pixel nearest.
+        // In the other inputs; outside of the picture, where h is 0 anyhow, the nearest in it.
         const auto single_word = [&](int i, int column) {
             const int y = min(max(top + i, 0), height - 1);
             const int x = min(max(x0 + left + g + column, 0), width - 1);
@@ -204,7 +158,8 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
                 uint32_t pairs[2 * TILES][2];
 #pragma unroll
                 for (int j = 0; j < 2 * TILES; ++j) {
-                    const bool inside = has_row && unsigned(x0 + left + g + 8 * j) < unsigned(width);
+                    const int column = x0 + left + g + 8 * j;
+                    const bool inside = has_row && unsigned(column) < unsigned(width);
 #pragma unroll
                     for (int c = 0; c < 2; ++c) {
                         const float* sum = &acc[finished][j / 2][c][j % 2 * 2];
@@ -228,7 +183,7 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
 }
 
 // What the warps that make pixels do: from ring 1 into a row of pixels, and from there to memory.
-template <int SCALE, typename Element>
+template <int SCALE>
 __device__ inline void enlarge(
     const Work& work, Shared<uint32_t> rings, Shared<float2> biases, Shared<uint4> memory) {
     constexpr int OUT_PLANES = out_planes(SCALE);
@@ -243,12 +198,12 @@ __device__ inline void enlarge(
     }
     const int a_word = RING + pixel_word(left);
     const int bias_at = 16 + half * OUT_PLANES * 4 + lane_id() % 4;
-    Stage<SCALE, Element> stage(work.to, memory, half, left);
+    Stage<SCALE> stage(work.to, memory, half, left);
 
 #pragma unroll
     for (int slot = 0; slot < SLOTS; ++slot) bar_arrive(empty(slot), 2 * ROLE_THREADS);
-    for (int64_t i = blockIdx.x; i < work.cut.items; i += gridDim.x) {
-        const Item it = item(work.cut, i);
+    for (int64_t k = blockIdx.x; k < work.cut.items; k += gridDim.x) {
+        const Item it = item(work.cut, k);
         stage.begin(it, work.cut.width);
         float acc[SLOTS][TILES][OUT_PLANES][4] = {};
         for (int start = 0; start < it.rows + 2; start += SLOTS) {
@@ -274,25 +229,24 @@ __device__ inline void enlarge(
     }
 }
 
-template <int SCALE, typename Element, int SINGLES>
+template <int SCALE, int SINGLES>
 __global__ void __launch_bounds__(2 * ROLE_THREADS, 1) tail_kernel(Work work) {
     constexpr int BIASES = 16 + 8 * out_planes(SCALE);
     SHARED(uint32_t, rings, 2 * RING);
     SHARED(float2, biases, BIASES);
-    SHARED(uint4, pixels, (Stage<SCALE, Element>::VECTORS));
+    SHARED(uint4, pixels, Stage<SCALE>::VECTORS);
     if (threadIdx.x < BIASES) biases.store(threadIdx.x, work.biases.load(threadIdx.x));
     bar_sync(ALL, 2 * ROLE_THREADS);
     if (warp_uniform(threadIdx.x / ROLE_THREADS) == 0) {
         sum_up<SINGLES>(work, rings, biases);
     } else {
-        enlarge<SCALE, Element>(work, rings, biases, pixels);
+        enlarge<SCALE>(work, rings, biases, pixels);
     }
 }
 
-template <int SCALE, typename Element>
+template <int SCALE>
 cudaError_t launch_as(const Work& work, int singles, int64_t blocks, cudaStream_t stream) {
-    const auto kernel =
-        singles == 2 ? tail_kernel<SCALE, Element, 2> : tail_kernel<SCALE, Element, 3>;
+    const auto kernel = singles == 2 ? tail_kernel<SCALE, 2> : tail_kernel<SCALE, 3>;
     return launch(kernel, blocks, 2 * ROLE_THREADS, stream, work);
 }
 
@@ -329,14 +283,14 @@ cudaError_t tail(
         FeatureSteps(layout, h, w),
         {{static_cast<uint8_t*>(out), n * steps.picture * size},
          steps,
+         size,
+         whole(16) ? 16 : whole(4) ? 4 : size,
          clamp ? 0 : -INFINITY,
-         clamp ? 1 : INFINITY,
-         whole(16) ? 16 : whole(4) ? 4 : size},
+         clamp ? 1 : INFINITY},
         parts};
-    const auto launch_it = scale == 2   ? uint8 ? launch_as<2, uint8_t> : launch_as<2, __half>
-                           : scale == 3 ? uint8 ? launch_as<3, uint8_t> : launch_as<3, __half>
-                           : uint8      ? launch_as<4, uint8_t>
-                                        : launch_as<4, __half>;
+    const auto launch_it = scale == 2   ? launch_as<2>
+                           : scale == 3 ? launch_as<3>
+                                        : launch_as<4>;
     return launch_it(work, singles, std::min(parts.items, processors), stream);
 }
 
