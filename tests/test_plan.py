@@ -63,6 +63,17 @@ def test_half_precision_and_uint8():
     assert (half / 255 - exact).abs().max() < 0.01
 
 
+@pytest.mark.usefixtures("shim")
+@torch.no_grad()
+def test_from_uint8_to_uint8_through_cuda_kernels_shim():
+    net = network("espan depth 5")
+    x = torch.randint(0, 256, (1, 3, 9, 11), dtype=torch.uint8)
+    exact = Plan(net, "eager")(x / 255, clamp=True)
+    got = Plan(net.half(), "cuda")(x, uint8=True)
+    assert got.dtype == torch.uint8
+    assert (got / 255 - exact).abs().max() < 0.01
+
+
 @torch.no_grad()
 def test_weights_are_copied():
     net = network("espan depth 5")
