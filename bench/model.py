@@ -24,6 +24,8 @@ SHARED = 100 * 1024, 1024  # their bytes of shared memory, and what each block c
 # rates that the vendor states, GeForce's on 8.6 to 12.0. What Blackwell's 10.0 does with
 # these instructions is not known: taken as 9.0.
 HMMA_CYCLES = {"80": 8, "86": 32, "89": 32, "90a": 4, "100": 4, "120": 32}
+# With half sums, where that differs.
+HALF_CYCLES = {"86": 16, "89": 16, "120": 16}
 # Of that rate, what mma.sync is reported to reach on Hopper.
 REACHED = {"90a": 0.629, "100": 0.629}
 
@@ -39,10 +41,19 @@ class Block:
 
     convs: int
     columns: int  # computed, in a strip
-    kernel: str
+    warps: int = 12
+    half_sums: bool = False
     source = "spab.cu"
-    warps = 12
     rows = 3  # that a pass of a loop takes
+
+    @property
+    def kernel(self) -> str:
+        return f"rows_kernel<32, {self.convs}, 0, {str(self.half_sums).lower()}>"
+
+    @property
+    def hmma_cycles(self) -> dict[str, int]:
+        """By architecture, of those it is for."""
+        return HALF_CYCLES if self.half_sums else HMMA_CYCLES
 
     @property
     def useful(self) -> int:
@@ -50,8 +61,10 @@ class Block:
 
 
 BLOCKS = {
-    "spab, 3 convs": Block(3, 64, "rows_kernel<32, 3, 0>"),
-    "spab, 2 convs": Block(2, 96, "rows_kernel<32, 2, 0>"),
+    "spab, 3 convs": Block(3, 64),
+    "spab, 2 convs": Block(2, 96),
+    "spab, 3 convs, half sums": Block(3, 64, half_sums=True),
+    "spab, 2 convs, half sums": Block(2, 64, 8, half_sums=True),
 }
 # Of ESPAN x4, float16 planes and uint8 pictures: how many of each, and bytes of device memory a
 # pixel, halos from L2. Head and tail are counted by their products, filled up to those of mma, at
@@ -59,10 +72,6 @@ BLOCKS = {
 NETWORK = {"spab, 3 convs": 5, "spab, 2 convs": 1}
 BYTES = {"head": 3 + 64, "spab, 3 convs": 128, "spab, 2 convs": 128, "tail": 3 * 64 + 48}
 ENDS = {"head": 9 * 32 * 32, "tail": 9 * 32 * 32 + 2 * 32 * 32 + 9 * 32 * 48}
-
-
-def hmma_cycles(architecture: str) -> float:
-    return HMMA_CYCLES[architecture] / REACHED.get(architecture, 1)
 
 
 def busy(loops: list, architecture: str, block: Block) -> dict[str, float]:
@@ -80,8 +89,9 @@ def busy(loops: list, architecture: str, block: Block) -> dict[str, float]:
         + count("LDS", "STS")
         - count("LDSM")
     )
+    cycles = block.hmma_cycles[architecture] / REACHED.get(architecture, 1)
     return {
-        "tensor": hmma_cycles(architecture) * (count("HMMA.16816") + count("HMMA.1688.") / 2),
+        "tensor": cycles * (count("HMMA.16816") + count("HMMA.1688.") / 2),
         "issue": count(""),
         "mufu": MUFU_CYCLES * count("MUFU"),
         "shared": SCHEDULERS * wavefronts,
@@ -127,8 +137,9 @@ def milliseconds(cycles: dict[str, float], width: int, height: int) -> float:
     for name, count in NETWORK.items():
         computed = block_seconds(BLOCKS[name], cycles[name], width, height)
         seconds += count * max(computed, BYTES[name] * pixels / BANDWIDTH)
+    a_product = HMMA_CYCLES["90a"] / REACHED["90a"] / 2048
     for name, products in ENDS.items():
-        computed = products / 2048 * hmma_cycles("90a") / SCHEDULERS / PROCESSORS / BUSY / CLOCK
+        computed = products * a_product / SCHEDULERS / PROCESSORS / BUSY / CLOCK
         seconds += pixels * max(computed, BYTES[name] / BANDWIDTH)
     return seconds * 1e3
 
@@ -143,7 +154,7 @@ def figures(folder: Path) -> dict:
     found = {"bytes per pixel": network_bytes()}
     cycles = {}
     for name, block in BLOCKS.items():
-        for architecture in sass.ARCHITECTURES:
+        for architecture in block.hmma_cycles:
             path = sass.cubin(folder, block.source, architecture)
             loops = sass.loops(sass.instructions(path)[block.kernel])
             units = busy(loops, architecture, block)

@@ -39,13 +39,14 @@ cudaError_t span_gate_backward(
 // both in `layout`, and so past 32 channels `scratch`, which is overwritten.
 cudaError_t spab(
     const void* x, const void* weights, const void* biases, void* scratch, void* out, int convs,
-    int channels, int64_t n, int64_t h, int64_t w, Layout layout, cudaStream_t stream);
+    int channels, int64_t n, int64_t h, int64_t w, Layout layout, bool half_sums,
+    cudaStream_t stream);
 
 // A 3x3 convolution and its epilogue; as spab. `gate`, as x, is read for that epilogue alone, which
 // wants weights and biases halved.
 cudaError_t conv3x3(
     const void* x, const void* weights, const void* biases, const void* gate, void* out,
     Epilogue epilogue, int channels, int64_t n, int64_t h, int64_t w, Layout layout,
-    cudaStream_t stream);
+    bool half_sums, cudaStream_t stream);
 
 }  // namespace espan

@@ -48,6 +48,21 @@ __device__ inline void mma_m16n8k8(float (&d)[4], const uint32_t (&a)[4], uint32
         : "r"(a[0]), "r"(a[1]), "r"(b0));
 }
 
+// The same with halves for sums: two columns a word, d[0] of row g, d[1] of row g + 8.
+__device__ inline void mma_m16n8k16(
+    uint32_t (&d)[2], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16 "
+        "{%0, %1}, {%2, %3, %4, %5}, {%6, %7}, {%0, %1};"
+        : "+r"(d[0]), "+r"(d[1])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ inline void mma_m16n8k8(uint32_t (&d)[2], const uint32_t (&a)[4], uint32_t b0) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f16.f16.f16.f16 {%0, %1}, {%2, %3}, {%4}, {%0, %1};"
+        : "+r"(d[0]), "+r"(d[1])
+        : "r"(a[0]), "r"(a[1]), "r"(b0));
+}
+
 // Starts copying 16 bytes, from[i] on, to to[word]; zeros if not `inside`, and nothing is read.
 // They are there for this thread after cp_async_wait, for others after a barrier that follows it.
 __device__ inline void cp_async16(

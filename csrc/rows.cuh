@@ -20,13 +20,14 @@
 namespace espan::rows {
 
 // What the warps of convolution CONV do.
-template <int CHANNELS, int CONVS, int CONV, Layout LAYOUT>
+template <int CHANNELS, int CONVS, int CONV, Layout LAYOUT, bool HALF_SUMS>
 __device__ inline void convolve(
     const Work& work, Shared<uint32_t> rings, Shared<float2> biases) {
-    using S = Strip<CHANNELS, CONVS>;
+    using S = Strip<CHANNELS, CONVS, HALF_SUMS>;
     using To = Steps<S::PLANES, LAYOUT>;
     constexpr int PLANES = S::PLANES, OUT_PLANES = S::OUT_PLANES, TILES = S::TILES;
-    constexpr int STEPS = (PLANES + 1) / 2;  // of 16 input channels
+    constexpr int STEPS = (PLANES + 1) / 2;       // of 16 input channels
+    constexpr int CHAIN = HALF_SUMS ? 2 : STEPS;  // of them, at 3 columns each, summed in one go
     constexpr bool IS_FIRST = CONV == 0, IS_LAST = CONV == CONVS - 1;
     constexpr int REACH = CONVS - CONV;  // rows beyond an item's that it reads
     const Pictures& size = work.size;
@@ -129,22 +130,38 @@ __device__ inline void convolve(
 #pragma unroll
                 for (int t = 0; t < TILES; ++t) {
 #pragma unroll
-                    for (int step = 0; step < 3 * STEPS; ++step) {
-                        const int kx = step / STEPS, k = step % STEPS * 2;
-                        const bool pair = k + 1 < PLANES;  // planes k and k + 1, or k alone
-                        const int word =
-                            a_word + u * S::SLOT + k * S::PLANE + (16 * t + kx) * WORDS;
-                        uint32_t a[4];
-                        pair ? ldmatrix_x4(a, rings, word) : ldmatrix_x2(a, rings, word);
+                    for (int first = 0; first < STEPS; first += CHAIN) {
+                        const int steps = min(CHAIN, STEPS - first);
+                        uint32_t halves[3][OUT_PLANES][2] = {};  // [tap's row][plane out]
 #pragma unroll
-                        for (int c = 0; c < OUT_PLANES; ++c) {
-                            const auto tap = [&](int ky, float(&sum)[4]) {
-                                const uint32_t* b = &w[c][3 * ky + kx][k];
-                                pair ? mma_m16n8k16(sum, a, b[0], b[1]) : mma_m16n8k8(sum, a, b[0]);
-                            };
-                            tap(0, acc[u][t][c]);
-                            tap(1, acc[beside][t][c]);
-                            tap(2, acc[finished][t][c]);
+                        for (int step = 0; step < 3 * steps; ++step) {
+                            const int kx = step / steps, k = 2 * (first + step % steps);
+                            const bool pair = k + 1 < PLANES;  // planes k and k + 1, or k alone
+                            const int word =
+                                a_word + u * S::SLOT + k * S::PLANE + (16 * t + kx) * WORDS;
+                            uint32_t a[4];
+                            pair ? ldmatrix_x4(a, rings, word) : ldmatrix_x2(a, rings, word);
+#pragma unroll
+                            for (int c = 0; c < OUT_PLANES; ++c) {
+                                const auto tap = [&](int ky, auto& sum) {
+                                    const uint32_t* b = &w[c][3 * ky + kx][k];
+                                    pair ? mma_m16n8k16(sum, a, b[0], b[1])
+                                         : mma_m16n8k8(sum, a, b[0]);
+                                };
+                                if constexpr (HALF_SUMS) {
+                                    for (int ky = 0; ky < 3; ++ky) tap(ky, halves[ky][c]);
+                                } else {
+                                    tap(0, acc[u][t][c]);
+                                    tap(1, acc[beside][t][c]);
+                                    tap(2, acc[finished][t][c]);
+                                }
+                            }
+                        }
+#pragma unroll
+                        for (int c = 0; HALF_SUMS && c < OUT_PLANES; ++c) {
+                            add(acc[u][t][c], halves[0][c]);
+                            add(acc[beside][t][c], halves[1][c]);
+                            add(acc[finished][t][c], halves[2][c]);
                         }
                     }
                 }
@@ -218,9 +235,10 @@ __device__ inline void convolve(
     }
 }
 
-template <int CHANNELS, int CONVS, Layout LAYOUT>
-__global__ void __launch_bounds__(Strip<CHANNELS, CONVS>::THREADS, 1) rows_kernel(Work work) {
-    using S = Strip<CHANNELS, CONVS>;
+template <int CHANNELS, int CONVS, Layout LAYOUT, bool HALF_SUMS>
+__global__ void __launch_bounds__(Strip<CHANNELS, CONVS, HALF_SUMS>::THREADS, 1)
+rows_kernel(Work work) {
+    using S = Strip<CHANNELS, CONVS, HALF_SUMS>;
     SHARED(uint32_t, rings, CONVS * S::RING);
     SHARED(float2, biases, CONVS * CHANNELS / 2);
     if (threadIdx.x < CONVS * CHANNELS / 2) {
@@ -229,23 +247,19 @@ __global__ void __launch_bounds__(Strip<CHANNELS, CONVS>::THREADS, 1) rows_kerne
     bar_sync(ALL, S::THREADS);
     const int conv = warp_uniform(threadIdx.x / S::CONV_THREADS);
     if (conv == 0) {
-        convolve<CHANNELS, CONVS, 0, LAYOUT>(work, rings, biases);
+        convolve<CHANNELS, CONVS, 0, LAYOUT, HALF_SUMS>(work, rings, biases);
     } else if constexpr (CONVS == 2) {
-        convolve<CHANNELS, CONVS, 1, LAYOUT>(work, rings, biases);
+        convolve<CHANNELS, CONVS, 1, LAYOUT, HALF_SUMS>(work, rings, biases);
     } else if constexpr (CONVS == 3) {
         if (conv == 1) {
-            convolve<CHANNELS, CONVS, 1, LAYOUT>(work, rings, biases);
+            convolve<CHANNELS, CONVS, 1, LAYOUT, HALF_SUMS>(work, rings, biases);
         } else {
-            convolve<CHANNELS, CONVS, 2, LAYOUT>(work, rings, biases);
+            convolve<CHANNELS, CONVS, 2, LAYOUT, HALF_SUMS>(work, rings, biases);
         }
     }
 }
 
-using Launch = cudaError_t(
-    const void* x, const void* weights, const void* biases, const void* gate, void* out,
-    Epilogue epilogue, int64_t n, int64_t h, int64_t w, cudaStream_t stream);
-
-template <int CHANNELS, int CONVS, Layout LAYOUT>
+template <int CHANNELS, int CONVS, Layout LAYOUT, bool HALF_SUMS>
 cudaError_t launch_as(
     const void* x, const void* weights, const void* biases, const void* gate, void* out,
     Epilogue epilogue, int64_t n, int64_t h, int64_t w, cudaStream_t stream) {
@@ -255,7 +269,7 @@ cudaError_t launch_as(
             cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device)) {
         return error;
     }
-    using S = Strip<CHANNELS, CONVS>;
+    using S = Strip<CHANNELS, CONVS, HALF_SUMS>;
     const int64_t strips = ceil_div(w, int64_t(S::USEFUL));
     const int64_t segment = ceil_div(h, count_segments(n * strips, h, CONVS, processors));
     const int64_t segments = ceil_div(h, segment);
@@ -276,7 +290,7 @@ cudaError_t launch_as(
         int(items),
         epilogue};
     return launch(
-        rows_kernel<CHANNELS, CONVS, LAYOUT>, std::min<int64_t>(items, processors),
+        rows_kernel<CHANNELS, CONVS, LAYOUT, HALF_SUMS>, std::min<int64_t>(items, processors),
         S::THREADS, stream, work);
 }
 

@@ -12,20 +12,29 @@ constexpr int SLOTS = 3;  // rows of a ring, and open rows of output
 constexpr int WORDS = 4;  // of 2 channels, in a pixel of a plane
 
 // How warps share out the convolutions, their output channels and the columns of a row. A warp's
-// weights and open sums are OUT_PLANES * (9 * PLANES + 12 * TILES) registers a lane: 93 to 120.
-template <int CHANNELS, int CONVS>
+// weights and open sums are OUT_PLANES * (9 * PLANES + 12 * TILES) registers a lane: 78 to 120.
+// HALF_SUMS: products of 32 channels and 3 columns are summed in halves, and these in floats.
+template <int CHANNELS, int CONVS, bool HALF_SUMS>
 struct Strip {
     static_assert(CHANNELS % 8 == 0 && (CHANNELS <= 32 || CONVS == 1));
+    static_assert(CHANNELS > 24 || !HALF_SUMS);
     static constexpr int PLANES = CHANNELS / 8;
-    static constexpr int OUT_PLANES = CHANNELS > 32 ? 1 : CHANNELS == 32 ? 2 : 3;  // of a warp
-    static constexpr int TILES = CHANNELS > 32 ? 4 : CHANNELS == 32 ? 2 : 1;  // of 16 columns
+    // Of a warp: planes of output, and tiles of 16 columns. Sums in halves take registers too.
+    static constexpr int OUT_PLANES = CHANNELS > 32 || HALF_SUMS ? 1 : CHANNELS == 32 ? 2 : 3;
+    static constexpr bool IS_TIGHT = HALF_SUMS && (CHANNELS == 40 || CHANNELS == 48);
+    static constexpr int TILES = OUT_PLANES > 1 ? 4 / OUT_PLANES : IS_TIGHT ? 2 : 4;
     static constexpr int SHARES = PLANES / OUT_PLANES;  // warps that make a pixel
     static constexpr int WARP_COLUMNS = 16 * TILES;
-    // One convolution alone has the most to hold: where to load from and to store to at once.
-    static constexpr int WARPS =
-        CONVS > 1 ? 12 : CHANNELS > 48 ? SHARES : CHANNELS > 32 ? 2 * SHARES : 8;
+    // 12 warps have 168 registers a lane, up to 8 have 255. One convolution alone has the most to
+    // hold: where to load from and to store to at once.
+    static constexpr int WARPS = CONVS == 3       ? 12
+                                 : CONVS == 2     ? (HALF_SUMS ? 8 : 12)
+                                 : CHANNELS <= 32 ? 8
+                                 : CHANNELS <= 48 ? 2 * SHARES
+                                                  : SHARES;
     static constexpr int THREADS = 32 * WARPS;
     static constexpr int CONV_WARPS = WARPS / CONVS;
+    static_assert(CONV_WARPS % SHARES == 0);
     static constexpr int CONV_THREADS = 32 * CONV_WARPS;
     static constexpr int COLUMNS = WARP_COLUMNS * CONV_WARPS / SHARES;  // computed
     static constexpr int USEFUL = COLUMNS - 2 * (CONVS - 1);            // stored
@@ -60,6 +69,11 @@ struct Work {
     Epilogue epilogue;  // of one convolution
 };
 
+// A launcher in C++, of one kernel.
+using Launch = cudaError_t(
+    const void* x, const void* weights, const void* biases, const void* gate, void* out,
+    Epilogue epilogue, int64_t n, int64_t h, int64_t w, cudaStream_t stream);
+
 // Words from one pixel, and from one plane, to the next.
 template <int PLANES, Layout LAYOUT>
 struct Steps {
@@ -90,6 +104,16 @@ __device__ inline uint32_t pack_gate(uint32_t x, const float* h) {
     const float2 before = unpack_half2(x);
     return pack_half2(
         (h[0] + 0.5f * before.x) * tanh_approx(h[0]), (h[1] + 0.5f * before.y) * tanh_approx(h[1]));
+}
+
+// Adds halves, two a word, as mma has them.
+__device__ inline void add(float (&sums)[4], const uint32_t (&halves)[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const float2 pair = unpack_half2(halves[i]);
+        sums[2 * i] += pair.x;
+        sums[2 * i + 1] += pair.y;
+    }
 }
 
 // What EPILOGUE makes of a pair; z is its half if that is the gate.

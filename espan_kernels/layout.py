@@ -70,6 +70,13 @@ def fragments(weight: Tensor) -> Tensor:
     return by_lane.permute(0, 5, 2, 1, 3, 4).reshape(planes, 9, planes, 32, 2)
 
 
+def check_half_sums(op: str, wanted: bool, channels: int, layout: str) -> None:
+    """Raises ValueError where a CUDA convolution has no float16 sums."""
+    if wanted and (layout != "planes" or channels <= 24):
+        found = f"{channels} channels in {layout}"
+        raise ValueError(f"{op}: half_sums: expected planes of more than 24 channels, got {found}")
+
+
 def to_planes(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, ceil(C/8), H, W, 8) contiguous; channels past C are 0."""
     n, c, h, w = x.shape

@@ -90,6 +90,23 @@ def half_of_few_channels(*args) -> str | None:
     return None
 
 
+def half_sums_pay(device: torch.device) -> bool:
+    """Whether CUDA convolutions on `device` had better sum in float16, 96 products at a time.
+
+    On GeForce of compute capability 8.6, 8.9 and 12, whose tensor cores add float32 at half their
+    rate. ESPAN_HALF_SUMS=0 or 1, read at each call, says so for every device.
+    """
+    wanted = os.environ.get("ESPAN_HALF_SUMS", "auto")
+    if wanted not in ("auto", "0", "1"):
+        raise ValueError(f"ESPAN_HALF_SUMS: expected auto, 0 or 1, got {wanted!r}")
+    if wanted != "auto":
+        return wanted == "1"
+    if device.type != "cuda" or "GeForce" not in torch.cuda.get_device_name(device):
+        return False
+    major, minor = capability(device.index)
+    return (major, minor) in ((8, 6), (8, 9)) or major == 12
+
+
 def forward_only(*args) -> str | None:
     """For kernels without a backward pass."""
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors(args)):

@@ -91,6 +91,9 @@ def test_cuda_launches_of_one_packing_shim(epilogue):
         assert torch.equal(got, conv3x3(x, weight, bias, act=act, gate=gate, impl="cuda"))
         # What is past the channels stays 0, so that the next kernel may read it.
         assert torch.equal(layout.to_planes(got), out)
+    kernel_cuda.launch(planes, packed, out, act, gates, "planes", half_sums=True)
+    assert not torch.equal(layout.from_planes(out, 28), got)
+    torch.testing.assert_close(layout.from_planes(out, 28), got, atol=4e-3, rtol=4e-3)
 
 
 @pytest.mark.usefixtures("shim")

@@ -46,11 +46,17 @@ inline void ldmatrix_x2(uint32_t (&a)[4], Shared<uint32_t> rows, int word) {
 
 namespace shim {
 
-// d += A B of K columns and rows, of which lanes hold K / 4 and K / 8 words.
-template <int K>
-void mma(const char* name, float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+inline void add(float& sum, float more) { sum += more; }
+inline void add(uint16_t& sum, float more) {
+    sum = __float2half_rn(__half2float({sum}) + more).bits;
+}
+
+// d += A B of K columns and rows, of which lanes hold K / 4 and K / 8 words; what each instruction
+// adds is rounded once, to the type of the sums.
+template <int K, typename Sum>
+void mma(const char* name, Sum* d, const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     struct Arguments {
-        float* d;
+        Sum* d;
         const uint32_t *a, *b;
     } arguments{d, a, b};
     collective(name, arguments, [](auto lane) {
@@ -73,7 +79,7 @@ void mma(const char* name, float (&d)[4], const uint32_t (&a)[4], const uint32_t
                 const float* column = B[l % 4 * 2 + i % 2];
                 float sum = 0;
                 for (int k = 0; k < K; ++k) sum += row[k] * column[k];
-                lane(l).d[i] += sum;
+                add(lane(l).d[i], sum);
             }
         }
     });
@@ -81,13 +87,20 @@ void mma(const char* name, float (&d)[4], const uint32_t (&a)[4], const uint32_t
 
 }  // namespace shim
 
-inline void mma_m16n8k16(
-    float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     shim::mma<16>("mma of 16", d, a, {b0, b1});
 }
 
 inline void mma_m16n8k8(float (&d)[4], const uint32_t (&a)[4], uint32_t b0) {
     shim::mma<8>("mma of 8", d, a, {b0, 0});
+}
+
+inline void mma_m16n8k16(uint32_t (&d)[2], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    shim::mma<16>("mma of 16", reinterpret_cast<uint16_t*>(d), a, {b0, b1});
+}
+
+inline void mma_m16n8k8(uint32_t (&d)[2], const uint32_t (&a)[4], uint32_t b0) {
+    shim::mma<8>("mma of 8", reinterpret_cast<uint16_t*>(d), a, {b0, 0});
 }
 
 // The target is poison until the copy lands, which is in its wait and no sooner.

@@ -23,6 +23,7 @@ def launch(
     act: str,
     gate: Tensor | None,
     layout: str,
+    half_sums: bool = False,
 ) -> None:
     """Queues a convolution on the current stream of x's device. Allocates nothing.
 
@@ -30,12 +31,16 @@ def launch(
     x, gate, out: float16, dense, 16-byte aligned, out apart from the others. layout "planes":
     (N, ceil(C / 8), H, W, 8), channels past C 0 in all inputs and then in out; "channels_last":
     (N, C, H, W) in that memory format, C a multiple of 8. At least one pixel.
+    half_sums: sums of 96 products in float16, of these in float32: planes of more than 24 channels.
+    Faster where `machine.half_sums_pay`, less exact everywhere (docs/cuda.md).
     """
     epilogue = act if gate is None else "gate"
     gate = x if gate is None else gate
     n, _, h, w = x.shape[:4]
-    size = packed[1].size(0), n, h, w
-    native.call("conv3x3", x, x, *packed, gate, out, epilogue, *size, layout)
+    channels = packed[1].size(0)
+    layouts.check_half_sums("conv3x3", half_sums, channels, layout)
+    size = channels, n, h, w
+    native.call("conv3x3", x, x, *packed, gate, out, epilogue, *size, layout, half_sums)
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, act: str, gate: Tensor | None) -> Tensor:

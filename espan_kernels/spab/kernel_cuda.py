@@ -26,6 +26,7 @@ def launch(
     out: Tensor,
     layout: str,
     scratch: Tensor | None = None,
+    half_sums: bool = False,
 ) -> None:
     """Queues a block on the current stream of x's device: out = spab(x). Allocates nothing.
 
@@ -33,6 +34,7 @@ def launch(
     (N, ceil(C / 8), H, W, 8), channels past C 0 in x and then in out; "channels_last":
     (N, C, H, W) in that memory format, C a multiple of 8. At least one pixel.
     scratch: memory as that of out, for what is hidden; needed past 32 channels alone.
+    half_sums: see `conv3x3`'s.
     """
     weights, biases = packed
     convs, channels = biases.shape
@@ -41,8 +43,9 @@ def launch(
             raise ValueError(f"spab: scratch: expected memory for {channels} channels, got None")
         scratch = out
     n, _, h, w = x.shape[:4]
+    layouts.check_half_sums("spab", half_sums, channels, layout)
     size = channels, n, h, w
-    native.call("spab", x, x, weights, biases, scratch, out, convs, *size, layout)
+    native.call("spab", x, x, weights, biases, scratch, out, convs, *size, layout, half_sums)
 
 
 def spab(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
