@@ -77,15 +77,34 @@ def kernel_dtype(*args) -> str | None:
     return None
 
 
-def half_of_32_channels(*args) -> str | None:
-    """The CUDA convolutions hold 32 channels in and out, of float16."""
+def half_of_few_channels(*args) -> str | None:
+    """The CUDA convolutions hold 3 to 8 planes of 8 channels, as many out as in, of float16."""
     for x in tensors(args):
         if x.dtype != torch.float16:
             return f"CUDA convolutions take float16, got {x.dtype}"
-        # Of pictures and weights; biases tell the channels out.
-        if (channels := x.shape[1] if x.dim() == 4 else x.shape[0]) != 32:
-            return f"CUDA convolutions take 32 channels in and out, got {channels}"
+    # Pictures and weights tell the channels in, biases the channels out.
+    counts = sorted({x.shape[1] if x.dim() == 4 else x.shape[0] for x in tensors(args)})
+    if len(counts) > 1 or not 16 < counts[0] <= 64:
+        found = " and ".join(map(str, counts))
+        return f"CUDA convolutions take 17 to 64 channels, as many out as in, got {found}"
     return None
+
+
+def half_sums_pay(device: torch.device) -> bool:
+    """Whether CUDA convolutions on `device` had better sum in float16, 96 products at a time.
+
+    On GeForce of compute capability 8.6, 8.9 and 12, whose tensor cores add float32 at half their
+    rate. ESPAN_HALF_SUMS=0 or 1, read at each call, says so for every device.
+    """
+    wanted = os.environ.get("ESPAN_HALF_SUMS", "auto")
+    if wanted not in ("auto", "0", "1"):
+        raise ValueError(f"ESPAN_HALF_SUMS: expected auto, 0 or 1, got {wanted!r}")
+    if wanted != "auto":
+        return wanted == "1"
+    if device.type != "cuda" or "GeForce" not in torch.cuda.get_device_name(device):
+        return False
+    major, minor = capability(device.index)
+    return (major, minor) in ((8, 6), (8, 9)) or major == 12
 
 
 def forward_only(*args) -> str | None:

@@ -47,6 +47,34 @@ def test_tensors_of_another_device_are_refused(monkeypatch):
     assert reason == "CUDA kernels need a cuda device, the tensors are on cpu"
 
 
+@pytest.mark.parametrize(
+    ("name", "capability", "wanted", "pays"),
+    [
+        ("NVIDIA GeForce RTX 4090", (8, 9), None, True),
+        ("NVIDIA GeForce RTX 5090", (12, 0), None, True),
+        ("NVIDIA GeForce RTX 4090", (8, 9), "0", False),
+        ("NVIDIA A40", (8, 6), None, False),
+        ("NVIDIA H200", (9, 0), None, False),
+        ("NVIDIA H200", (9, 0), "1", True),
+    ],
+)
+def test_half_sums_are_for_geforce(monkeypatch, name, capability, wanted, pays):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    monkeypatch.setattr(machine, "capability", lambda index: capability)
+    monkeypatch.delenv("ESPAN_HALF_SUMS", raising=False)
+    if wanted:
+        monkeypatch.setenv("ESPAN_HALF_SUMS", wanted)
+    assert machine.half_sums_pay(torch.device("cuda", 0)) is pays
+
+
+def test_a_bad_wish_for_half_sums_is_named(monkeypatch):
+    monkeypatch.delenv("ESPAN_HALF_SUMS", raising=False)
+    assert not machine.half_sums_pay(torch.device("cpu"))
+    monkeypatch.setenv("ESPAN_HALF_SUMS", "yes")
+    with pytest.raises(ValueError, match="ESPAN_HALF_SUMS: expected auto, 0 or 1, got 'yes'"):
+        machine.half_sums_pay(torch.device("cpu"))
+
+
 def test_the_hash_sees_every_source(tmp_path):
     for name in ("a.cu", "b.cuh", "c.h", "d.cpp"):
         (tmp_path / name).write_text("1")
