@@ -8,7 +8,7 @@ import torch
 from espan_kernels import OPS, dct_l1, native
 from tests import shim as host
 from tests.contract import assert_agrees, contract
-from tests.test_dct2d import loss_and_gradient
+from tests.gpu_checks import loss_and_gradient
 
 OP = OPS["dct_l1"]
 # Odd, so that a middle stands alone; more than 64, so that several warps share a line.
