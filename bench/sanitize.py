@@ -31,7 +31,6 @@ MORE = {
 }
 OPTIONS = (
     "--error-exitcode=7",
-    "--target-processes=application-only",
     # Launchers report errors of the API themselves; torch makes some on purpose.
     "--report-api-errors=no",
     "--show-backtrace=no",

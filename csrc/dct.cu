@@ -28,10 +28,9 @@ __global__ void __launch_bounds__(THREADS, 2) across_kernel(
         const float near = difference(i), far = i < lines.odd ? difference(lines.n - 1 - i) : 0;
         return {near + far, near - far};
     });
-    const Part part(lines);
     Sums sums = {};
-    multiply<false>(lines, part, parts, matrix, sums);
-    for_each_sum(lines, part, sums, [&](int line, int i, float even, float odd) {
+    multiply<false>(lines, parts, matrix, sums);
+    for_each_sum(lines, sums, [&](int line, int i, float even, float odd) {
         const int at = places.first(line);
         if (i < lines.even) out.store(at + i * places.step, even);
         if (i < lines.odd) out.store(at + (lines.even + i) * places.step, odd);
@@ -50,17 +49,17 @@ __global__ void __launch_bounds__(THREADS, 2) down_kernel(
         const float near = in.load(at + i), far = i < lines.odd ? in.load(at + lines.n - 1 - i) : 0;
         return {near + far, near - far};
     });
-    const Part part(lines);
     Sums sums = {};
-    multiply<false>(lines, part, parts, matrix, sums);
+    multiply<false>(lines, parts, matrix, sums);
     float size = 0;
-    for_each_sum(lines, part, sums, [&](int, int, float even, float odd) {
+    for_each_sum(lines, sums, [&](int, int, float even, float odd) {
         size += fabsf(even) + fabsf(odd);
     });
     partial.store(blockIdx.x * lines.threads + threadIdx.x, size);
     if (!with_gradient) return;
     // All warps have read the lines: signs take the place of the high parts.
     bar_sync(0, lines.threads);
+    const Part part(lines);
     const auto sign = [](float x) { return float(x > 0) - float(x < 0); };
 #pragma unroll
     for (int c = 0; c < COLUMN_TILES; ++c) {
@@ -77,8 +76,8 @@ __global__ void __launch_bounds__(THREADS, 2) down_kernel(
     }
     bar_sync(0, lines.threads);
     Sums back = {};
-    multiply<true>(lines, part, parts, transposed, back);
-    store_lines(lines, part, back, places, 1, out);
+    multiply<true>(lines, parts, transposed, back);
+    store_lines(lines, back, places, 1, out);
 }
 
 // Rows of coefficients back, times `scale`.
@@ -92,10 +91,9 @@ __global__ void __launch_bounds__(THREADS, 2) back_kernel(
         return {
             i < lines.even ? in.load(at) : 0, i < lines.odd ? in.load(at + lines.even) : 0};
     });
-    const Part part(lines);
     Sums sums = {};
-    multiply<false>(lines, part, parts, transposed, sums);
-    store_lines(lines, part, sums, places, scale, out);
+    multiply<false>(lines, parts, transposed, sums);
+    store_lines(lines, sums, places, scale, out);
 }
 
 // What passes over strips of (h, w), in blocks of (h, block_w), work on.
@@ -140,7 +138,8 @@ cudaError_t dct_l1(
             const int64_t start = done * h * w, size = pass.size;
             // A matrix and its transpose, as the warps read them.
             const auto matrix = [](const void* both, const Lines& lines, int which) {
-                const int64_t words = lines.padded / STEP * (lines.padded / 8) * 64;
+                const int64_t tiles = lines.warps_across * COLUMN_TILES;
+                const int64_t words = 2 * (lines.padded / STEP) * tiles * 32;
                 return Global(static_cast<const uint4*>(both) + which * words, words);
             };
             const int area = int(h * w);

@@ -31,14 +31,15 @@ struct Lines {
     int n, count;
     int even, odd;  // coefficients
     int padded;     // places of a half: zeros up to a multiple of STEP
-    int warps_down, rows, threads;
+    int warps_across, warps_down;
+    int rows, threads;
 
     Lines(int n, int count) : n(n), count(count), even(n - n / 2), odd(n / 2) {
         padded = ceil_div(even, STEP) * STEP;
-        const int across = ceil_div(padded, WARP_COLUMNS);
-        warps_down = THREADS / 32 / across;
+        warps_across = ceil_div(even, WARP_COLUMNS);
+        warps_down = THREADS / 32 / warps_across;
         rows = warps_down * WARP_ROWS;
-        threads = 32 * warps_down * across;
+        threads = 32 * warps_down * warps_across;
     }
     int blocks() const { return ceil_div(count, rows); }
     int bytes() const { return 4 * words(); }
@@ -61,7 +62,8 @@ struct Places {
     }
 };
 
-// This thread's part of the block's lines.
+// This thread's part of the block's lines. Asked for anew where it is needed: registers are short
+// while sums are open.
 struct Part {
     int first;        // line of the block
     int row, column;  // where the warp begins, in the block and in either half
@@ -107,14 +109,20 @@ __device__ void split_lines(const Lines& lines, Shared<uint32_t> parts, Read rea
 // and what these lose. EXACT: the lines have no low parts.
 template <bool EXACT>
 __device__ void multiply(
-    const Lines& lines, const Part& part, Shared<uint32_t> parts, Global<const uint4> matrix,
+    const Lines& lines, Shared<uint32_t> parts, Global<const uint4> matrix,
     Sums& sums) {
-    const int tiles = lines.padded / 8, steps = lines.padded / STEP;
+    const Part part(lines);
+    const int steps = lines.padded / STEP, tiles = lines.warps_across * COLUMN_TILES;
+    const int lane = 4 * part.g + part.q;
     // The lane's row of an ldmatrix: line lane % 16, places 8 * (lane / 16) on.
-    const int from = lane_id() / 16 * lines.plane() + 4 * (part.row + lane_id() % 16);
+    const int from = lane / 16 * lines.plane() + 4 * (part.row + lane % 16);
     for (int step = 0; step < steps; ++step) {
 #pragma unroll
         for (int odd = 0; odd < 2; ++odd) {
+            const int first = ((odd * steps + step) * tiles + part.column / 8) * 32 + lane;
+            uint4 b[COLUMN_TILES];
+#pragma unroll
+            for (int c = 0; c < COLUMN_TILES; ++c) b[c] = matrix.load(first + 32 * c);
             const int word = from + odd * lines.half() + 2 * step * lines.plane();
             uint32_t high[ROW_TILES][4], low[ROW_TILES][4];
 #pragma unroll
@@ -126,15 +134,12 @@ __device__ void multiply(
             }
 #pragma unroll
             for (int c = 0; c < COLUMN_TILES; ++c) {
-                const int tile = part.column / 8 + c;
-                if (tile >= tiles) break;
-                const uint4 b = matrix.load(((odd * steps + step) * tiles + tile) * 32 + lane_id());
 #pragma unroll
                 for (int t = 0; t < ROW_TILES; ++t) {
                     float large[4] = {}, small[4] = {};
-                    mma_m16n8k16(large, high[t], b.x, b.y);
-                    mma_m16n8k16(small, high[t], b.z, b.w);
-                    if constexpr (!EXACT) mma_m16n8k16(small, low[t], b.x, b.y);
+                    mma_m16n8k16(large, high[t], b[c].x, b[c].y);
+                    mma_m16n8k16(small, high[t], b[c].z, b[c].w);
+                    if constexpr (!EXACT) mma_m16n8k16(small, low[t], b[c].x, b[c].y);
 #pragma unroll
                     for (int j = 0; j < 4; ++j) {
                         sums[odd][t][c][j] += fmaf(small[j], 1 / SPLIT, large[j]);
@@ -147,7 +152,8 @@ __device__ void multiply(
 
 // Calls run(line, place, even sum, odd sum) with the sums of this lane in lines that are there.
 template <typename Run>
-__device__ void for_each_sum(const Lines& lines, const Part& part, const Sums& sums, Run run) {
+__device__ void for_each_sum(const Lines& lines, const Sums& sums, Run run) {
+    const Part part(lines);
 #pragma unroll
     for (int i = 0; i < 2 * ROW_TILES; ++i) {
         const int line = part.first + part.row + 8 * i + part.g;
@@ -164,9 +170,9 @@ __device__ void for_each_sum(const Lines& lines, const Part& part, const Sums& s
 // An even and an odd half back as lines of numbers.
 template <typename T>
 __device__ void store_lines(
-    const Lines& lines, const Part& part, const Sums& sums, const Places& places, float scale,
+    const Lines& lines, const Sums& sums, const Places& places, float scale,
     Global<T> out) {
-    for_each_sum(lines, part, sums, [&](int line, int i, float even, float odd) {
+    for_each_sum(lines, sums, [&](int line, int i, float even, float odd) {
         const int at = places.first(line);
         T value;
         if (i < lines.even) {

@@ -118,7 +118,7 @@ def test_dct_gradient_passes_shim(shim, shape, block):
 
 
 def test_dct_gradient_fails_one_float16_product_shim(shim, shim_objects, monkeypatch, tmp_path):
-    low = "if constexpr (!EXACT) mma_m16n8k16(small, low[t], b.x, b.y);"
+    low = "if constexpr (!EXACT) mma_m16n8k16(small, low[t], b[c].x, b[c].y);"
     module = host.patched(shim_objects, tmp_path, "dct.cu", {low: ""}, "dct.cuh", "-O0")
     monkeypatch.setattr(native, "MODULE", module)
     with pytest.raises(AssertionError, match="off by"):

@@ -24,9 +24,7 @@ PLANTED = {
         },
         ("dct.cu", "coefficients of 0 have a sign"): {"float(x > 0)": "float(x >= 0)"},
         ("dct.cu", "the way back not transposed"): {
-            "multiply<true>(lines, part, parts, transposed": (
-                "multiply<true>(lines, part, parts, matrix"
-            )
+            "multiply<true>(lines, parts, transposed": ("multiply<true>(lines, parts, matrix")
         },
         ("dct.cuh", "odd sums added to both ends"): {
             "(even - odd) * scale": "(even + odd) * scale"
@@ -38,12 +36,12 @@ PLANTED = {
         },
         ("dct.cuh", "no barrier after the lines"): {SPLIT_BARRIER: "}"},
         ("dct.cuh", "low parts of the lines forgotten"): {
-            "if constexpr (!EXACT) mma_m16n8k16(small, low[t], b.x, b.y);": ""
+            "if constexpr (!EXACT) mma_m16n8k16(small, low[t], b[c].x, b[c].y);": ""
         },
         ("dct.cuh", "low parts of the matrix forgotten"): {
-            "mma_m16n8k16(small, high[t], b.z, b.w);": ""
+            "mma_m16n8k16(small, high[t], b[c].z, b[c].w);": ""
         },
-        ("dct.cuh", "a line read one off"): {"lane_id() % 16);": "(lane_id() + 1) % 16);"},
+        ("dct.cuh", "a line read one off"): {"lane % 16);": "(lane + 1) % 16);"},
         ("dct.cu", "the middle counted twice"): {FOLD: FOLD.replace("i < lines.odd", "true")},
         ("dct.cu", "partial sums of a chunk written over the last one's"): {
             "sums += pass.partials();": "",
@@ -54,9 +52,9 @@ PLANTED = {
         ("dct.cu", "the far end one off"): {FOLD: FOLD.replace("- 1 ", "")},
         ("dct.cuh", "lines stored beyond the last"): {"if (line >= lines.count) continue;": ""},
     },
-    "comes to ldmatrix, other lanes to mma": {
+    "deadlock in block 0: thread .* waits for ldmatrix|comes to warp_uniform, other lanes to": {
         ("dct.cuh", "a lane that leaves early"): {
-            "if (tile >= tiles)": "if (tile + lane_id() / 31 >= tiles)"
+            "step < steps;": "step < steps - lane_id() / 31;"
         },
     },
     "deadlock in block 0: thread .* waits for a barrier": {

@@ -24,21 +24,21 @@ def fits_strip(sr: Tensor, hr: Tensor, block: int | None, with_grad: bool) -> st
 def packed(n: int, device: torch.device) -> Tensor:
     """The matrix of n numbers and its transpose, each in two halves, as fragments of split float16.
 
-    (2, even and odd, steps of 16, tiles of 8, 32 lanes, 8), contiguous. The even half, that of
-    even coefficients, has ceil(n / 2) rows and columns, the odd one floor(n / 2), both zeros up
-    to a multiple of 16. With g = lane // 4, q = lane % 4: column g of the tile; rows
+    (2, even and odd, steps of 16, tiles of 8, 32 lanes, 8), contiguous. The half of the even
+    coefficients has ceil(n / 2) rows and columns, that of the odd ones floor(n / 2); zeros fill
+    16 rows and 32 columns. With g = lane // 4, q = lane % 4: column g of the tile; rows
     8 j + 2 q + i of the step at (part, j, i) of (2, 2, 2), where part 1 is 2^11 times what part 0
     loses.
     """
     whole = matrix(n, torch.float64, torch.device("cpu"))
-    steps = -(-n // 32)
-    halves = whole.new_zeros(2, 16 * steps, 16 * steps)
+    steps, tiles = -(-n // 32), -(-n // 64) * 4
+    both = whole.new_zeros(2, 2, 16 * steps, 8 * tiles)
     for odd, size in enumerate((n - n // 2, n // 2)):
-        halves[odd, :size, :size] = whole[odd::2, :size].T
-    both = torch.stack([halves, halves.mT])
+        both[0, odd, :size, :size] = whole[odd::2, :size].T
+        both[1, odd, :size, :size] = whole[odd::2, :size]
     high = both.half()
     low = ((both - high) * 2048).half()
-    parts = torch.stack([high, low]).view(2, 2, 2, steps, 2, 4, 2, 2 * steps, 8)
+    parts = torch.stack([high, low]).view(2, 2, 2, steps, 2, 4, 2, tiles, 8)
     # part, which, odd, step, j, q, i, tile, g
     return parts.permute(1, 2, 3, 7, 8, 5, 0, 4, 6).reshape(2, 2, steps, -1, 32, 8).to(device)
 
