@@ -146,6 +146,8 @@ class Fake:
         if self.wrong == "reruns" and next(self.runs) == 100:
             picture = picture[::-1]
         if isinstance(picture, torch.Tensor):
+            if picture.ndim == 4:
+                return torch.stack(self([*picture]))
             big = picture.repeat_interleave(4, 1).repeat_interleave(4, 2)
             return big + (self.wrong == "stream") * next(self.runs)
         big = picture.repeat(4, 0).repeat(4, 1)
