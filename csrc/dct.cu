@@ -24,8 +24,8 @@ __global__ void __launch_bounds__(THREADS, 2) across_kernel(
             const int at = line * lines.n + place;
             return to_float(a.load(at)) - to_float(b.load(at));
         };
-        if (i >= lines.even) return {};
-        const float near = difference(i), far = i < lines.odd ? difference(lines.n - 1 - i) : 0;
+        const float near = i < lines.even ? difference(i) : 0;
+        const float far = i < lines.odd ? difference(lines.n - 1 - i) : 0;
         return {near + far, near - far};
     });
     Sums sums = {};
@@ -44,9 +44,9 @@ __global__ void __launch_bounds__(THREADS, 2) down_kernel(
     Global<const uint4> transposed, Global<float> partial, Global<float> out, bool with_gradient) {
     DYNAMIC_SHARED(uint32_t, parts, lines.words());
     split_lines(lines, parts, [&](int line, int i) -> EvenOdd {
-        if (i >= lines.even) return {};
         const int at = line * lines.n;
-        const float near = in.load(at + i), far = i < lines.odd ? in.load(at + lines.n - 1 - i) : 0;
+        const float near = i < lines.even ? in.load(at + i) : 0;
+        const float far = i < lines.odd ? in.load(at + lines.n - 1 - i) : 0;
         return {near + far, near - far};
     });
     Sums sums = {};

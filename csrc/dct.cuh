@@ -43,9 +43,9 @@ struct Lines {
     }
     int blocks() const { return ceil_div(count, rows); }
     int bytes() const { return 4 * words(); }
-    // Shared memory is [high, low][even, odd][8 places][row][4 words of 2 places], with 4 words
-    // more after 8 places: so those of one row lie in different banks.
-    __host__ __device__ int plane() const { return 4 * rows + 4; }
+    // Shared memory is [high, low][even, odd][8 places][row][4 words of 2 places]. The 16 words
+    // more after 8 places: so 16 places of 4 rows lie in different banks.
+    __host__ __device__ int plane() const { return 4 * rows + 16; }
     __host__ __device__ int half() const { return padded / 8 * plane(); }
     __host__ __device__ int words() const { return 4 * half(); }
 };
@@ -78,29 +78,27 @@ struct Part {
     }
 };
 
-// Fills shared memory with the block's lines. read(line, i) gives what the even and the odd half
-// of the transform take at place i.
+// Fills shared memory with the block's lines that are there; products of the others are not used.
+// read(line, i) gives what the even and the odd half of the transform take at place i.
 template <typename Read>
 __device__ void split_lines(const Lines& lines, Shared<uint32_t> parts, Read read) {
-    const int pairs = lines.padded / 2, first = blockIdx.x * lines.rows;
+    const int first = blockIdx.x * lines.rows, rows = min(lines.rows, lines.count - first);
+    // 8 lanes a line.
+    for (int row = threadIdx.x / 8; row < rows; row += lines.threads / 8) {
 #pragma unroll 4
-    for (int job = threadIdx.x; job < lines.rows * pairs; job += lines.threads) {
-        const int row = job / pairs, pair = job - row * pairs;
-        EvenOdd x{}, y{};
-        if (first + row < lines.count) {
-            x = read(first + row, 2 * pair);
-            y = read(first + row, 2 * pair + 1);
+        for (int pair = threadIdx.x % 8; pair < lines.padded / 2; pair += 8) {
+            const EvenOdd x = read(first + row, 2 * pair), y = read(first + row, 2 * pair + 1);
+            const int word = pair / 4 * lines.plane() + 4 * row + pair % 4;
+            const auto store = [&](int odd, float a, float b) {
+                const uint32_t high = pack_half2(a, b);
+                const float2 kept = unpack_half2(high);
+                const uint32_t low = pack_half2((a - kept.x) * SPLIT, (b - kept.y) * SPLIT);
+                parts.store(odd * lines.half() + word, high);
+                parts.store((2 + odd) * lines.half() + word, low);
+            };
+            store(0, x.even, y.even);
+            store(1, x.odd, y.odd);
         }
-        const int word = pair / 4 * lines.plane() + 4 * row + pair % 4;
-        const auto store = [&](int odd, float a, float b) {
-            const uint32_t high = pack_half2(a, b);
-            const float2 kept = unpack_half2(high);
-            const uint32_t low = pack_half2((a - kept.x) * SPLIT, (b - kept.y) * SPLIT);
-            parts.store(odd * lines.half() + word, high);
-            parts.store((2 + odd) * lines.half() + word, low);
-        };
-        store(0, x.even, y.even);
-        store(1, x.odd, y.odd);
     }
     bar_sync(0, lines.threads);
 }
