@@ -51,7 +51,7 @@ cudaError_t launch(
     return cudaGetLastError();
 }
 
-// The block's dynamic shared memory as array `name`; `size` elements is what launch_with_shared gave.
+// The block's dynamic shared memory, which launch_with_shared gave, as array `name`.
 #define DYNAMIC_SHARED(T, name, size)                             \
     extern __shared__ __align__(16) unsigned char name##_memory[]; \
     const espan::Shared<T> name { reinterpret_cast<T*>(name##_memory) }
