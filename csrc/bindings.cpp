@@ -108,4 +108,18 @@ PYBIND11_MODULE(_cuda, module) {
                 out_layout, queue(stream)));
         },
         unlocked);
+    module.def("dct_l1_scratch", [](int64_t strips, int64_t h, int64_t w, int64_t block_w) {
+        const auto scratch = espan::dct_l1_scratch(strips, h, w, block_w);
+        return py::make_tuple(scratch.between, scratch.partial);
+    });
+    module.def(
+        "dct_l1",
+        [](Address a, Address b, Address across, Address down, Address between, Address partial,
+           Address gradient, int64_t strips, int64_t h, int64_t w, int64_t block_w, float scale,
+           Dtype dtype, Address stream) {
+            return int(espan::dct_l1(
+                in(a), in(b), in(across), in(down), out(between), out(partial), out(gradient),
+                strips, h, w, block_w, scale, dtype, queue(stream)));
+        },
+        unlocked);
 }

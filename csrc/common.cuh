@@ -61,6 +61,25 @@ cudaError_t launch(
     return cudaGetLastError();
 }
 
+// The block's dynamic shared memory, which launch_with_shared gave, as array `name`.
+#define DYNAMIC_SHARED(T, name, size)                             \
+    extern __shared__ __align__(16) unsigned char name##_memory[]; \
+    const espan::Shared<T> name { reinterpret_cast<T*>(name##_memory) }
+
+// As launch, with `bytes` of dynamic shared memory a block.
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch_with_shared(
+    void (*kernel)(Parameters...), int64_t blocks, int threads, int bytes, cudaStream_t stream,
+    Arguments... arguments) {
+    if (const auto error = cudaFuncSetAttribute(
+            reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+            bytes)) {
+        return error;
+    }
+    kernel<<<static_cast<unsigned>(blocks), threads, bytes, stream>>>(arguments...);
+    return cudaGetLastError();
+}
+
 }  // namespace espan
 #endif
 
@@ -82,6 +101,18 @@ __device__ inline void from_float(float& to, float value) { to = value; }
 __device__ inline void from_float(__half& to, float value) { to = __float2half_rn(value); }
 __device__ inline void from_float(__nv_bfloat16& to, float value) {
     to = __float2bfloat16_rn(value);
+}
+
+// Calls run(T()) with the element type of `dtype`.
+template <typename Run>
+cudaError_t with_type(Dtype dtype, Run run) {
+    switch (dtype) {
+        case Dtype::float16: return run(__half());
+        case Dtype::bfloat16: return run(__nv_bfloat16());
+        case Dtype::float32: return run(float());
+        case Dtype::uint8: break;
+    }
+    return cudaErrorInvalidValue;
 }
 
 }  // namespace espan

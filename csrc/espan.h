@@ -67,4 +67,19 @@ cudaError_t tail(
     void* out, int singles, int scale, bool clamp, Dtype dtype, int64_t n, int64_t h, int64_t w,
     Layout layout, Layout out_layout, cudaStream_t stream);
 
+// The L1 norm of the DCT of a - b, (strips, h, w) in blocks of (h, block_w), and its gradient.
+// partial: numbers whose sum it is; gradient: like a, times `scale`, or null. across and down: the
+// matrices of block_w and of h, as kernel_cuda.py packs them. `between` is overwritten.
+// h and block_w 4 to 512, block_w a divisor of w, h * w below 2^30.
+cudaError_t dct_l1(
+    const void* a, const void* b, const void* across, const void* down, void* between,
+    void* partial, void* gradient, int64_t strips, int64_t h, int64_t w, int64_t block_w,
+    float scale, Dtype dtype, cudaStream_t stream);
+
+// How many floats `between` and `partial` of dct_l1 are.
+struct DctScratch {
+    int64_t between, partial;
+};
+DctScratch dct_l1_scratch(int64_t strips, int64_t h, int64_t w, int64_t block_w);
+
 }  // namespace espan

@@ -98,18 +98,6 @@ __global__ void __launch_bounds__(THREADS) backward_kernel(
     }
 }
 
-// Calls run(T()) with the element type of `dtype`.
-template <typename Run>
-cudaError_t with_type(Dtype dtype, Run run) {
-    switch (dtype) {
-        case Dtype::float16: return run(__half());
-        case Dtype::bfloat16: return run(__nv_bfloat16());
-        case Dtype::float32: return run(float());
-        case Dtype::uint8: break;
-    }
-    return cudaErrorInvalidValue;
-}
-
 template <typename T>
 int64_t blocks(int64_t size) {
     return ceil_div(size, int64_t(THREADS) * VECTOR<T>);

@@ -10,7 +10,6 @@ if not torch.cuda.is_available():
     # Before anything imports triton, which reads it once.
     os.environ["TRITON_INTERPRET"] = "1"
 
-from espan.weights import save
 from espan_kernels import native
 from tests import shim as host
 from tests.guards import guard_bands, kernel_device
@@ -68,6 +67,8 @@ def net():
 @pytest.fixture
 def weights(tmp_path, net) -> str:
     """The file of `net`, in a folder of its own."""
+    from espan import save
+
     folder = tmp_path / "weights"
     folder.mkdir()
     save(net, folder / "tiny.safetensors")

@@ -1,5 +1,7 @@
 """Poisoned memory between guard bands: what is not written, or is written outside, shows."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -21,8 +23,8 @@ def guarded(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return buffer.as_strided(like.shape, like.stride(), BAND), buffer
 
 
-@pytest.fixture
-def guard_bands(monkeypatch):
+@contextmanager
+def guarded_outputs():
     """Kernels' outputs come poisoned and between bands that must still be poison at the end."""
     real, buffers = layout.empty, []
 
@@ -31,12 +33,21 @@ def guard_bands(monkeypatch):
         buffers.append(buffer)
         return out
 
-    monkeypatch.setattr(layout, "empty", empty)
-    yield
+    layout.empty = empty
+    try:
+        yield
+    finally:
+        layout.empty = real
     for buffer in buffers:
         band = torch.cat([buffer[:BAND], buffer[-BAND:]])
         untouched = band.isnan() if band.is_floating_point() else band == poison(band.dtype)
         assert untouched.all(), "a kernel wrote outside of its output"
+
+
+@pytest.fixture
+def guard_bands():
+    with guarded_outputs():
+        yield
 
 
 @pytest.fixture

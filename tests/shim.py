@@ -14,7 +14,7 @@ from espan_kernels.build_info import SOURCES
 
 # torch brings pybind11's headers along.
 INCLUDES = [sysconfig.get_path("include"), Path(torch.__file__).parent / "include", SOURCES]
-FLAGS = ["-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-DESPAN_SHIM"]
+FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-DESPAN_SHIM"]
 
 
 def missing() -> str | None:
@@ -27,12 +27,12 @@ def run(*command):
     assert result.returncode == 0, result.stderr[-4000:]
 
 
-def compile_source(source: Path, folder: Path) -> Path:
+def compile_source(source: Path, folder: Path, flag: str = "-O2") -> Path:
     out = folder / f"{source.stem}.o"
     includes = [f"-I{include}" for include in INCLUDES]
     # pybind11 takes long to optimise, and nothing of it is slow.
     extra = ["-O0", '-DESPAN_SOURCE_HASH="host"'] if source.suffix == ".cpp" else ["-x", "c++"]
-    run("g++", *FLAGS, *extra, *includes, "-c", source, "-o", out)
+    run("g++", *FLAGS, flag, *extra, *includes, "-c", source, "-o", out)
     return out
 
 
@@ -55,11 +55,17 @@ def load(built: dict[str, Path], folder: Path) -> ModuleType:
 
 
 def patched(
-    built: dict[str, Path], folder: Path, source: str, changes: dict, header: str = ""
+    built: dict[str, Path],
+    folder: Path,
+    source: str,
+    changes: dict,
+    header: str = "",
+    flag: str = "-O2",
 ) -> ModuleType:
     """The module with each text of `changes` replaced by what it maps to.
 
-    In `source`, or in `header`, which `source` includes; it must be there once.
+    In `source`, or in `header`, which `source` includes; it must be there once. flag: "-O0" where
+    compiling takes longer than running.
     """
     changed = header or source
     text = (SOURCES / changed).read_text()
@@ -69,4 +75,4 @@ def patched(
     copy = folder / source
     copy.write_text((SOURCES / source).read_text())
     (folder / changed).write_text(text)
-    return load({**built, source: compile_source(copy, folder)}, folder)
+    return load({**built, source: compile_source(copy, folder, flag)}, folder)

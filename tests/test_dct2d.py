@@ -7,6 +7,7 @@ import torch
 
 from espan_kernels import OPS, dct2, dct_l1
 from tests.contract import contract
+from tests.gpu_checks import loss_and_gradient
 
 pytestmark = pytest.mark.usefixtures("kernel_device")
 
@@ -18,14 +19,6 @@ SIZES = pytest.mark.parametrize(
 
 class TestTransform(contract("dct2")):
     pass
-
-
-def loss_and_gradient(sr, hr, block, with_grad):
-    """What a kernel returns from its one pass, by autograd."""
-    sr = sr.detach().requires_grad_()
-    with torch.enable_grad():
-        loss = dct_l1(sr, hr, block=block, impl="eager")
-        return loss.detach(), *torch.autograd.grad(loss, sr)
 
 
 class TestLoss(contract("dct_l1", loss_and_gradient)):

@@ -51,6 +51,7 @@ struct Barrier {
 
 struct Block {
     Index index, grid;
+    int dynamic_bytes;  // of shared memory
     std::function<void()> kernel;
     ucontext_t scheduler;
     std::vector<std::unique_ptr<Fiber>> fibers;
@@ -230,11 +231,13 @@ inline void run_block(Index index, int threads) {
     if (!block.failed) check_end();
 }
 
-inline cudaError_t run(int64_t blocks, int threads, std::function<void()> kernel) {
+inline cudaError_t run(
+    int64_t blocks, int threads, int dynamic_bytes, std::function<void()> kernel) {
     static std::mutex one_at_a_time;
     const std::lock_guard<std::mutex> lock(one_at_a_time);
     if (blocks <= 0 || threads <= 0 || threads > 1024) return cudaErrorInvalidConfiguration;
     state().kernel = std::move(kernel);
+    state().dynamic_bytes = dynamic_bytes;
     state().grid.x = static_cast<unsigned>(blocks);
     for (unsigned i = 0; i < blocks; ++i) {
         run_block({i}, threads);

@@ -88,15 +88,31 @@ Shared<T> shared(int size) {
     return {reinterpret_cast<T*>(arrays[i].data()), size};
 }
 
+// The array in dynamic shared memory, no larger than the launch said.
+template <typename T>
+Shared<T> dynamic_shared(int size) {
+    check("dynamic shared memory, byte ", 0, int64_t(size) * sizeof(T), state().dynamic_bytes);
+    return shared<T>(size);
+}
+
 }  // namespace shim
 
+#define DYNAMIC_SHARED(T, name, size) \
+    const espan::Shared<T> name = espan::shim::dynamic_shared<T>(size)
 #define SHARED(T, name, size) const espan::Shared<T> name = espan::shim::shared<T>(size)
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch(
     void (*kernel)(Parameters...), int64_t blocks, int threads, cudaStream_t,
     Arguments... arguments) {
-    return shim::run(blocks, threads, [=] { kernel(arguments...); });
+    return shim::run(blocks, threads, 0, [=] { kernel(arguments...); });
+}
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch_with_shared(
+    void (*kernel)(Parameters...), int64_t blocks, int threads, int bytes, cudaStream_t,
+    Arguments... arguments) {
+    return shim::run(blocks, threads, bytes, [=] { kernel(arguments...); });
 }
 
 }  // namespace espan

@@ -6,7 +6,7 @@ from torch import Tensor
 from espan_kernels import check, layout
 from espan_kernels.dct2d import kernel_cuda, sample
 from espan_kernels.dct2d.reference import reference, reference_l1, wide_dtype
-from espan_kernels.machine import kernel_dtype, needs_triton
+from espan_kernels.machine import kernel_dtype, needs_cuda, needs_triton
 from espan_kernels.op import Op
 
 BLOCKS = (4, 8, 16, 32)
@@ -60,7 +60,13 @@ op_l1 = Op(
     setup_context=_keep,
     backward=_scale,
 )
-op_l1.without("cuda", kernel_cuda.REASON)
+op_l1.kernel(
+    "cuda",
+    "espan_kernels.dct2d.kernel_cuda:dct_l1",
+    needs_cuda,
+    kernel_dtype,
+    kernel_cuda.fits_strip,
+)
 op_l1.kernel("triton", "espan_kernels.dct2d.kernel_triton:dct_l1", needs_triton, kernel_dtype)
 
 

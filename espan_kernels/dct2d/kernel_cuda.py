@@ -1,3 +1,71 @@
-"""The CUDA kernel's door; so far it holds the reason why it refuses."""
+"""The CUDA kernel's door: the DCT matrices as its warps hold them, strips of blocks, the launch."""
 
-REASON = "no CUDA kernel is written for this op yet"
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from espan_kernels import layout, native
+from espan_kernels.dct2d.reference import matrix
+
+REASON = "the CUDA kernel is the loss: it multiplies in float16, which holds no more than 65504"
+# A strip, one row of blocks, is numbered in 31 bits.
+LONGEST = 1 << 24
+
+
+def fits_strip(sr: Tensor, hr: Tensor, block: int | None, with_grad: bool) -> str | None:
+    """The CUDA kernel numbers what lies in a row of blocks in 31 bits."""
+    if sr.shape[-1] > LONGEST:
+        return f"the CUDA kernel takes rows of up to {LONGEST} numbers, got {sr.shape[-1]}"
+    return None
+
+
+@cache
+def packed(n: int, device: torch.device) -> Tensor:
+    """The matrix of n numbers and its transpose, each in two halves, as fragments of split float16.
+
+    (2, even and odd, steps of 16, tiles of 8, 32 lanes, 8), contiguous. The half of the even
+    coefficients has ceil(n / 2) rows and columns, that of the odd ones floor(n / 2); zeros fill
+    16 rows and 32 columns. With g = lane // 4, q = lane % 4: column g of the tile; rows
+    8 j + 2 q + i of the step at (part, j, i) of (2, 2, 2), where part 1 is 2^11 times what part 0
+    loses.
+    """
+    whole = matrix(n, torch.float64, torch.device("cpu"))
+    steps, tiles = -(-n // 32), -(-n // 64) * 4
+    both = whole.new_zeros(2, 2, 16 * steps, 8 * tiles)
+    for odd, size in enumerate((n - n // 2, n // 2)):
+        both[0, odd, :size, :size] = whole[odd::2, :size].T
+        both[1, odd, :size, :size] = whole[odd::2, :size]
+    high = both.half()
+    low = ((both - high) * 2048).half()
+    parts = torch.stack([high, low]).view(2, 2, 2, steps, 2, 4, 2, tiles, 8)
+    # part, which, odd, step, j, q, i, tile, g
+    return parts.permute(1, 2, 3, 7, 8, 5, 0, 4, 6).reshape(2, 2, steps, -1, 32, 8).to(device)
+
+
+def dct_l1(sr: Tensor, hr: Tensor, block: int | None, with_grad: bool) -> tuple[Tensor, Tensor]:
+    h, w = sr.shape[-2:]
+    gradient = layout.empty(sr, sr.shape if with_grad else (0,), channels_last=False)
+    if not sr.numel():
+        return torch.full((), float("nan"), device=sr.device), gradient
+    down, across = (block, block) if block else (h, w)
+    strips = sr.numel() // (down * w), down, w, across
+    scale = 1 / sr.numel()
+    between, partial = (
+        layout.empty(sr, (size,), torch.float32) for size in native.MODULE.dct_l1_scratch(*strips)
+    )
+    native.call(
+        "dct_l1",
+        sr,
+        sr.contiguous(),
+        hr.contiguous(),
+        packed(across, sr.device),
+        packed(down, sr.device),
+        between,
+        partial,
+        gradient,
+        *strips,
+        scale,
+        sr.dtype,
+    )
+    return partial.double().sum().mul(scale).float(), gradient
