@@ -6,6 +6,7 @@ from `fragments`.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 PLANE = 8
@@ -51,14 +52,20 @@ def pack_weight(weight: Tensor) -> Tensor:
     return weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
 
 
+def padded(t: Tensor) -> Tensor:
+    """A weight (C, C, 3, 3) or bias (C,) with its C a multiple of 8: what is new is 0."""
+    more = -len(t) % PLANE
+    return F.pad(t, (0, more) if t.dim() == 1 else (0, 0, 0, 0, 0, more, 0, more))
+
+
 def fragments(weight: Tensor) -> Tensor:
-    """(32, 32, 3, 3) as the warps of a CUDA kernel hold it: (2, 9, 2, 32, 8), contiguous.
+    """(C, C, 3, 3), C 25 to 32, as the warps of a CUDA kernel hold it: (2, 9, 2, 32, 8).
 
     16 output channels a warp; a tap; 8 of them; the lane; its halves of two mma m16n8k16's B.
     With g = lane // 4, q = lane % 4: output channel g of the 8, and input channels
     16 k + 8 j + 2 q + i at halves (k, j, i) of (2, 2, 2).
     """
-    by_lane = weight.reshape(2, 2, 8, 2, 2, 4, 2, 9)  # half, 8 of it, g, k, j, q, i, tap
+    by_lane = padded(weight).reshape(2, 2, 8, 2, 2, 4, 2, 9)  # half, 8 of it, g, k, j, q, i, tap
     return by_lane.permute(0, 7, 1, 2, 5, 3, 4, 6).reshape(2, 9, 2, 32, 8)
 
 

@@ -2,25 +2,51 @@
 
 from torch import Tensor
 
-from espan_kernels import layout, native
+from espan_kernels import layout as layouts
+from espan_kernels import native
+
+
+def pack(weight: Tensor, bias: Tensor, gated: bool) -> tuple[Tensor, Tensor]:
+    """A weight (C, C, 3, 3) and bias (C,), float16, as `launch` wants them; for any number of
+    launches.
+
+    gated: for launches with a gate, which is computed from half of the convolution.
+    """
+    scale = 0.5 if gated else 1
+    return layouts.fragments(weight * scale), layouts.padded(bias.float() * scale)
+
+
+def launch(
+    x: Tensor,
+    packed: tuple[Tensor, Tensor],
+    out: Tensor,
+    act: str,
+    gate: Tensor | None,
+    layout: str,
+) -> None:
+    """Queues a convolution on the current stream of x's device. Allocates nothing.
+
+    out = span_gate(gate, conv(x)), or without a gate act(conv(x)), act "none" or "silu".
+    x, gate, out: float16, dense, 16-byte aligned, out apart from the others. layout "planes":
+    (N, ceil(C / 8), H, W, 8), channels past C 0 in all inputs and then in out; "channels_last":
+    (N, C, H, W) in that memory format, C a multiple of 8. At least one pixel.
+    """
+    epilogue = act if gate is None else "gate"
+    gate = x if gate is None else gate
+    n, _, h, w = x.shape[:4]
+    native.call("conv3x3", x, x, *packed, gate, out, epilogue, n, h, w, layout)
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, act: str, gate: Tensor | None) -> Tensor:
-    out = layout.empty(x, x.shape)
+    out = layouts.empty(x, x.shape)
     if not out.numel():
         return out
-    epilogue = act if gate is None else "gate"
-    # The gate is computed from half of the convolution.
-    scale = 0.5 if epilogue == "gate" else 1
-    packed, bias = layout.fragments(weight * scale), bias.float() * scale
-    n, channels, h, w = x.shape
-    shape = n, h, w
-    if layout.is_channels_last(out):
-        x, gate = layout.laid_out_as(out, x, x if gate is None else gate)
-        native.call("conv3x3", x, x, packed, bias, gate, out, epilogue, *shape, "channels_last")
+    packed = pack(weight, bias, gate is not None)
+    if layouts.is_channels_last(out):
+        x, gate = (t if t is None else layouts.laid_out_as(out, t)[0] for t in (x, gate))
+        launch(x, packed, out, act, gate, "channels_last")
         return out
-    planes = layout.to_planes(x)
-    gate = planes if gate is None else layout.to_planes(gate)
-    out = layout.empty(planes, planes.shape)
-    native.call("conv3x3", x, planes, packed, bias, gate, out, epilogue, *shape, "planes")
-    return layout.from_planes(out, channels)
+    x_planes, gate = (t if t is None else layouts.to_planes(t) for t in (x, gate))
+    out = layouts.empty(x_planes, x_planes.shape)
+    launch(x_planes, packed, out, act, gate, "planes")
+    return layouts.from_planes(out, x.size(1))

@@ -1,25 +1,53 @@
 """The CUDA kernel's door: weights as its warps hold them, pictures in a layout it reads."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from espan_kernels import layout, native
+from espan_kernels import layout as layouts
+from espan_kernels import native
+
+
+def pack(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The 2 or 3 weights (C, C, 3, 3) and biases (C,) of a block, float16, as `launch` wants them.
+
+    Made once for any number of launches. The last convolution is halved: the gate is computed from
+    half of its output.
+    """
+    fragments = [layouts.fragments(w) for w in (*weights[:-1], weights[-1] / 2)]
+    floats = [layouts.padded(b.float()) for b in (*biases[:-1], biases[-1] / 2)]
+    return torch.stack(fragments), torch.stack(floats)
+
+
+def launch(
+    x: Tensor,
+    packed: tuple[Tensor, Tensor],
+    out: Tensor,
+    layout: str,
+    scratch: Tensor | None = None,
+) -> None:
+    """Queues a block on the current stream of x's device: out = spab(x). Allocates nothing.
+
+    x, out: float16, dense, 16-byte aligned, no memory in common. layout "planes":
+    (N, ceil(C / 8), H, W, 8), channels past C 0 in x and then in out; "channels_last":
+    (N, C, H, W) in that memory format, C a multiple of 8. At least one pixel.
+    scratch: memory as that of out, for what is hidden; needed past 32 channels alone.
+    """
+    n, _, h, w = x.shape[:4]
+    native.call("spab", x, x, *packed, out, len(packed[0]), n, h, w, layout)
 
 
 def spab(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
-    out = layout.empty(x, x.shape)
+    out = layouts.empty(x, x.shape)
     if not out.numel():
         return out
-    # The last convolution halved: the gate is computed from half of its output.
-    packed = torch.stack([layout.fragments(w) for w in (*weights[:-1], weights[-1] / 2)])
-    bias = torch.stack([b.float() for b in (*biases[:-1], biases[-1] / 2)])
-    n, channels, h, w = x.shape
-    shape = len(weights), n, h, w
-    if layout.is_channels_last(out):
-        (x,) = layout.laid_out_as(out, x)
-        native.call("spab", x, x, packed, bias, out, *shape, "channels_last")
+    packed = pack(weights, biases)
+    if layouts.is_channels_last(out):
+        (x,) = layouts.laid_out_as(out, x)
+        launch(x, packed, out, "channels_last")
         return out
-    planes = layout.to_planes(x)
-    out = layout.empty(planes, planes.shape)
-    native.call("spab", x, planes, packed, bias, out, *shape, "planes")
-    return layout.from_planes(out, channels)
+    planes = layouts.to_planes(x)
+    out = layouts.empty(planes, planes.shape)
+    launch(planes, packed, out, "planes")
+    return layouts.from_planes(out, x.size(1))
