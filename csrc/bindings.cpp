@@ -69,19 +69,20 @@ PYBIND11_MODULE(_cuda, module) {
         unlocked);
     module.def(
         "spab",
-        [](Address x, Address weights, Address biases, Address to, int convs, int64_t n, int64_t h,
-           int64_t w, Layout layout, Address stream) {
+        [](Address x, Address weights, Address biases, Address scratch, Address to, int convs,
+           int channels, int64_t n, int64_t h, int64_t w, Layout layout, Address stream) {
             return int(espan::spab(
-                in(x), in(weights), in(biases), out(to), convs, n, h, w, layout, queue(stream)));
+                in(x), in(weights), in(biases), out(scratch), out(to), convs, channels, n, h, w,
+                layout, queue(stream)));
         },
         unlocked);
     module.def(
         "conv3x3",
         [](Address x, Address weights, Address biases, Address gate, Address to, Epilogue epilogue,
-           int64_t n, int64_t h, int64_t w, Layout layout, Address stream) {
+           int channels, int64_t n, int64_t h, int64_t w, Layout layout, Address stream) {
             return int(espan::conv3x3(
-                in(x), in(weights), in(biases), in(gate), out(to), epilogue, n, h, w, layout,
-                queue(stream)));
+                in(x), in(weights), in(biases), in(gate), out(to), epilogue, channels, n, h, w,
+                layout, queue(stream)));
         },
         unlocked);
     module.def(

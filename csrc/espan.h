@@ -33,18 +33,20 @@ cudaError_t span_gate_backward(
     const void* grad, const void* x, const void* y, void* dx, void* dy, int64_t size, Dtype dtype,
     cudaStream_t stream);
 
-// A block of 2 or 3 3x3 convolutions, SiLU between them, and span_gate(x, last); 32 channels of
-// float16. weights and biases as `layout.fragments` and `layout.stacked` give them, those of the
-// last convolution halved. x and out (n, h, w) pictures, both in `layout`.
+// A block of 2 or 3 3x3 convolutions, SiLU between them, and span_gate(x, last); float16, of 24,
+// 32, 40, 48, 56 or 64 channels. weights (convs, ...) as `layout.fragments` gives them, biases
+// (convs, channels) floats, those of the last convolution halved. x and out (n, h, w) pictures,
+// both in `layout`, and so past 32 channels `scratch`, which is overwritten.
 cudaError_t spab(
-    const void* x, const void* weights, const void* biases, void* out, int convs, int64_t n,
-    int64_t h, int64_t w, Layout layout, cudaStream_t stream);
+    const void* x, const void* weights, const void* biases, void* scratch, void* out, int convs,
+    int channels, int64_t n, int64_t h, int64_t w, Layout layout, cudaStream_t stream);
 
 // A 3x3 convolution and its epilogue; as spab. `gate`, as x, is read for that epilogue alone, which
 // wants weights and biases halved.
 cudaError_t conv3x3(
     const void* x, const void* weights, const void* biases, const void* gate, void* out,
-    Epilogue epilogue, int64_t n, int64_t h, int64_t w, Layout layout, cudaStream_t stream);
+    Epilogue epilogue, int channels, int64_t n, int64_t h, int64_t w, Layout layout,
+    cudaStream_t stream);
 
 // A 9x9 convolution of RGB into 32 channels of float16: x (n, h, w) pictures of float16 or uint8,
 // which stands for x / 255, in `x_layout`; out in `layout`. weights as `conv9x9_head`'s pack gives

@@ -23,6 +23,14 @@ __device__ inline void ldmatrix_x4(uint32_t (&a)[4], Shared<uint32_t> rows, int 
                  : "r"(address));
 }
 
+// Two of them, a[0] and a[1]; lanes from 16 on name nothing.
+__device__ inline void ldmatrix_x2(uint32_t (&a)[4], Shared<uint32_t> rows, int word) {
+    const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(rows.data + word));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(a[0]), "=r"(a[1])
+                 : "r"(address));
+}
+
 // d += a * b; halves, multiplied exactly, summed in float.
 __device__ inline void mma_m16n8k16(
     float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
@@ -30,6 +38,14 @@ __device__ inline void mma_m16n8k16(
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// The same of the first 8 columns of A, a[0] and a[1], and rows of B, b0.
+__device__ inline void mma_m16n8k8(float (&d)[4], const uint32_t (&a)[4], uint32_t b0) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b0));
 }
 
 // Starts copying 16 bytes, from[i] on, to to[word]; zeros if not `inside`, and nothing is read.

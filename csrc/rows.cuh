@@ -1,13 +1,13 @@
-// Convolutions of 32 channels, 3x3, that stream rows: one to three of them in one kernel.
+// Convolutions of few channels, 3x3, that stream rows: one to three of them in one kernel.
 //
 // A block of threads walks down a strip of the picture, a row a step. Its warps are shared out
-// among the convolutions; each holds the weights of 16 output channels in registers and takes 32
-// columns of every row. A row of input goes into the three rows of output it reaches, whose sums
-// are open in registers at the same time, so it is read from shared memory once per column of the
-// kernel, not per tap. Rows pass from one convolution to the next through rings of 3 rows: shared
-// memory [slot][plane][column][8 channels], a pixel's 16 bytes the row of an ldmatrix, so that any
-// shift is aligned and free of bank conflicts. Only the first input and the last output, and what
-// gates it, touch memory.
+// among the convolutions; each holds the weights of 8 to 24 output channels in registers and takes
+// 16 to 64 columns of every row. A row of input goes into the three rows of output it reaches,
+// whose sums are open in registers at the same time, so it is read from shared memory once per
+// column of the kernel, not per tap. Rows pass from one convolution to the next through rings of 3
+// rows: shared memory [slot][plane][column][8 channels], a pixel's 16 bytes the row of an ldmatrix,
+// so that any shift is aligned and free of bank conflicts. Only the first input and the last
+// output, and what gates it, touch memory.
 //
 // Every convolution computes the same columns, numbered from the strip's left. What lies beside
 // them is there for the first one alone: each that follows gets one more column wrong at both
@@ -15,49 +15,38 @@
 // convolution pads its own input.
 #pragma once
 
-#include <algorithm>
-
 #include "strip.cuh"
 
 namespace espan::rows {
 
-struct Work {
-    Global<const uint32_t> x;     // (N, 4, H, W, 8) or (N, H, W, 4, 8) halves
-    Global<const uint4> weights;  // (convolutions, 2, 9, 2, 32 lanes, 8): layout.fragments
-    Global<const float2> biases;  // (convolutions, 32 channels)
-    Global<const uint32_t> gate;  // as x; read if that is the epilogue
-    Global<uint32_t> out;         // as x
-    Pictures size;
-    int segment;  // rows of an item
-    unsigned strips, segments;  // items across and down a picture
-    int items;
-};
-
-// What the warps of convolution CONV do; after the last comes EPILOGUE.
-template <int CONVS, int CONV, Epilogue EPILOGUE, Layout LAYOUT>
+// What the warps of convolution CONV do.
+template <int CHANNELS, int CONVS, int CONV, Layout LAYOUT>
 __device__ inline void convolve(
     const Work& work, Shared<uint32_t> rings, Shared<float2> biases) {
-    using S = Strip<CONVS>;
-    using To = Steps<LAYOUT>;
+    using S = Strip<CHANNELS, CONVS>;
+    using To = Steps<S::PLANES, LAYOUT>;
+    constexpr int PLANES = S::PLANES, OUT_PLANES = S::OUT_PLANES, TILES = S::TILES;
+    constexpr int STEPS = (PLANES + 1) / 2;  // of 16 input channels
     constexpr bool IS_FIRST = CONV == 0, IS_LAST = CONV == CONVS - 1;
     constexpr int REACH = CONVS - CONV;  // rows beyond an item's that it reads
     const Pictures& size = work.size;
     const int warp = warp_uniform(threadIdx.x / 32 % S::CONV_WARPS);
-    const int half = warp % 2;                 // output channels from 16 * half on
-    const int left = warp / 2 * WARP_COLUMNS;  // columns from left on
+    const int first_out = warp % S::SHARES * OUT_PLANES;  // its planes of output: from there on
+    const int left = warp / S::SHARES * S::WARP_COLUMNS;  // its columns: from there on
 
-    uint4 w[9][2];  // [tap][8 channels out]: b0, b1 of input channels 0..15, then of 16..31
+    uint32_t w[OUT_PLANES][9][PLANES];  // [plane out][tap][plane in]
 #pragma unroll
-    for (int i = 0; i < 18; ++i) {
-        w[i / 2][i % 2] = work.weights.load(((CONV * 2 + half) * 18 + i) * 32 + lane_id());
+    for (int i = 0; i < OUT_PLANES * 9 * PLANES; ++i) {
+        const int row = (CONV * PLANES + first_out) * 9 * PLANES + i;
+        w[i / PLANES / 9][i / PLANES % 9][i % PLANES] = work.weights.load(row * 32 + lane_id());
     }
     // This lane's row of an ldmatrix: pixel lane % 16, plane lane / 16 of the two of 16 channels.
     const int a_word =
         CONV * S::RING + lane_id() / 16 * S::PLANE + (left + lane_id() % 16) * WORDS;
     // Its pair of the first pixel and plane of the next ring; column c is at c + 1.
-    const int d_word = (CONV + 1) * S::RING + 2 * half * S::PLANE +
+    const int d_word = (CONV + 1) * S::RING + first_out * S::PLANE +
                        (left + 1 + lane_id() / 4) * WORDS + lane_id() % 4;
-    const int bias_at = (CONV * 4 + half * 2) * 4 + lane_id() % 4;
+    const int bias_at = (CONV * PLANES + first_out) * 4 + lane_id() % 4;
 
     if constexpr (!IS_FIRST) {
 #pragma unroll
@@ -85,7 +74,7 @@ __device__ inline void convolve(
         const int64_t row = int64_t(size.width) * To::PIXEL;
         int64_t load_word = To::start(size, n, q) + top * row + int64_t(load_at) * To::PIXEL;
         int64_t out_word =
-            To::start(size, n, 2 * half) + y0 * row + int64_t(from + at) * To::PIXEL + q;
+            To::start(size, n, first_out) + y0 * row + int64_t(from + at) * To::PIXEL + q;
         const auto load_row = [&](int i, int slot) {
             const bool has_row = unsigned(top + i) < unsigned(size.height);
 #pragma unroll
@@ -94,7 +83,12 @@ __device__ inline void convolve(
                 if (j + LOAD_STEP > S::RING_COLUMNS && c >= S::RING_COLUMNS) break;
                 const int word = slot * S::SLOT + q * S::PLANE + c * WORDS;
                 const bool inside = has_row && unsigned(load_at + j) < unsigned(size.width);
-                cp_async16(rings, word, work.x, load_word + j * To::PIXEL, inside);
+#pragma unroll
+                for (int p = 0; p < PLANES; p += 4) {
+                    if (p + 4 > PLANES && q + p >= PLANES) break;
+                    const int64_t from = load_word + j * To::PIXEL + p * To::plane(size);
+                    cp_async16(rings, word + p * S::PLANE, work.x, from, inside);
+                }
             }
             load_word += row;
         };
@@ -106,7 +100,7 @@ __device__ inline void convolve(
             load_row(1, 1);
             cp_async_commit();
         }
-        float acc[SLOTS][TILES][2][4] = {};  // [open row][16 pixels][8 channels]
+        float acc[SLOTS][TILES][OUT_PLANES][4] = {};  // [open row][16 pixels][plane out]
         for (int start = 0; start < rows; start += SLOTS) {
 #pragma unroll
             for (int u = 0; u < SLOTS; ++u) {
@@ -117,7 +111,7 @@ __device__ inline void convolve(
                 const int finished = (u + 1) % SLOTS, beside = (u + 2) % SLOTS;
                 // acc[u] is free: what it opens with comes while the row does.
 #pragma unroll
-                for (int c = 0; c < 2; ++c) {
+                for (int c = 0; c < OUT_PLANES; ++c) {
                     const float2 bias = biases.load(bias_at + 4 * c);
 #pragma unroll
                     for (int j = 0; j < 4 * TILES; ++j) {
@@ -135,17 +129,18 @@ __device__ inline void convolve(
 #pragma unroll
                 for (int t = 0; t < TILES; ++t) {
 #pragma unroll
-                    for (int step = 0; step < 6; ++step) {
-                        const int kx = step / 2, k = step % 2;
+                    for (int step = 0; step < 3 * STEPS; ++step) {
+                        const int kx = step / STEPS, k = step % STEPS * 2;
+                        const bool pair = k + 1 < PLANES;  // planes k and k + 1, or k alone
+                        const int word =
+                            a_word + u * S::SLOT + k * S::PLANE + (16 * t + kx) * WORDS;
                         uint32_t a[4];
-                        ldmatrix_x4(
-                            a, rings,
-                            a_word + u * S::SLOT + 2 * k * S::PLANE + (16 * t + kx) * WORDS);
+                        pair ? ldmatrix_x4(a, rings, word) : ldmatrix_x2(a, rings, word);
 #pragma unroll
-                        for (int c = 0; c < 2; ++c) {
+                        for (int c = 0; c < OUT_PLANES; ++c) {
                             const auto tap = [&](int ky, float(&sum)[4]) {
-                                const uint4& b = w[3 * ky + kx][c];
-                                mma_m16n8k16(sum, a, k ? b.z : b.x, k ? b.w : b.y);
+                                const uint32_t* b = &w[c][3 * ky + kx][k];
+                                pair ? mma_m16n8k16(sum, a, b[0], b[1]) : mma_m16n8k8(sum, a, b[0]);
                             };
                             tap(0, acc[u][t][c]);
                             tap(1, acc[beside][t][c]);
@@ -157,46 +152,57 @@ __device__ inline void convolve(
                 if (i < 2) continue;
                 // Of 16 pixels a lane holds pairs: pixel g of 8, channels 2 q and 2 q + 1 of 8.
                 const auto sums = [&](int j, int p) { return &acc[finished][j / 2][p][j % 2 * 2]; };
-                if constexpr (IS_LAST) {
+                // Stores them, the epilogue a type as what follows it differs.
+                const auto finish_row = [&](auto epilogue) {
+                    constexpr Epilogue EPILOGUE = epilogue.value;
 #pragma unroll
                     for (int t = 0; t < TILES; ++t) {
                         const auto word = [&](int k) {
-                            return out_word + k % 2 * To::plane(size) +
-                                   (16 * t + k / 2 * 8) * To::PIXEL;
+                            return out_word + k % OUT_PLANES * To::plane(size) +
+                                   (16 * t + k / OUT_PLANES * 8) * To::PIXEL;
                         };
                         const auto inside = [&](int k) {
-                            return unsigned(at + 16 * t + k / 2 * 8) < extent;
+                            return unsigned(at + 16 * t + k / OUT_PLANES * 8) < extent;
                         };
-                        uint32_t gate[4];
+                        uint32_t gate[2 * OUT_PLANES];
 #pragma unroll
-                        for (int k = 0; k < 4 && EPILOGUE == Epilogue::gate; ++k) {
+                        for (int k = 0; k < 2 * OUT_PLANES && EPILOGUE == Epilogue::gate; ++k) {
                             if (inside(k)) gate[k] = work.gate.load(word(k));
                         }
 #pragma unroll
-                        for (int k = 0; k < 4; ++k) {
-                            const float* sum = sums(2 * t + k / 2, k % 2);
+                        for (int k = 0; k < 2 * OUT_PLANES; ++k) {
+                            const float* sum = sums(2 * t + k / OUT_PLANES, k % OUT_PLANES);
                             const uint32_t pair = finish<EPILOGUE>(gate[k], sum);
                             if (inside(k)) work.out.store(word(k), pair);
                         }
                     }
+                };
+                if constexpr (IS_LAST) {
+                    if (CONVS > 1 || work.epilogue == Epilogue::gate) {
+                        finish_row(Finish<Epilogue::gate>());
+                    } else if (work.epilogue == Epilogue::silu) {
+                        finish_row(Finish<Epilogue::silu>());
+                    } else {
+                        finish_row(Finish<Epilogue::none>());
+                    }
                     out_word += row;
                 } else {
                     // Computed before the slot is free, and anyhow: without a branch pairs overlap.
-                    uint32_t pairs[2 * TILES][2];
+                    uint32_t pairs[2 * TILES][OUT_PLANES];
                     const bool has_row = unsigned(top + i - 1) < unsigned(size.height);
 #pragma unroll
-                    for (int j = 0; j < 2 * TILES; ++j) {
-                        const bool inside = has_row && unsigned(at + 8 * j) < extent;
-                        const uint32_t low = pack_silu(sums(j, 0)), high = pack_silu(sums(j, 1));
-                        pairs[j][0] = inside ? low : 0;
-                        pairs[j][1] = inside ? high : 0;
+                    for (int j = 0; j < 2 * TILES * OUT_PLANES; ++j) {
+                        const int eight = j / OUT_PLANES, p = j % OUT_PLANES;
+                        const bool inside = has_row && unsigned(at + 8 * eight) < extent;
+                        const uint32_t pair = pack_silu(sums(eight, p));
+                        pairs[eight][p] = inside ? pair : 0;
                     }
                     bar_sync(empty(CONV + 1, finished), 2 * S::CONV_THREADS);
 #pragma unroll
-                    for (int j = 0; j < 2 * TILES; ++j) {
-                        const int word = d_word + finished * S::SLOT + 8 * j * WORDS;
-                        rings.store(word, pairs[j][0]);
-                        rings.store(word + S::PLANE, pairs[j][1]);
+                    for (int j = 0; j < 2 * TILES * OUT_PLANES; ++j) {
+                        const int eight = j / OUT_PLANES, p = j % OUT_PLANES;
+                        const int word = d_word + finished * S::SLOT + 8 * eight * WORDS;
+                        rings.store(word + p * S::PLANE, pairs[eight][p]);
                     }
                     bar_arrive(full(CONV + 1, finished), 2 * S::CONV_THREADS);
                 }
@@ -212,9 +218,9 @@ __device__ inline void convolve(
     }
 }
 
-template <int CONVS, Epilogue EPILOGUE, Layout LAYOUT>
-__global__ void __launch_bounds__(Strip<CONVS>::THREADS, 1) rows_kernel(Work work) {
-    using S = Strip<CONVS>;
+template <int CHANNELS, int CONVS, Layout LAYOUT>
+__global__ void __launch_bounds__(Strip<CHANNELS, CONVS>::THREADS, 1) rows_kernel(Work work) {
+    using S = Strip<CHANNELS, CONVS>;
     SHARED(uint32_t, rings, CONVS * S::RING);
     SHARED(float2, biases, CONVS * CHANNELS / 2);
     if (threadIdx.x < CONVS * CHANNELS / 2) {
@@ -223,53 +229,43 @@ __global__ void __launch_bounds__(Strip<CONVS>::THREADS, 1) rows_kernel(Work wor
     bar_sync(ALL, S::THREADS);
     const int conv = warp_uniform(threadIdx.x / S::CONV_THREADS);
     if (conv == 0) {
-        convolve<CONVS, 0, EPILOGUE, LAYOUT>(work, rings, biases);
+        convolve<CHANNELS, CONVS, 0, LAYOUT>(work, rings, biases);
     } else if constexpr (CONVS == 2) {
-        convolve<CONVS, 1, EPILOGUE, LAYOUT>(work, rings, biases);
+        convolve<CHANNELS, CONVS, 1, LAYOUT>(work, rings, biases);
     } else if constexpr (CONVS == 3) {
         if (conv == 1) {
-            convolve<CONVS, 1, EPILOGUE, LAYOUT>(work, rings, biases);
+            convolve<CHANNELS, CONVS, 1, LAYOUT>(work, rings, biases);
         } else {
-            convolve<CONVS, 2, EPILOGUE, LAYOUT>(work, rings, biases);
+            convolve<CHANNELS, CONVS, 2, LAYOUT>(work, rings, biases);
         }
     }
 }
 
-// Into how many segments to cut the height: the fewest rows one after the other, those that
-// segments compute twice counted in.
-inline int64_t count_segments(int64_t strips, int64_t height, int convs, int64_t processors) {
-    int64_t best = 1, least = INT64_MAX;
-    for (int64_t count = 1; count <= height && (count - 1) * strips < 2 * processors; ++count) {
-        const int64_t rows = ceil_div(height, count) + 2 * convs;
-        const int64_t all = ceil_div(strips * count, processors) * rows;
-        if (all < least) {
-            least = all;
-            best = count;
-        }
-    }
-    return best;
-}
+using Launch = cudaError_t(
+    const void* x, const void* weights, const void* biases, const void* gate, void* out,
+    Epilogue epilogue, int64_t n, int64_t h, int64_t w, cudaStream_t stream);
 
-template <int CONVS, Epilogue EPILOGUE, Layout LAYOUT>
+template <int CHANNELS, int CONVS, Layout LAYOUT>
 cudaError_t launch_as(
-    const void* x, const void* weights, const void* biases, const void* gate, void* out, int64_t n,
-    int64_t h, int64_t w, cudaStream_t stream) {
+    const void* x, const void* weights, const void* biases, const void* gate, void* out,
+    Epilogue epilogue, int64_t n, int64_t h, int64_t w, cudaStream_t stream) {
     int device = 0, processors = 0;
     if (const auto error = cudaGetDevice(&device)) return error;
     if (const auto error =
             cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device)) {
         return error;
     }
-    const int64_t strips = ceil_div(w, int64_t(Strip<CONVS>::USEFUL));
+    using S = Strip<CHANNELS, CONVS>;
+    const int64_t strips = ceil_div(w, int64_t(S::USEFUL));
     const int64_t segment = ceil_div(h, count_segments(n * strips, h, CONVS, processors));
     const int64_t segments = ceil_div(h, segment);
     const int64_t items = n * strips * segments;
     // Columns and rows past the picture's last are numbered too.
     if (h > (1 << 30) || w > (1 << 30) || items > MAX_BLOCKS) return cudaErrorInvalidValue;
-    const int64_t words = n * h * w * PLANES * WORDS;
+    const int64_t words = n * h * w * S::PLANES * WORDS;
     const Work work{
         {static_cast<const uint32_t*>(x), words},
-        {static_cast<const uint4*>(weights), CONVS * 2 * 9 * 2 * 32},
+        {static_cast<const uint32_t*>(weights), CONVS * S::PLANES * 9 * S::PLANES * 32},
         {static_cast<const float2*>(biases), CONVS * CHANNELS / 2},
         {static_cast<const uint32_t*>(gate), words},
         {static_cast<uint32_t*>(out), words},
@@ -277,10 +273,11 @@ cudaError_t launch_as(
         int(segment),
         unsigned(strips),
         unsigned(segments),
-        int(items)};
+        int(items),
+        epilogue};
     return launch(
-        rows_kernel<CONVS, EPILOGUE, LAYOUT>, std::min<int64_t>(items, processors),
-        Strip<CONVS>::THREADS, stream, work);
+        rows_kernel<CHANNELS, CONVS, LAYOUT>, std::min<int64_t>(items, processors),
+        S::THREADS, stream, work);
 }
 
 }  // namespace espan::rows

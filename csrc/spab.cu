@@ -1,28 +1,52 @@
-// spab: a whole block in one kernel; its convolutions stream rows (rows.cuh).
+// spab: a whole block in one kernel, whose convolutions stream rows (rows.cuh); past 32 channels
+// a kernel for each convolution.
 #include "rows.cuh"
 
 namespace espan {
 namespace {
 
-template <int CONVS>
-cudaError_t launch_block(
-    const void* x, const void* weights, const void* biases, void* out, int64_t n, int64_t h,
-    int64_t w, Layout layout, cudaStream_t stream) {
-    using namespace rows;
-    const auto launch_it = layout == Layout::planes
-                               ? launch_as<CONVS, Epilogue::gate, Layout::planes>
-                               : launch_as<CONVS, Epilogue::gate, Layout::channels_last>;
-    return launch_it(x, weights, biases, x, out, n, h, w, stream);
+template <int CHANNELS, int CONVS>
+rows::Launch* in_layout(Layout layout) {
+    return layout == Layout::planes ? rows::launch_as<CHANNELS, CONVS, Layout::planes>
+                                    : rows::launch_as<CHANNELS, CONVS, Layout::channels_last>;
+}
+
+// Hidden pictures lie in scratch and out by turns, so that the last convolution reads scratch.
+cudaError_t one_by_one(
+    const void* x, const char* weights, const char* biases, void* scratch, void* out, int convs,
+    int channels, int64_t n, int64_t h, int64_t w, Layout layout, cudaStream_t stream) {
+    const void* from = x;
+    for (int conv = 0; conv < convs; ++conv) {
+        const bool is_last = conv == convs - 1;
+        void* to = (convs - conv) % 2 ? out : scratch;
+        const auto epilogue = is_last ? Epilogue::gate : Epilogue::silu;
+        const auto error = conv3x3(
+            from, weights, biases, x, to, epilogue, channels, n, h, w, layout, stream);
+        if (error) return error;
+        from = to;
+        weights += channels * channels * 9 * 2;
+        biases += channels * 4;
+    }
+    return cudaSuccess;
 }
 
 }  // namespace
 
 cudaError_t spab(
-    const void* x, const void* weights, const void* biases, void* out, int convs, int64_t n,
-    int64_t h, int64_t w, Layout layout, cudaStream_t stream) {
-    if (convs == 2) return launch_block<2>(x, weights, biases, out, n, h, w, layout, stream);
-    if (convs == 3) return launch_block<3>(x, weights, biases, out, n, h, w, layout, stream);
-    return cudaErrorInvalidValue;
+    const void* x, const void* weights, const void* biases, void* scratch, void* out, int convs,
+    int channels, int64_t n, int64_t h, int64_t w, Layout layout, cudaStream_t stream) {
+    if (convs != 2 && convs != 3) return cudaErrorInvalidValue;
+    if (channels > 32) {
+        return one_by_one(
+            x, static_cast<const char*>(weights), static_cast<const char*>(biases), scratch, out,
+            convs, channels, n, h, w, layout, stream);
+    }
+    if (channels != 24 && channels != 32) return cudaErrorInvalidValue;
+    const auto launch_it = channels == 24 ? convs == 2 ? in_layout<24, 2>(layout)
+                                                       : in_layout<24, 3>(layout)
+                           : convs == 2   ? in_layout<32, 2>(layout)
+                                          : in_layout<32, 3>(layout);
+    return launch_it(x, weights, biases, x, out, Epilogue::gate, n, h, w, stream);
 }
 
 }  // namespace espan

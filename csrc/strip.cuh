@@ -1,26 +1,34 @@
 // What the convolutions of rows.cuh work on: strips, their rings and barriers, pictures, epilogues.
 #pragma once
 
+#include <algorithm>
+#include <type_traits>
+
 #include "ptx.cuh"
 
 namespace espan::rows {
 
-constexpr int CHANNELS = 32;
-constexpr int PLANES = CHANNELS / 8;
 constexpr int SLOTS = 3;  // rows of a ring, and open rows of output
-constexpr int WARP_COLUMNS = 32;
-constexpr int TILES = WARP_COLUMNS / 16;
 constexpr int WORDS = 4;  // of 2 channels, in a pixel of a plane
 
-template <int CONVS>
+// How warps share out the convolutions, their output channels and the columns of a row. A warp's
+// weights and open sums are OUT_PLANES * (9 * PLANES + 12 * TILES) registers a lane: 93 to 120.
+template <int CHANNELS, int CONVS>
 struct Strip {
+    static_assert(CHANNELS % 8 == 0 && (CHANNELS <= 32 || CONVS == 1));
+    static constexpr int PLANES = CHANNELS / 8;
+    static constexpr int OUT_PLANES = CHANNELS > 32 ? 1 : CHANNELS == 32 ? 2 : 3;  // of a warp
+    static constexpr int TILES = CHANNELS > 32 ? 4 : CHANNELS == 32 ? 2 : 1;  // of 16 columns
+    static constexpr int SHARES = PLANES / OUT_PLANES;  // warps that make a pixel
+    static constexpr int WARP_COLUMNS = 16 * TILES;
     // One convolution alone has the most to hold: where to load from and to store to at once.
-    static constexpr int WARPS = CONVS == 1 ? 8 : 12;
+    static constexpr int WARPS =
+        CONVS > 1 ? 12 : CHANNELS > 48 ? SHARES : CHANNELS > 32 ? 2 * SHARES : 8;
     static constexpr int THREADS = 32 * WARPS;
     static constexpr int CONV_WARPS = WARPS / CONVS;
     static constexpr int CONV_THREADS = 32 * CONV_WARPS;
-    static constexpr int COLUMNS = WARP_COLUMNS * CONV_WARPS / 2;  // computed
-    static constexpr int USEFUL = COLUMNS - 2 * (CONVS - 1);       // stored
+    static constexpr int COLUMNS = WARP_COLUMNS * CONV_WARPS / SHARES;  // computed
+    static constexpr int USEFUL = COLUMNS - 2 * (CONVS - 1);            // stored
     static constexpr int RING_COLUMNS = COLUMNS + 2;
     static constexpr int PLANE = RING_COLUMNS * WORDS;
     static constexpr int SLOT = PLANES * PLANE;
@@ -38,8 +46,22 @@ struct Pictures {
     int64_t area;  // height * width
 };
 
+// What a kernel does.
+struct Work {
+    Global<const uint32_t> x;        // (N, P, H, W, 8) or (N, H, W, P, 8) halves, P planes
+    Global<const uint32_t> weights;  // (convolutions, P, 9, P, 32 lanes, 2): layout.fragments
+    Global<const float2> biases;     // (convolutions, 8 P)
+    Global<const uint32_t> gate;     // as x; read if that is the epilogue
+    Global<uint32_t> out;            // as x
+    Pictures size;
+    int segment;  // rows of an item
+    unsigned strips, segments;  // items across and down a picture
+    int items;
+    Epilogue epilogue;  // of one convolution
+};
+
 // Words from one pixel, and from one plane, to the next.
-template <Layout LAYOUT>
+template <int PLANES, Layout LAYOUT>
 struct Steps {
     static constexpr bool PLANAR = LAYOUT == Layout::planes;
     static constexpr int PIXEL = PLANAR ? WORDS : PLANES * WORDS;
@@ -80,6 +102,25 @@ __device__ uint32_t finish(uint32_t gate, const float* z) {
     } else {
         return pack_half2(z[0], z[1]);
     }
+}
+
+// An epilogue as a type, for a function to be made for each.
+template <Epilogue EPILOGUE>
+using Finish = std::integral_constant<Epilogue, EPILOGUE>;
+
+// Into how many segments to cut the height: the fewest rows one after the other, those that
+// segments compute twice counted in.
+inline int64_t count_segments(int64_t strips, int64_t height, int convs, int64_t processors) {
+    int64_t best = 1, least = INT64_MAX;
+    for (int64_t count = 1; count <= height && (count - 1) * strips < 2 * processors; ++count) {
+        const int64_t rows = ceil_div(height, count) + 2 * convs;
+        const int64_t all = ceil_div(strips * count, processors) * rows;
+        if (all < least) {
+            least = all;
+            best = count;
+        }
+    }
+    return best;
 }
 
 }  // namespace espan::rows

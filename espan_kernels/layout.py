@@ -59,14 +59,15 @@ def padded(t: Tensor) -> Tensor:
 
 
 def fragments(weight: Tensor) -> Tensor:
-    """(C, C, 3, 3), C 25 to 32, as the warps of a CUDA kernel hold it: (2, 9, 2, 32, 8).
+    """(C, C, 3, 3) as the warps of a CUDA kernel hold it: (P, 9, P, 32, 2), P = ceil(C / 8).
 
-    16 output channels a warp; a tap; 8 of them; the lane; its halves of two mma m16n8k16's B.
-    With g = lane // 4, q = lane % 4: output channel g of the 8, and input channels
-    16 k + 8 j + 2 q + i at halves (k, j, i) of (2, 2, 2).
+    A plane of 8 output channels, a tap, a plane of input, the lane, its two halves of the 8
+    columns and rows of mma's B: output channel lane // 4, input channels 2 (lane % 4) and the next.
     """
-    by_lane = padded(weight).reshape(2, 2, 8, 2, 2, 4, 2, 9)  # half, 8 of it, g, k, j, q, i, tap
-    return by_lane.permute(0, 7, 1, 2, 5, 3, 4, 6).reshape(2, 9, 2, 32, 8)
+    weight = padded(weight)
+    planes = len(weight) // PLANE
+    by_lane = weight.reshape(planes, PLANE, planes, 4, 2, 9)
+    return by_lane.permute(0, 5, 2, 1, 3, 4).reshape(planes, 9, planes, 32, 2)
 
 
 def matrix_fragments(matrices: Tensor) -> Tensor:

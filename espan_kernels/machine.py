@@ -77,14 +77,16 @@ def kernel_dtype(*args) -> str | None:
     return None
 
 
-def half_of_32_channels(*args) -> str | None:
-    """The CUDA convolutions hold 32 channels in and out, of float16."""
+def half_of_few_channels(*args) -> str | None:
+    """The CUDA convolutions hold 3 to 8 planes of 8 channels, as many out as in, of float16."""
     for x in tensors(args):
         if x.dtype != torch.float16:
             return f"CUDA convolutions take float16, got {x.dtype}"
-        # Of pictures and weights; biases tell the channels out.
-        if (channels := x.shape[1] if x.dim() == 4 else x.shape[0]) != 32:
-            return f"CUDA convolutions take 32 channels in and out, got {channels}"
+    # Pictures and weights tell the channels in, biases the channels out.
+    counts = sorted({x.shape[1] if x.dim() == 4 else x.shape[0] for x in tensors(args)})
+    if len(counts) > 1 or not 16 < counts[0] <= 64:
+        found = " and ".join(map(str, counts))
+        return f"CUDA convolutions take 17 to 64 channels, as many out as in, got {found}"
     return None
 
 

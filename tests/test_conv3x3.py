@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from espan_kernels import OPS, conv3x3, tune
-from espan_kernels.conv3x3 import sample
+from espan_kernels import OPS, conv3x3, layout, tune
+from espan_kernels.conv3x3 import kernel_cuda, sample
 from tests.contract import DEVICE, assert_agrees, contract
 
 pytestmark = pytest.mark.usefixtures("kernel_device")
@@ -77,9 +77,30 @@ def test_refusals():
 
 
 @pytest.mark.usefixtures("shim")
+@pytest.mark.parametrize("epilogue", ["none", "silu", "gate"])
+def test_cuda_launches_of_one_packing_shim(epilogue):
+    args = OP.make((1, 28, 28, 4, 9, epilogue), torch.float16, DEVICE)
+    x, weight, bias, act, gate = args
+    packed = kernel_cuda.pack(weight, bias, gated=gate is not None)
+    planes = layout.to_planes(x)
+    gates = None if gate is None else layout.to_planes(gate)
+    out = torch.full_like(planes, float("nan"))
+    for _ in range(2):
+        kernel_cuda.launch(planes, packed, out, act, gates, "planes")
+        got = layout.from_planes(out, 28)
+        assert torch.equal(got, conv3x3(x, weight, bias, act=act, gate=gate, impl="cuda"))
+        # What is past the channels stays 0, so that the next kernel may read it.
+        assert torch.equal(layout.to_planes(got), out)
+
+
+@pytest.mark.usefixtures("shim")
 def test_cuda_refusals_shim():
     with pytest.raises(ValueError, match="CUDA convolutions take float16, got"):
         conv3x3(**arguments(), impl="cuda")
     halves = {name: t.half() for name, t in arguments().items()}
-    with pytest.raises(ValueError, match="take 32 channels in and out, got 4"):
+    with pytest.raises(ValueError, match="take 17 to 64 channels, as many out as in, got 4 and 8"):
         conv3x3(**halves, impl="cuda")
+    with pytest.raises(ValueError, match="as many out as in, got 72"):
+        OP(*OP.make((1, 72, 72, 3, 5, "none"), torch.float16, DEVICE), impl="cuda")
+    with pytest.raises(ValueError, match="as many out as in, got 24 and 32"):
+        OP(*OP.make((1, 32, 24, 3, 5, "none"), torch.float16, DEVICE), impl="cuda")

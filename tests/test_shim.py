@@ -11,9 +11,11 @@ from tests.contract import assert_agrees
 
 # Two strips and several segments, so that blocks of the persistent grid take several items.
 BLOCK = (1, 32, 3, 14, 70)
+# A plane without a second one to make 16 channels with, behind the last of 4.
+ODD = (1, 40, 3, 5, 70)
 FULL = "bar_sync(full(CONV, u), 2 * S::CONV_THREADS);"
 EMPTY = "if constexpr (!IS_FIRST) bar_arrive(empty(CONV, u), 2 * S::CONV_THREADS);"
-STORE = "inside ? low : 0"
+STORE = "inside ? pair : 0"
 READ = "a_word + u * S::SLOT"
 LOAD = "cp_async_wait<1>();"
 # How a bug shows: (text of rows.cuh: what takes its place), by name.
@@ -25,7 +27,7 @@ PLANTED = {
         "a wait too few": {LOAD: "cp_async_wait<2>();"},
         "a slot freed before it is read": {EMPTY: "", FULL: FULL + EMPTY},
         "a ring read one row off": {READ: "a_word + (u + 1) % SLOTS * S::SLOT"},
-        "hidden pixels outside of the picture kept": {STORE: "low"},
+        "hidden pixels outside of the picture kept": {STORE: "pair"},
     },
     "deadlock in block 0: thread .* waits for a barrier": {
         "no wait for a full slot": {FULL: "bar_arrive(full(CONV, u), 2 * S::CONV_THREADS);"},
@@ -51,7 +53,21 @@ PLANTED = {
         "rows stored below the picture": {"+ 2 * REACH;": "+ 2 * REACH + 1;"},
     },
 }
-BUGS = [(how, bug, change) for how, bugs in PLANTED.items() for bug, change in bugs.items()]
+PLANTED_IN_ODD = {
+    "wrong values": {
+        "the odd plane left out": {"3 * STEPS": "3 * (PLANES / 2)"},
+        "the odd plane multiplied by another's weights": {"a, b[0])": "a, b[-1])"},
+    },
+    r"shared\[\d+\] of": {
+        "planes loaded that are not there": {"q + p >= PLANES": "q + p > PLANES"},
+    },
+}
+BUGS = [
+    (case, how, bug, change)
+    for case, planted in ((BLOCK, PLANTED), (ODD, PLANTED_IN_ODD))
+    for how, bugs in planted.items()
+    for bug, change in bugs.items()
+]
 
 
 @pytest.fixture
@@ -66,18 +82,18 @@ def use(monkeypatch):
     return use
 
 
-def channels_last_block():
-    x, weights, biases = OPS["spab"].make(BLOCK, torch.float16)
+def channels_last_block(case=BLOCK):
+    x, weights, biases = OPS["spab"].make(case, torch.float16)
     return x.contiguous(memory_format=torch.channels_last), weights, biases
 
 
-def caught(module) -> str | None:
+def caught(module, case=BLOCK) -> str | None:
     """How running the block shows that something is wrong, under one of a few orders."""
-    truth = OPS["spab"].reference(*channels_last_block())
+    truth = OPS["spab"].reference(*channels_last_block(case))
     for seed in range(3):
         module.seed(seed)
         try:
-            got = spab(*channels_last_block(), impl="cuda")
+            got = spab(*channels_last_block(case), impl="cuda")
         except native.CudaError as error:
             return str(error)
         if not torch.allclose(got, truth, atol=0.03, rtol=0.01):
@@ -92,16 +108,18 @@ def test_shim_block_agrees_in_any_order(use, shim_module, seed):
     assert_agrees(OPS["spab"], channels_last_block(), impl="cuda")
 
 
-def test_shim_finds_nothing_where_nothing_is(use, shim_module):
+@pytest.mark.parametrize("case", [BLOCK, ODD], ids=str)
+def test_shim_finds_nothing_where_nothing_is(use, shim_module, case):
     use(shim_module)
-    assert caught(shim_module) is None
+    assert caught(shim_module, case) is None
 
 
-@pytest.mark.parametrize(("how", "bug", "change"), BUGS, ids=[bug for _, bug, _ in BUGS])
-def test_shim_finds_planted(use, shim_objects, tmp_path, how, bug, change):
-    module = host.patched(shim_objects, tmp_path, "spab.cu", change, "rows.cuh")
+@pytest.mark.parametrize(("case", "how", "bug", "change"), BUGS, ids=[bug for _, _, bug, _ in BUGS])
+def test_shim_finds_planted(use, shim_objects, tmp_path, case, how, bug, change):
+    source = "spab.cu" if case == BLOCK else "conv3x3.cu"
+    module = host.patched(shim_objects, tmp_path, source, change, "rows.cuh")
     use(module)
-    assert re.search(how, caught(module) or "nothing")
+    assert re.search(how, caught(module, case) or "nothing")
 
 
 def test_shim_3_strips_of_20_rows(use, shim_module):

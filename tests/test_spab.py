@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from espan_kernels import OPS, spab
-from espan_kernels.spab import fits_registers, sample
-from tests.contract import DEVICE, contract
+from espan_kernels import OPS, layout, spab
+from espan_kernels.spab import fits_registers, kernel_cuda, sample
+from tests.contract import DEVICE, assert_agrees, channels_last, contract, mapped
 
 pytestmark = pytest.mark.usefixtures("kernel_device")
 
@@ -25,6 +25,33 @@ class TestFused(contract("spab", impl="triton_fused", cases=sample.FUSED)):
 @pytest.mark.usefixtures("shim")
 class TestCudaShim(contract("spab", impl="cuda", dtypes=[torch.float16], cases=sample.CUDA)):
     pass
+
+
+@pytest.mark.usefixtures("shim")
+@pytest.mark.parametrize("channels", [28, 48])
+def test_cuda_channels_last_shim(channels):
+    args = OP.make((1, channels, 2, 3, 9), torch.float16, DEVICE)
+    assert_agrees(OP, mapped(args, channels_last), impl="cuda")
+    assert layout.is_channels_last(spab(*mapped(args, channels_last), impl="cuda"))
+
+
+@pytest.mark.usefixtures("shim")
+@pytest.mark.parametrize(("channels", "convs"), [(28, 3), (48, 3), (48, 2)])
+def test_cuda_launches_of_one_packing_shim(channels, convs):
+    x, weights, biases = OP.make((1, channels, convs, 4, 9), torch.float16, DEVICE)
+    packed = kernel_cuda.pack(weights, biases)
+    planes = layout.to_planes(x)
+    kept = planes.clone()
+    out, scratch = (torch.full_like(planes, float("nan")) for _ in range(2))
+    for _ in range(2):
+        kernel_cuda.launch(planes, packed, out, "planes", scratch)
+        got = layout.from_planes(out, channels)
+        assert torch.equal(got, spab(x, weights, biases, impl="cuda"))
+        # What is past the channels stays 0, so that the next block may read it.
+        assert torch.equal(layout.to_planes(got), out) and torch.equal(planes, kept)
+    if channels > 32:
+        with pytest.raises(ValueError, match="spab: scratch: expected memory for 48 channels"):
+            kernel_cuda.launch(planes, packed, out, "planes")
 
 
 def test_fused_refuses_what_spills(monkeypatch):

@@ -18,6 +18,8 @@ inline uint32_t* chunk(Shared<uint32_t> memory, int word) {
 
 }  // namespace shim
 
+inline int lane_id() { return shim::self().thread.x % shim::LANES; }
+
 inline void ldmatrix_x4(uint32_t (&a)[4], Shared<uint32_t> rows, int word) {
     struct Arguments {
         uint32_t* a;
@@ -30,36 +32,62 @@ inline void ldmatrix_x4(uint32_t (&a)[4], Shared<uint32_t> rows, int word) {
     });
 }
 
-inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+inline void ldmatrix_x2(uint32_t (&a)[4], Shared<uint32_t> rows, int word) {
+    struct Arguments {
+        uint32_t* a;
+        const uint32_t* row;
+    } arguments{a, lane_id() < 16 ? shim::chunk(rows, word) : nullptr};
+    shim::collective("ldmatrix", arguments, [](auto lane) {
+        for (int l = 0; l < shim::LANES; ++l) {
+            for (int m = 0; m < 2; ++m) lane(l).a[m] = lane(8 * m + l / 4).row[l % 4];
+        }
+    });
+}
+
+namespace shim {
+
+// d += A B of K columns and rows, of which lanes hold K / 4 and K / 8 words.
+template <int K>
+void mma(const char* name, float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     struct Arguments {
         float* d;
-        const uint32_t* a;
-        uint32_t b[2];
-    } arguments{d, a, {b0, b1}};
-    shim::collective("mma", arguments, [](auto lane) {
-        float A[16][16], B[8][16];  // B by its columns
-        for (int l = 0; l < shim::LANES; ++l) {
+        const uint32_t *a, *b;
+    } arguments{d, a, b};
+    collective(name, arguments, [](auto lane) {
+        float A[16][K], B[8][K];  // B by its columns
+        for (int l = 0; l < LANES; ++l) {
             const int g = l / 4, q = l % 4;
-            for (int i = 0; i < 4; ++i) {
+            for (int i = 0; i < K / 4; ++i) {
                 float* pair = &A[g + 8 * (i % 2)][2 * q + 8 * (i / 2)];
-                pair[0] = shim::low_half(lane(l).a[i]);
-                pair[1] = shim::high_half(lane(l).a[i]);
+                pair[0] = low_half(lane(l).a[i]);
+                pair[1] = high_half(lane(l).a[i]);
             }
-            for (int i = 0; i < 2; ++i) {
-                B[g][2 * q + 8 * i] = shim::low_half(lane(l).b[i]);
-                B[g][2 * q + 8 * i + 1] = shim::high_half(lane(l).b[i]);
+            for (int i = 0; i < K / 8; ++i) {
+                B[g][2 * q + 8 * i] = low_half(lane(l).b[i]);
+                B[g][2 * q + 8 * i + 1] = high_half(lane(l).b[i]);
             }
         }
-        for (int l = 0; l < shim::LANES; ++l) {
+        for (int l = 0; l < LANES; ++l) {
             for (int i = 0; i < 4; ++i) {
                 const float* row = A[l / 4 + 8 * (i / 2)];
                 const float* column = B[l % 4 * 2 + i % 2];
                 float sum = 0;
-                for (int k = 0; k < 16; ++k) sum += row[k] * column[k];
+                for (int k = 0; k < K; ++k) sum += row[k] * column[k];
                 lane(l).d[i] += sum;
             }
         }
     });
+}
+
+}  // namespace shim
+
+inline void mma_m16n8k16(
+    float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    shim::mma<16>("mma of 16", d, a, {b0, b1});
+}
+
+inline void mma_m16n8k8(float (&d)[4], const uint32_t (&a)[4], uint32_t b0) {
+    shim::mma<8>("mma of 8", d, a, {b0, 0});
 }
 
 // The target is poison until the copy lands, which is in its wait and no sooner.
@@ -111,8 +139,6 @@ inline int warp_uniform(int value) {
     });
     return value;
 }
-
-inline int lane_id() { return shim::self().thread.x % shim::LANES; }
 
 inline float tanh_approx(float x) { return std::tanh(x); }
 inline float ex2_approx(float x) { return std::exp2(x); }

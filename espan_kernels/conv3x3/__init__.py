@@ -7,7 +7,7 @@ from espan_kernels.conv3x3 import sample
 from espan_kernels.conv3x3.reference import reference
 from espan_kernels.machine import (
     forward_only,
-    half_of_32_channels,
+    half_of_few_channels,
     kernel_dtype,
     needs_cuda,
     needs_triton,
@@ -30,7 +30,7 @@ op.kernel(
     "cuda",
     "espan_kernels.conv3x3.kernel_cuda:conv3x3",
     needs_cuda,
-    half_of_32_channels,
+    half_of_few_channels,
     forward_only,
 )
 op.kernel(
@@ -56,10 +56,10 @@ def conv3x3(
 
     act="silu": `F.silu` of it; gate=x0: `span_gate(x0, conv)`; both at once are refused.
     x (N, in, H, W), weight (out, in, 3, 3), bias (out,), gate (N, out, H, W): any strides, one
-    device and floating dtype; kernels take up to 64 channels and no gradient, "cuda" float16 and 32
-    channels in and out, eager any. Returns (N, out, H, W). impl: None takes the fastest that runs,
-    "cuda", "triton" or "eager" that one and no other. Raises ValueError for arguments that do not
-    fit.
+    device and floating dtype; kernels take up to 64 channels and no gradient, "cuda" float16 and
+    17 to 64 channels, as many out as in, eager any. Returns (N, out, H, W). impl: None takes the
+    fastest that runs, "cuda", "triton" or "eager" that one and no other. Raises ValueError for
+    arguments that do not fit.
     """
     check.picture("conv3x3", "x", x)
     check.weight("conv3x3", "weight", weight, 3, x.size(1))

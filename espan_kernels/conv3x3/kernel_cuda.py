@@ -34,7 +34,8 @@ def launch(
     epilogue = act if gate is None else "gate"
     gate = x if gate is None else gate
     n, _, h, w = x.shape[:4]
-    native.call("conv3x3", x, x, *packed, gate, out, epilogue, n, h, w, layout)
+    size = packed[1].size(0), n, h, w
+    native.call("conv3x3", x, x, *packed, gate, out, epilogue, *size, layout)
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, act: str, gate: Tensor | None) -> Tensor:
@@ -42,11 +43,11 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, act: str, gate: Tensor | No
     if not out.numel():
         return out
     packed = pack(weight, bias, gate is not None)
-    if layouts.is_channels_last(out):
+    if layouts.is_channels_last(out) and x.size(1) % layouts.PLANE == 0:
         x, gate = (t if t is None else layouts.laid_out_as(out, t)[0] for t in (x, gate))
         launch(x, packed, out, act, gate, "channels_last")
         return out
-    x_planes, gate = (t if t is None else layouts.to_planes(t) for t in (x, gate))
-    out = layouts.empty(x_planes, x_planes.shape)
-    launch(x_planes, packed, out, act, gate, "planes")
-    return layouts.from_planes(out, x.size(1))
+    planes, gate = (t if t is None else layouts.to_planes(t) for t in (x, gate))
+    result = layouts.empty(planes, planes.shape)
+    launch(planes, packed, result, act, gate, "planes")
+    return out.copy_(layouts.from_planes(result, x.size(1)))

@@ -17,8 +17,8 @@ CASES = [
     (1, 1, 2, 19, 33, "none"),
     (0, 32, 32, 4, 4, "gate"),
 ]
-# The CUDA kernel walks strips of 128 columns with 3 rows open: every epilogue, one and several
-# strips, one pixel, one row, one column, a batch.
+# The CUDA kernel walks strips of 64 or 128 columns with 3 rows open: every epilogue, one and
+# several strips, one pixel, one row, one column, a batch, every count of planes.
 CUDA = [
     (1, 32, 32, 20, 24, "gate"),
     (1, 32, 32, 1, 1, "silu"),
@@ -26,6 +26,12 @@ CUDA = [
     (1, 32, 32, 9, 130, "gate"),
     (1, 32, 32, 17, 1, "silu"),
     (0, 32, 32, 4, 4, "gate"),
+    (1, 24, 24, 4, 9, "gate"),
+    (1, 28, 28, 4, 130, "none"),
+    (1, 40, 40, 5, 129, "silu"),
+    (2, 48, 48, 2, 7, "gate"),
+    (1, 52, 52, 4, 65, "none"),
+    (1, 64, 64, 3, 66, "gate"),
 ]
 
 

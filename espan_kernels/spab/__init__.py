@@ -10,7 +10,7 @@ from espan_kernels.conv3x3 import max_channels
 from espan_kernels.machine import (
     capability,
     forward_only,
-    half_of_32_channels,
+    half_of_few_channels,
     kernel_dtype,
     needs_cuda,
     needs_triton,
@@ -31,7 +31,7 @@ def fits_registers(x, weights, biases) -> str | None:
 
 op = Op("spab", reference, sample.CASES, sample.make)
 op.kernel(
-    "cuda", "espan_kernels.spab.kernel_cuda:spab", needs_cuda, half_of_32_channels, forward_only
+    "cuda", "espan_kernels.spab.kernel_cuda:spab", needs_cuda, half_of_few_channels, forward_only
 )
 op.kernel(
     "triton",
@@ -67,7 +67,8 @@ def spab(
     floating dtype; kernels take up to 64 channels and no gradient, eager any. Returns
     (N, C, H, W). impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one
     and no other, and so "triton_fused": all convs in one kernel, 16 or 32 channels. "cuda" is one
-    kernel too: float16, 32 channels, fastest on channels_last. Raises
+    kernel too up to 32 channels: float16, 17 to 64 channels, fastest on channels_last and where
+    they are a multiple of 8. Raises
     ValueError for arguments that do not fit.
     """
     check.picture("spab", "x", x)

@@ -34,8 +34,15 @@ def launch(
     (N, C, H, W) in that memory format, C a multiple of 8. At least one pixel.
     scratch: memory as that of out, for what is hidden; needed past 32 channels alone.
     """
+    weights, biases = packed
+    convs, channels = biases.shape
+    if scratch is None:
+        if channels > 32:
+            raise ValueError(f"spab: scratch: expected memory for {channels} channels, got None")
+        scratch = out
     n, _, h, w = x.shape[:4]
-    native.call("spab", x, x, *packed, out, len(packed[0]), n, h, w, layout)
+    size = channels, n, h, w
+    native.call("spab", x, x, weights, biases, scratch, out, convs, *size, layout)
 
 
 def spab(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
@@ -43,11 +50,11 @@ def spab(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
     if not out.numel():
         return out
     packed = pack(weights, biases)
-    if layouts.is_channels_last(out):
+    if layouts.is_channels_last(out) and x.size(1) % layouts.PLANE == 0:
         (x,) = layouts.laid_out_as(out, x)
-        launch(x, packed, out, "channels_last")
+        launch(x, packed, out, "channels_last", layouts.empty(out, out.shape))
         return out
     planes = layouts.to_planes(x)
-    out = layouts.empty(planes, planes.shape)
-    launch(planes, packed, out, "planes")
-    return layouts.from_planes(out, x.size(1))
+    result, scratch = (layouts.empty(planes, planes.shape) for _ in range(2))
+    launch(planes, packed, result, "planes", scratch)
+    return out.copy_(layouts.from_planes(result, x.size(1)))

@@ -24,7 +24,8 @@ FUSED = [
     (0, 32, 3, 4, 4),
 ]
 # The CUDA kernel walks strips of 60 (3 convs) or 94 columns (2 convs) with 3 rows open: one and
-# several strips and segments, one pixel, one row, one column, a batch.
+# several strips and segments, one pixel, one row, one column, a batch; every count of planes, with
+# and without channels left over (past 32 channels a kernel for each conv).
 CUDA = [
     (1, 32, 3, 20, 24),
     (1, 32, 2, 1, 1),
@@ -32,6 +33,12 @@ CUDA = [
     (2, 32, 2, 9, 95),
     (1, 32, 3, 17, 1),
     (0, 32, 3, 4, 4),
+    (1, 24, 3, 7, 62),
+    (2, 28, 2, 3, 5),
+    (1, 40, 3, 4, 9),
+    (1, 48, 3, 5, 130),
+    (1, 52, 2, 4, 65),
+    (2, 64, 3, 3, 66),
 ]
 
 
