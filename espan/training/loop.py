@@ -43,7 +43,7 @@ def train(config: TrainConfig) -> Path:
     run = Run(config)
     state = run.checkpoints.newest()
     net = _initial(config)
-    with Record(run.out, config, run.first) as record, _stop_signals() as stopped:
+    with _stop_signals() as stopped, Record(run.out, config, run.first) as record:
         for number in range(state["stage"] if state else 0, config.number_of_stages):
             model = run.stage(number, net, state, record, stopped)
             net, state = model, None
@@ -84,7 +84,7 @@ class Run:
         record: Record,
         stopped: list,
     ) -> nn.Module:
-        """One stage, from what the stage before left or from `state`: the average of its weights."""
+        """Trains from what the stage before left, or from `state`; returns its averaged weights."""
         config, fabric = self.config.stage(number), self.fabric
         pictures = Pictures(self.data, config.scale, config.patch * config.scale)
         patches = Patches(pictures, config, number)

@@ -28,7 +28,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 @dataclass
 class Skipped:
-    """A file that is not trained on, and why."""
+    """A file that is not trained on, and why; the reason names it too."""
 
     path: str
     reason: str
@@ -53,12 +53,7 @@ class Pictures:
         self.pairs = [pair for _, pair in found]
         if self.skipped:
             first = self.skipped[0]
-            log.warning(
-                "%d files are not trained on, the first: %s: %s",
-                len(self.skipped),
-                first.path,
-                first.reason,
-            )
+            log.warning("%d files are not trained on: %s ...", len(self.skipped), first.reason)
         if not self.pairs:
             raise InputError(f"{folder}: no picture of at least {smallest} pixels a side")
 
@@ -118,7 +113,8 @@ def _tiles(
     hr = modcrop(hr, MULTIPLE)
     if not hr.size:
         if scale == 1:
-            skipped.append(Skipped(str(path), f"smaller than {MULTIPLE} x {MULTIPLE} pixels"))
+            reason = f"{path}: smaller than {MULTIPLE} x {MULTIPLE} pixels"
+            skipped.append(Skipped(str(path), reason))
         return
     pixels = hr if scale == 1 else _lr(path, folder, hr, scale)
     for y in range(0, hr.shape[0], tile):

@@ -33,7 +33,10 @@ def initialise(net: ESPAN, pictures: Tensor) -> None:
     """
     for layer in _convolutions(net):
         for conv in _parts(layer):
-            nn.init.kaiming_normal_(conv.weight)
+            # A 1x1 that widens a chain starts as an isometry: the chain is then as well
+            # conditioned as the kernel it ends in.
+            widens = conv.kernel_size[0] == 1 and conv.out_channels > conv.in_channels
+            (nn.init.orthogonal_ if widens else nn.init.kaiming_normal_)(conv.weight)
             nn.init.zeros_(conv.bias)
     gates = {block.convs[-1] for block in net.blocks}
     for layer in _convolutions(net):
