@@ -56,7 +56,7 @@ def assert_equal_weights(a, b) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_loss_goes_down(config, precision, rep):
     config = replace(config, steps=150, precision=precision, rep=rep, lr=3e-3, ema=0.9)
-    patches = Patches(Pictures(config.data, 4, 32), replace(config, batch=16, seed=1))
+    patches = Patches(Pictures(config.data, 4).at_least(32), replace(config, batch=16, seed=1))
     lr, hr = (each.float() / 255 for each in patches.batch(0))
     torch.manual_seed(config.seed)
     start = ESPAN(8, 1, 0, 4, rep)

@@ -73,8 +73,12 @@ class Run:
             self.data = self.out / SYNTHETIC
             if self.first:
                 make_pictures(self.data)
-        self.best = float("-inf")
         self.fabric.barrier()
+        # All stages' data now: what one of them lacks is not found out after days.
+        stages = [config.stage(number) for number in range(config.number_of_stages)]
+        by_scale = {scale: Pictures(self.data, scale) for scale in {s.scale for s in stages}}
+        self.pictures = [by_scale[s.scale].at_least(s.patch * s.scale) for s in stages]
+        self.best = float("-inf")
 
     def stage(
         self,
@@ -86,8 +90,7 @@ class Run:
     ) -> nn.Module:
         """Trains from what the stage before left, or from `state`; returns its averaged weights."""
         config, fabric = self.config.stage(number), self.fabric
-        pictures = Pictures(self.data, config.scale, config.patch * config.scale)
-        patches = Patches(pictures, config, number)
+        patches = Patches(self.pictures[number], config, number)
         model = begin(config, before, patches)
         average = AveragedModel(model, multi_avg_fn=_averaging(config.ema)).to(fabric.device)
         optimizers = optimizers_of(model, teacher_of(model), config)

@@ -4,6 +4,7 @@ A prepared folder holds `pictures.bin` (HR pixels, RGB uint8, picture after pict
 so on, and `index.json`, which says where each picture lies and which files could not be read.
 """
 
+import copy
 import json
 import logging
 from collections.abc import Iterable, Iterator
@@ -38,24 +39,32 @@ class Pictures:
     """HR pictures and their LR versions at one scale: `pairs[i]` is (LR, HR), (H, W, 3) uint8.
 
     folder: pictures, searched recursively (LR by MATLAB's bicubic); or one with HR/ and
-    LRx<scale>/ of the same names; or one made by `prepare`. smallest: pictures with a side under
-    so many HR pixels are left out. `names[i]` is the file of a pair; `skipped` lists what could not
-    be read. Raises InputError when nothing is left, and for an LR file that does not fit its HR.
+    LRx<scale>/ of the same names; or one made by `prepare`. `names[i]` is the file of a pair;
+    `skipped` lists what could not be read. Raises InputError for an LR file that does not fit its
+    HR file.
     """
 
-    def __init__(self, folder: str | Path, scale: int, smallest: int):
+    def __init__(self, folder: str | Path, scale: int):
+        self.folder = Path(folder)
         self.skipped: list[Skipped] = []
-        folder = Path(folder)
-        prepared = (folder / INDEX).is_file()
-        found = _mapped(folder, scale) if prepared else _decoded(folder, scale, self.skipped)
-        found = [each for each in found if min(each[1][1].shape[:2]) >= smallest]
+        if (self.folder / INDEX).is_file():
+            found = list(_mapped(self.folder, scale))
+        else:
+            found = list(_decoded(self.folder, scale, self.skipped))
         self.names = [name for name, _ in found]
         self.pairs = [pair for _, pair in found]
         if self.skipped:
-            first = self.skipped[0]
-            log.warning("%d files are not trained on: %s ...", len(self.skipped), first.reason)
-        if not self.pairs:
-            raise InputError(f"{folder}: no picture of at least {smallest} pixels a side")
+            first = self.skipped[0].reason
+            log.warning("%d files are not trained on: %s ...", len(self.skipped), first)
+
+    def at_least(self, side: int) -> "Pictures":
+        """Without pictures that have a side of fewer HR pixels; InputError if none is left."""
+        large = [i for i, pair in enumerate(self.pairs) if min(pair[1].shape[:2]) >= side]
+        if not large:
+            raise InputError(f"{self.folder}: no picture of at least {side} pixels a side")
+        some = copy.copy(self)
+        some.names, some.pairs = ([each[i] for i in large] for each in (self.names, self.pairs))
+        return some
 
 
 def prepare(folder: str | Path, out: str | Path, tile: int = 480) -> dict:
