@@ -75,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     tr.add_argument("config", metavar="CONFIG.yaml")
     tr.add_argument("overrides", nargs="*", metavar="key=value", help="on top of the file")
 
+    pre = command("prepare", _prepare, "Decode training pictures once, into memory-mapped tiles.")
+    pre.add_argument("input", metavar="DIR", help="pictures, or HR/ with LRx4/ and so on")
+    pre.add_argument("-o", "--output", required=True, metavar="DIR")
+    pre.add_argument("--tile", type=int, default=480, help="side in HR pixels; default: 480")
+
     doc = command("doctor", _doctor, "Versions, devices and backends, and why one is missing.")
     doc.add_argument("--json", action="store_true", help="one JSON document on stdout")
     return parser
@@ -213,10 +218,20 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from espan.config import read_config
-    from espan.train import train
+    from espan.training.config import read_config
+    from espan.training.loop import train
 
     print(train(read_config(arguments.config, arguments.overrides)))
+    return OK
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from espan.training.pictures import prepare
+
+    index = prepare(arguments.input, arguments.output, arguments.tile)
+    for skipped in index["skipped"]:
+        print(f"espan: {skipped['reason']}", file=sys.stderr)
+    print(f"{len(index['pictures'])} tiles, {len(index['skipped'])} files skipped")
     return OK
 
 

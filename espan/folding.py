@@ -1,7 +1,7 @@
 """Folding: train form -> deploy form, every re-parameterised convolution merged into one."""
 
-from espan.layers import RepConv
 from espan.model import Network
+from espan.rep import RepConv
 
 
 def fold(net: Network) -> Network:

@@ -43,7 +43,7 @@ class ESPAN(Network):
 
     The paper's x4 network is the default: 32 channels, 5 blocks of 3 convs and one of
     `last_convs` = 2. `last_convs=0` leaves the last block out (the depth-5 student).
-    `rep`: branches to train with, see `espan.layers.BRANCHES`; None is the deploy form.
+    `rep`: branches to train with, a preset or schema of `espan.rep`; None is the deploy form.
     """
 
     def __init__(
@@ -72,6 +72,10 @@ class ESPAN(Network):
         first = last = self.blocks[0](feature)
         for block in self.blocks[1:]:
             last = block(last)
+        return self.tail(feature, first, last)
+
+    def tail(self, feature: Tensor, first: Tensor, last: Tensor) -> Tensor:
+        """The picture from the outputs of the head, the first block and the last one."""
         cat = self.conv_cat(torch.cat([feature, self.conv_2(last), first, last], 1))
         return F.pixel_shuffle(self.upsampler(cat), self.scale)
 

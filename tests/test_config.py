@@ -5,7 +5,7 @@ from PIL import Image
 
 from espan import InputError, files
 from espan.cli import main
-from espan.config import read_config
+from espan.training.config import read_config
 from tests.makers import TINY_RUN, as_yaml, noise
 
 

@@ -16,13 +16,22 @@ _STEPS = 5
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Nearly the U V^T of each matrix U S V^T, by Newton-Schulz.  (N, rows, columns)."""
+    """Nearly the U V^T of each matrix U S V^T, by Newton-Schulz.  (N, rows, columns).
+
+    Every iteration multiplies from the short side by a polynomial of the Gram matrix, so all of
+    them run on matrices of the short side alone: the wide ones of a chain cost little more.
+    """
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.mT
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    gram = x @ x.mT
+    one = torch.eye(gram.shape[1], device=x.device, dtype=x.dtype)
+    product = one
     for _ in range(_STEPS):
-        square = x @ x.mT
-        x = _A * x + (_B * square + _C * square @ square) @ x
+        factor = _A * one + _B * gram + _C * gram @ gram
+        product = factor @ product
+        gram = factor @ gram @ factor
+    x = product @ x
     return x if wide else x.mT
 
 
@@ -46,18 +55,21 @@ class Muon(torch.optim.Optimizer):
                 if weight.grad is not None:
                     by_shape[weight.shape].append(weight)
             for weights in by_shape.values():
-                updates = torch.stack([self._momentum(w, group["momentum"]) for w in weights])
-                updates = orthogonalised(updates.flatten(2))
+                updates = orthogonalised(self._directions(weights, group["momentum"]).flatten(2))
                 updates *= group["lr"] / updates.square().mean((1, 2), keepdim=True).sqrt()
-                for weight, update in zip(weights, updates, strict=True):
-                    weight *= 1 - group["lr"] * group["decay"]
-                    weight -= update.view_as(weight)
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["decay"])
+                torch._foreach_sub_(weights, [u.view_as(weights[0]) for u in updates])
 
-    def _momentum(self, weight: Tensor, momentum: float) -> Tensor:
-        """Nesterov's: the gradient, and the momentum as it will be after it."""
-        state = self.state[weight]
-        if not state:
-            state["momentum"] = torch.zeros_like(weight, memory_format=torch.contiguous_format)
-        direction = weight.grad / (weight.grad.norm() + 1e-12)
-        state["momentum"].mul_(momentum).add_(direction)
-        return direction + momentum * state["momentum"]
+    def _directions(self, weights: list[Tensor], momentum: float) -> Tensor:
+        """(N, out, in, k, k), Nesterov's: the gradients and the momentum as it will be after."""
+        moments = []
+        for weight in weights:
+            state = self.state[weight]
+            if not state:
+                state["momentum"] = torch.zeros_like(weight, memory_format=torch.contiguous_format)
+            moments.append(state["momentum"])
+        gradients = torch.stack([weight.grad for weight in weights])
+        gradients /= torch.linalg.vector_norm(gradients, dim=(1, 2, 3, 4), keepdim=True) + 1e-12
+        torch._foreach_mul_(moments, momentum)
+        torch._foreach_add_(moments, list(gradients))
+        return gradients.add_(torch.stack(moments), alpha=momentum)

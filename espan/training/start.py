@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from espan.layers import RepConv
+from espan.errors import InputError
 from espan.model import ESPAN
+from espan.rep import RepConv
 
 STD = 1.0  # of every conv's output on a real batch
 STD_UP = 0.1  # of the last conv's: the residual on top of nearest upsampling
@@ -32,23 +33,26 @@ def initialise(net: ESPAN, pictures: Tensor) -> None:
     """
     for layer in _convolutions(net):
         for conv in _parts(layer):
-            nn.init.kaiming_normal_(conv.weight)
+            # A 1x1 that widens a chain starts as an isometry: the chain is then as well
+            # conditioned as the kernel it ends in.
+            widens = conv.kernel_size[0] == 1 and conv.out_channels > conv.in_channels
+            (nn.init.orthogonal_ if widens else nn.init.kaiming_normal_)(conv.weight)
             nn.init.zeros_(conv.bias)
     gates = {block.convs[-1] for block in net.blocks}
     for layer in _convolutions(net):
         factor = (STD_UP if layer is net.upsampler else STD) / _output(net, layer, pictures).std()
-        for last in _last_parts(layer):
+        for last in _ends(layer, -1):
             last.weight *= factor
         if layer in gates:
-            _last_parts(layer)[0].bias += GATE_BIAS
+            _ends(layer, -1)[0].bias += GATE_BIAS
     _carry_picture(net)
 
 
 def _carry_picture(net: ESPAN) -> None:
-    for last in _last_parts(net.conv_1):
+    for last in _ends(net.conv_1, -1):
         last.weight[:3] = 0
     net.conv_cat.weight[:3] = 0
-    for part in _first_parts(net.upsampler):
+    for part in _ends(net.upsampler, 0):
         part.weight[:, :3] = 0
     head, up = _centre_tap(net.conv_1), _centre_tap(net.upsampler)
     sub_pixels = net.scale**2
@@ -83,17 +87,20 @@ def _parts(layer: nn.Module) -> list[nn.Conv2d]:
     return [m for m in layer.modules() if isinstance(m, nn.Conv2d)]
 
 
-def _last_parts(layer: nn.Module) -> list[nn.Conv2d]:
-    return [chain[-1] for chain in layer.branches] if isinstance(layer, RepConv) else [layer]
-
-
-def _first_parts(layer: nn.Module) -> list[nn.Conv2d]:
-    return [chain[0] for chain in layer.branches] if isinstance(layer, RepConv) else [layer]
+def _ends(layer: nn.Module, end: int) -> list[nn.Module]:
+    """The first (0) or last (-1) links of the branches, those with something to learn."""
+    if not isinstance(layer, RepConv):
+        return [layer]
+    links = (chain[end] for chain in layer.branches)
+    return [link for link in links if any(True for _ in link.parameters())]
 
 
 def _centre_tap(layer: nn.Module) -> Tensor:
     """(out, in) view of the centre tap of the conv, or of the branch that is a single conv."""
     if isinstance(layer, RepConv):
-        layer = next(chain[0] for chain in layer.branches if len(chain) == 1)
+        single = [c[0] for c in layer.branches if len(c) == 1 and isinstance(c[0], nn.Conv2d)]
+        if not single:
+            raise InputError("rep: training starts from a branch of one convolution, '1' or 'k'")
+        layer = single[0]
     middle = layer.weight.shape[-1] // 2
     return layer.weight[:, :, middle, middle]

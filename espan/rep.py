@@ -1,0 +1,185 @@
+"""GRep: a convolution that trains as a sum of linear branches and runs as one kernel.
+
+A schema names the branches of a k x k convolution: `4*1-k@2, 1, k` is four chains 1x1 -> kxk, each
+with 2 middle channels for every input channel, beside one 1x1 and one kxk. docs/method.md derives
+why such a sum is one convolution.
+"""
+
+import re
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from espan.errors import InputError
+
+# Sources: `span` is the ancestor's block, `ecb` that of ECBSR (Zhang et al., 2021); `espan` is our
+# reading of the paper's GRep, see docs/method.md.
+PRESETS = {
+    "plain": "k",
+    "span": "1, 1-k-1",
+    "espan": "4*1-k, 1, k",
+    "ecb": "k, 1-k, 1-sobel_x, 1-sobel_y, 1-laplacian",
+}
+RATIO = 2
+
+FILTERS = {
+    "sobel_x": ((1, 0, -1), (2, 0, -2), (1, 0, -1)),
+    "sobel_y": ((1, 2, 1), (0, 0, 0), (-1, -2, -1)),
+    "laplacian": ((0, 1, 0), (1, -4, 1), (0, 1, 0)),
+}
+CHAINS = ("k", "1", "id", "1-k", "k-1", "1-k-1", *(f"1-{name}" for name in FILTERS))
+_BRANCH = re.compile(r"(?:([1-9]\d?)\*)?([\w-]+)(?:@([1-9]\d?))?")
+
+
+def read_schema(text: str) -> list[tuple[int, tuple[str, ...], int]]:
+    """The branches of a preset's name or of a schema: (how many, links of the chain, ratio) each.
+
+    InputError for a branch that is none of CHAINS.
+    """
+    branches = []
+    for part in PRESETS.get(text, text).split(","):
+        match = _BRANCH.fullmatch(part.strip())
+        if not match or match[2] not in CHAINS:
+            raise InputError(
+                f"rep: expected {', '.join(PRESETS)}, or branches such as '4*1-k@2, 1, k' "
+                f"of {', '.join(CHAINS)}; got {part.strip()!r} in {text!r}"
+            )
+        branches.append((int(match[1] or 1), tuple(match[2].split("-")), int(match[3] or RATIO)))
+    return branches
+
+
+def compose(first: tuple[Tensor, Tensor], then: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """`conv(then) after conv(first)` as one (weight, bias); one of the two must be 1x1.
+
+    Exact also at the image border, provided the picture is padded before `first`: then `first`
+    writes its bias into the padding too, so every tap of `then` sees it.
+    """
+    (w1, b1), (w2, b2) = first, then
+    if w1.shape[-1] == 1:
+        weight = torch.einsum("omhw,mi->oihw", w2, w1[:, :, 0, 0])
+    elif w2.shape[-1] == 1:
+        weight = torch.einsum("om,mihw->oihw", w2[:, :, 0, 0], w1)
+    else:
+        raise ValueError(f"compose: one kernel must be 1x1, got {w1.shape} and {w2.shape}")
+    return weight, b2 + w2.sum((2, 3)) @ b1
+
+
+class FixedFilter(nn.Module):
+    """Each channel through the same fixed 3x3 filter, times a factor of its own, plus a bias.
+
+    weight (channels, 1, 1, 1): the factors.
+    """
+
+    kernel_size = (3, 3)
+
+    def __init__(self, name: str, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("filter", torch.tensor(FILTERS[name]).float(), persistent=False)
+
+    def kernel(self) -> Tensor:
+        return torch.diag_embed(self.weight[:, 0, 0, 0])[:, :, None, None] * self.filter
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.kernel(), self.bias)
+
+
+class Identity(nn.Module):
+    """The picture itself: a 1x1 convolution with nothing to learn."""
+
+    kernel_size = (1, 1)
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.register_buffer("weight", torch.eye(channels)[:, :, None, None], persistent=False)
+        self.register_buffer("bias", torch.zeros(channels), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class RepConv(nn.Module):
+    """A k x k convolution, zero padding k // 2, that trains as a sum of linear branches.
+
+    rep: a schema, or the name of one of PRESETS. An `id` is left out where channels in and out
+    differ. Every branch is linear, so the branches merge into one kernel that is itself a
+    differentiable function of their weights: `forward` merges weights, never activations, and
+    runs one convolution. `branch_by_branch` is the definition it must equal.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, rep: str = "espan"):
+        super().__init__()
+        self.kernel, self.channels = kernel, (in_channels, out_channels)
+        self.branches = nn.ModuleList()
+        for count, links, ratio in read_schema(rep):
+            if links == ("id",) and in_channels != out_channels:
+                continue
+            # n equal chains of two convolutions are one of n times the width: the sum over chains
+            # and the sum over middle channels are one sum.
+            wide = links in (("1", "k"), ("k", "1"))
+            for _ in range(1 if wide else count):
+                self.branches.append(self._chain(links, ratio * count if wide else ratio))
+        if not self.branches:
+            raise InputError(f"rep: {rep!r} has no branch for {in_channels} -> {out_channels}")
+
+    def _chain(self, links: tuple[str, ...], ratio: int) -> nn.Sequential:
+        inner, outer = self.channels
+        widths = {
+            1: [inner, outer],
+            2: [inner, ratio * (inner if links[0] == "1" else outer), outer],
+            3: [inner, ratio * inner, ratio * outer, outer],
+        }[len(links)]
+        if links[-1] in FILTERS:
+            widths[1] = outer
+        chain = nn.Sequential()
+        for link, channels_in, channels_out in zip(links, widths, widths[1:], strict=False):
+            if link in FILTERS:
+                chain.append(FixedFilter(link, outer))
+            elif link == "id":
+                chain.append(Identity(outer))
+            else:
+                size = self.kernel if link == "k" else 1
+                chain.append(nn.Conv2d(channels_in, channels_out, size))
+        return chain
+
+    def merged(self) -> tuple[Tensor, Tensor]:
+        """(weight, bias) of the one convolution that equals the sum of the branches."""
+        weight = bias = 0
+        for chain in self.branches:
+            w, b = _kernel(chain[0]), chain[0].bias
+            for link in chain[1:]:
+                w, b = compose((w, b), (_kernel(link), link.bias))
+            border = (self.kernel - w.shape[-1]) // 2
+            weight, bias = weight + (F.pad(w, [border] * 4) if border else w), bias + b
+        return weight, bias
+
+    @torch.no_grad()
+    def become(self, weight: Tensor, bias: Tensor) -> None:
+        """Makes `merged()` this kernel, by what the plain k x k branch lacks to it."""
+        plain = [c[0] for c in self.branches if len(c) == 1 and c[0].kernel_size[0] == self.kernel]
+        plain = [link for link in plain if isinstance(link, nn.Conv2d)]
+        if not plain:
+            raise InputError("rep: a network without a 'k' branch cannot go on from merged weights")
+        now = self.merged()
+        plain[0].weight += weight - now[0]
+        plain[0].bias += bias - now[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Under autocast too, the merge keeps the precision of the weights.
+        with torch.autocast(x.device.type, enabled=False):
+            weight, bias = self.merged()
+        return F.conv2d(x, weight, bias, padding=self.kernel // 2)
+
+    def branch_by_branch(self, x: Tensor) -> Tensor:
+        """The same, one branch after another: pad first, then run every chain unpadded."""
+        out = 0
+        for chain in self.branches:
+            border = sum(link.kernel_size[0] // 2 for link in chain)
+            out = out + chain(F.pad(x, [border] * 4))
+        return out
+
+
+def _kernel(link: nn.Module) -> Tensor:
+    return link.kernel() if isinstance(link, FixedFilter) else link.weight

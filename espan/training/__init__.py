@@ -1,0 +1,1 @@
+"""Training: settings, data, losses, stages and the loop. `espan train` is its command."""

@@ -1,0 +1,66 @@
+"""Weights carried from one network to another: between stages, scales, and forms of training."""
+
+import torch
+from torch import Tensor, nn
+
+from espan.errors import InputError
+from espan.model import ESPAN
+from espan.rep import RepConv
+
+
+@torch.no_grad()
+def carry(source: ESPAN, target: ESPAN) -> list[str]:
+    """Copies into `target` every layer that `source` has as well; returns the names of the others.
+
+    Layers of one form go over bit by bit; into other branches goes their merged kernel, equal up to
+    rounding. A block that has become shorter keeps its first convolutions (the removal of tail
+    convolutions). Between scales a sub-pixel of the upsampler takes the kernel of the nearest one.
+    InputError when the numbers of channels differ.
+    """
+    if source.config["channels"] != target.config["channels"]:
+        counts = source.config["channels"], target.config["channels"]
+        raise InputError(f"channels: weights of {counts[0]} cannot start a network of {counts[1]}")
+    have = dict(_layers(source))
+    fresh = []
+    for name, layer in _layers(target):
+        if name not in have:
+            fresh.append(name)
+        elif name == "upsampler" and source.scale != target.scale:
+            _become(layer, *_rescaled(*_merged(have[name]), source.scale, target.scale))
+        elif _form(have[name]) == _form(layer):
+            layer.load_state_dict(have[name].state_dict())
+        else:
+            _become(layer, *_merged(have[name]))
+    return fresh
+
+
+def _layers(net: ESPAN) -> list[tuple[str, nn.Module]]:
+    layers = [("conv_1", net.conv_1), ("conv_2", net.conv_2), ("conv_cat", net.conv_cat)]
+    for i, block in enumerate(net.blocks):
+        layers += [(f"blocks.{i}.convs.{j}", conv) for j, conv in enumerate(block.convs)]
+    return [*layers, ("upsampler", net.upsampler)]
+
+
+def _form(layer: nn.Module) -> list[tuple[str, torch.Size]]:
+    return [(key, value.shape) for key, value in layer.state_dict().items()]
+
+
+def _merged(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    return layer.merged() if isinstance(layer, RepConv) else (layer.weight, layer.bias)
+
+
+def _become(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
+    if isinstance(layer, RepConv):
+        layer.become(weight, bias)
+    else:
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+
+
+def _rescaled(weight: Tensor, bias: Tensor, before: int, after: int) -> tuple[Tensor, Tensor]:
+    """Kernels (3 * before^2, C, 3, 3) and biases of an upsampler for the sub-pixels of `after`."""
+    near = [int((i + 0.5) * before / after) for i in range(after)]
+    pick = torch.tensor(
+        [(c * before + y) * before + x for c in range(3) for y in near for x in near]
+    )
+    return weight[pick], bias[pick]

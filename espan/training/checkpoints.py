@@ -1,0 +1,57 @@
+"""Checkpoints of a run: the last few, whole or absent, and refused when the settings differ."""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from espan.atomic import whole_file
+from espan.errors import InputError
+from espan.training.config import FREE, TrainConfig
+from espan.weights import PTH_ERRORS
+
+log = logging.getLogger("espan")
+
+
+class Checkpoints:
+    """Writes `checkpoint-<stage>-<step>.pt`, keeps the last `config.keep`, reads the newest."""
+
+    def __init__(self, out: Path, config: TrainConfig):
+        self.out, self.config = out, config
+
+    def paths(self) -> list[Path]:
+        """Oldest first."""
+        return sorted(self.out.glob("checkpoint-*-*.pt"))
+
+    def write(self, stage: int, step: int, state: dict) -> None:
+        state |= {"config": asdict(self.config), "stage": stage, "step": step}
+        with whole_file(self.out / f"checkpoint-{stage:02d}-{step:08d}.pt") as temporary:
+            torch.save(state, temporary)
+        for old in self.paths()[: -self.config.keep]:
+            old.unlink()
+
+    def newest(self) -> dict | None:
+        """The newest one that can be read; None before the first."""
+        paths = self.paths()[::-1]
+        for path in paths:
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                before = state["config"]
+            except (*PTH_ERRORS, KeyError) as error:
+                log.warning(
+                    "%s: damaged (%s), the one before it is taken", path, type(error).__name__
+                )
+                continue
+            self._compare(path, before)
+            return state
+        if paths:
+            raise InputError(f"{paths[0]}: damaged, as all of them; remove them to begin again")
+        return None
+
+    def _compare(self, path: Path, before: dict) -> None:
+        now = asdict(self.config)
+        changed = [key for key in now if key not in FREE and before.get(key) != now[key]]
+        if changed:
+            names = ", ".join(changed)
+            raise InputError(f"{path}: was made with another {names}; choose another out")

@@ -1,0 +1,187 @@
+"""Training settings: typed defaults, read from YAML, with unknown keys and wrong types refused."""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+
+from espan.errors import InputError
+
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+SCHEDULES = ("cosine", "step")
+# `data` of this name: pictures made up on the spot, enough to try a recipe.
+SYNTHETIC = "synthetic"
+# Settings of the run as a whole; a stage may change every other one.
+_OF_THE_RUN = "data out init validate channels stages every keep seed device devices nodes workers"
+# What a run may change when it goes on: where it runs and what it shows, not what it computes.
+FREE = ["data", "out", "validate", "every", "keep", "device", "devices", "nodes", "workers"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One run of `espan train`. Patches are in LR pixels, schedules in steps."""
+
+    data: str  # folder of HR pictures, one with HR/ and LRx<scale>/, or one made by espan prepare
+    out: str  # folder of the run: checkpoints, log, the config itself
+    validate: str | None = None  # folder with HR/ and LRx<scale>/, of HR pictures, or of such sets
+    init: str | None = None  # weights to start from, of any scale: a file or a built-in name
+    stages: list[dict] = dataclasses.field(default_factory=list)  # each: settings that it changes
+    name: str = "main"  # of the stage
+
+    scale: int = 4
+    channels: int = 32
+    blocks: int = 5
+    last_convs: int = 2  # convs of the last, shortened block
+    rep: str | None = None  # branches to train with (espan.rep); None: plain convs
+    student: int | None = None  # self-distillation: depth of the student inside; None: none
+
+    steps: int = 14_000
+    batch: int = 16  # over all processes together
+    patch: int = 48
+    lr: float = 1.5e-3  # Adam's, at the peak of the schedule
+    muon_lr: float | None = 7e-4  # Muon's, for the kernels inside the blocks; None: Adam for all
+    muon_decay: float = 0.2  # weight decay of those kernels, per step and learning rate
+    clip: float = 1.0  # largest norm of the gradients of each optimizer
+    schedule: str = "cosine"  # or step: times `gamma` at each of `milestones`
+    milestones: list[float] = dataclasses.field(default_factory=lambda: [0.5, 0.8, 0.9, 0.95])
+    gamma: float = 0.5
+    warmup: float = 0.1  # share of the steps in which the rate climbs to its peak
+    ema: float = 0.999
+    precision: str = "bf16"  # of the forward and backward pass: bf16, fp16 or fp32
+
+    l1: float = 1.0  # weights of the terms of the loss (espan.training.losses)
+    mse: float = 0.0
+    dct: float = 0.0
+    dct_block: int | None = None  # side of the blocks of that DCT; None: of the whole patch
+    highpass: float = 0.0
+    blur: float = 1.5  # standard deviation, in HR pixels, of the Gaussian that highpass takes off
+    distill: float = 0.01  # with a student: weight of its distance from the teacher
+    margin: float = 0.01  # by which the teacher must be better at a pixel to teach it
+
+    degrade: bool = False  # LR by a chain of real-world degradations instead of files or bicubic
+    cutblur: float = 0.0  # share of the patches with a part of the HR picture pasted into the LR
+    mixup: float = 0.0  # share of the patches that are two pictures on top of each other
+
+    every: int = 1000  # steps between validations and checkpoints
+    keep: int = 2  # checkpoints kept
+    seed: int = 0
+    device: str = "auto"
+    devices: int = 1  # processes on this machine, one device each; torchrun sets its own
+    nodes: int = 1  # machines
+    workers: int = 0  # processes that cut patches; 0: the training process itself
+
+    def __post_init__(self) -> None:
+        for name, known in (("precision", PRECISIONS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                expected = " or ".join(known)
+                raise InputError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+        # Three channels carry the picture past the blocks when training starts.
+        smallest = {"steps": 1, "batch": 1, "patch": 1, "every": 1, "channels": 3, "seed": 0}
+        smallest |= {"keep": 1, "devices": 1, "nodes": 1, "workers": 0, "distill": 0}
+        smallest |= {"l1": 0, "mse": 0, "dct": 0, "highpass": 0, "cutblur": 0, "mixup": 0}
+        for name, least in smallest.items():
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if not (self.l1 or self.mse or self.dct or self.highpass):
+            raise InputError("l1, mse, dct, highpass: all 0, nothing would be learnt")
+        if self.dct_block and (self.patch * self.scale) % self.dct_block:
+            side = self.patch * self.scale
+            raise InputError(
+                f"dct_block: {self.dct_block} does not divide a patch of {side} pixels"
+            )
+        if self.student is not None and not 1 <= self.student <= self.blocks:
+            raise InputError(f"student: expected 1 to {self.blocks} blocks, got {self.student}")
+        if self.student == self.blocks and not self.last_convs:
+            raise InputError("student: as deep as its teacher; give the teacher more blocks")
+        for number in range(len(self.stages)):
+            self.stage(number)
+
+    @property
+    def number_of_stages(self) -> int:
+        return max(1, len(self.stages))
+
+    def stage(self, number: int) -> "TrainConfig":
+        """The settings of one stage."""
+        if not self.stages:
+            return self
+        known = {f.name for f in dataclasses.fields(self)} - set(_OF_THE_RUN.split())
+        where = f"stages[{number}]"
+        changes = {
+            key: _typed(f"{where}.{key}", value, _known(where, key, known))
+            for key, value in self.stages[number].items()
+        }
+        name = changes.get("name", f"stage{number}")
+        try:
+            return dataclasses.replace(self, **(changes | {"name": name, "stages": []}))
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+
+KINDS = typing.get_type_hints(TrainConfig)
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The settings of a YAML file, with `key=value` overrides on top.
+
+    Raises InputError for an unreadable file, an unknown key (naming the nearest known one), a
+    missing one, or a value of the wrong type.
+    """
+    try:
+        import yaml
+    except ImportError as error:
+        raise InputError("training reads YAML: pip install 'espan[train]'") from error
+
+    try:
+        values = yaml.safe_load(Path(path).read_text()) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not a readable YAML file: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected `key: value` lines")
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise InputError(f"override: expected key=value, got {override!r}")
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"override: {override!r} is not YAML") from error
+
+    for key, value in values.items():
+        values[key] = _typed(key, value, _known(path, key, KINDS))
+    required = ("data", "out")
+    if missing := [name for name in required if name not in values]:
+        raise InputError(f"{path}: missing setting {', '.join(missing)}")
+    return TrainConfig(**values)
+
+
+def _known(where: object, key: object, known) -> object:
+    """The kind of a setting."""
+    if key not in known:
+        near = difflib.get_close_matches(str(key), known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"{where}: unknown setting {key!r}{hint}")
+    return KINDS[key]
+
+
+def _typed(key: str, value: object, kind) -> object:
+    if typing.get_origin(kind) is list:
+        if not isinstance(value, list):
+            raise InputError(f"{key}: expected a list, got {value!r}")
+        of = typing.get_args(kind)[0]
+        return [_typed(f"{key}[{i}]", each, of) for i, each in enumerate(value)]
+    kinds = typing.get_args(kind) or (kind,)
+    if float in kinds and isinstance(value, int | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-3 as a string
+        except ValueError:
+            pass
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        expected = " or ".join("nothing" if k is types.NoneType else k.__name__ for k in kinds)
+        raise InputError(f"{key}: expected {expected}, got {value!r}")
+    return value

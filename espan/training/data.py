@@ -1,0 +1,106 @@
+"""Patches of training pictures: cut, turned and mixed at random, a function of seed and step."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from espan.training.config import TrainConfig
+from espan.training.degrade import degrade
+from espan.training.pictures import Pictures
+
+
+class Patches(Dataset):
+    """Aligned LR and HR patches at random places, in all eight flips and turns.
+
+    `patches[step * batch + i]` is the i-th patch of that step: uint8 tensors (3, patch, patch)
+    and (3, scale * patch, scale * patch). Seed, stage, step and i alone decide what it is, so a
+    resumed run, or one spread over several processes, sees what a single unbroken one does.
+    """
+
+    def __init__(self, pictures: Pictures, config: TrainConfig, stage: int = 0):
+        self.pictures, self.config, self.stage = pictures, config, stage
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        random = self._random(number)
+        lr, hr = self._patch(random)
+        s = self.config.scale
+        if self.config.mixup and random.random() < self.config.mixup:
+            share = random.uniform(0, 1)
+            lr, hr = (_mix(a, b, share) for a, b in zip((lr, hr), self._patch(random), strict=True))
+        if self.config.cutblur and random.random() < self.config.cutblur:
+            lr = _cut_in(lr, hr, s, random)
+        return tuple(torch.from_numpy(np.ascontiguousarray(p.transpose(2, 0, 1))) for p in (lr, hr))
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """(LR (N, 3, patch, patch), HR) of a step, uint8."""
+        size = self.config.batch
+        lr, hr = zip(*(self[step * size + i] for i in range(size)), strict=True)
+        return torch.stack(lr), torch.stack(hr)
+
+    def names(self, step: int) -> list[str]:
+        """Of the pictures that the patches of a step were cut from."""
+        numbers = range(step * self.config.batch, (step + 1) * self.config.batch)
+        return [self.pictures.names[self._choice(self._random(number))] for number in numbers]
+
+    def loader(self, first: int, last: int, rank: int, world: int) -> DataLoader:
+        """The batches of steps first..last-1, of each batch the part of process `rank`."""
+        size = self.config.batch
+
+        def parts() -> Iterator[list[int]]:
+            for step in range(first, last):
+                yield list(range(step * size + rank, (step + 1) * size, world))
+
+        workers = self.config.workers
+        return DataLoader(self, batch_sampler=_Once(parts), num_workers=workers)
+
+    def _random(self, number: int) -> np.random.Generator:
+        step, i = divmod(number, self.config.batch)
+        return np.random.default_rng((self.config.seed, self.stage, step, i))
+
+    def _choice(self, random: np.random.Generator) -> int:
+        return int(random.integers(len(self.pictures.pairs)))
+
+    def _patch(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        lr, hr = self.pictures.pairs[self._choice(random)]
+        s, p = self.config.scale, self.config.patch
+        y, x = (random.integers(side - p + 1) for side in lr.shape[:2])
+        lr = lr[y : y + p, x : x + p]
+        hr = hr[s * y : s * (y + p), s * x : s * (x + p)]
+        if random.random() < 0.5:
+            lr, hr = lr[:, ::-1], hr[:, ::-1]
+        turns = random.integers(4)
+        lr, hr = np.rot90(lr, turns), np.rot90(hr, turns)
+        return (degrade(hr, s, random) if self.config.degrade else lr), hr
+
+
+class _Once:
+    """What a DataLoader takes for a batch sampler: an iterable of lists of indices."""
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self.parts()
+
+
+def _mix(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
+    return np.round(share * a + (1 - share) * b.astype(np.float64)).astype(np.uint8)
+
+
+def _cut_in(lr: np.ndarray, hr: np.ndarray, scale: int, random: np.random.Generator) -> np.ndarray:
+    """CutBlur (Yoo et al., 2020) in LR size: every scale-th HR pixel inside a random rectangle.
+
+    There the network must leave the picture alone, not sharpen it.
+    """
+    side = lr.shape[0]
+    height, width = (int(side * random.uniform(0.2, 0.8)) for _ in range(2))
+    y, x = random.integers(side - height + 1), random.integers(side - width + 1)
+    lr = lr.copy()
+    middle = scale // 2
+    lr[y : y + height, x : x + width] = hr[middle::scale, middle::scale][
+        y : y + height, x : x + width
+    ]
+    return lr

@@ -1,0 +1,37 @@
+"""Devices, processes and precision: lightning-fabric, set up from the settings."""
+
+import os
+
+from espan.errors import InputError
+from espan.machine import pick_device
+from espan.training.config import PRECISIONS, TrainConfig
+
+
+def launch(config: TrainConfig):
+    """A Fabric whose processes are running, and its precision plugin (with the scaler of fp16).
+
+    Under torchrun its environment says how many processes there are, else `devices` and `nodes`.
+    """
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.plugins import MixedPrecision, Precision
+    except ImportError as error:
+        raise InputError("training runs on lightning-fabric: pip install 'espan[train]'") from error
+
+    device = pick_device(config.device)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))
+    world = int(os.environ.get("WORLD_SIZE", here * config.nodes))
+    if config.batch % world:
+        raise InputError(f"batch: {config.batch} is not a multiple of {world} processes")
+    name = PRECISIONS[config.precision]
+    precision = MixedPrecision(name, device.type) if name.endswith("mixed") else Precision()
+    devices = [device.index] if device.index is not None and world == 1 else here
+    fabric = Fabric(
+        accelerator="cuda" if device.type == "cuda" else device.type,
+        devices=devices,
+        num_nodes=max(world // here, 1),
+        strategy="ddp" if world > 1 else "auto",
+        plugins=[precision],
+    )
+    fabric.launch()
+    return fabric, precision

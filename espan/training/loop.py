@@ -1,0 +1,254 @@
+"""Training: stage after stage, and one visible loop over the steps of each."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from espan.errors import EspanError, InputError, OutputError
+from espan.folding import fold
+from espan.model import ESPAN
+from espan.training.carry import carry
+from espan.training.checkpoints import Checkpoints
+from espan.training.config import SYNTHETIC, TrainConfig
+from espan.training.data import Patches
+from espan.training.distill import SelfDistilled
+from espan.training.fabric import launch
+from espan.training.losses import Terms, distillation, loss_of
+from espan.training.optim import optimizers_of, rate_at
+from espan.training.pictures import Pictures
+from espan.training.record import Record, mean
+from espan.training.start import initialise
+from espan.training.synthetic import make_pictures
+from espan.weights import load, save
+
+
+class TrainingError(EspanError):
+    """A run that cannot go on."""
+
+
+def train(config: TrainConfig) -> Path:
+    """Runs, or resumes, the run of `config.out`; returns its weights, final.safetensors (folded).
+
+    The folder gets config.json, log.jsonl, TensorBoard's events, checkpoints, pictures of the last
+    validation, best.safetensors by validation, and the folded weights each stage ends with. A run
+    stopped by SIGINT or SIGTERM saves and raises KeyboardInterrupt; called again it goes on to
+    the very bits an unbroken run gives.
+    """
+    run = Run(config)
+    state = run.checkpoints.newest()
+    net = _initial(config)
+    with _stop_signals() as stopped, Record(run.out, config, run.first) as record:
+        for number in range(state["stage"] if state else 0, config.number_of_stages):
+            model = run.stage(number, net, state, record, stopped)
+            net, state = model, None
+            if run.first:
+                save(fold(teacher_of(net)), run.out / f"{config.stage(number).name}.safetensors")
+    path = run.out / "final.safetensors"
+    if run.first:
+        save(fold(teacher_of(net)), path)
+    return path
+
+
+class Run:
+    """What the stages of a run share."""
+
+    def __init__(self, config: TrainConfig):
+        self.config, self.out = config, Path(config.out)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror
+            raise OutputError(f"{self.out}: not a folder to write to: {reason}") from error
+        self.fabric, self.precision = launch(config)
+        self.first = self.fabric.is_global_zero
+        self.checkpoints = Checkpoints(self.out, config)
+        self.data = Path(config.data)
+        if config.data == SYNTHETIC:
+            self.data = self.out / SYNTHETIC
+            if self.first:
+                make_pictures(self.data)
+        self.fabric.barrier()
+        # All stages' data now: what one of them lacks is not found out after days.
+        stages = [config.stage(number) for number in range(config.number_of_stages)]
+        by_scale = {scale: Pictures(self.data, scale) for scale in {s.scale for s in stages}}
+        self.pictures = [by_scale[s.scale].at_least(s.patch * s.scale) for s in stages]
+        self.best = float("-inf")
+
+    def stage(
+        self,
+        number: int,
+        before: nn.Module | None,
+        state: dict | None,
+        record: Record,
+        stopped: list,
+    ) -> nn.Module:
+        """Trains from what the stage before left, or from `state`; returns its averaged weights."""
+        config, fabric = self.config.stage(number), self.fabric
+        patches = Patches(self.pictures[number], config, number)
+        model = begin(config, before, patches)
+        average = AveragedModel(model, multi_avg_fn=_averaging(config.ema)).to(fabric.device)
+        optimizers = optimizers_of(model, teacher_of(model), config)
+        peaks = [group["lr"] for each in optimizers for group in each.param_groups]
+        step = self._restore(state, model, average, optimizers) if state else 0
+        if state is None and self.first:
+            self.config.save(self.out / "config.json")
+        model = model.to(memory_format=torch.channels_last)
+        trained, *optimizers = fabric.setup(model, *optimizers)
+        overall = sum(self.config.stage(i).steps for i in range(number))
+        loader = patches.loader(step, config.steps, fabric.global_rank, fabric.world_size)
+
+        record.begin(config, step)
+        asked = time.monotonic()
+        for lr, hr in loader:
+            record.waited += time.monotonic() - asked
+            groups = (group for each in optimizers for group in each.param_groups)
+            for group, peak in zip(groups, peaks, strict=True):
+                group["lr"] = peak * rate_at(step, config)
+            lr, hr = (each.to(fabric.device).float() / 255 for each in (lr, hr))
+            terms = terms_of(trained(lr.to(memory_format=torch.channels_last)), hr, config)
+            loss = sum(terms.values())
+            if not loss.isfinite():
+                names = ", ".join(patches.names(step)[:3])
+                where = f"stage {config.name}, step {step} (patches of {names}, ...)"
+                raise TrainingError(f"{where}: the loss is {loss.item()}")
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            fabric.backward(loss)
+            # Each on its own: with fp16 the first one's step may change the scale, which is no
+            # matter to Muon, the second, whose steps do not depend on the size of the gradients.
+            for optimizer in optimizers:
+                fabric.clip_gradients(
+                    trained, optimizer, max_norm=config.clip, error_if_nonfinite=False
+                )
+                optimizer.step()
+            step += 1
+            average.update_parameters(model)
+            record.bar.update()
+
+            stop = self._any(bool(stopped))
+            if step % config.every == 0 or step == config.steps:
+                self._note(record, config, average, terms, step, overall + step)
+            if self.first and (step % config.every == 0 or step == config.steps or stop):
+                self.checkpoints.write(number, step, self._state(model, average, optimizers))
+            if stop:
+                raise KeyboardInterrupt
+            asked = time.monotonic()
+        record.end()
+        return average.module
+
+    def _note(self, record, config, average, terms: Terms, step: int, overall: int) -> None:
+        """Validation, the log's row, and best.safetensors."""
+        means = {name: self.fabric.all_reduce(term.detach()).item() for name, term in terms.items()}
+        if not self.first:
+            return
+        net = fold(teacher_of(average.module))
+        scores = record.validate(net, overall, str(self.fabric.device))
+        record.write(step, overall, means, scores)
+        if scores and mean(scores) > self.best:
+            self.best = mean(scores)
+            save(net, self.out / "best.safetensors")
+
+    def _state(self, model, average, optimizers) -> dict:
+        return {
+            "net": model.state_dict(),
+            "average": average.state_dict(),
+            "optimizers": [each.state_dict() for each in optimizers],
+            "precision": self.precision.state_dict(),
+            "best": self.best,
+        }
+
+    def _restore(self, state: dict, model, average, optimizers) -> int:
+        model.load_state_dict(state["net"])
+        average.load_state_dict(state["average"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.precision.load_state_dict(state["precision"])
+        self.best = state["best"]
+        return state["step"]
+
+    def _any(self, here: bool) -> bool:
+        """Whether it is so in any process: all of them stop at the same step."""
+        if self.fabric.world_size == 1:
+            return here
+        return bool(self.fabric.all_reduce(torch.tensor(float(here)), reduce_op="sum").item())
+
+
+def terms_of(sr: Tensor | tuple[Tensor, Tensor], hr: Tensor, config: TrainConfig) -> Terms:
+    """The terms of the loss; with a student, its own and its distance from the teacher too."""
+    if isinstance(sr, Tensor):
+        return loss_of(sr.float(), hr, config)
+    teacher, student = (each.float() for each in sr)
+    terms = loss_of(teacher, hr, config)
+    terms |= {f"student_{name}": term for name, term in loss_of(student, hr, config).items()}
+    if config.distill:
+        terms["distill"] = config.distill * distillation(student, teacher, hr, config.margin)
+    return terms
+
+
+def begin(config: TrainConfig, before: nn.Module | None, patches: Patches) -> nn.Module:
+    """The network of a stage: its start, and over it whatever the stage before has of it.
+
+    A student that a stage goes on with alone is carried on as it is, else the teacher is.
+    """
+    torch.manual_seed(config.seed)
+    rep = config.rep
+    net = ESPAN(config.channels, config.blocks, config.last_convs, config.scale, rep)
+    # A batch that no step will see.
+    initialise(net, patches.batch(config.steps)[0].float() / 255)
+    student = before.student if isinstance(before, SelfDistilled) else None
+    if before is not None:
+        carry(student if student and student.config == net.config else teacher_of(before), net)
+    if config.student is None:
+        return net
+    model = SelfDistilled(net, config.student)
+    carry(student or net, model.student)
+    model.share()
+    return model
+
+
+def teacher_of(model: nn.Module) -> ESPAN:
+    """The network that is trained, without the student inside."""
+    return model.teacher if isinstance(model, SelfDistilled) else model
+
+
+def _initial(config: TrainConfig) -> ESPAN | None:
+    if config.init is None:
+        return None
+    net = load(config.init)
+    if not isinstance(net, ESPAN):
+        raise InputError(f"{config.init}: expected an ESPAN, got {type(net).__name__}")
+    return net
+
+
+def _averaging(decay: float):
+    """Moving average that begins as a plain mean, so that the start is soon forgotten."""
+
+    @torch.no_grad()
+    def update(means: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
+        share = 1 - min(decay, float(count) / (float(count) + 10))
+        torch._foreach_lerp_(means, values, share)
+
+    return update
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying of them; a second one kills as usual."""
+    received: list[int] = []
+
+    def note(number, _frame):
+        received.append(number)
+        signal.signal(number, before[number])
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

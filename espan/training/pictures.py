@@ -1,0 +1,200 @@
+"""Training pictures: HR and LR, decoded once, in memory or in one memory-mapped file.
+
+A prepared folder holds `pictures.bin` (HR pixels, RGB uint8, picture after picture), `LRx4.bin` and
+so on, and `index.json`, which says where each picture lies and which files could not be read.
+"""
+
+import copy
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from espan import files
+from espan.atomic import whole_file
+from espan.errors import EspanError, InputError
+from espan.resize import downscale, modcrop
+
+log = logging.getLogger("espan")
+
+INDEX = "index.json"
+# Tiles are cut to multiples of 12 pixels: x2, x3 and x4 all divide them.
+MULTIPLE = 12
+SCALES = (2, 3, 4)
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass
+class Skipped:
+    """A file that is not trained on, and why; the reason names it too."""
+
+    path: str
+    reason: str
+
+
+class Pictures:
+    """HR pictures and their LR versions at one scale: `pairs[i]` is (LR, HR), (H, W, 3) uint8.
+
+    folder: pictures, searched recursively (LR by MATLAB's bicubic); or one with HR/ and
+    LRx<scale>/ of the same names; or one made by `prepare`. `names[i]` is the file of a pair;
+    `skipped` lists what could not be read. Raises InputError for an LR file that does not fit its
+    HR file.
+    """
+
+    def __init__(self, folder: str | Path, scale: int):
+        self.folder = Path(folder)
+        self.skipped: list[Skipped] = []
+        if (self.folder / INDEX).is_file():
+            found = list(_mapped(self.folder, scale))
+        else:
+            found = list(_decoded(self.folder, scale, self.skipped))
+        self.names = [name for name, _ in found]
+        self.pairs = [pair for _, pair in found]
+        if self.skipped:
+            first = self.skipped[0].reason
+            log.warning("%d files are not trained on: %s ...", len(self.skipped), first)
+
+    def at_least(self, side: int) -> "Pictures":
+        """Without pictures that have a side of fewer HR pixels; InputError if none is left."""
+        large = [i for i, pair in enumerate(self.pairs) if min(pair[1].shape[:2]) >= side]
+        if not large:
+            raise InputError(f"{self.folder}: no picture of at least {side} pixels a side")
+        some = copy.copy(self)
+        some.names, some.pairs = ([each[i] for i in large] for each in (self.names, self.pairs))
+        return some
+
+
+def prepare(folder: str | Path, out: str | Path, tile: int = 480) -> dict:
+    """Decodes every picture under `folder` once, into tiles in the folder `out`; returns the index.
+
+    tile: side of the tiles in HR pixels; smaller pictures stay whole. LR pictures come from
+    LRx<scale>/ where `folder` has it and are made by MATLAB's bicubic, of the whole picture, at
+    the scales 2, 3 and 4 otherwise.
+
+    Raises InputError when there is no picture to read, or LR and HR sizes do not fit.
+    """
+    out = Path(out)
+    tile -= tile % MULTIPLE
+    if tile < MULTIPLE:
+        raise InputError(f"tile: expected at least {MULTIPLE} pixels, got {tile}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: not a folder to write to: {error.strerror}") from error
+    skipped: list[Skipped] = []
+    sources = list(_sources(Path(folder)))
+    index: dict = {"version": 1, "multiple": MULTIPLE, "pictures": []}
+    (out / INDEX).unlink(missing_ok=True)  # until all files are whole, there is none
+    for scale in (1, *SCALES):
+        entries = []
+        with whole_file(out / _bin(scale)) as temporary, temporary.open("wb") as file:
+            for path in sources:
+                for y, x, pixels in _tiles(path, Path(folder), scale, tile, skipped):
+                    entries.append([str(path), y, x, *pixels.shape[:2]])
+                    file.write(np.ascontiguousarray(pixels))
+        if scale == 1:
+            index["pictures"] = entries
+            # What could not be read once is not tried again.
+            bad = {each.path for each in skipped}
+            sources = [path for path in sources if str(path) not in bad]
+    index["skipped"] = [vars(each) for each in skipped]
+    if not index["pictures"]:
+        raise InputError(f"{folder}: no picture to read")
+    with whole_file(out / INDEX) as temporary:
+        temporary.write_text(json.dumps(index))
+    return index
+
+
+def _bin(scale: int) -> str:
+    return "pictures.bin" if scale == 1 else f"LRx{scale}.bin"
+
+
+def _tiles(
+    path: Path, folder: Path, scale: int, tile: int, skipped: list[Skipped]
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Tiles of a picture, or of its LR version; y and x in HR pixels."""
+    hr = _read(path, skipped)
+    if hr is None:
+        return
+    hr = modcrop(hr, MULTIPLE)
+    if not hr.size:
+        if scale == 1:
+            reason = f"{path}: smaller than {MULTIPLE} x {MULTIPLE} pixels"
+            skipped.append(Skipped(str(path), reason))
+        return
+    pixels = hr if scale == 1 else _lr(path, folder, hr, scale)
+    for y in range(0, hr.shape[0], tile):
+        for x in range(0, hr.shape[1], tile):
+            yield (
+                y,
+                x,
+                pixels[y // scale : (y + tile) // scale, x // scale : (x + tile) // scale],
+            )
+
+
+def _mapped(folder: Path, scale: int) -> Iterator[tuple[str, Pair]]:
+    try:
+        index = json.loads((folder / INDEX).read_text())
+        entries = index["pictures"]
+        hr, lr = (np.memmap(folder / _bin(s), np.uint8, "r") for s in (1, scale))
+        shapes = [(height, width, 3) for _, _, _, height, width in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: not a prepared folder: {error}") from error
+    if hr.size != sum(map(np.prod, shapes)):
+        raise InputError(f"{folder}: {_bin(1)} is not of the size that {INDEX} tells")
+    at_hr = at_lr = 0
+    for (name, *_), large in zip(entries, shapes, strict=True):
+        small = (large[0] // scale, large[1] // scale, 3)
+        sizes = int(np.prod(large)), int(np.prod(small))
+        pair = (
+            lr[at_lr : at_lr + sizes[1]].reshape(small),
+            hr[at_hr : at_hr + sizes[0]].reshape(large),
+        )
+        yield name, pair
+        at_hr, at_lr = at_hr + sizes[0], at_lr + sizes[1]
+
+
+def _decoded(folder: Path, scale: int, skipped: list[Skipped]) -> Iterator[tuple[str, Pair]]:
+    for path in _sources(folder):
+        hr = _read(path, skipped)
+        if hr is not None and (hr := modcrop(hr, scale)).size:
+            yield str(path), (_lr(path, folder, hr, scale), hr)
+
+
+def _sources(folder: Path) -> Iterable[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of pictures")
+    hr = folder / "HR" if (folder / "HR").is_dir() else folder
+    return sorted(p for p in hr.rglob("*") if p.suffix.lower() in files.READ_SUFFIXES)
+
+
+def _read(path: Path, skipped: list[Skipped]) -> np.ndarray | None:
+    try:
+        return files.read_rgb(path)
+    except EspanError as error:
+        skipped.append(Skipped(str(path), str(error)))
+        return None
+
+
+def _lr(path: Path, folder: Path, hr: np.ndarray, scale: int) -> np.ndarray:
+    """From its file where there is one, else by MATLAB's bicubic."""
+    given = folder / f"LRx{scale}"
+    if not given.is_dir():
+        return downscale(hr, scale)
+    # Both habits of naming: baby.png, and NTIRE's babyx4.png.
+    names = path.name, f"{path.stem}x{scale}{path.suffix}"
+    lr_path = next((given / name for name in names if (given / name).is_file()), None)
+    if lr_path is None:
+        raise InputError(f"{path}: {given} has no LR picture of that name")
+    lr = files.read_rgb(lr_path)
+    rows, columns = hr.shape[0] // scale, hr.shape[1] // scale
+    # HR pictures may have been cropped on a few pixels more than their LR ones.
+    if not (rows <= lr.shape[0] < rows + MULTIPLE and columns <= lr.shape[1] < columns + MULTIPLE):
+        raise InputError(
+            f"{lr_path}: {lr.shape[1]} x {lr.shape[0]} pixels do not fit those of {path}, "
+            f"{hr.shape[1]} x {hr.shape[0]}, at scale {scale}"
+        )
+    return lr[:rows, :columns]
