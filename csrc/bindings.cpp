@@ -36,11 +36,13 @@ PYBIND11_MODULE(_cuda, module) {
     py::enum_<Dtype>(module, "Dtype", py::module_local())
         .value("float16", Dtype::float16)
         .value("bfloat16", Dtype::bfloat16)
-        .value("float32", Dtype::float32);
+        .value("float32", Dtype::float32)
+        .value("uint8", Dtype::uint8);
 
     py::enum_<Layout>(module, "Layout", py::module_local())
         .value("planes", Layout::planes)
-        .value("channels_last", Layout::channels_last);
+        .value("channels_last", Layout::channels_last)
+        .value("contiguous", Layout::contiguous);
 
     py::enum_<Epilogue>(module, "Epilogue", py::module_local())
         .value("none", Epilogue::none)
@@ -81,6 +83,27 @@ PYBIND11_MODULE(_cuda, module) {
             return int(espan::conv3x3(
                 in(x), in(weights), in(biases), in(gate), out(to), epilogue, channels, n, h, w,
                 layout, queue(stream)));
+        },
+        unlocked);
+    module.def(
+        "conv9x9_head",
+        [](Address x, Address weights, Address biases, Address to, Dtype dtype, int64_t n,
+           int64_t h, int64_t w, Layout x_layout, Layout layout, Address stream) {
+            return int(espan::conv9x9_head(
+                in(x), in(weights), in(biases), out(to), dtype, n, h, w, x_layout, layout,
+                queue(stream)));
+        },
+        unlocked);
+    module.def(
+        "tail",
+        [](Address x, Address single0, Address single1, Address single2, Address weights,
+           Address single_weights, Address up_weights, Address biases, Address to, int singles,
+           int scale, bool clamp, Dtype dtype, int64_t n, int64_t h, int64_t w, Layout layout,
+           Layout out_layout, Address stream) {
+            return int(espan::tail(
+                in(x), in(single0), in(single1), in(single2), in(weights), in(single_weights),
+                in(up_weights), in(biases), out(to), singles, scale, clamp, dtype, n, h, w, layout,
+                out_layout, queue(stream)));
         },
         unlocked);
 }

@@ -18,7 +18,7 @@ template <typename T>
 struct Global {
     T* data;
 
-    Global(T* data, int64_t /*size*/) : data(data) {}
+    __host__ __device__ Global(T* data, int64_t /*size*/) : data(data) {}
 
     __device__ T load(int64_t i) const { return data[i]; }
     __device__ uint4 load16(int64_t i) const {
@@ -28,6 +28,11 @@ struct Global {
     __device__ void store16(int64_t i, uint4 value) const {
         *reinterpret_cast<uint4*>(data + i) = value;
     }
+    // The same memory as elements of another type.
+    template <typename U>
+    __device__ Global<U> as() const {
+        return {reinterpret_cast<U*>(data), 0};
+    }
 };
 
 template <typename T>
@@ -36,6 +41,11 @@ struct Shared {
 
     __device__ T load(int i) const { return data[i]; }
     __device__ void store(int i, T value) const { data[i] = value; }
+    // The same memory as elements of another type.
+    template <typename U>
+    __device__ Shared<U> as() const {
+        return {reinterpret_cast<U*>(data)};
+    }
 };
 
 // A block's shared array `name` of `size` elements.

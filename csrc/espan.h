@@ -15,11 +15,11 @@
 
 namespace espan {
 
-enum class Dtype { float16, bfloat16, float32 };
+enum class Dtype { float16, bfloat16, float32, uint8 };
 
-// Where a picture's channels lie, in groups of 8: planes (N, C/8, H, W, 8), channels_last
-// (N, H, W, C/8, 8).
-enum class Layout { planes, channels_last };
+// Where a picture's channels lie. Of features, in groups of 8: planes (N, C/8, H, W, 8),
+// channels_last (N, H, W, C/8, 8). Of RGB: channels_last (N, H, W, 3), contiguous (N, 3, H, W).
+enum class Layout { planes, channels_last, contiguous };
 
 // What follows a convolution z: z, silu(z), span_gate(gate, z).
 enum class Epilogue { none, silu, gate };
@@ -47,5 +47,23 @@ cudaError_t conv3x3(
     const void* x, const void* weights, const void* biases, const void* gate, void* out,
     Epilogue epilogue, int channels, int64_t n, int64_t h, int64_t w, Layout layout,
     cudaStream_t stream);
+
+// A 9x9 convolution of RGB into 32 channels of float16: x (n, h, w) pictures of float16 or uint8,
+// which stands for x / 255, in `x_layout`; out in `layout`. weights as `conv9x9_head`'s pack gives
+// them, biases floats.
+cudaError_t conv9x9_head(
+    const void* x, const void* weights, const void* biases, void* out, Dtype dtype, int64_t n,
+    int64_t h, int64_t w, Layout x_layout, Layout layout, cudaStream_t stream);
+
+// A sum of one 3x3 convolution, of x, and `singles` 1x1 ones, 2 or 3; inputs of 32 channels of
+// float16 in `layout`. The sum is 3x3 convolved to 3 * scale^2 channels, which are the pixels of
+// `out`, scale times as high and wide as the (n, h, w) inputs: float16, clamped to 0..1 if `clamp`,
+// or uint8, clamped and rounded, in `out_layout`. Weights and biases as `tail`'s pack gives them.
+// single2 is not read where there are two.
+cudaError_t tail(
+    const void* x, const void* single0, const void* single1, const void* single2,
+    const void* weights, const void* single_weights, const void* up_weights, const void* biases,
+    void* out, int singles, int scale, bool clamp, Dtype dtype, int64_t n, int64_t h, int64_t w,
+    Layout layout, Layout out_layout, cudaStream_t stream);
 
 }  // namespace espan

@@ -78,6 +78,9 @@ __device__ inline void bar_arrive(int id, int threads) {
     asm volatile("barrier.cta.arrive.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+// The lanes of a warp meet and see what each has written.
+__device__ inline void warp_sync() { __syncwarp(); }
+
 // A value that all lanes of the warp share, told to the compiler.
 __device__ inline int warp_uniform(int value) { return __shfl_sync(0xffffffff, value, 0); }
 

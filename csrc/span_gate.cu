@@ -105,6 +105,7 @@ cudaError_t with_type(Dtype dtype, Run run) {
         case Dtype::float16: return run(__half());
         case Dtype::bfloat16: return run(__nv_bfloat16());
         case Dtype::float32: return run(float());
+        case Dtype::uint8: break;
     }
     return cudaErrorInvalidValue;
 }

@@ -70,6 +70,19 @@ def fragments(weight: Tensor) -> Tensor:
     return by_lane.permute(0, 5, 2, 1, 3, 4).reshape(planes, 9, planes, 32, 2)
 
 
+def matrix_fragments(matrices: Tensor) -> Tensor:
+    """(taps, 16 * M, 32) as two warps of a CUDA kernel hold B of mma m16n8k16, half of the outputs
+    each: (2, taps, M, 32, 8).
+
+    A tap's matrix multiplies 32 inputs, 8 outputs at a time; the lane; its halves. With
+    g = lane // 4, q = lane % 4: output g of the 8, and inputs 16 k + 8 j + 2 q + i at halves
+    (k, j, i) of (2, 2, 2).
+    """
+    taps, outputs, _ = matrices.shape
+    by_lane = matrices.reshape(taps, 2, outputs // 16, 8, 2, 2, 4, 2)  # half, of 8, g, k, j, q, i
+    return by_lane.permute(1, 0, 2, 3, 6, 4, 5, 7).reshape(2, taps, outputs // 16, 32, 8)
+
+
 def to_planes(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, ceil(C/8), H, W, 8) contiguous; channels past C are 0."""
     n, c, h, w = x.shape

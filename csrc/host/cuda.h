@@ -26,6 +26,7 @@ enum cudaError_t {
     cudaErrorInvalidConfiguration = 9,
     cudaErrorIllegalAddress = 700,
 };
+using std::max;
 using std::min;
 using cudaStream_t = struct CUstream_st*;
 
@@ -106,6 +107,11 @@ inline __nv_bfloat16 __float2bfloat16_rn(float value) {
     // To nearest, ties to even.
     return {static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
 }
+
+// Not a number becomes 0.
+inline float __saturatef(float value) { return std::fmin(std::fmax(value, 0.0f), 1.0f); }
+inline uint32_t __float_as_uint(float value) { return espan::shim::bits_as<uint32_t>(value); }
+inline float __fmul_rn(float a, float b) { return a * b; }
 
 inline const char* cudaGetErrorName(cudaError_t error) {
     switch (error) {

@@ -126,6 +126,11 @@ void cp_async_wait() {
 inline void bar_sync(int id, int threads) { shim::come_to_barrier(id, threads, true); }
 inline void bar_arrive(int id, int threads) { shim::come_to_barrier(id, threads, false); }
 
+inline void warp_sync() {
+    int nothing = 0;
+    shim::collective("warp_sync", nothing, [](auto) {});
+}
+
 inline int warp_uniform(int value) {
     shim::collective("warp_uniform", value, [](auto lane) {
         for (int l = 1; l < shim::LANES; ++l) {

@@ -46,6 +46,10 @@ struct Global {
         shim::check_aligned(data + i);
         std::memcpy(data + i, &value, 16);
     }
+    template <typename U>
+    Global<U> as() const {
+        return {reinterpret_cast<U*>(data), int64_t(size * sizeof(T) / sizeof(U))};
+    }
 };
 
 template <typename T>
@@ -60,6 +64,10 @@ struct Shared {
     void store(int i, T value) const {
         shim::check("shared", i, 1, size);
         data[i] = value;
+    }
+    template <typename U>
+    Shared<U> as() const {
+        return {reinterpret_cast<U*>(data), int(size * sizeof(T) / sizeof(U))};
     }
 };
 

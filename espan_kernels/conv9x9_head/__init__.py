@@ -5,13 +5,30 @@ from torch import Tensor
 
 from espan_kernels import check
 from espan_kernels.conv3x3 import max_channels
-from espan_kernels.conv9x9_head import kernel_cuda, sample
+from espan_kernels.conv9x9_head import sample
 from espan_kernels.conv9x9_head.reference import reference
-from espan_kernels.machine import forward_only, kernel_dtype, needs_triton
+from espan_kernels.machine import forward_only, kernel_dtype, needs_cuda, needs_triton
 from espan_kernels.op import Op
 
+
+
+def half_to_32_channels(x, weight, bias) -> str | None:
+    """The CUDA kernel multiplies float16 and fills the channels out up to 32."""
+    if weight.dtype != torch.float16:
+        return f"the CUDA kernel takes weights of float16, got {weight.dtype}"
+    if not 24 < (channels := weight.shape[0]) <= 32:
+        return f"the CUDA kernel takes 25 to 32 channels out, got {channels}"
+    return None
+
+
 op = Op("conv9x9_head", reference, sample.CASES, sample.make)
-op.without("cuda", kernel_cuda.REASON)
+op.kernel(
+    "cuda",
+    "espan_kernels.conv9x9_head.kernel_cuda:conv9x9_head",
+    needs_cuda,
+    half_to_32_channels,
+    forward_only,
+)
 op.kernel(
     "triton",
     "espan_kernels.conv9x9_head.kernel_triton:conv9x9_head",
@@ -26,7 +43,8 @@ def conv9x9_head(x: Tensor, weight: Tensor, bias: Tensor, *, impl: str | None = 
     """`F.conv2d(x, weight, bias, padding=4)`; a uint8 x stands for `x.to(weight.dtype) / 255`.
 
     x (N, 3, H, W) floating point or uint8, weight (out, 3, 9, 9), bias (out,): any strides, one
-    device, and one floating dtype; kernels take up to 64 channels out and no gradient, eager any.
+    device, and one floating dtype; kernels take up to 64 channels out and no gradient, "cuda" 25 to
+    32 and float16 weights, fastest on contiguous or channels_last pictures, eager any.
     Returns (N, out, H, W) in the dtype of weight. impl: None takes the fastest that runs,
     "cuda", "triton" or "eager" that one and no other. Raises ValueError for arguments that do
     not fit.

@@ -1,3 +1,51 @@
-"""The CUDA kernel's door; so far it holds the reason why it refuses."""
+"""The CUDA kernel's door: the weight as its warps hold it, pictures in a layout it reads."""
 
-REASON = "no CUDA kernel is written for this op yet"
+import torch.nn.functional as F
+from torch import Tensor
+
+from espan_kernels import layout as layouts
+from espan_kernels import native
+
+CHANNELS = 32
+
+
+def pack(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight (C, 3, 9, 9) and bias (C,), float16, C 25 to 32, as `launch` wants them; for any
+    number of launches."""
+    more = CHANNELS - len(weight)
+    # A row of the kernel is a matrix of 27 inputs, 9 pixels of 3 colours, filled up to 32.
+    rows = weight.permute(2, 0, 3, 1).flatten(2)
+    return layouts.matrix_fragments(F.pad(rows, (0, 5, 0, more))), F.pad(bias.float(), (0, more))
+
+
+def launch(
+    x: Tensor, x_layout: str, packed: tuple[Tensor, Tensor], out: Tensor, layout: str
+) -> None:
+    """Queues the convolution on the current stream of x's device. Allocates nothing.
+
+    x: (N, 3, H, W) uint8, which stands for x / 255, or float16; dense, x_layout "contiguous" or
+    "channels_last". out: float16, dense, 16-byte aligned; layout "planes": (N, 4, H, W, 8),
+    channels past C become 0; "channels_last": (N, 32, H, W) in that memory format. At least one
+    pixel.
+    """
+    n, _, h, w = x.shape
+    native.call("conv9x9_head", x, x, *packed, out, x.dtype, n, h, w, x_layout, layout)
+
+
+def conv9x9_head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    n, _, h, w = x.shape
+    channels = len(weight)
+    out = layouts.empty(x, (n, channels, h, w), weight.dtype)
+    if not out.numel():
+        return out
+    packed = pack(weight, bias)
+    if layouts.is_channels_last(x):
+        x_layout = "channels_last"
+    else:
+        x, x_layout = x.contiguous(), "contiguous"
+    if layouts.is_channels_last(out) and channels == CHANNELS:
+        launch(x, x_layout, packed, out, "channels_last")
+        return out
+    planes = layouts.empty(bias, (n, CHANNELS // layouts.PLANE, h, w, layouts.PLANE))
+    launch(x, x_layout, packed, planes, "planes")
+    return out.copy_(layouts.from_planes(planes, channels))

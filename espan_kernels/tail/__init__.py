@@ -2,17 +2,35 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from espan_kernels import check
 from espan_kernels.conv3x3 import max_channels
-from espan_kernels.machine import forward_only, kernel_dtype, needs_triton
+from espan_kernels.machine import forward_only, kernel_dtype, needs_cuda, needs_triton
 from espan_kernels.op import Op
-from espan_kernels.tail import kernel_cuda, sample
+from espan_kernels.tail import sample
 from espan_kernels.tail.reference import reference
 
+
+
+def sum_of_32_channels(inputs, weights, bias, *up) -> str | None:
+    """The CUDA kernel is compiled for the sums of ESPAN and SPAN, in float16."""
+    if bias.dtype != torch.float16:
+        return f"the CUDA kernel takes float16, got {bias.dtype}"
+    channels = [bias.shape[0], *(x.shape[1] for x in inputs)]
+    if len({*channels}) > 1 or not 24 < channels[0] <= 32:
+        return f"the CUDA kernel takes one number of channels from 25 to 32, got {channels}"
+    kernels = sorted(weight.shape[-1] for weight in weights)
+    if kernels not in ([1, 1, 3], [1, 1, 1, 3]):
+        return f"the CUDA kernel sums a 3x3 and two or three 1x1 convolutions, got {kernels}"
+    return None
+
+
 op = Op("tail", reference, sample.CASES, sample.make)
-op.without("cuda", kernel_cuda.REASON)
+op.kernel(
+    "cuda", "espan_kernels.tail.kernel_cuda:tail", needs_cuda, sum_of_32_channels, forward_only
+)
 op.kernel(
     "triton",
     "espan_kernels.tail.kernel_triton:tail",
@@ -53,10 +71,11 @@ def tail(
     turns one input's conv before the concatenation into its 3x3 weight here.
     inputs: 1 to 4 of (N, C_i, H, W); weights: (C, C_i, k, k) each, k 1 or 3; bias (C,); up_weight
     (3 * scale^2, C, 3, 3); up_bias; scale 2, 3 or 4: any strides, one device and floating dtype.
-    Kernels take up to 64 channels and no gradient, eager any. Returns (N, 3, scale*H, scale*W):
-    clamp=True limits it to 0..1; uint8=True does and returns `(out * 255).round()` as uint8,
-    halves rounded to even. impl: None takes the fastest that runs, "cuda", "triton" or "eager"
-    that one and no other. Raises ValueError for arguments that do not fit.
+    Kernels take up to 64 channels and no gradient, "cuda" float16, 25 to 32 channels everywhere,
+    one 3x3 and two or three 1x1 weights, eager any. Returns (N, 3, scale*H, scale*W): clamp=True
+    limits it to 0..1; uint8=True does and returns `(out * 255).round()` as uint8, halves rounded
+    to even. impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one and no
+    other. Raises ValueError for arguments that do not fit.
     """
     if not 1 <= len(inputs) <= 4:
         raise check.error("tail", "inputs", "1 to 4 of them", len(inputs))

@@ -1,3 +1,109 @@
-"""The CUDA kernel's door; so far it holds the reason why it refuses."""
+"""The CUDA kernel's door: weights as its warps hold them, pictures in a layout it reads."""
 
-REASON = "no CUDA kernel is written for this op yet"
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from espan_kernels import layout as layouts
+from espan_kernels import native
+
+CHANNELS = 32
+Packed = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def pack(
+    weights: Sequence[Tensor], bias: Tensor, up_weight: Tensor, up_bias: Tensor
+) -> Packed:
+    """The weights of a tail as `launch` wants them; for any number of launches.
+
+    weights: one (C, C, 3, 3), then two or three (C, C, 1, 1); bias (C,), up_weight
+    (3 * scale^2, C, 3, 3), up_bias; float16, C 25 to 32.
+    """
+    more = CHANNELS - len(bias)
+    outputs = -(-len(up_bias) // 16) * 16
+    fill = (0, more, 0, more)
+    wide = F.pad(_taps(weights[0]), fill)
+    # A lane multiplies channels 8 q.. of its pixel, which are its inputs (k, j, i) of q.
+    single = F.pad(torch.cat([_taps(weight) for weight in weights[1:]]), fill)
+    by_lane = single.reshape(-1, CHANNELS, 4, 2, 2, 2).permute(0, 1, 3, 4, 2, 5)
+    single = torch.stack([layouts.matrix_fragments(one[None]) for one in by_lane.flatten(2)])
+    up = F.pad(_taps(up_weight), (0, more, 0, outputs - len(up_bias)))
+    biases = (F.pad(bias.float(), (0, more)), F.pad(up_bias.float(), (0, outputs - len(up_bias))))
+    return (
+        layouts.matrix_fragments(wide),
+        single,
+        layouts.matrix_fragments(up),
+        torch.cat(biases),
+    )
+
+
+def _taps(weight: Tensor) -> Tensor:
+    """(out, in, k, k) as (k * k, out, in)."""
+    return weight.flatten(2).permute(2, 0, 1)
+
+
+def launch(
+    inputs: Sequence[Tensor],
+    layout: str,
+    packed: Packed,
+    out: Tensor,
+    out_layout: str,
+    scale: int,
+    clamp: bool,
+) -> None:
+    """Queues a tail on the current stream of its inputs' device. Allocates nothing.
+
+    inputs: as the weights in `pack`, the 3x3 convolution's first; float16, dense, 16-byte aligned.
+    layout "planes": (N, 4, H, W, 8), what is past C finite; "channels_last": (N, 32, H, W) in that
+    memory format. out: (N, 3, scale * H, scale * W), uint8, which is clamped and rounded, or
+    float16, dense, 16-byte aligned, apart from the inputs, out_layout "contiguous" or
+    "channels_last". At least one pixel.
+    """
+    n, _, h, w = inputs[0].shape[:4]
+    # Three 1x1 convolutions at most; what stands for the third is not read.
+    features = [*inputs, inputs[0]][:4]
+    native.call(
+        "tail",
+        inputs[0],
+        *features,
+        *packed,
+        out,
+        len(inputs) - 1,
+        scale,
+        clamp,
+        out.dtype,
+        n,
+        h,
+        w,
+        layout,
+        out_layout,
+    )
+
+
+def tail(
+    inputs: list[Tensor],
+    weights: list[Tensor],
+    bias: Tensor,
+    up_weight: Tensor,
+    up_bias: Tensor,
+    scale: int,
+    clamp: bool,
+    uint8: bool,
+) -> Tensor:
+    n, _, h, w = inputs[0].shape
+    dtype = torch.uint8 if uint8 else bias.dtype
+    out = layouts.empty(inputs[0], (n, 3, scale * h, scale * w), dtype)
+    if not out.numel():
+        return out
+    # The 3x3 convolution first.
+    order = sorted(range(len(inputs)), key=lambda i: -weights[i].shape[-1])
+    packed = pack([weights[i] for i in order], bias, up_weight, up_bias)
+    if layouts.is_channels_last(inputs[0]) and len(bias) == CHANNELS:
+        layout, features = "channels_last", layouts.laid_out_as(inputs[0], *inputs)
+    else:
+        layout, features = "planes", [layouts.to_planes(x) for x in inputs]
+    out_layout = "channels_last" if layouts.is_channels_last(out) else "contiguous"
+    launch([features[i] for i in order], layout, packed, out, out_layout, scale, clamp)
+    return out

@@ -1,0 +1,332 @@
+// tail: from the last features to the enlarged picture, in one kernel.
+//
+// h = conv3x3(x) + 1x1 convolutions of up to three other inputs + bias, 32 channels that exist in
+// shared memory alone; then a 3x3 convolution of h whose channels are pixels of the picture. A
+// block of threads walks down a strip of 64 columns, a row a step, as in rows.cuh: a row goes into
+// the three rows it reaches, whose sums are open in registers, and a ring of 3 rows leads from the
+// four warps that make h to the four that make pixels. The former hold the weights of 16 channels
+// on 32 columns, the latter of half the picture's channels.
+//
+// What a 1x1 convolution multiplies needs no shift, and no order of channels but that of its
+// weights: a lane reads 8 channels of a pixel, 16 bytes, from memory and has its part of A.
+#include "picture.cuh"
+
+namespace espan {
+namespace {
+
+using namespace ends;
+
+constexpr int ROLE_WARPS = 4, ROLE_THREADS = 32 * ROLE_WARPS;
+constexpr int TILES = 2, WARP_COLUMNS = 16 * TILES;
+constexpr int MAX_SINGLES = 3;
+constexpr int SLOTS = 3;  // rows of a ring, and open rows
+constexpr int RING_COLUMNS = COLUMNS + 2;
+constexpr int PLANE = RING_COLUMNS * WORDS, SLOT = PLANES * PLANE, RING = SLOTS * SLOT;
+
+// Named barriers.
+constexpr int ALL = 0, LOADED = 1, STAGED = 2;
+__device__ constexpr int full(int slot) { return 3 + slot; }
+__device__ constexpr int empty(int slot) { return full(SLOTS) + slot; }
+
+struct Work {
+    Global<const uint32_t> x;
+    Global<const uint32_t> singles[MAX_SINGLES];
+    Global<const uint4> weights;         // (2, 9, 2, 32 lanes, 8 halves)
+    Global<const uint4> single_weights;  // (singles, 2, 2, 32, 8)
+    Global<const uint4> up_weights;      // (2, 9, OUT_PLANES, 32, 8)
+    Global<const float2> biases;         // (32), then (2, OUT_PLANES, 8)
+    FeatureSteps from;
+    Picture to;
+    Cut cut;
+};
+
+// This lane's row of an ldmatrix: pixel lane % 16, plane lane / 16 of the two of 16 channels.
+__device__ inline int pixel_word(int left) {
+    return lane_id() / 16 * PLANE + (left + lane_id() % 16) * WORDS;
+}
+
+// Adds the products of 16 pixels and their neighbours, from `word` of a ring on, to the sums of the
+// three rows they reach.
+template <int OUT_PLANES>
+__device__ inline void multiply(
+    Shared<uint32_t> rings, int word, const uint4 (&w)[9][OUT_PLANES],
+    float (&opened)[OUT_PLANES][4], float (&middle)[OUT_PLANES][4],
+    float (&finished)[OUT_PLANES][4]) {
+#pragma unroll
+    for (int step = 0; step < 6; ++step) {
+        const int kx = step / 2, k = step % 2;
+        uint32_t a[4];
+        ldmatrix_x4(a, rings, word + 2 * k * PLANE + kx * WORDS);
+#pragma unroll
+        for (int c = 0; c < OUT_PLANES; ++c) {
+            const auto tap = [&](int ky, float(&sum)[4]) {
+                const uint4& b = w[3 * ky + kx][c];
+                mma_m16n8k16(sum, a, k ? b.z : b.x, k ? b.w : b.y);
+            };
+            tap(0, opened[c]);
+            tap(1, middle[c]);
+            tap(2, finished[c]);
+        }
+    }
+}
+
+// Opens a row with the biases of this lane's channels, from `at` on.
+template <int OUT_PLANES>
+__device__ inline void open(
+    Shared<float2> biases, int at, float (&sums)[TILES][OUT_PLANES][4]) {
+#pragma unroll
+    for (int c = 0; c < OUT_PLANES; ++c) {
+        const float2 bias = biases.load(at + 4 * c);
+#pragma unroll
+        for (int j = 0; j < 4 * TILES; ++j) sums[j / 4][c][j % 4] = j % 2 ? bias.y : bias.x;
+    }
+}
+
+// What the warps that make h do: into ring 1, from x, which they copy to ring 0, and the rest.
+template <int SINGLES>
+__device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<float2> biases) {
+    const int warp = warp_uniform(threadIdx.x / 32 % ROLE_WARPS);
+    const int half = warp % 2;                 // output channels from 16 * half on
+    const int left = warp / 2 * WARP_COLUMNS;  // columns from left on
+    uint4 w[9][2];
+#pragma unroll
+    for (int i = 0; i < 18; ++i) {
+        w[i / 2][i % 2] = work.weights.load((half * 18 + i) * 32 + lane_id());
+    }
+    uint4 single_w[SINGLES][2];
+#pragma unroll
+    for (int i = 0; i < 2 * SINGLES; ++i) {
+        single_w[i / 2][i % 2] =
+            work.single_weights.load(((i / 2 * 2 + half) * 2 + i % 2) * 32 + lane_id());
+    }
+    const int a_word = pixel_word(left);
+    // Its pair of the first pixel and plane of h; column c is at c + 1.
+    const int h_word = RING + 2 * half * PLANE + (left + 1 + lane_id() / 4) * WORDS + lane_id() % 4;
+
+    for (int64_t i = blockIdx.x; i < work.cut.items; i += gridDim.x) {
+        const Item it = item(work.cut, i);
+        const int height = work.cut.height, width = work.cut.width;
+        const int x0 = int(it.strip) * USEFUL - EDGE;  // of column 0
+        const int top = it.top - 2, rows = it.rows + 4;
+        const int g = lane_id() / 4, q = lane_id() % 4;
+        const int64_t start_word = it.n * work.from.picture + q * work.from.plane;
+        const int load_at = x0 - 1 + 8 * warp + g;
+        int64_t load_word =
+            start_word + top * work.from.row + int64_t(load_at) * work.from.pixel;
+        const auto load_row = [&](int i, int slot) {
+            constexpr int STEP = 8 * ROLE_WARPS;
+            const bool has_row = unsigned(top + i) < unsigned(height);
+#pragma unroll
+            for (int j = 0; j < RING_COLUMNS; j += STEP) {
+                const int c = 8 * warp + g + j;
+                if (j + STEP > RING_COLUMNS && c >= RING_COLUMNS) break;
+                const bool inside = has_row && unsigned(load_at + j) < unsigned(width);
+                cp_async16(
+                    rings, slot * SLOT + q * PLANE + c * WORDS, work.x,
+                    load_word + j * work.from.pixel, inside);
+            }
+            load_word += work.from.row;
+        };
+        // 16 pixels of row i of the other inputs, of which a lane holds two; outside of the
+        // picture, where h is 0 anyhow, the nearest in it.
+        uint4 singles[SINGLES][2];
+        const auto load_singles = [&](int i, int t) {
+            const int64_t row = start_word + min(max(top + i, 0), height - 1) * work.from.row;
+#pragma unroll
+            for (int j = 0; j < 2; ++j) {
+                const int column = min(max(x0 + left + g + 16 * t + 8 * j, 0), width - 1);
+#pragma unroll
+                for (int s = 0; s < SINGLES; ++s) {
+                    singles[s][j] =
+                        work.singles[s].load16(row + int64_t(column) * work.from.pixel);
+                }
+            }
+        };
+        const auto add_singles = [&](float(&sums)[2][4]) {
+#pragma unroll
+            for (int s = 0; s < SINGLES; ++s) {
+                const uint4 &upper = singles[s][0], &lower = singles[s][1];
+                const uint32_t a0[4] = {upper.x, lower.x, upper.y, lower.y};
+                const uint32_t a1[4] = {upper.z, lower.z, upper.w, lower.w};
+#pragma unroll
+                for (int c = 0; c < 2; ++c) {
+                    mma_m16n8k16(sums[c], a0, single_w[s][c].x, single_w[s][c].y);
+                    mma_m16n8k16(sums[c], a1, single_w[s][c].z, single_w[s][c].w);
+                }
+            }
+        };
+        // The last rows of the item before have been read by all.
+        bar_sync(LOADED, ROLE_THREADS);
+        load_row(0, 0);
+        cp_async_commit();
+        load_row(1, 1);
+        cp_async_commit();
+        load_singles(0, 0);
+        float acc[SLOTS][TILES][2][4] = {};  // [open row][16 pixels][8 channels]
+        for (int start = 0; start < rows; start += SLOTS) {
+#pragma unroll
+            for (int u = 0; u < SLOTS; ++u) {
+                // Row i of x is in slot u. It opens row i + 1 of h, in acc[u], and finishes row
+                // i - 1; row i of the others belongs to row i.
+                const int i = start + u;
+                if (i >= rows) break;
+                const int finished = (u + 1) % SLOTS, beside = (u + 2) % SLOTS;
+                open(biases, half * 8 + lane_id() % 4, acc[u]);
+                const auto multiply_tile = [&](int t) {
+                    const int word = a_word + u * SLOT + 16 * t * WORDS;
+                    multiply(rings, word, w, acc[u][t], acc[beside][t], acc[finished][t]);
+                };
+                // Half of the others' row is on its way while 16 pixels of x are multiplied.
+                add_singles(acc[beside][0]);
+                load_singles(i, 1);
+                cp_async_wait<1>();
+                bar_sync(LOADED, ROLE_THREADS);
+                if (i + 2 < rows) load_row(i + 2, beside);
+                cp_async_commit();
+                multiply_tile(0);
+                add_singles(acc[beside][1]);
+                load_singles(i + 1, 0);
+                multiply_tile(1);
+                if (i < 2) continue;
+                // Of 16 pixels a lane holds pairs: pixel g of 8, channels 2 q and 2 q + 1 of 8.
+                const bool has_row = unsigned(top + i - 1) < unsigned(height);
+                uint32_t pairs[2 * TILES][2];
+#pragma unroll
+                for (int j = 0; j < 2 * TILES; ++j) {
+                    const bool inside = has_row && unsigned(x0 + left + g + 8 * j) < unsigned(width);
+#pragma unroll
+                    for (int c = 0; c < 2; ++c) {
+                        const float* sum = &acc[finished][j / 2][c][j % 2 * 2];
+                        pairs[j][c] = inside ? pack_half2(sum[0], sum[1]) : 0;
+                    }
+                }
+                bar_sync(empty(finished), 2 * ROLE_THREADS);
+#pragma unroll
+                for (int j = 0; j < 2 * TILES; ++j) {
+                    const int word = h_word + finished * SLOT + 8 * j * WORDS;
+                    rings.store(word, pairs[j][0]);
+                    rings.store(word + PLANE, pairs[j][1]);
+                }
+                bar_arrive(full(finished), 2 * ROLE_THREADS);
+            }
+        }
+    }
+    // Pairs with what the reader arrives at each slot with, its last time included.
+#pragma unroll
+    for (int slot = 0; slot < SLOTS; ++slot) bar_sync(empty(slot), 2 * ROLE_THREADS);
+}
+
+// What the warps that make pixels do: from ring 1 into a row of pixels, and from there to memory.
+template <int SCALE, typename Element>
+__device__ inline void enlarge(
+    const Work& work, Shared<uint32_t> rings, Shared<float2> biases, Shared<uint4> memory) {
+    constexpr int OUT_PLANES = out_planes(SCALE);
+    const int warp = warp_uniform(threadIdx.x / 32 % ROLE_WARPS);
+    const int half = warp % 2;                 // output channels from 8 * OUT_PLANES * half on
+    const int left = warp / 2 * WARP_COLUMNS;  // columns from left on
+    uint4 w[9][OUT_PLANES];
+#pragma unroll
+    for (int i = 0; i < 9 * OUT_PLANES; ++i) {
+        w[i / OUT_PLANES][i % OUT_PLANES] =
+            work.up_weights.load((half * 9 * OUT_PLANES + i) * 32 + lane_id());
+    }
+    const int a_word = RING + pixel_word(left);
+    const int bias_at = 16 + half * OUT_PLANES * 4 + lane_id() % 4;
+    Stage<SCALE, Element> stage(work.to, memory, half, left);
+
+#pragma unroll
+    for (int slot = 0; slot < SLOTS; ++slot) bar_arrive(empty(slot), 2 * ROLE_THREADS);
+    for (int64_t i = blockIdx.x; i < work.cut.items; i += gridDim.x) {
+        const Item it = item(work.cut, i);
+        stage.begin(it, work.cut.width);
+        float acc[SLOTS][TILES][OUT_PLANES][4] = {};
+        for (int start = 0; start < it.rows + 2; start += SLOTS) {
+#pragma unroll
+            for (int u = 0; u < SLOTS; ++u) {
+                const int i = start + u;
+                if (i >= it.rows + 2) break;
+                const int finished = (u + 1) % SLOTS, beside = (u + 2) % SLOTS;
+                open(biases, bias_at, acc[u]);
+                bar_sync(full(u), 2 * ROLE_THREADS);
+#pragma unroll
+                for (int t = 0; t < TILES; ++t) {
+                    const int word = a_word + u * SLOT + 16 * t * WORDS;
+                    multiply(rings, word, w, acc[u][t], acc[beside][t], acc[finished][t]);
+                }
+                bar_arrive(empty(u), 2 * ROLE_THREADS);
+                if (i < 2) continue;
+                stage.put(half, acc[finished]);
+                bar_sync(STAGED, ROLE_THREADS);
+                stage.write(warp);
+            }
+        }
+    }
+}
+
+template <int SCALE, typename Element, int SINGLES>
+__global__ void __launch_bounds__(2 * ROLE_THREADS, 1) tail_kernel(Work work) {
+    constexpr int BIASES = 16 + 8 * out_planes(SCALE);
+    SHARED(uint32_t, rings, 2 * RING);
+    SHARED(float2, biases, BIASES);
+    SHARED(uint4, pixels, (Stage<SCALE, Element>::VECTORS));
+    if (threadIdx.x < BIASES) biases.store(threadIdx.x, work.biases.load(threadIdx.x));
+    bar_sync(ALL, 2 * ROLE_THREADS);
+    if (warp_uniform(threadIdx.x / ROLE_THREADS) == 0) {
+        sum_up<SINGLES>(work, rings, biases);
+    } else {
+        enlarge<SCALE, Element>(work, rings, biases, pixels);
+    }
+}
+
+template <int SCALE, typename Element>
+cudaError_t launch_as(const Work& work, int singles, int64_t blocks, cudaStream_t stream) {
+    const auto kernel =
+        singles == 2 ? tail_kernel<SCALE, Element, 2> : tail_kernel<SCALE, Element, 3>;
+    return launch(kernel, blocks, 2 * ROLE_THREADS, stream, work);
+}
+
+}  // namespace
+
+cudaError_t tail(
+    const void* x, const void* single0, const void* single1, const void* single2,
+    const void* weights, const void* single_weights, const void* up_weights, const void* biases,
+    void* out, int singles, int scale, bool clamp, Dtype dtype, int64_t n, int64_t h, int64_t w,
+    Layout layout, Layout out_layout, cudaStream_t stream) {
+    const bool uint8 = dtype == Dtype::uint8;
+    if (singles < 2 || singles > MAX_SINGLES || scale < 2 || scale > 4 ||
+        !(uint8 || dtype == Dtype::float16)) {
+        return cudaErrorInvalidValue;
+    }
+    int64_t processors = 0;
+    if (const auto error = count_processors(processors)) return error;
+    const Cut parts = cut(n, h, w, USEFUL, 2, processors);
+    if (!fits(h, w, parts)) return cudaErrorInvalidValue;
+    const int64_t words = n * h * w * PLANES * WORDS;
+    const int size = uint8 ? 1 : 2, outs = out_planes(scale);
+    const PictureSteps steps(out_layout, scale * h, scale * w);
+    const int64_t strip = int64_t(USEFUL) * scale * steps.pixel * size, line = steps.row * size;
+    const auto whole = [&](int unit) { return strip % unit == 0 && line % unit == 0; };
+    const Work work{
+        {static_cast<const uint32_t*>(x), words},
+        {{static_cast<const uint32_t*>(single0), words},
+         {static_cast<const uint32_t*>(single1), words},
+         {static_cast<const uint32_t*>(single2), words}},
+        {static_cast<const uint4*>(weights), 2 * 9 * 2 * 32},
+        {static_cast<const uint4*>(single_weights), singles * 2 * 2 * 32},
+        {static_cast<const uint4*>(up_weights), 2 * 9 * outs * 32},
+        {static_cast<const float2*>(biases), 16 + 8 * outs},
+        FeatureSteps(layout, h, w),
+        {{static_cast<uint8_t*>(out), n * steps.picture * size},
+         steps,
+         clamp ? 0 : -INFINITY,
+         clamp ? 1 : INFINITY,
+         whole(16) ? 16 : whole(4) ? 4 : size},
+        parts};
+    const auto launch_it = scale == 2   ? uint8 ? launch_as<2, uint8_t> : launch_as<2, __half>
+                           : scale == 3 ? uint8 ? launch_as<3, uint8_t> : launch_as<3, __half>
+                           : uint8      ? launch_as<4, uint8_t>
+                                        : launch_as<4, __half>;
+    return launch_it(work, singles, std::min(parts.items, processors), stream);
+}
+
+}  // namespace espan
