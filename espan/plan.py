@@ -1,11 +1,29 @@
-"""Plans: a folded network as a run of fused ops with its weights prepared once."""
+"""Plans: a folded network as a list of fused ops, with who runs each and where its values lie."""
+
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from espan.model import ESPAN, SPAN, SPANF, Network
-from espan_kernels import conv3x3, conv9x9_head, pack_weight, spab, tail
-from espan_kernels.merge import add_to_centre, merge_tail
+from espan.model import Network
+from espan.steps import PICTURE, STEPS, Step
+from espan_kernels import layout, machine, op
+from espan_kernels.op import Kernel
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Who runs a step, None for the op's reference; (name, reason) of those before it."""
+
+    kernel: Kernel | None
+    refused: tuple[tuple[str, str], ...] = ()
+    # Weights for the launch of a CUDA kernel, which runs on planes.
+    packed: Any = None
+
+    @property
+    def name(self) -> str:
+        return self.kernel.name if self.kernel else "eager"
 
 
 class Plan:
@@ -13,118 +31,152 @@ class Plan:
 
     net: a folded ESPAN, SPAN or SPANF; its weights are copied, a later change of it is not seen.
     impl: what every op is asked for; None lets each take its fastest, "triton" and "eager" that
-    one and no other. x (N, 3, H, W), device and dtype of the network -> (N, 3, scale*H, scale*W),
-    in channels_last memory; clamp and uint8 as in `espan_kernels.tail`. Keeps no gradient.
+    one and no other. "cuda" wants CUDA kernels, and takes the next implementation for a step that
+    has none, as long as one has: `explain` says which and why. ValueError if that cannot be.
     """
 
     def __init__(self, net: Network, impl: str | None = None):
-        if type(net) not in PLANS:
-            names = ", ".join(cls.__name__ for cls in PLANS)
+        if type(net) not in STEPS:
+            names = ", ".join(cls.__name__ for cls in STEPS)
             raise ValueError(f"Plan: net: expected one of {names}, got {type(net).__name__}")
         if not net.folded:
             raise ValueError("Plan: net: expected a folded network, got its training form")
         self.scale, self.radius = net.scale, net.radius
+        some = next(net.parameters())
+        self.dtype, self.device = some.dtype, some.device
         with torch.no_grad():
-            self.run = PLANS[type(net)](net, impl)
+            self.steps: list[Step] = STEPS[type(net)](net)
+            self.chosen = self._choose(impl or op.DEFAULT_IMPL)
+            self.limit = self.steps[-1].limit()
+        self._last_read = {name: i for i, step in enumerate(self.steps) for name in step.reads}
+        self._planes = -(-net.config["channels"] // layout.PLANE)
+        self.places, self.buffers = self._place()
 
     @torch.no_grad()
-    def __call__(self, x: Tensor, *, clamp: bool = False, uint8: bool = False) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
-        return self.run(x, clamp=clamp, uint8=uint8)
+    def __call__(
+        self,
+        x: Tensor,
+        *,
+        clamp: bool = False,
+        uint8: bool = False,
+        buffers: list[Tensor] | None = None,
+    ) -> Tensor:
+        """x (N, 3, H, W) -> (N, 3, scale*H, scale*W), in channels_last memory, without a gradient.
+
+        x: on the network's device, in its dtype or uint8; clamp and uint8: as of `tail`.
+        buffers: of `allocate`, for this call alone; None allocates them.
+        """
+        return self._run(x, {"clamp": clamp, "uint8": uint8}, buffers)[0]
+
+    @torch.no_grad()
+    def checked(self, x: Tensor, buffers: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """(the picture in uint8, whether it can be trusted as a tensor of one bool).
+
+        A NaN has no uint8. It can come from what the tail reads, or from an overflow of its sum;
+        where that is neither infinite nor so large as to overflow in the worst case, there is none.
+        """
+        y, inputs = self._run(x, {"uint8": True}, buffers)
+        # By pixels where they lie so: aminmax copies what is not contiguous.
+        flat = [one.permute(0, 2, 3, 1) if one.dim() == 4 else one for one in inputs]
+        ends = [end.float() for one in flat for end in torch.aminmax(one)]
+        return y, torch.stack(ends).abs().amax() <= self.limit
+
+    def explain(self) -> str:
+        """A line for each step, who runs it and which buffer holds what it makes; then one for each
+        reason why an op has none faster."""
+        lines, reasons = [], {}
+        for step, chosen in zip(self.steps, self.chosen, strict=True):
+            where = f" in buffer {self.places[step.makes]}" if step.makes in self.places else ""
+            lines.append(f"{step}{where}: {chosen.name}")
+            for name, reason in chosen.refused:
+                reasons.setdefault(f"{step.op.name}: {reason}", name)
+        return "\n".join([*lines, *(f"no {name} for {text}" for text, name in reasons.items())])
+
+    def memory(self, n: int, height: int, width: int) -> int:
+        """Bytes of the buffers of `allocate`."""
+        values = n * self._planes * height * width * layout.PLANE
+        return self.buffers * values * self.dtype.itemsize
+
+    def allocate(self, n: int, height: int, width: int) -> list[Tensor]:
+        """Memory for the values that CUDA kernels make of n pictures, a few buffers by turns."""
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        shape = n, self._planes, height, width, layout.PLANE
+        return [layout.empty(like, shape) for _ in range(self.buffers)]
+
+    def _run(self, x: Tensor, ends: dict, buffers: list[Tensor] | None):
+        """(the result, the last step's inputs)."""
+        n, _, height, width = x.shape
+        buffers = self.allocate(n, height, width) if buffers is None else buffers
+        values = {PICTURE: x.contiguous(memory_format=torch.channels_last)}
+        for i, (step, chosen) in enumerate(zip(self.steps, self.chosen, strict=True)):
+            as_planes = chosen.packed is not None
+            inputs = [self._laid_out(values, name, as_planes) for name in step.reads]
+            if as_planes:
+                out = buffers[self.places[step.makes]]
+                if out.numel():
+                    step.launch(chosen.packed, out, *inputs)
+            elif step.op is None:
+                out = step.run(*inputs)
+            else:
+                run = chosen.kernel.run if chosen.kernel else step.op.reference
+                options = ends if step is self.steps[-1] else {}
+                out = run(*step.arguments(*inputs, **options))
+            values[step.makes] = out
+            values = {name: v for name, v in values.items() if self._last_read.get(name, i) > i}
+        return out, inputs
+
+    def _laid_out(self, values: dict[str, Tensor], name: str, as_planes: bool) -> Tensor:
+        """A value as planes or as a picture, and from here on kept as such."""
+        value = values[name]
+        if as_planes and value.dim() == 4:
+            values[name] = layout.to_planes(value)
+        elif value.dim() == 5 and not as_planes:
+            picture = layout.from_planes(value, self._channels[name])
+            values[name] = picture.contiguous(memory_format=torch.channels_last)
+        return values[name]
+
+    def _choose(self, impl: str | None) -> list[Chosen]:
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        self._channels = {PICTURE: 3} | {step.makes: step.channels for step in self.steps}
+        chosen = []
+        for step in self.steps:
+            if step.op is None:
+                chosen.append(Chosen(None))
+                continue
+            inputs = [like.new_empty(1, self._channels[name], 1, 1) for name in step.reads]
+            chosen.append(_choose(step, step.arguments(*inputs), impl))
+        if impl == "cuda" and not any(one.name == "cuda" for one in chosen):
+            reasons = dict.fromkeys(one.refused[0][1] for one in chosen if one.refused)
+            raise ValueError(f"Plan: impl='cuda' refuses: {'; '.join(reasons)}")
+        return chosen
+
+    def _place(self) -> tuple[dict[str, int], int]:
+        """({value that a CUDA kernel makes: its buffer}, how many buffers that takes).
+
+        A buffer is used again once nobody reads what it holds.
+        """
+        places, free, count = {}, [], 0
+        for i, (step, chosen) in enumerate(zip(self.steps, self.chosen, strict=True)):
+            if chosen.packed is not None:
+                if not free:
+                    free, count = [count], count + 1
+                places[step.makes] = free.pop()
+            read = {*step.reads} & {*places}
+            free += sorted(places[name] for name in read if self._last_read[name] == i)
+        return places, count
 
 
-def _packed(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    return pack_weight(conv.weight.detach()), conv.bias.detach().clone()
-
-
-def _packed_blocks(blocks) -> list[tuple]:
-    """(weights, biases) of every block."""
-    return [tuple(zip(*map(_packed, block.convs), strict=True)) for block in blocks]
-
-
-def _block(x: Tensor, weights, biases, impl: str | None) -> Tensor:
-    """An attention block of any number of convs."""
-    if len(weights) in (2, 3):
-        return spab(x, weights, biases, impl=impl)
-    h = x
-    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        h = conv3x3(h, weight, bias, act="silu", impl=impl)
-    return conv3x3(h, weights[-1], biases[-1], gate=x, impl=impl)
-
-
-def _wide(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
-    return conv.weight.double(), conv.bias.double()
-
-
-def _packed_tail(weights: list[Tensor], bias: Tensor, up: nn.Conv2d) -> tuple:
-    """Arguments of `tail` after its inputs, rounded once from float64."""
-    weights = [pack_weight(weight.to(up.weight.dtype)) for weight in weights]
-    return weights, bias.to(up.weight.dtype), *_packed(up)
-
-
-def _espan(net: ESPAN, impl: str | None):
-    head, blocks = _packed(net.conv_1), _packed_blocks(net.blocks)
-    slices = [net.config["channels"]] * 4
-    (feature_w, merged, first_w, last_w), bias = merge_tail(
-        *_wide(net.conv_2), *_wide(net.conv_cat), slices, 1
-    )
-    end = _packed_tail([add_to_centre(merged, last_w), feature_w, first_w], bias, net.upsampler)
-
-    def run(x: Tensor, **out) -> Tensor:
-        feature = conv9x9_head(x, *head, impl=impl)
-        first = last = _block(feature, *blocks[0], impl)
-        for block in blocks[1:]:
-            last = _block(last, *block, impl)
-        return tail([last, feature, first], *end, scale=net.scale, impl=impl, **out)
-
-    return run
-
-
-def _span(net: SPAN, impl: str | None):
-    head, blocks = _packed(net.conv_1), _packed_blocks(net.blocks)
-    slices = [net.config["channels"]] * 4
-    (feature_w, merged, first_w, inner_w), bias = merge_tail(
-        *_wide(net.conv_2), *_wide(net.conv_cat), slices, 1
-    )
-    end = _packed_tail([merged, feature_w, first_w, inner_w], bias, net.upsampler)
-    mean, img_range = net.mean.clone(), net.img_range
-
-    def run(x: Tensor, **out) -> Tensor:
-        feature = conv3x3((x - mean) * img_range, *head, impl=impl)
-        first, last = None, feature
-        for block in blocks[:-1]:
-            last = spab(last, *block, impl=impl)
-            first = last if first is None else first
-        # The last block by its convs: the tail wants what follows the first one.
-        (w1, w2, w3), (b1, b2, b3) = blocks[-1]
-        inner = conv3x3(last, w1, b1, act="silu", impl=impl)
-        middle = conv3x3(inner, w2, b2, act="silu", impl=impl)
-        last = conv3x3(middle, w3, b3, gate=last, impl=impl)
-        first = last if first is None else first
-        return tail([last, feature, first, inner], *end, scale=net.scale, impl=impl, **out)
-
-    return run
-
-
-def _spanf(net: SPANF, impl: str | None):
-    start, blocks = [_packed(conv) for conv in net.block_1], _packed_blocks(net.blocks)
-    weight, bias = _wide(net.conv_cat)
-    repeats, channels = net.scale**2, net.config["channels"]
-    near_w, last_w, first_w = weight.split([3 * repeats, channels, channels], dim=1)
-    # Each colour enters repeated: one input with the sum of its weights is the same.
-    picture_w = near_w.unflatten(1, (3, repeats)).sum(2)
-    end = _packed_tail([last_w, picture_w, first_w], bias, net.conv_2)
-
-    def run(x: Tensor, **out) -> Tensor:
-        c1, c2, c3 = start
-        hidden = conv3x3(x, *c1, act="silu", impl=impl)
-        hidden = conv3x3(hidden, *c2, act="silu", impl=impl)
-        first = last = conv3x3(hidden, *c3, impl=impl)
-        for block in blocks:
-            last = spab(last, *block, impl=impl)
-        return tail([last, x, first], *end, scale=net.scale, impl=impl, **out)
-
-    return run
-
-
-PLANS = {ESPAN: _espan, SPAN: _span, SPANF: _spanf}
+def _choose(step: Step, args: tuple, impl: str | None) -> Chosen:
+    """The kernel that runs the step's op on such arguments."""
+    if impl not in (None, "cuda"):
+        return Chosen(step.op.choose(args, impl))
+    refused = []
+    # In Triton's interpreter only what is asked for by name runs.
+    kernels = [k for k in step.op.kernels if impl == k.name or not machine.INTERPRETED]
+    for kernel in kernels:
+        reason = kernel.refuses(args)
+        if reason is None:
+            packed = step.pack() if kernel.name == "cuda" else None
+            return Chosen(kernel, tuple(refused), packed)
+        refused.append((kernel.name, reason))
+    return Chosen(None, tuple(refused))

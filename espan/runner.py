@@ -5,26 +5,33 @@ Pictures and results stay where they are; only tiles travel to the device.
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from espan import memory
+from espan.engine import Direct, Engine
 from espan.errors import DeviceError, NonFiniteError
 from espan.folding import fold
+from espan.graph import Lane
+from espan.jobs import Job, Jobs
 from espan.model import Network
-from espan.picture import WHITE
+from espan.pixels import enter, leave_on_device
 from espan.plan import Plan
-from espan.tiling import Tile
 from espan_kernels.op import DEFAULT_IMPL
 
 log = logging.getLogger("espan")
 
-# Input pixels per tile with "auto", halo included. On a CPU, larger tiles leave the caches and
-# smaller ones spend their time in halos (docs/performance.md); a GPU wants all the work it can get.
-AUTO_TILE = {"cpu": 480 * 480, "cuda": 1024 * 1024}
-SMALLEST_TILE = 16
+# Input pixels per window with "auto". On a CPU, larger ones leave the caches and smaller ones spend
+# their time in halos (docs/performance.md); a GPU wants all the work it can get. Pictures smaller
+# than that are computed several at once.
+AUTO_WINDOW = {"cpu": 480 * 480, "cuda": 1024 * 1024}
+# One copies while the other computes.
+LANES = 2
 
 # cuDNN computes float32 in TF32 unless told otherwise, by a switch of the whole process: one
 # thread at a time turns it.
@@ -34,10 +41,11 @@ Step = Callable[[int, int], None]
 
 
 class Runner:
-    """Runs a network on planes (C, H, W) of any dtype a picture can have. Safe between threads.
+    """Runs a network on batches of planes (N, C, H, W) of any dtype a picture can have.
 
     low_precision: whether pictures of more than 8 bits too are computed in `dtype`; else in
     float32. `redone` counts tiles that overflowed in `dtype` and were computed again in float32.
+    Safe between threads, which get the bits that each would get alone.
     """
 
     def __init__(
@@ -56,101 +64,133 @@ class Runner:
         self.low_precision = low_precision
         self.redone = 0
         self._lock = threading.Lock()
-        self._nets = {
-            each: _with_backend(copy_to(net, device, each), backend)
-            for each in {dtype, torch.float32}
-        }
+        self.forms = {dtype: _with_backend(copy_to(net, device, dtype), backend)}
+        if dtype != torch.float32:
+            # The CUDA convolutions take float16: what float32 is for goes by the next in line.
+            other = "auto" if backend == "cuda" else backend
+            self.forms[torch.float32] = _with_backend(copy_to(net, device, torch.float32), other)
+        self._engines = {each: self._engine(each) for each in self.forms}
 
-    def tile_size(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the largest tile of a picture, its halo not counted."""
-        if self.tile is None:
-            return height, width
-        if self.tile != "auto":
-            return self.tile
-        side = int(AUTO_TILE.get(self.device.type, AUTO_TILE["cpu"]) ** 0.5) - 2 * self.radius
-        return side, side
-
-    def host_memory(self, height: int, width: int) -> int:
-        """Bytes of host memory that the largest tile of such a picture takes."""
+    def host_memory(self, n: int, height: int, width: int) -> int:
+        """Bytes of host memory that the largest tile of such a batch takes."""
         if self.device.type != "cpu":
             return 0
-        rows, columns = self.tile_size(height, width)
-        rows = min(height, rows + 2 * self.radius)
-        columns = min(width, columns + 2 * self.radius)
-        return memory.for_pixels(rows * columns, self.channels)
+        job = self._jobs(n, (height, width)).next()
+        return memory.for_pixels(job.pictures * job.part.window.pixels, self.channels)
 
     def run(self, source: Tensor, target: Tensor, step: Step) -> None:
-        """Fills target (C, s*H, s*W) from source (C, H, W), C = 1 or 3.
+        """Fills target (N, C, s*H, s*W) from source (N, C, H, W), C = 1 or 3, N at least 1.
 
-        `step(done, total)` counts input pixels. Out of memory halves the tiles, from the one
-        reached on; DeviceError when even the smallest does not fit.
+        `step(done, total)` counts input pixels. Out of memory halves the batches, then the tiles,
+        from the one reached on; DeviceError when even the smallest does not fit.
         """
-        _, height, width = source.shape
-        tile = self.tile_size(height, width)
-        pending = [*Tile(0, height, 0, width).split(*tile)][::-1]
-        done, s = 0, self.scale
-        while pending:
-            part = pending.pop()
-            try:
-                result = self._run_tile(source, part)
-            except (RuntimeError, MemoryError) as error:
-                if not memory.ran_out(error):
-                    raise
-                rows, columns = part.y1 - part.y0, part.x1 - part.x0
-                if max(rows, columns) <= SMALLEST_TILE:
-                    raise DeviceError(
-                        f"{self.device}: out of memory even for a tile of {columns} x {rows} pixels"
-                    ) from error
-                tile = _half(rows), _half(columns)
-                log.warning("%s: out of memory, tiles are now %d x %d", self.device, *tile[::-1])
-                pending = [p for each in (*pending, part) for p in [*each.split(*tile)][::-1]]
-                continue
-            target[:, part.y0 * s : part.y1 * s, part.x0 * s : part.x1 * s] = result
-            done += part.pixels
-            step(done, height * width)
-
-    def _run_tile(self, source: Tensor, part: Tile) -> Tensor:
-        """The tile's result (C, s*h, s*w) in the source's dtype and range, without its halo."""
-        _, height, width = source.shape
-        around = part.with_halo(self.radius, height, width)
-        white = WHITE[source.dtype]
-        x = source[:, around.y0 : around.y1, around.x0 : around.x1]
-        x = x.to(self.device, torch.float32).div(white).expand(3, -1, -1)[None]
+        n, _, *size = source.shape
         low = self.low_precision or source.dtype == torch.uint8
-        y = self._forward(x, self.dtype if low else torch.float32)
-        if not y.isfinite().all():
-            y = self._again_in_float32(x, y)
-        s, top, left = self.scale, part.y0 - around.y0, part.x0 - around.x0
-        rows = slice(top * s, (top + part.y1 - part.y0) * s)
-        columns = slice(left * s, (left + part.x1 - part.x0) * s)
-        y = y[0, :, rows, columns].float()
-        if source.shape[0] == 1:
-            y = y.mean(0, keepdim=True)
-        y = y.clamp(0, 1).mul(white)
-        return (y if source.is_floating_point() else y.round()).to(source.dtype).to(source.device)
+        engine = self._engines[self.dtype if low else torch.float32]
+        jobs, done = self._jobs(n, size), 0
+        under_way: deque = deque()
+        try:
+            while jobs or under_way:
+                if jobs:
+                    job = jobs.next()
+                    try:
+                        started = engine.start(job.source(source), wait=not under_way)
+                    except (RuntimeError, MemoryError) as error:
+                        self._halve(jobs, jobs.pop(), error)
+                        continue
+                    if started:
+                        under_way.append((jobs.pop(), started))
+                        continue
+                job, started = under_way.popleft()
+                try:
+                    self._finish(started, job, source, target)
+                except (RuntimeError, MemoryError) as error:
+                    self._halve(jobs, job, error)
+                    continue
+                finally:
+                    started.release()
+                done += job.pixels
+                step(done, n * size[0] * size[1])
+        finally:
+            for _, started in under_way:
+                started.release()
 
-    def _again_in_float32(self, x: Tensor, y: Tensor) -> Tensor:
-        if y.dtype != torch.float32:
-            log.warning("%s overflowed in a tile; it is computed again in float32", y.dtype)
+    def _jobs(self, n: int, size) -> Jobs:
+        largest = AUTO_WINDOW.get(self.device.type, AUTO_WINDOW["cpu"])
+        side = int(largest**0.5) - 2 * self.radius
+        tile = {None: size, "auto": (side, side)}.get(self.tile, self.tile)
+        # On a CPU, pictures side by side gain nothing, and sum up in another order than alone.
+        return Jobs(n, size, tile, self.radius, 0 if self.device.type == "cpu" else largest)
+
+    def _halve(self, jobs: Jobs, failed: Job, error: Exception) -> None:
+        """Goes on with smaller jobs after `error`, if that is what it asks for and they can be."""
+        if not memory.ran_out(error):
+            raise error
+        rows, columns = failed.part.window.size
+        if not jobs.halve(failed):
+            raise DeviceError(
+                f"{self.device}: out of memory even for a tile of {columns} x {rows} pixels"
+            ) from error
+        used = f"{failed.pictures} of {columns} x {rows} pixels at once"
+        log.warning("%s: out of memory, %s; it goes on with less", self.device, used)
+
+    def _finish(self, started, job: Job, source: Tensor, target: Tensor) -> None:
+        out, area = job.target(target, self.scale), job.area(self.scale)
+        if started.into(out, area):
+            return
+        if started.dtype != torch.float32:
+            log.warning("%s overflowed in a tile; it is computed again in float32", started.dtype)
             with self._lock:
-                self.redone += 1
-            y = self._forward(x, torch.float32)
-        if not y.isfinite().all():
-            raise NonFiniteError("the network's output is not finite, even in float32")
-        return y
+                self.redone += job.pictures
+            again = self._direct(torch.float32).start(job.source(source), wait=True)
+            if again.into(out, area):
+                return
+        raise NonFiniteError("the network's output is not finite, even in float32")
+
+    def _direct(self, dtype: torch.dtype) -> Direct:
+        return Direct(lambda x: self._forward(x, dtype), self.device, dtype)
+
+    def _engine(self, dtype: torch.dtype):
+        direct = self._direct(dtype)
+        if self.device.type != "cuda":
+            return direct
+        lanes = [Lane(self.device) for _ in range(LANES)]
+        return Engine(partial(self._bind, dtype), lanes, direct)
+
+    def _bind(self, dtype: torch.dtype, pixels: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:
+        """What an engine does with pixels at a fixed address."""
+        form, (n, channels, *size) = self.forms[dtype], pixels.shape
+        planned = isinstance(form, Plan)
+        run = partial(form, buffers=form.allocate(n, *size)) if planned else form
+
+        def work() -> tuple[Tensor, Tensor]:
+            with _exact_float32(dtype):
+                if planned and pixels.dtype == torch.uint8 and channels == 3:
+                    return form.checked(pixels, run.keywords["buffers"])
+                y = run(enter(pixels, self.device, dtype))
+            return leave_on_device(y, channels, pixels.dtype)
+
+        return work
 
     @torch.inference_mode()
     def _forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        x = x.to(dtype=dtype, memory_format=torch.channels_last)
-        if self.device.type != "cuda" or dtype != torch.float32:
-            return self._nets[dtype](x)
-        with _CUDNN_FLAGS:
-            before = torch.backends.cudnn.allow_tf32
-            torch.backends.cudnn.allow_tf32 = False
-            try:
-                return self._nets[dtype](x)
-            finally:
-                torch.backends.cudnn.allow_tf32 = before
+        with _exact_float32(dtype):
+            return self.forms[dtype](x)
+
+
+@contextmanager
+def _exact_float32(dtype: torch.dtype):
+    """cuDNN computes float32 as such."""
+    if dtype != torch.float32 or not torch.cuda.is_available():
+        yield
+        return
+    with _CUDNN_FLAGS:
+        before = torch.backends.cudnn.allow_tf32
+        torch.backends.cudnn.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
 
 
 def copy_to(net: Network, device: torch.device, dtype: torch.dtype) -> Network:
@@ -171,8 +211,8 @@ def _with_backend(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
         backend = DEFAULT_IMPL  # asked for by the environment variable ESPAN_IMPL
     if backend == "auto" and some.device.type == "cuda":
         return fastest_proven(net)
-    run = net if backend in ("auto", "eager") else Plan(net, backend)
     try:
+        run = net if backend in ("auto", "eager") else Plan(net, backend)
         with torch.inference_mode():
             run(some.new_zeros(1, 3, 8, 8))
     except ValueError as error:
@@ -207,7 +247,3 @@ def fastest_proven(net: Network) -> Callable[[Tensor], Tensor]:
             reason = f"off by {error:.3g} of {want.abs().max().item():.3g}"
         log.warning("the %s kernels are left aside: %s", impl or "fastest", reason)
     return net
-
-
-def _half(side: int) -> int:
-    return max(-(-side // 2), SMALLEST_TILE)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Tile(NamedTuple):
-    """Rows y0..y1 and columns x0..x1 of the input, without its halo."""
+    """Rows y0..y1 and columns x0..x1 of the input."""
 
     y0: int
     y1: int
@@ -19,25 +19,55 @@ class Tile(NamedTuple):
     x1: int
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.y1 - self.y0, self.x1 - self.x0
+
+    @property
     def pixels(self) -> int:
-        return (self.y1 - self.y0) * (self.x1 - self.x0)
+        return self.size[0] * self.size[1]
 
-    def with_halo(self, halo: int, height: int, width: int) -> "Tile":
-        return Tile(
-            max(self.y0 - halo, 0),
-            min(self.y1 + halo, height),
-            max(self.x0 - halo, 0),
-            min(self.x1 + halo, width),
-        )
+    @property
+    def area(self) -> tuple[slice, slice]:
+        """Its rows and columns as indices of the input."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
-    def split(self, tile_height: int, tile_width: int) -> Iterator["Tile"]:
-        """This tile in near-equal parts no larger than given, row by row."""
-        for y0, y1 in _parts(self.y0, self.y1, tile_height):
-            for x0, x1 in _parts(self.x0, self.x1, tile_width):
-                yield Tile(y0, y1, x0, x1)
+    def enlarged(self, scale: int) -> tuple[slice, slice]:
+        """Its rows and columns as indices of the result."""
+        y0, y1, x0, x1 = (scale * side for side in self)
+        return slice(y0, y1), slice(x0, x1)
+
+    def within(self, window: "Tile") -> "Tile":
+        """The same pixels, counted from the corner of `window`."""
+        top, left = window.y0, window.x0
+        return Tile(self.y0 - top, self.y1 - top, self.x0 - left, self.x1 - left)
 
 
-def _parts(start: int, stop: int, largest: int) -> Iterator[tuple[int, int]]:
-    count = -(-(stop - start) // largest)
-    edges = [start + (stop - start) * i // count for i in range(count + 1)]
-    yield from pairwise(edges)
+class Part(NamedTuple):
+    """A tile, and the window to compute it from: all of its halo that the picture has."""
+
+    tile: Tile
+    window: Tile
+
+
+def cut(whole: Tile, size: tuple[int, int], largest: tuple[int, int], halo: int) -> Iterator[Part]:
+    """`whole` in parts, row by row, whose windows are all of one size, and near each other's.
+
+    size: of the picture `whole` is a tile of. No window has more rows or columns than `largest`
+    and a halo to both sides; what the picture's border leaves of a halo serves the tile instead.
+    """
+    for y0, y1, top, bottom in _cut(whole.y0, whole.y1, size[0], largest[0], halo):
+        for x0, x1, left, right in _cut(whole.x0, whole.x1, size[1], largest[1], halo):
+            yield Part(Tile(y0, y1, x0, x1), Tile(top, bottom, left, right))
+
+
+def _cut(start: int, stop: int, side: int, largest: int, halo: int):
+    """(start, stop) of each tile and of its window, along one side of the picture."""
+    low, high = max(start - halo, 0), min(stop + halo, side)
+    # `count` windows of one length from low to high, two neighbours sharing two halos or more.
+    count = max(1, -(-(high - low - 2 * halo) // largest))
+    length = -(-(high - low + 2 * halo * (count - 1)) // count)
+    windows = [low + (high - low - length) * i // max(count - 1, 1) for i in range(count)]
+    edges = [start, *((one + length + next) // 2 for one, next in pairwise(windows)), stop]
+    for edge, first in zip(pairwise(edges), windows, strict=True):
+        yield *edge, first, first + length

@@ -14,7 +14,7 @@ from espan.alpha import bleed
 from espan.errors import DeviceError, InputError, LimitError
 from espan.machine import pick_device, pick_dtype
 from espan.model import Network
-from espan.picture import Picture, from_any
+from espan.picture import from_any
 from espan.resize import resize
 from espan.runner import Runner
 from espan.weights import BUILTIN, load
@@ -95,11 +95,12 @@ class Upscaler:
         if isinstance(image, str | Path):
             return self._upscale_file(image, scale, output, progress)
         if isinstance(image, Tensor) and image.ndim == 4:
-            size = [round(side * scale) for side in image.shape[2:]]
-            results = [self(each, scale, progress=progress) for each in image]
-            return torch.stack(results) if results else image.new_empty(0, image.shape[1], *size)
+            return self._upscale_batch(image, scale, progress)
         picture = from_any(image)
-        return picture.finish(self._upscale(picture, scale, progress))
+        planes = picture.planes[None]
+        return picture.finish(
+            self._upscale(planes, lambda *size: picture.new(*size)[None], scale, progress)[0]
+        )
 
     def _upscale_file(self, path, scale: float, output, progress: Progress | None) -> Any:
         image = files.read(path, scale=scale)
@@ -109,35 +110,54 @@ class Upscaler:
         result = self(image, scale, progress=progress)
         return result if output is None else files.write(output, result)
 
-    def _upscale(self, picture: Picture, scale: float, progress: Progress | None) -> Tensor:
-        planes = picture.planes
-        _, height, width = planes.shape
+    def _upscale_batch(self, batch: Tensor, scale: float, progress: Progress | None) -> Tensor:
+        pictures = [from_any(each) for each in batch]
+        if pictures and pictures[0].has_alpha:
+            return torch.stack([self(each, scale, progress=progress) for each in batch])
+
+        def new(height: int, width: int) -> Tensor:
+            return batch.new_empty((*batch.shape[:2], height, width), requires_grad=False)
+
+        if not pictures:
+            return new(*(round(side * scale) for side in batch.shape[2:]))
+        return self._upscale(batch.detach(), new, scale, progress)
+
+    def _upscale(
+        self,
+        planes: Tensor,
+        new: Callable[[int, int], Tensor],
+        scale: float,
+        progress: Progress | None,
+    ) -> Tensor:
+        """(N, C, H, W), one picture if it has alpha, enlarged into what `new(H, W)` gives."""
+        _, channels, height, width = planes.shape
         size = round(height * scale), round(width * scale)
         self._check_memory(planes, size, resized=scale != self.scale)
 
-        out = large = picture.new(*size)
+        out = large = new(*size)
         if scale != self.scale:
-            large = picture.new(height * self.scale, width * self.scale)
+            large = new(height * self.scale, width * self.scale)
         source, target, result = planes, large, out
-        if picture.has_alpha:
-            source = bleed(planes[:-1], planes[-1])
-            target, result = large[:-1], out[:-1]
+        if has_alpha := channels in (2, 4):
+            source = bleed(planes[0, :-1], planes[0, -1])[None]
+            target, result = large[:, :-1], out[:, :-1]
         self._runner.run(source, target, progress or _nobody)
         if scale != self.scale:
-            _resize_into(target, result)
-        if picture.has_alpha:
-            _enlarge_alpha(planes[-1:], out[-1:])
+            for each, resized in zip(target, result, strict=True):
+                _resize_into(each, resized)
+        if has_alpha:
+            _enlarge_alpha(planes[0, -1:], out[0, -1:])
         return out
 
     def _check_memory(self, planes: Tensor, size: tuple[int, int], resized: bool) -> None:
         """LimitError before any work if the result and one tile cannot fit in host memory."""
-        channels, height, width = planes.shape
-        need = self._runner.host_memory(height, width)
+        n, channels, height, width = planes.shape
+        need = self._runner.host_memory(n, height, width)
         if channels in (2, 4):
             need += _BLEED_BYTES * height * width
         if planes.device.type == "cpu":
             pixels = size[0] * size[1] + resized * height * width * self.scale**2
-            need += pixels * (channels * planes.element_size() + _PIL_COPY)
+            need += n * pixels * (channels * planes.element_size() + _PIL_COPY)
         free = memory.available()
         if free is not None and need > free:
             raise LimitError(

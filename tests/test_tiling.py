@@ -8,7 +8,7 @@ import torch
 
 from espan import DeviceError, LimitError, NonFiniteError, Upscaler, memory
 from espan.runner import Runner
-from espan.tiling import Tile
+from espan.tiling import Tile, cut
 from tests.makers import noise, random_net
 
 IMAGE = noise(45, 61, 3, dtype=np.float32)
@@ -61,13 +61,37 @@ def test_train_form_gives_the_deploy_forms_result():
     assert_same(Upscaler(net, dtype="fp32", tile=20)(IMAGE), expected)
 
 
-def test_tiles_cover_everything_once():
-    for height, width, tile in [(1, 1, 5), (10, 7, 3), (64, 65, 16), (5, 100, 99)]:
-        seen = np.zeros((height, width), int)
-        for part in Tile(0, height, 0, width).split(tile, tile):
-            assert 0 < part.y1 - part.y0 <= tile and 0 < part.x1 - part.x0 <= tile
-            seen[part.y0 : part.y1, part.x0 : part.x1] += 1
-        assert (seen == 1).all()
+@pytest.mark.parametrize("tile", [1, 2, 5, 16, 99])
+def test_tiles_cover_everything_once_from_windows_of_one_size(tile):
+    for height, width, halo in [(1, 1, 0), (10, 7, 1), (64, 65, 9), (5, 200, 23)]:
+        # The whole picture, its corner, its middle.
+        for whole in (
+            Tile(0, height, 0, width),
+            Tile(0, height - height // 3, width // 2, width),
+            Tile(height // 3, height - height // 3, width // 3, width - width // 3),
+        ):
+            seen, shapes = np.zeros((height, width), int), set()
+            for part, window in cut(whole, (height, width), (tile, tile), halo):
+                assert part.pixels > 0
+                seen[part.area] += 1
+                needed = seen * 0
+                needed[max(part.y0 - halo, 0) : part.y1 + halo][
+                    :, max(part.x0 - halo, 0) : part.x1 + halo
+                ] = 1
+                assert needed[window.area].sum() == needed.sum()
+                assert max(window.size) <= tile + 2 * halo
+                shapes.add(window.size)
+            inside = np.zeros_like(seen)
+            inside[whole.area] = 1
+            assert (seen == inside).all()
+            assert len(shapes) == 1
+
+
+def test_borders_take_the_halo_they_do_not_need():
+    # Two windows of 40 hold 60 columns: 30 each, and a halo of 10 to one side.
+    parts = [*cut(Tile(0, 8, 0, 60), (8, 60), (99, 20), 10)]
+    assert [(tile.x0, tile.x1) for tile, _ in parts] == [(0, 30), (30, 60)]
+    assert [(window.x0, window.x1) for _, window in parts] == [(0, 40), (20, 60)]
 
 
 class Failing:
@@ -100,7 +124,7 @@ OUT = {
 def test_out_of_memory_goes_on_with_smaller_tiles(monkeypatch, calls, error):
     image = noise(90, 122, 3, dtype=np.float32)
     expected = whole(image)
-    up = Upscaler(NET, dtype="fp32", tile=80)
+    up = Upscaler(NET, dtype="fp32", tile=60)
     failing = Failing(monkeypatch, calls, OUT[error])
     assert_same(up(image), expected)
     assert failing.count > 4 + len(calls)
@@ -108,7 +132,7 @@ def test_out_of_memory_goes_on_with_smaller_tiles(monkeypatch, calls, error):
 
 def test_out_of_memory_does_not_repeat_finished_tiles(monkeypatch):
     failing = Failing(monkeypatch, {4}, OUT["torch"])
-    Upscaler(NET, dtype="fp32", tile=40)(IMAGE)
+    Upscaler(NET, dtype="fp32", tile=60)(noise(90, 122, 3))
     assert failing.count == 4 + 4  # the fourth tile again, in 2 x 2
 
 

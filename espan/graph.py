@@ -1,0 +1,82 @@
+"""CUDA graphs: work that is queued again and again, captured once and from then on replayed."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger("espan")
+
+# A capture waits for the whole device at its start, which must not fall into another capture.
+_CAPTURING = threading.Lock()
+
+Work = Callable[[], tuple[Tensor, ...]]
+
+
+class Graph:
+    """`work()` whose tensors lie at fixed addresses: run as it is once, then captured and replayed.
+
+    The first run is for what a graph cannot hold: compiling kernels, loading them. `capture(work)`
+    gives (replay, the tensors that every replay fills); if it raises, the work runs as it is for
+    good, and the log has the reason.
+    """
+
+    def __init__(self, work: Work, capture: Callable[[Work], tuple[Callable[[], Any], Any]]):
+        self._work = work
+        self._capture = capture
+        self._warm = False
+        self._replay: Callable[[], Any] | None = None
+        self._results: tuple[Tensor, ...] = ()
+
+    def __call__(self) -> tuple[Tensor, ...]:
+        if self._warm and self._capture is not None:
+            try:
+                self._replay, self._results = self._capture(self._work)
+            except Exception as error:
+                reason = " ".join(str(error).split())[:200]
+                log.warning("no CUDA graph, kernels are launched one by one: %s", reason)
+            self._capture = None
+        self._warm = True
+        if self._replay is None:
+            return self._work()
+        self._replay()
+        return self._results
+
+
+class Lane:
+    """A stream of a GPU, and how memory, captures and waiting work on it."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def current(self):
+        """A context in which work goes to this lane."""
+        return torch.cuda.stream(self.stream)
+
+    def follow(self) -> None:
+        """What comes next waits for what the caller has queued on its own stream so far."""
+        self.stream.wait_stream(torch.cuda.current_stream(self.device))
+
+    def mark(self) -> Callable[[], None]:
+        """A function that waits for what the lane holds by now."""
+        event = torch.cuda.Event()
+        event.record(self.stream)
+        return event.synchronize
+
+    def pinned(self, like: Tensor) -> Tensor:
+        """Host memory as `like`, which copies to and from the device without waiting."""
+        return torch.empty_like(like, device="cpu", pin_memory=True)
+
+    def capture(self, work: Work) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
+        """As `Graph` wants it. All graphs of a lane share the memory of what is in between."""
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may go on: what they do is no part of this capture.
+        options = {"pool": self._pool, "stream": self.stream, "capture_error_mode": "thread_local"}
+        with _CAPTURING, torch.cuda.graph(graph, **options):
+            results = work()
+        return graph.replay, results

@@ -1,0 +1,55 @@
+"""Pixels of any dtype to a network's numbers and back: in few passes, no NaN among them."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from espan.picture import WHITE
+
+# Values of a result turned into pixels at a time: in float32 they stay in a processor's cache.
+BAND = 1 << 18
+
+
+def enter(pixels: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Pixels (N, C, H, W), C = 1 or 3, as a network takes them: (N, 3, H, W) in 0..1."""
+    x = pixels.to(device, torch.float32).div(WHITE[pixels.dtype]).expand(-1, 3, -1, -1)
+    return x.to(dtype=dtype, memory_format=torch.channels_last)
+
+
+def leave(y: Tensor, pixels: Tensor) -> bool:
+    """Writes a network's y (N, 3, H, W) as pixels (N, C, H, W); False if y is not finite.
+
+    C = 1 takes the mean of the colours. For results on the host: it waits for numbers. `y` is
+    overwritten; after False the pixels hold nothing of use.
+    """
+    # By rows of pixels, as both usually lie in memory.
+    y, pixels = y.permute(0, 2, 3, 1), pixels.permute(0, 2, 3, 1)
+    white = WHITE[pixels.dtype]
+    rows = max(1, BAND // max(1, y[:, :1].numel()))
+    for band, out in zip(y.split(rows, 1), pixels.split(rows, 1), strict=True):
+        band = band.float()
+        low, high = (value.item() for value in torch.aminmax(band))
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return False
+        if out.shape[3] == 1:
+            band = band.mean(3, keepdim=True)
+        band.mul_(white)
+        if low < 0 or high > 1:
+            band.clamp_(0, white)
+        out.copy_(band if out.is_floating_point() else band.round_())
+    return True
+
+
+def leave_on_device(y: Tensor, channels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(pixels (N, channels, H, W) of a network's y, whether y is finite as a tensor of one bool).
+
+    As `leave`, but it waits for nothing: work that a CUDA graph can hold.
+    """
+    finite = y.isfinite().all()
+    y = y.float()
+    if channels == 1:
+        y = y.mean(1, keepdim=True)
+    white = WHITE[dtype]
+    y = y.mul(white).clamp(0, white)
+    return (y if dtype.is_floating_point else y.round()).to(dtype), finite
