@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from espan.model import Network
-from espan.steps import PICTURE, STEPS, Step
+from espan.steps import PICTURE, RESULT, STEPS, Step
 from espan_kernels import layout, machine, op
 from espan_kernels.op import Kernel
 
@@ -44,6 +44,7 @@ class Plan:
         self.scale, self.radius = net.scale, net.radius
         some = next(net.parameters())
         self.dtype, self.device = some.dtype, some.device
+        self._like = torch.empty(0, dtype=self.dtype, device=self.device)
         with torch.no_grad():
             self.steps: list[Step] = STEPS[type(net)](net)
             self.chosen = self._choose(impl or op.DEFAULT_IMPL)
@@ -75,7 +76,7 @@ class Plan:
         A NaN has no uint8. It can come from what the tail reads, or from an overflow of its sum;
         where that is neither infinite nor so large as to overflow in the worst case, there is none.
         """
-        y, inputs = self._run(x, {"uint8": True}, buffers)
+        y, inputs = self._run(x, {"clamp": True, "uint8": True}, buffers)
         # By pixels where they lie so: aminmax copies what is not contiguous.
         flat = [one.permute(0, 2, 3, 1) if one.dim() == 4 else one for one in inputs]
         ends = [end.float() for one in flat for end in torch.aminmax(one)]
@@ -99,9 +100,8 @@ class Plan:
 
     def allocate(self, n: int, height: int, width: int) -> list[Tensor]:
         """Memory for the values that CUDA kernels make of n pictures, a few buffers by turns."""
-        like = torch.empty(0, dtype=self.dtype, device=self.device)
         shape = n, self._planes, height, width, layout.PLANE
-        return [layout.empty(like, shape) for _ in range(self.buffers)]
+        return [layout.empty(self._like, shape) for _ in range(self.buffers)]
 
     def _run(self, x: Tensor, ends: dict, buffers: list[Tensor] | None):
         """(the result, the last step's inputs)."""
@@ -109,25 +109,34 @@ class Plan:
         buffers = self.allocate(n, height, width) if buffers is None else buffers
         values = {PICTURE: x.contiguous(memory_format=torch.channels_last)}
         for i, (step, chosen) in enumerate(zip(self.steps, self.chosen, strict=True)):
+            options = ends if step.makes == RESULT else {}
             as_planes = chosen.packed is not None
             inputs = [self._laid_out(values, name, as_planes) for name in step.reads]
             if as_planes:
-                out = buffers[self.places[step.makes]]
+                out = self._result(x, **ends) if options else buffers[self.places[step.makes]]
                 if out.numel():
-                    step.launch(chosen.packed, out, *inputs)
+                    step.launch(chosen.packed, out, *inputs, **options)
             elif step.op is None:
                 out = step.run(*inputs)
             else:
                 run = chosen.kernel.run if chosen.kernel else step.op.reference
-                options = ends if step is self.steps[-1] else {}
                 out = run(*step.arguments(*inputs, **options))
             values[step.makes] = out
             values = {name: v for name, v in values.items() if self._last_read.get(name, i) > i}
         return out, inputs
 
+    def _result(self, x: Tensor, uint8: bool, **_) -> Tensor:
+        """Memory for the result of x."""
+        n, _, height, width = x.shape
+        shape = n, 3, self.scale * height, self.scale * width
+        dtype = torch.uint8 if uint8 else self.dtype
+        return layout.empty(self._like, shape, dtype, channels_last=True)
+
     def _laid_out(self, values: dict[str, Tensor], name: str, as_planes: bool) -> Tensor:
         """A value as planes or as a picture, and from here on kept as such."""
         value = values[name]
+        if name == PICTURE:
+            return value
         if as_planes and value.dim() == 4:
             values[name] = layout.to_planes(value)
         elif value.dim() == 5 and not as_planes:
@@ -136,14 +145,13 @@ class Plan:
         return values[name]
 
     def _choose(self, impl: str | None) -> list[Chosen]:
-        like = torch.empty(0, dtype=self.dtype, device=self.device)
         self._channels = {PICTURE: 3} | {step.makes: step.channels for step in self.steps}
         chosen = []
         for step in self.steps:
             if step.op is None:
                 chosen.append(Chosen(None))
                 continue
-            inputs = [like.new_empty(1, self._channels[name], 1, 1) for name in step.reads]
+            inputs = [self._like.new_empty(1, self._channels[name], 1, 1) for name in step.reads]
             chosen.append(_choose(step, step.arguments(*inputs), impl))
         if impl == "cuda" and not any(one.name == "cuda" for one in chosen):
             reasons = dict.fromkeys(one.refused[0][1] for one in chosen if one.refused)
@@ -157,7 +165,7 @@ class Plan:
         """
         places, free, count = {}, [], 0
         for i, (step, chosen) in enumerate(zip(self.steps, self.chosen, strict=True)):
-            if chosen.packed is not None:
+            if chosen.packed is not None and step.makes != RESULT:
                 if not free:
                     free, count = [count], count + 1
                 places[step.makes] = free.pop()

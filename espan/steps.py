@@ -2,7 +2,8 @@
 networks as lists of them.
 
 A step knows the two ways to run its op: the arguments of the op itself, on pictures (N, C, H, W),
-and the CUDA kernel's launch, on planes (N, C/8, H, W, 8) with weights packed before.
+and the CUDA kernel's launch, on planes (N, C/8, H, W, 8) with weights packed before. What the first
+step reads and the last one makes are pictures in both, in channels_last memory.
 """
 
 from collections.abc import Iterable
@@ -16,12 +17,14 @@ from espan.layers import SPAB
 from espan.model import ESPAN, SPAN, SPANF
 from espan_kernels import OPS, pack_weight
 from espan_kernels.conv3x3 import kernel_cuda as conv3x3_cuda
+from espan_kernels.conv9x9_head import kernel_cuda as head_cuda
 from espan_kernels.merge import add_to_centre, merge_tail
 from espan_kernels.op import Op
 from espan_kernels.spab import kernel_cuda as spab_cuda
+from espan_kernels.tail import kernel_cuda as tail_cuda
 
-# What the first steps read.
-PICTURE = "picture"
+# What the first steps read, and the last one makes.
+PICTURE, RESULT = "picture", "result"
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,6 @@ class Step:
     makes: str
     # The op that does it; None: PyTorch's own operators.
     op: ClassVar[Op | None]
-
-    def pack(self):
-        """The weights as `launch` wants them; None where the op has no launch."""
-        return None
 
     def __str__(self) -> str:
         name = self.op.name if self.op else type(self).__name__.lower()
@@ -70,6 +69,12 @@ class Head(Step):
 
     def arguments(self, x: Tensor) -> tuple:
         return x, self.weight, self.bias
+
+    def pack(self) -> tuple:
+        return head_cuda.pack(self.weight, self.bias)
+
+    def launch(self, packed, out: Tensor, x: Tensor) -> None:
+        head_cuda.launch(x, "channels_last", packed, out, "planes")
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,14 @@ class Tail(Step):
         weights = list(self.weights), self.bias, self.up_weight, self.up_bias
         return list(inputs), *weights, self.scale, clamp, uint8
 
+    def pack(self) -> tuple:
+        return tail_cuda.pack(self.weights, self.bias, self.up_weight, self.up_bias)
+
+    def launch(
+        self, packed, out: Tensor, *inputs: Tensor, clamp: bool = False, uint8: bool = False
+    ):
+        tail_cuda.launch(inputs, "planes", packed, out, "channels_last", self.scale, clamp or uint8)
+
     def limit(self) -> float:
         """How large inputs may be and the sum inside is sure to be finite in its dtype."""
         gain = sum(weight.double().abs().sum((1, 2, 3)) for weight in self.weights)
@@ -171,7 +184,7 @@ def _wide(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
 def _tail(reads, weights: list[Tensor], bias: Tensor, up: nn.Conv2d, scale: int) -> Tail:
     """Its weights rounded once from float64."""
     weights = tuple(pack_weight(weight.to(up.weight.dtype)) for weight in weights)
-    return Tail(reads, "result", weights, bias.to(up.weight.dtype), *_packed(up), scale)
+    return Tail(reads, RESULT, weights, bias.to(up.weight.dtype), *_packed(up), scale)
 
 
 def _espan(net: ESPAN) -> list[Step]:
