@@ -24,6 +24,9 @@ Area = tuple[slice, slice]
 class Direct:
     """Computes a job when its result is wanted, straight into the target. Any device, no state."""
 
+    # Pictures side by side gain little on a CPU, and sum up in another order than alone.
+    batches = False
+
     def __init__(
         self, forward: Callable[[Tensor], Tensor], device: torch.device, dtype: torch.dtype
     ):
@@ -62,6 +65,8 @@ class Engine:
     trusted as a tensor of one bool) at every call. Jobs that cannot be trusted go to `careful`.
     """
 
+    batches = True
+
     def __init__(self, bind: Callable, lanes: list[Lane], careful: Direct):
         self.bind, self.careful = bind, careful
         self._free: queue.LifoQueue = queue.LifoQueue()
@@ -88,7 +93,7 @@ class Engine:
 
     def _program(self, lane: Lane, programs: OrderedDict, pixels: Tensor) -> "Program":
         """The lane's program for pixels such as these, of the last few."""
-        on_host = pixels.device != lane.device
+        on_host = not lane.holds(pixels)
         key = tuple(pixels.shape), pixels.dtype, on_host
         if key not in programs:
             while len(programs) >= PROGRAMS:
@@ -147,6 +152,7 @@ class EngineJob:
         self.engine, self.held, self.pixels = engine, held, pixels
         self.dtype = engine.careful.dtype
         self.lane = held[0]
+        self.program = program
         self.results = program.queue(self.lane, pixels)
         self.wait = self.lane.mark()
 
@@ -164,7 +170,7 @@ class EngineJob:
         """Gives the lane back, once it has come to its end."""
         try:
             self.wait()
-            if self.results[0].device == self.lane.device:
+            if self.program.staged is None:
                 self.lane.follow()
         finally:
             self.engine.free(self.held)

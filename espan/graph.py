@@ -50,13 +50,18 @@ class Lane:
     """A stream of a GPU, and how memory, captures and waiting work on it."""
 
     def __init__(self, device: torch.device):
-        self.device = device
         self.stream = torch.cuda.Stream(device)
+        # With its number, unlike the device asked for.
+        self.device = self.stream.device
         self._pool = torch.cuda.graph_pool_handle()
 
     def current(self):
         """A context in which work goes to this lane."""
         return torch.cuda.stream(self.stream)
+
+    def holds(self, pixels: Tensor) -> bool:
+        """Whether they are on this lane's device already."""
+        return pixels.device == self.device
 
     def follow(self) -> None:
         """What comes next waits for what the caller has queued on its own stream so far."""

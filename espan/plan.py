@@ -85,13 +85,23 @@ class Plan:
     def explain(self) -> str:
         """A line for each step, who runs it and which buffer holds what it makes; then one for each
         reason why an op has none faster."""
-        lines, reasons = [], {}
+        lines = []
         for step, chosen in zip(self.steps, self.chosen, strict=True):
             where = f" in buffer {self.places[step.makes]}" if step.makes in self.places else ""
             lines.append(f"{step}{where}: {chosen.name}")
-            for name, reason in chosen.refused:
-                reasons.setdefault(f"{step.op.name}: {reason}", name)
-        return "\n".join([*lines, *(f"no {name} for {text}" for text, name in reasons.items())])
+        for name in ("cuda", "triton"):
+            lines += [f"no {name} for {reason}" for reason in self.refusals(name)]
+        return "\n".join(lines)
+
+    def refusals(self, impl: str) -> list[str]:
+        """The ops that `impl` was wanted for and refused, with its reasons."""
+        found = {
+            f"{step.op.name}: {reason}": None
+            for step, chosen in zip(self.steps, self.chosen, strict=True)
+            for name, reason in chosen.refused
+            if name == impl
+        }
+        return [*found]
 
     def memory(self, n: int, height: int, width: int) -> int:
         """Bytes of the buffers of `allocate`."""

@@ -75,7 +75,7 @@ class Runner:
         """Bytes of host memory that the largest tile of such a batch takes."""
         if self.device.type != "cpu":
             return 0
-        job = self._jobs(n, (height, width)).next()
+        job = self._jobs(self._engines[self.dtype], n, (height, width)).next()
         return memory.for_pixels(job.pictures * job.part.window.pixels, self.channels)
 
     def run(self, source: Tensor, target: Tensor, step: Step) -> None:
@@ -87,7 +87,7 @@ class Runner:
         n, _, *size = source.shape
         low = self.low_precision or source.dtype == torch.uint8
         engine = self._engines[self.dtype if low else torch.float32]
-        jobs, done = self._jobs(n, size), 0
+        jobs, done = self._jobs(engine, n, size), 0
         under_way: deque = deque()
         try:
             while jobs or under_way:
@@ -115,12 +115,11 @@ class Runner:
             for _, started in under_way:
                 started.release()
 
-    def _jobs(self, n: int, size) -> Jobs:
+    def _jobs(self, engine: Direct | Engine, n: int, size) -> Jobs:
         largest = AUTO_WINDOW.get(self.device.type, AUTO_WINDOW["cpu"])
         side = int(largest**0.5) - 2 * self.radius
         tile = {None: size, "auto": (side, side)}.get(self.tile, self.tile)
-        # On a CPU, pictures side by side gain nothing, and sum up in another order than alone.
-        return Jobs(n, size, tile, self.radius, 0 if self.device.type == "cpu" else largest)
+        return Jobs(n, size, tile, self.radius, largest if engine.batches else 0)
 
     def _halve(self, jobs: Jobs, failed: Job, error: Exception) -> None:
         """Goes on with smaller jobs after `error`, if that is what it asks for and they can be."""
@@ -146,6 +145,13 @@ class Runner:
             if again.into(out, area):
                 return
         raise NonFiniteError("the network's output is not finite, even in float32")
+
+    def explain(self) -> str:
+        """What pictures of 8 bits go through, step by step."""
+        form = self.forms[self.dtype]
+        if isinstance(form, Plan):
+            return form.explain()
+        return f"{type(form).__name__} by PyTorch's own operators in {self.dtype}"
 
     def _direct(self, dtype: torch.dtype) -> Direct:
         return Direct(lambda x: self._forward(x, dtype), self.device, dtype)
@@ -204,7 +210,8 @@ def _with_backend(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
     """The network itself, or its plan: the same function through the ops of espan_kernels.
 
     "auto" is the plan on a GPU, every op taking its fastest kernel, and the network elsewhere. A
-    kernel asked for by name that refuses to run here is a DeviceError with its reason.
+    kernel asked for by name that refuses to run here is a DeviceError with its reason; so is
+    "cuda" where no step has one, and a warning for each that goes by the next in line.
     """
     some = next(net.parameters())
     if backend == "auto" and DEFAULT_IMPL:
@@ -217,6 +224,9 @@ def _with_backend(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
             run(some.new_zeros(1, 3, 8, 8))
     except ValueError as error:
         raise DeviceError(f"backend {backend!r}: {error}") from error
+    if backend == "cuda":
+        for reason in run.refusals("cuda"):
+            log.warning("no CUDA kernel for %s", reason)
     return run
 
 

@@ -143,11 +143,21 @@ class Tail(Step):
         tail_cuda.launch(inputs, "planes", packed, out, "channels_last", self.scale, clamp or uint8)
 
     def limit(self) -> float:
-        """How large inputs may be and the sum inside is sure to be finite in its dtype."""
+        """How large inputs may be for the result to be sure to have no NaN.
+
+        The sum inside is kept in the dtype of the weights, the result's own adds up in float32.
+        """
+        ends = [self.bias, self.up_weight, self.up_bias, *self.weights]
+        if not all(tensor.isfinite().all() for tensor in ends):
+            return -1.0
+        bias, up_weight, up_bias = (
+            t.double().abs() for t in (self.bias, self.up_weight, self.up_bias)
+        )
+        most = 0.99 * torch.finfo(torch.float32).max
+        largest = 0.99 * torch.finfo(self.bias.dtype).max
+        sums = ((most - up_bias) / up_weight.sum((1, 2, 3))).min().clamp(max=largest)
         gain = sum(weight.double().abs().sum((1, 2, 3)) for weight in self.weights)
-        largest = torch.finfo(self.bias.dtype).max
-        room = 0.99 * largest - self.bias.double().abs()
-        return min((room / gain).min().item(), largest)
+        return ((sums - bias) / gain).min().clamp(max=largest).item()
 
 
 def _packed(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:

@@ -67,6 +67,10 @@ class Upscaler:
         """Tiles so far that overflowed in half precision and were computed again in float32."""
         return self._runner.redone
 
+    def explain(self) -> str:
+        """Who computes pictures of 8 bits, step by step, and why nobody faster does."""
+        return self._runner.explain()
+
     def __call__(
         self,
         image: Any,
