@@ -119,11 +119,14 @@ class Plan:
         buffers = self.allocate(n, height, width) if buffers is None else buffers
         values = {PICTURE: x.contiguous(memory_format=torch.channels_last)}
         for i, (step, chosen) in enumerate(zip(self.steps, self.chosen, strict=True)):
-            options = ends if step.makes == RESULT else {}
+            options = dict(ends) if step.makes == RESULT else {}
             as_planes = chosen.packed is not None
             inputs = [self._laid_out(values, name, as_planes) for name in step.reads]
             if as_planes:
-                out = self._result(x, **ends) if options else buffers[self.places[step.makes]]
+                place = self.places.get(step.makes)
+                out = self._result(x, ends["uint8"]) if place is None else buffers[place]
+                if step.scratch:
+                    options["scratch"] = buffers[-1]
                 if out.numel():
                     step.launch(chosen.packed, out, *inputs, **options)
             elif step.op is None:
@@ -135,7 +138,7 @@ class Plan:
             values = {name: v for name, v in values.items() if self._last_read.get(name, i) > i}
         return out, inputs
 
-    def _result(self, x: Tensor, uint8: bool, **_) -> Tensor:
+    def _result(self, x: Tensor, uint8: bool) -> Tensor:
         """Memory for the result of x."""
         n, _, height, width = x.shape
         shape = n, 3, self.scale * height, self.scale * width
@@ -169,9 +172,10 @@ class Plan:
         return chosen
 
     def _place(self) -> tuple[dict[str, int], int]:
-        """({value that a CUDA kernel makes: its buffer}, how many buffers that takes).
+        """({value that a CUDA kernel makes: its buffer}, how many buffers there are).
 
-        A buffer is used again once nobody reads what it holds.
+        A buffer is used again once nobody reads what it holds. Scratch, if a step wants some, is
+        the last one.
         """
         places, free, count = {}, [], 0
         for i, (step, chosen) in enumerate(zip(self.steps, self.chosen, strict=True)):
@@ -181,7 +185,9 @@ class Plan:
                 places[step.makes] = free.pop()
             read = {*step.reads} & {*places}
             free += sorted(places[name] for name in read if self._last_read[name] == i)
-        return places, count
+        launched = zip(self.steps, self.chosen, strict=True)
+        scratch = any(step.scratch and chosen.packed is not None for step, chosen in launched)
+        return places, count + scratch
 
 
 def _choose(step: Step, args: tuple, impl: str | None) -> Chosen:

@@ -35,6 +35,8 @@ class Step:
     makes: str
     # The op that does it; None: PyTorch's own operators.
     op: ClassVar[Op | None]
+    # Whether its launch wants a buffer for what is hidden in it.
+    scratch: ClassVar[bool] = False
 
     def __str__(self) -> str:
         name = self.op.name if self.op else type(self).__name__.lower()
@@ -113,11 +115,15 @@ class Block(Step):
     def arguments(self, x: Tensor) -> tuple:
         return x, list(self.weights), list(self.biases)
 
+    @property
+    def scratch(self) -> bool:
+        return self.channels > spab_cuda.FUSED
+
     def pack(self) -> tuple:
         return spab_cuda.pack(self.weights, self.biases)
 
-    def launch(self, packed, out: Tensor, x: Tensor) -> None:
-        spab_cuda.launch(x, packed, out, "planes")
+    def launch(self, packed, out: Tensor, x: Tensor, scratch: Tensor | None = None) -> None:
+        spab_cuda.launch(x, packed, out, "planes", scratch)
 
 
 @dataclass(frozen=True)

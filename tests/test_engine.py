@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from espan import SPAN, DeviceError, NonFiniteError, Upscaler, engine
+from espan import DeviceError, NonFiniteError, Upscaler, engine
 from espan.graph import Graph
 from espan.plan import Plan
 from espan.runner import Runner
@@ -227,22 +227,3 @@ def test_a_lane_that_never_fits_is_an_error_and_comes_back(monkeypatch):
             with pytest.raises(DeviceError, match="out of memory even for a tile of"):
                 up(PICTURES["uint8"])
     assert up(PICTURES["uint8"]).shape == (180, 244, 3)
-
-
-# Channels enough for the CUDA kernels, depth enough for each of them.
-WIDE = {
-    "espan": lambda: random_net(channels=32, blocks=1, last_convs=2),
-    "span": lambda: random_net(SPAN, channels=28, blocks=2),
-}
-
-
-@pytest.mark.usefixtures("shim")
-@pytest.mark.parametrize("lanes", [True, False], ids=["lanes", "direct"])
-def test_cuda_kernels_give_the_picture_shim(lanes):
-    net, image = WIDE["espan"](), noise(9, 14, 3)
-    expected = Upscaler(net, device="cpu", dtype="fp32")(image)
-    up = Upscaler(net, device="cpu", dtype="fp16", backend="cuda")
-    if lanes:
-        with_lanes(up)
-    assert np.abs(up(image).astype(int) - expected).max() <= 3
-    assert all(line.endswith(": cuda") for line in up.explain().splitlines())
