@@ -5,6 +5,7 @@ One bad file never stops the others.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,36 +102,61 @@ def run(
 ) -> Iterator[Outcome]:
     """Upscales file after file, yielding what became of each; never raises for a single file.
 
+    A result is written while the next picture is computed: its outcome comes after that.
     `progress(job, done, total)` counts the input pixels of the picture under way.
     """
-    for job in jobs:
-        if isinstance(job, Outcome):
-            yield job
-            continue
-        if skip_existing and job.output.exists():
-            yield Outcome(str(job.input), str(job.output), "skipped")
-            continue
+    with ThreadPoolExecutor(1) as background:
+        last = None
+        for job in jobs:
+            finish = _begin(job, upscaler, scale, skip_existing, progress or _nobody)
+            if last is not None:
+                yield last.result()
+            last = background.submit(finish)
+        if last is not None:
+            yield last.result()
+
+
+def _begin(job: Job | Outcome, upscaler, scale: float, skip_existing: bool, progress):
+    """Everything but the writing; the function returned does that, and says what became of it."""
+    if isinstance(job, Outcome):
+        return lambda: job
+    if skip_existing and job.output.exists():
+        return lambda: Outcome(str(job.input), str(job.output), "skipped")
+    began = time.perf_counter()
+    try:
+        image = files.read(job.input, scale=scale)
+        size = (round(image.width * scale), round(image.height * scale))
+        _make_folder(job.output.parent)
+        files.check_output(job.output, image.mode, size)  # before the work, not after it
+        result = upscaler(image, scale, progress=lambda *done: progress(job, *done))
+        write = files.writer(job.output, result)
+    except Exception as error:
+        failure = _what_failed(job, error)
+        return lambda: failure
+    computed = time.perf_counter() - began
+
+    def finish() -> Outcome:
         began = time.perf_counter()
-
-        def step(done: int, total: int, job: Job = job) -> None:
-            if progress is not None:
-                progress(job, done, total)
-
         try:
-            image = files.read(job.input, scale=scale)
-            size = (round(image.width * scale), round(image.height * scale))
-            _make_folder(job.output.parent)
-            files.check_output(job.output, image.mode, size)  # before the work, not after it
-            result = upscaler(image, scale, progress=step)
-            files.write(job.output, result)
+            write()
         except Exception as error:
-            if not isinstance(error, EspanError) and not memory.ran_out(error):
-                raise
-            reason = str(error) if isinstance(error, EspanError) else "out of memory"
-            yield _failed(job.input, job.output, reason)
-            continue
-        seconds = round(time.perf_counter() - began, 3)
-        yield Outcome(str(job.input), str(job.output), "done", None, *result.size, seconds)
+            return _what_failed(job, error)
+        seconds = round(computed + time.perf_counter() - began, 3)
+        return Outcome(str(job.input), str(job.output), "done", None, *result.size, seconds)
+
+    return finish
+
+
+def _what_failed(job: Job, error: Exception) -> Outcome:
+    """The outcome of a job that raised `error`; what is no fault of its picture is raised again."""
+    if not isinstance(error, EspanError) and not memory.ran_out(error):
+        raise error
+    reason = str(error) if isinstance(error, EspanError) else "out of memory"
+    return _failed(job.input, job.output, reason)
+
+
+def _nobody(_job: Job, _done: int, _total: int) -> None:
+    """The progress nobody asked for."""
 
 
 def _search(path: Path, output: str | Path | None) -> list[Path] | None:

@@ -7,7 +7,7 @@ import logging
 import os
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -257,11 +257,20 @@ def write(path: str | Path, image: Image.Image) -> Path:
 
     The file appears whole or not at all, an old one stays until then. OutputError otherwise.
     """
+    return writer(path, image)()
+
+
+def writer(path: str | Path, image: Image.Image) -> Callable[[], Path]:
+    """`write` up to the writing: a function of no arguments, which another thread may call."""
     path = Path(path)
     name = check_output(path, image.mode, image.size)
     options = {**_SAVE.get(name, {}), **_metadata(image, name)}
     if name == "TIFF" and "exif" in options:
         del options["compression"]  # Pillow writes EXIF into uncompressed TIFF only
-    with whole_file(path) as temporary:
-        image.save(temporary, format=name, **options)
-    return path
+
+    def finish() -> Path:
+        with whole_file(path) as temporary:
+            image.save(temporary, format=name, **options)
+        return path
+
+    return finish
