@@ -4,8 +4,9 @@ One bad file never stops the others.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,11 @@ from espan.errors import EspanError, InputError, OutputError
 
 if TYPE_CHECKING:
     from espan.upscaler import Upscaler
+
+# Results written at once, and the pixels that those not yet written may hold before the next
+# picture begins. To compress a PNG takes longer than to compute it (docs/decisions.md).
+WRITERS = 4
+HELD = 100_000_000
 
 
 @dataclass
@@ -102,26 +108,33 @@ def run(
 ) -> Iterator[Outcome]:
     """Upscales file after file, yielding what became of each; never raises for a single file.
 
-    A result is written while the next picture is computed: its outcome comes after that.
-    `progress(job, done, total)` counts the input pixels of the picture under way.
+    Results are written while the next pictures are computed, so an outcome comes some pictures
+    later. `progress(job, done, total)` counts the input pixels of the picture under way.
     """
-    with ThreadPoolExecutor(1) as background:
-        last = None
+    with ThreadPoolExecutor(WRITERS) as background:
+        writing: deque[tuple[Future, int]] = deque()
         for job in jobs:
-            finish = _begin(job, upscaler, scale, skip_existing, progress or _nobody)
-            if last is not None:
-                yield last.result()
-            last = background.submit(finish)
-        if last is not None:
-            yield last.result()
+            while writing and (
+                writing[0][0].done()
+                or len(writing) == WRITERS
+                or sum(pixels for _, pixels in writing) > HELD
+            ):
+                yield writing.popleft()[0].result()
+            finish, pixels = _begin(job, upscaler, scale, skip_existing, progress or _nobody)
+            writing.append((background.submit(finish), pixels))
+        for future, _ in writing:
+            yield future.result()
 
 
 def _begin(job: Job | Outcome, upscaler, scale: float, skip_existing: bool, progress):
-    """Everything but the writing; the function returned does that, and says what became of it."""
+    """(a function that does the writing and says what became of it, the pixels it holds).
+
+    All else is done before.
+    """
     if isinstance(job, Outcome):
-        return lambda: job
+        return lambda: job, 0
     if skip_existing and job.output.exists():
-        return lambda: Outcome(str(job.input), str(job.output), "skipped")
+        return lambda: Outcome(str(job.input), str(job.output), "skipped"), 0
     began = time.perf_counter()
     try:
         image = files.read(job.input, scale=scale)
@@ -132,7 +145,7 @@ def _begin(job: Job | Outcome, upscaler, scale: float, skip_existing: bool, prog
         write = files.writer(job.output, result)
     except Exception as error:
         failure = _what_failed(job, error)
-        return lambda: failure
+        return lambda: failure, 0
     computed = time.perf_counter() - began
 
     def finish() -> Outcome:
@@ -144,7 +157,7 @@ def _begin(job: Job | Outcome, upscaler, scale: float, skip_existing: bool, prog
         seconds = round(computed + time.perf_counter() - began, 3)
         return Outcome(str(job.input), str(job.output), "done", None, *result.size, seconds)
 
-    return finish
+    return finish, size[0] * size[1]
 
 
 def _what_failed(job: Job, error: Exception) -> Outcome:

@@ -24,7 +24,7 @@ Area = tuple[slice, slice]
 class Direct:
     """Computes a job when its result is wanted, straight into the target. Any device, no state."""
 
-    # Pictures side by side gain little on a CPU, and sum up in another order than alone.
+    # On a CPU only thumbnails gain from lying side by side, and their sums come out otherwise.
     batches = False
 
     def __init__(

@@ -54,6 +54,7 @@ class Lane:
         # With its number, unlike the device asked for.
         self.device = self.stream.device
         self._pool = torch.cuda.graph_pool_handle()
+        self.follow()  # the weights may still be on their way
 
     def current(self):
         """A context in which work goes to this lane."""

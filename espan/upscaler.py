@@ -86,7 +86,7 @@ class Upscaler:
         size exactly (round(H * scale), round(W * scale)). A path gives a PIL image, or, with
         `output`, a file and its path. Other scales than the network's go through the network
         and a high-quality downscale. `progress(done, total)` is called after every tile, in input
-        pixels of the picture under way. float64 is computed in float32.
+        pixels of the picture or batch under way. float64 is computed in float32.
 
         Raises InputError (LimitError, NonFiniteError) for a picture that cannot be used.
         """

@@ -1,5 +1,6 @@
 """Folders of pictures: results are written while the next picture is computed."""
 
+import threading
 import time
 
 import pytest
@@ -39,6 +40,30 @@ def test_a_result_is_written_while_the_next_is_computed(tmp_path):
     assert seen == [True] * 3
     assert [one.output for one in outcomes] == [str(job.output) for job in jobs]
     assert {one.status for one in outcomes} == {"done"}
+
+
+@pytest.mark.parametrize(("held", "at_once"), [(20 * 16, 2), (0, 1), (10**6, batch.WRITERS)])
+def test_results_that_wait_to_be_written_are_few(tmp_path, monkeypatch, held, at_once):
+    monkeypatch.setattr(batch, "HELD", held)
+    jobs, lock, waiting, most = pictures(tmp_path, 8), threading.Lock(), set(), []
+
+    def slow(path, image):
+        with lock:
+            waiting.add(path)
+            most.append(len(waiting))
+
+        def finish():
+            time.sleep(0.05)
+            with lock:
+                waiting.remove(path)
+
+        return finish
+
+    monkeypatch.setattr(files, "writer", slow)
+    outcomes = [*batch.run(jobs, lambda image, scale, progress: image.resize((20, 16)), 4)]
+    assert [one.input for one in outcomes] == [str(job.input) for job in jobs]
+    # The one that was just computed, and those before it.
+    assert max(most) == at_once
 
 
 def test_what_fails_in_writing_stops_nothing(tmp_path, monkeypatch):
