@@ -23,6 +23,8 @@ from espan_kernels.op import Op
 from espan_kernels.spab import kernel_cuda as spab_cuda
 from espan_kernels.tail import kernel_cuda as tail_cuda
 
+# Channels up to which a block is one CUDA kernel; past them what is hidden goes through memory.
+FUSED = 32
 # What the first steps read, and the last one makes.
 PICTURE, RESULT = "picture", "result"
 
@@ -117,7 +119,7 @@ class Block(Step):
 
     @property
     def scratch(self) -> bool:
-        return self.channels > spab_cuda.FUSED
+        return self.channels > FUSED
 
     def pack(self) -> tuple:
         return spab_cuda.pack(self.weights, self.biases)
