@@ -80,33 +80,32 @@ class Engine:
         except queue.Empty:
             return None
         try:
-            program = self._program(lane, programs, pixels)
-            return EngineJob(self, (lane, programs), program, pixels)
+            try:
+                return self._begin(lane, programs, pixels)
+            except (RuntimeError, MemoryError) as error:
+                if not (memory.ran_out(error) and programs):
+                    raise
+                # What other shapes hold may be what is missing.
+                programs.clear()
+                return self._begin(lane, programs, pixels)
         except BaseException:
             programs.clear()
             self.free((lane, programs))
             raise
 
-    def free(self, held) -> None:
-        """A lane that may be taken again."""
-        self._free.put(held)
-
-    def _program(self, lane: Lane, programs: OrderedDict, pixels: Tensor) -> "Program":
-        """The lane's program for pixels such as these, of the last few."""
+    def _begin(self, lane: Lane, programs: OrderedDict, pixels: Tensor) -> "EngineJob":
         on_host = not lane.holds(pixels)
         key = tuple(pixels.shape), pixels.dtype, on_host
         if key not in programs:
             while len(programs) >= PROGRAMS:
                 programs.popitem(last=False)
-            try:
-                programs[key] = Program(self.bind, lane, pixels, on_host)
-            except RuntimeError as error:
-                if not (memory.ran_out(error) and programs):
-                    raise
-                programs.clear()
-                programs[key] = Program(self.bind, lane, pixels, on_host)
+            programs[key] = Program(self.bind, lane, pixels, on_host)
         programs.move_to_end(key)
-        return programs[key]
+        return EngineJob(self, (lane, programs), programs[key], pixels)
+
+    def free(self, held) -> None:
+        """A lane that may be taken again."""
+        self._free.put(held)
 
 
 class Program:

@@ -7,8 +7,12 @@ from torch import Tensor
 
 from espan.picture import WHITE
 
-# Values of a result turned into pixels at a time: in float32 they stay in a processor's cache.
-BAND = 1 << 18
+# Values of a result turned into pixels at a time: so few that PyTorch leaves them to one thread, as
+# two gain less than waiting for each other costs where others use their cores too; or, for more
+# threads, as many for each as stay in its cache in float32.
+BAND, BAND_OF_MANY = (1 << 15) - 1, 1 << 17
+# Added to a number under 2^22 in float32 and taken away, it rounds to the nearest, halves to even.
+ROUND = 1.5 * 2**23
 
 
 def enter(pixels: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -26,7 +30,9 @@ def leave(y: Tensor, pixels: Tensor) -> bool:
     # By rows of pixels, as both usually lie in memory.
     y, pixels = y.permute(0, 2, 3, 1), pixels.permute(0, 2, 3, 1)
     white = WHITE[pixels.dtype]
-    rows = max(1, BAND // max(1, y[:, :1].numel()))
+    threads = torch.get_num_threads()
+    values = BAND if threads <= 2 else BAND_OF_MANY * threads
+    rows = max(1, values // max(1, y[:, :1].numel()))
     for band, out in zip(y.split(rows, 1), pixels.split(rows, 1), strict=True):
         band = band.float()
         # A sum is quick, and no number if any of its terms is none.
@@ -35,7 +41,9 @@ def leave(y: Tensor, pixels: Tensor) -> bool:
         if out.shape[3] == 1:
             band = band.mean(3, keepdim=True)
         band.mul_(white).clamp_(0, white)
-        out.copy_(band if out.is_floating_point() else band.round_())
+        if not out.is_floating_point():
+            band.add_(ROUND).sub_(ROUND)  # `round_` splits its work too finely among threads
+        out.copy_(band)
     return True
 
 

@@ -18,11 +18,14 @@ from espan.model import ESPAN, SPAN, SPANF
 from espan_kernels import OPS, pack_weight
 from espan_kernels.conv3x3 import kernel_cuda as conv3x3_cuda
 from espan_kernels.conv9x9_head import kernel_cuda as head_cuda
+from espan_kernels.machine import half_sums_pay
 from espan_kernels.merge import add_to_centre, merge_tail
 from espan_kernels.op import Op
 from espan_kernels.spab import kernel_cuda as spab_cuda
 from espan_kernels.tail import kernel_cuda as tail_cuda
 
+# Channels up to which a block is one CUDA kernel; past them what is hidden goes through memory.
+FUSED = 32
 # What the first steps read, and the last one makes.
 PICTURE, RESULT = "picture", "result"
 
@@ -99,7 +102,7 @@ class Conv(Step):
         return conv3x3_cuda.pack(self.weight, self.bias, gated=len(self.reads) == 2)
 
     def launch(self, packed, out: Tensor, x: Tensor, gate: Tensor | None = None) -> None:
-        conv3x3_cuda.launch(x, packed, out, self.act, gate, "planes")
+        conv3x3_cuda.launch(x, packed, out, self.act, gate, "planes", _half_sums(out))
 
 
 @dataclass(frozen=True)
@@ -117,13 +120,13 @@ class Block(Step):
 
     @property
     def scratch(self) -> bool:
-        return self.channels > spab_cuda.FUSED
+        return self.channels > FUSED
 
     def pack(self) -> tuple:
         return spab_cuda.pack(self.weights, self.biases)
 
     def launch(self, packed, out: Tensor, x: Tensor, scratch: Tensor | None = None) -> None:
-        spab_cuda.launch(x, packed, out, "planes", scratch)
+        spab_cuda.launch(x, packed, out, "planes", scratch, _half_sums(out))
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,10 @@ class Tail(Step):
         sums = ((most - up_bias) / up_weight.sum((1, 2, 3))).min().clamp(max=largest)
         gain = sum(weight.double().abs().sum((1, 2, 3)) for weight in self.weights)
         return ((sums - bias) / gain).min().clamp(max=largest).item()
+
+
+def _half_sums(planes: Tensor) -> bool:
+    return half_sums_pay(planes.device) and planes.size(1) > 3
 
 
 def _packed(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,15 @@ def test_enter(dtype, channels):
     torch.testing.assert_close(y.double(), expected, atol=1e-7, rtol=0)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_bands_follow_the_threads(monkeypatch, threads):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    y = torch.rand(1, 3, 300, 400)
+    out = torch.empty((1, 3, 300, 400), dtype=torch.uint8)
+    assert leave(y.clone(), out)
+    assert torch.equal(out, (y * 255).round().to(torch.uint8))
+
+
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -8,9 +8,6 @@ from torch import Tensor
 from espan_kernels import layout as layouts
 from espan_kernels import native
 
-# Channels up to which one kernel holds a whole block.
-FUSED = 32
-
 
 def pack(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The 2 or 3 weights (C, C, 3, 3) and biases (C,) of a block, float16, as `launch` wants them.
@@ -36,13 +33,13 @@ def launch(
     x, out: float16, dense, 16-byte aligned, no memory in common. layout "planes":
     (N, ceil(C / 8), H, W, 8), channels past C 0 in x and then in out; "channels_last":
     (N, C, H, W) in that memory format, C a multiple of 8. At least one pixel.
-    scratch: memory as that of out, for what is hidden; needed past FUSED channels alone.
+    scratch: memory as that of out, for what is hidden; needed past 32 channels alone.
     half_sums: see `conv3x3`'s.
     """
     weights, biases = packed
     convs, channels = biases.shape
     if scratch is None:
-        if channels > FUSED:
+        if channels > 32:
             raise ValueError(f"spab: scratch: expected memory for {channels} channels, got None")
         scratch = out
     n, _, h, w = x.shape[:4]
