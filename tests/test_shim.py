@@ -55,7 +55,7 @@ PLANTED = {
 }
 PLANTED_IN_ODD = {
     "wrong values": {
-        "the odd plane left out": {"3 * STEPS": "3 * (PLANES / 2)"},
+        "the odd plane left out": {"(PLANES + 1) / 2;": "PLANES / 2;"},
         "the odd plane multiplied by another's weights": {"a, b[0])": "a, b[-1])"},
     },
     r"shared\[\d+\] of": {
