@@ -19,7 +19,7 @@ from espan.layouts import State, one_line, recognise, some
 from espan.model import ARCHITECTURES, Network
 
 # Networks that ship inside the package, by name.
-BUILTIN = {"espan-x4": "espan_x4.safetensors"}
+BUILTIN = {f"espan-x{scale}": f"espan_x{scale}.safetensors" for scale in (2, 3, 4)}
 
 
 def load(path_or_name: str | Path, *, folded: bool = True) -> Network:

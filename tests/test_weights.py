@@ -1,6 +1,7 @@
 """Loading: published files and their published numbers, training checkpoints, our own format."""
 
 import json
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 import espan
 from espan import ESPAN, SPAN, SPANF, Upscaler, WeightsError, fold, load, psnr
 from espan.resize import modcrop
+from espan.upscaler import model_for
 from espan.weights import save
 from tests.makers import noise, random_net
 from tests.original_span import OriginalSPAN
@@ -25,12 +27,12 @@ OFFICIAL = {
 
 
 def decibels(upscaler, folder) -> tuple[float, float]:
-    """Mean PSNR of Y and of RGB on the published LR files, 4 pixels shaved."""
-    values = []
+    """Mean PSNR of Y and of RGB on the published LR files, as many pixels shaved as the scale."""
+    values, scale = [], upscaler.scale
     for path in sorted((folder / "HR").iterdir()):
-        hr = modcrop(np.asarray(Image.open(path).convert("RGB")), 4)
-        sr = upscaler(np.asarray(Image.open(folder / "LRx4" / path.name).convert("RGB")))
-        values.append([psnr(sr, hr, space=s, border=4, range=255) for s in ("y", "rgb")])
+        hr = modcrop(np.asarray(Image.open(path).convert("RGB")), scale)
+        sr = upscaler(np.asarray(Image.open(folder / f"LRx{scale}" / path.name).convert("RGB")))
+        values.append([psnr(sr, hr, space=s, border=scale, range=255) for s in ("y", "rgb")])
     return tuple(np.mean(values, axis=0))
 
 
@@ -69,24 +71,32 @@ def test_spanf_gives_a_picture(shared):
     assert 31.5 < y < 31.94
 
 
-@pytest.mark.parametrize(("dataset", "least"), [("Set5", 30.4), ("Set14", 27.5)])
+LEAST = {2: (37.3, 32.9), 3: (33.5, 29.7), 4: (31.2, 28.0)}
+
+
+@pytest.mark.parametrize("dataset", ["Set5", "Set14"])
+@pytest.mark.parametrize("scale", LEAST)
 @pytest.mark.shared
-def test_built_in_weights_reach_their_numbers(shared, dataset, least):
-    y, _ = decibels(Upscaler("espan-x4", dtype="fp32"), shared / "data/benchmark" / dataset)
-    assert y >= least
+def test_built_in_weights_reach_their_numbers(shared, dataset, scale):
+    upscaler = Upscaler(f"espan-x{scale}", dtype="fp32")
+    y, _ = decibels(upscaler, shared / "data/benchmark" / dataset)
+    assert y >= dict(zip(("Set5", "Set14"), LEAST[scale], strict=True))[dataset]
 
 
-def test_built_in_weights_are_small():
-    from importlib import resources
-
-    file = resources.files("espan") / "builtin/espan_x4.safetensors"
+@pytest.mark.parametrize("scale", LEAST)
+def test_built_in_networks(scale):
+    net = load(f"espan-x{scale}")
+    assert type(net) is ESPAN and net.scale == scale and net.folded
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    file = resources.files("espan") / f"builtin/espan_x{scale}.safetensors"
     assert len(file.read_bytes()) < 500_000
 
 
-def test_built_in_network():
-    net = load("espan-x4")
-    assert type(net) is ESPAN and net.scale == 4 and net.folded
-    assert {p.dtype for p in net.parameters()} == {torch.float32}
+@pytest.mark.parametrize(
+    ("scale", "name"), [(1, "x2"), (2, "x2"), (2.5, "x3"), (3, "x3"), (4, "x4")]
+)
+def test_scales_are_given_to_the_nearest_built_in_network(scale, name):
+    assert model_for(scale) == f"espan-{name}"
 
 
 def original(channels: int, scale: int, seed: int = 0) -> OriginalSPAN:
