@@ -98,7 +98,9 @@ def _add_engine(parser: argparse.ArgumentParser, dtype: str = "auto") -> None:
         choices=("auto", "fp32", "fp16", "bf16"),
         help=f"precision to compute in; default: {dtype}",
     )
-    parser.add_argument("--backend", default="auto", choices=("auto", "cuda", "triton", "eager"))
+    parser.add_argument(
+        "--backend", default="auto", choices=("auto", "cuda", "triton", "eager", "compile")
+    )
 
 
 def _tile(text: str) -> str | int | None:

@@ -4,6 +4,8 @@ Pictures and results stay where they are; only tiles travel to the device.
 """
 
 import logging
+import os
+import shutil
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from espan import memory
+from espan.cpu import CpuNetwork
 from espan.engine import Direct, Engine
 from espan.errors import DeviceError, NonFiniteError
 from espan.folding import fold
@@ -207,9 +210,10 @@ def copy_to(net: Network, device: torch.device, dtype: torch.dtype) -> Network:
 
 
 def _with_backend(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
-    """The network itself, or its plan: the same function through the ops of espan_kernels.
+    """The network itself, or another form of the same function.
 
-    "auto" is the plan on a GPU, every op taking its fastest kernel, and the network elsewhere. A
+    "auto" is its plan on a GPU, every op of espan_kernels taking its fastest kernel, `CpuNetwork`
+    on a CPU and the network elsewhere; "compile" is the network through torch.compile. A
     kernel asked for by name that refuses to run here is a DeviceError with its reason; so is
     "cuda" where no step has one, and a warning for each that goes by the next in line.
     """
@@ -218,6 +222,10 @@ def _with_backend(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
         backend = DEFAULT_IMPL  # asked for by the environment variable ESPAN_IMPL
     if backend == "auto" and some.device.type == "cuda":
         return fastest_proven(net)
+    if backend == "auto" and some.device.type == "cpu":
+        return CpuNetwork(net)
+    if backend == "compile":
+        return _compiled(net)
     try:
         run = net if backend in ("auto", "eager") else Plan(net, backend)
         with torch.inference_mode():
@@ -228,6 +236,14 @@ def _with_backend(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
         for reason in run.refusals("cuda"):
             log.warning("no CUDA kernel for %s", reason)
     return run
+
+
+def _compiled(net: Network) -> Callable[[Tensor], Tensor]:
+    compiler = os.environ.get("CXX", "g++")
+    if next(net.parameters()).device.type == "cpu" and shutil.which(compiler) is None:
+        raise DeviceError(f"backend 'compile': needs a C++ compiler, {compiler!r} is not there")
+    # Weights as constants are packed once, and convolutions take SiLU along.
+    return torch.compile(net, options={"freezing": True})
 
 
 @torch.inference_mode()

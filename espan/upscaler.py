@@ -22,7 +22,7 @@ from espan.weights import BUILTIN, load
 _PIL_COPY = 4  # bytes per pixel of the result: PIL keeps its own
 _BLEED_BYTES = 64  # per pixel of a transparent picture: colour and alpha in float32, twice over
 
-BACKENDS = ("auto", "cuda", "triton", "eager")
+BACKENDS = ("auto", "cuda", "triton", "eager", "compile")
 
 Progress = Callable[[int, int], None]
 
@@ -33,7 +33,8 @@ class Upscaler:
     model: a built-in name, a weights file, or a network; None is the built-in one of scale 4.
     device: "auto", "cpu", "cuda", "cuda:1", ... dtype: "auto", "fp32", "fp16" or "bf16"; "auto"
     keeps float32 for pictures of more than 8 bits. backend: "auto", or one to insist on:
-    "cuda", "triton" (kernels; see espan_kernels.explain) or "eager" (PyTorch's own operators).
+    "cuda", "triton" (kernels; see espan_kernels.explain), "eager" (PyTorch's own operators) or
+    "compile" (torch.compile: half a minute before the first picture, faster ones after it).
     tile: "auto", None (never cut), an int or (height, width) in input pixels, halo not counted.
     In float32 the result does not depend on `tile`; in half precision only its rounding does.
 

@@ -25,10 +25,12 @@ PICTURES = {
     "batch": torch.from_numpy(noise(5, 3, 12, 17)),
 }
 
+EAGER = {"dtype": "fp32", "backend": "eager"}
+
 
 def planned(net=NET, **options) -> Upscaler:
     """An upscaler whose forms are plans, as on a GPU; on the eager ops."""
-    up = Upscaler(net, **({"dtype": "fp32"} | options))
+    up = Upscaler(net, **(EAGER | options))
     up._runner.forms = {dtype: Plan(form, "eager") for dtype, form in up._runner.forms.items()}
     return up
 
@@ -36,7 +38,7 @@ def planned(net=NET, **options) -> Upscaler:
 @pytest.mark.parametrize("form", ["plan", "network"])
 @pytest.mark.parametrize("name", PICTURES)
 def test_lanes_give_the_picture(name, form):
-    up = planned(tile=26) if form == "plan" else Upscaler(NET, dtype="fp32", tile=26)
+    up = planned(tile=26) if form == "plan" else Upscaler(NET, tile=26, **EAGER)
     expected = up(PICTURES[name])
     lanes = with_lanes(up)
     for _ in range(3):  # as it is, captured, replayed
