@@ -1,0 +1,253 @@
+"""Who else runs the network: each builds itself on a network and a picture, or says why not."""
+
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.timing import one_line
+from espan.model import SPAN, Network
+from espan.runner import copy_to
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class AbsentError(Exception):
+    """A peer that is not here, and why."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """One way to run a network.
+
+    `alone`: on prepared input, to an output in whatever form, of which `values` makes numbers in
+    0..1 (N, 3, sH, sW); None where its weights are others. `whole`: from uint8 (H, W, 3) to uint8.
+    """
+
+    dtype: str
+    alone: Callable[[], object]
+    values: Callable[[object], np.ndarray] | None
+    whole: Callable[[], np.ndarray] | None = None
+
+
+def prepared(pictures: np.ndarray, device, dtype: torch.dtype) -> Tensor:
+    """uint8 (N, H, W, 3) -> (N, 3, H, W) in 0..1, channels_last."""
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(device, torch.float32) / 255
+    return x.to(dtype, memory_format=torch.channels_last)
+
+
+def to_array(y: Tensor) -> np.ndarray:
+    return y.float().cpu().numpy()
+
+
+def _pixels(y: np.ndarray) -> np.ndarray:
+    """(1, 3, H, W) of 0..1 as the uint8 picture (H, W, 3)."""
+    y = np.clip(y[0], 0, 1)
+    y *= 255
+    return np.rint(y, out=y).astype(np.uint8).transpose(1, 2, 0)
+
+
+def _in_inference(run: Callable, x) -> Callable:
+    def call():
+        with torch.inference_mode():
+            return run(x)
+
+    return call
+
+
+def _torch_whole(run: Callable, pictures, device, dtype) -> Callable | None:
+    if len(pictures) != 1:
+        return None
+
+    def whole():
+        with torch.inference_mode():
+            y = run(prepared(pictures, device, dtype)).float()
+            return (y[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+    return whole
+
+
+def eager(kind: str, compiled: str | None = None):
+    """PyTorch's own operators, channels_last, cuDNN choosing its algorithms by trial."""
+
+    def build(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
+        torch.backends.cudnn.benchmark = True
+        dtype = DTYPES[kind]
+        run = copy_to(net, device, dtype)
+        if compiled:
+            run = torch.compile(run, mode=compiled)
+        x = prepared(pictures, device, dtype)
+        whole = _torch_whole(run, pictures, device, dtype)
+        return Built(kind, _in_inference(run, x), to_array, whole)
+
+    return build
+
+
+def ours(kind: str, backend: str = "auto"):
+    """What `espan.Upscaler` runs with this backend."""
+
+    def build(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
+        from espan.errors import DeviceError
+        from espan.runner import Runner
+
+        dtype = DTYPES[kind]
+        try:
+            run = Runner(net, device, dtype, backend, None, True).forms[dtype]
+        except DeviceError as error:
+            raise AbsentError(one_line(error)) from error
+        x = prepared(pictures, device, dtype)
+        whole = None
+        if len(pictures) == 1:
+            try:
+                from espan import Upscaler
+            except ImportError:  # without Pillow the network runs, but not from picture to picture
+                Upscaler = None
+            if Upscaler:
+                up = Upscaler(net, device=device, dtype=kind, backend=backend, tile=None)
+                whole = lambda: up(pictures[0])  # noqa: E731
+        return Built(kind, _in_inference(run, x), to_array, whole)
+
+    return build
+
+
+def _onnx_file(net: Network, pictures: np.ndarray, folder: str) -> str:
+    """The network as ONNX, for pictures of this one size, which suits the runtimes best."""
+    path = str(Path(folder) / "net.onnx")
+    x = prepared(pictures, "cpu", torch.float32).contiguous()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                copy_to(net, torch.device("cpu"), torch.float32), (x,), path, dynamo=False
+            )
+        except Exception as error:  # of the exporter, or of packages it lacks
+            raise AbsentError(f"ONNX export: {one_line(error)}") from error
+    return path
+
+
+def _runtime(kind: str, x: np.ndarray, infer: Callable, pictures: np.ndarray) -> Built:
+    def whole():
+        return _pixels(infer(pictures.transpose(0, 3, 1, 2) / np.float32(255)))
+
+    return Built(kind, lambda: infer(x), lambda y: y, whole if len(pictures) == 1 else None)
+
+
+def _planes(pictures: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)) / np.float32(255)
+
+
+def onnxruntime(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise AbsentError(one_line(error)) from error
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        path = _onnx_file(net, pictures, folder)
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return _runtime("fp32", _planes(pictures), lambda x: session.run(None, {name: x})[0], pictures)
+
+
+def openvino(kind: str, hint: str):
+    def build(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
+        try:
+            import openvino as ov
+        except ImportError as error:
+            raise AbsentError(one_line(error)) from error
+        options = {
+            "INFERENCE_PRECISION_HINT": hint,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            path = _onnx_file(net, pictures, folder)
+            request = ov.Core().compile_model(path, "CPU", options).create_infer_request()
+
+        def infer(x):
+            return next(iter(request.infer({0: x}).values()))
+
+        return _runtime(kind, _planes(pictures), infer, pictures)
+
+    return build
+
+
+def ncnn(kind: str):
+    def build(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
+        try:
+            import ncnn as library
+        except ImportError as error:
+            raise AbsentError(one_line(error)) from error
+        if len(pictures) != 1:
+            raise AbsentError("takes one picture at a time")
+        from bench.ncnn_model import write
+
+        model = library.Net()
+        model.opt.num_threads = torch.get_num_threads()
+        model.opt.use_bf16_storage = kind == "bf16"
+        model.opt.use_fp16_packed = model.opt.use_fp16_storage = False
+        with tempfile.TemporaryDirectory() as folder:
+            param, weights = write(net, Path(folder))
+            model.load_param(str(param))
+            model.load_model(str(weights))
+
+        def infer(x):
+            extractor = model.create_extractor()
+            extractor.input("in0", library.Mat(x[0]).clone())
+            return np.array(extractor.extract("out0")[1])[None]
+
+        return _runtime(kind, _planes(pictures), infer, pictures)
+
+    return build
+
+
+def spandrel(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
+    if type(net) is not SPAN:
+        raise AbsentError("has SPAN, and no other network of this family")
+    try:
+        from spandrel.architectures.SPAN import SPAN as Theirs  # noqa: N811
+    except Exception as error:  # it imports torchvision, which fails in ways of its own
+        raise AbsentError(one_line(error)) from error
+    theirs = Theirs(
+        num_in_ch=3,
+        num_out_ch=3,
+        feature_channels=net.config["channels"],
+        upscale=net.scale,
+    )
+    run = theirs.eval().to(device, memory_format=torch.channels_last)
+    x = prepared(pictures, device, torch.float32)
+    # Its weights are its own, so that its picture is another: it is timed, and not compared.
+    return Built("fp32", _in_inference(run, x), None)
+
+
+CPU = {
+    "espan": ours("bf16"),
+    "espan fp32": ours("fp32"),
+    "eager bf16": eager("bf16"),
+    "eager fp32": eager("fp32"),
+    "espan compile": ours("bf16", "compile"),
+    "torch.compile bf16": eager("bf16", "default"),
+    "openvino bf16": openvino("bf16", "bf16"),
+    "openvino fp32": openvino("fp32", "f32"),
+    "onnxruntime": onnxruntime,
+    "ncnn fp32": ncnn("fp32"),
+    "ncnn bf16": ncnn("bf16"),
+    "spandrel": spandrel,
+}
+CUDA = {
+    "espan": ours("fp16"),
+    "espan cuda": ours("fp16", "cuda"),
+    "espan triton": ours("fp16", "triton"),
+    "eager fp16": eager("fp16"),
+    "eager bf16": eager("bf16"),
+    "eager fp32": eager("fp32"),
+    "torch.compile fp16": eager("fp16", "default"),
+    "torch.compile max-autotune fp16": eager("fp16", "max-autotune"),
+    "spandrel": spandrel,
+}

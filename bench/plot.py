@@ -1,0 +1,206 @@
+"""`python bench/plot.py`: tables and pictures of the documents, made from `bench/results/`.
+
+Tables stand between `<!-- bench: NAME -->` and `<!-- end -->`. Pictures need matplotlib and carry
+the hash of what they were drawn from; `--tables` leaves them as they are. A test fails where a
+document and the record have drifted apart.
+"""
+
+import argparse
+import hashlib
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.machine import ROOT
+from bench.record import Record, Row
+
+RESULTS, IMAGES = ROOT / "bench/results", ROOT / "docs/images"
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs/performance.md")
+MARKED = re.compile(r"(<!-- bench: ([a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+WHOLE, ALONE = "ESPAN, uint8 to uint8", "ESPAN, network alone"
+
+
+def records() -> dict[str, Record]:
+    return {path.stem: Record.read(path) for path in sorted(RESULTS.glob("*.json"))}
+
+
+def digest() -> str:
+    """Of all that was recorded."""
+    texts = [path.read_bytes() for path in sorted(RESULTS.glob("*.json"))]
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
+
+
+def _where(record: Record) -> str:
+    m = record.machine
+    versions = [f"torch {m['torch']}"] + [f"Triton {m['triton']}"] * (m["kind"] == "cuda")
+    threads = [] if m["kind"] == "cuda" else [f"{m['threads']} threads"]
+    return ", ".join([m["device"], *threads, *versions, m["date"], f"commit {m['commit']}"])
+
+
+def _table(head: list[str], lines: list[list[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g}" if seconds < 1 else f"{1e3 * seconds:,.0f}"
+
+
+def _of(record: Record, op: str) -> list[Row]:
+    return [row for row in record.rows if row.op == op]
+
+
+def peers(record: Record) -> str:
+    """The smallest frame of the record, fastest first; beside it what the network alone takes."""
+    rows = _of(record, WHOLE)
+    if not rows:
+        return "Not measured here."
+    shape = rows[0].shape
+    alone = {row.impl: row for row in _of(record, ALONE) if row.shape == shape}
+    head = [f"{shape} x4, ms", "uint8 to uint8", "20 % to 80 %", "network alone", "dtype"]
+    lines = []
+    for row in sorted((r for r in rows if r.shape == shape), key=lambda r: r.median):
+        name = f"**{row.impl}**" if row.impl == "espan" else row.impl
+        beside = _ms(alone[row.impl].median) if row.impl in alone else ""
+        spread = f"{_ms(row.q20)} to {_ms(row.q80)}"
+        lines.append([name, _ms(row.median), spread, beside, row.dtype])
+    return _table(head, lines)
+
+
+def ops(record: Record) -> str:
+    lines = []
+    for row in record.rows:
+        if row.flop and not row.op.endswith((WHOLE[6:], ALONE[6:])):
+            rate = f"{row.flop / row.median / 1e9:,.0f}"
+            share = f"{100 * row.share:.0f} %" if row.share else ""
+            lines.append([row.op, row.impl, row.shape, row.dtype, _ms(row.median), rate, share])
+    return _table(["op", "impl", "shape", "dtype", "ms", "GFLOP/s", "of the limit"], lines)
+
+
+def models(record: Record) -> str:
+    lines = []
+    for row in record.rows:
+        if row.op.endswith(ALONE[6:]) and row.impl.startswith(("espan", "eager")):
+            name = row.op.removesuffix(ALONE[5:])
+            lines.append([name, row.impl, row.shape, row.dtype, _ms(row.median)])
+    return _table(["network alone", "impl", "input", "dtype", "ms"], lines)
+
+
+def others(record: Record) -> str:
+    """Sizes, tiles, files, a fresh process."""
+    wanted = ("time over size", "tiles", "PNG file", "a fresh process")
+    lines = []
+    for row in record.rows:
+        if row.op in wanted:
+            width, height = map(int, row.shape.split("x"))
+            per_pixel = f"{1e9 * row.median / (width * height):,.0f}"
+            lines.append([row.op, row.impl, row.shape, _ms(row.median), per_pixel])
+    return _table(["what", "how", "input", "ms", "ns per input pixel"], lines)
+
+
+TABLES = {"peers": peers, "ops": ops, "models": models, "others": others}
+PICTURES = {
+    "peers": "Peers, from uint8 to uint8",
+    "pixels": "Time per pixel over the size of the picture",
+    "roofline": "The ops against the limits of the machine",
+}
+
+
+def pictures(name: str) -> str:
+    return "\n".join(f"![{says}](images/{name}_{what}.svg)" for what, says in PICTURES.items())
+
+
+def text_of(name: str) -> str:
+    """What stands between the marks called `name`, for every record."""
+    found = records()
+    if not found:
+        return "Nothing is recorded yet.\n"
+    if name == "pictures":
+        return "\n".join(pictures(stem) + "\n" for stem in found)
+    return "\n".join(f"{_where(record)}:\n\n{TABLES[name](record)}\n" for record in found.values())
+
+
+def written(document: str) -> str:
+    """The document with its tables as the record has them."""
+    return MARKED.sub(lambda m: f"{m[1]}{text_of(m[2])}{m[3]}", document)
+
+
+def draw(name: str, record: Record) -> None:
+    """Three pictures of a record, NAME_peers.svg, NAME_pixels.svg and NAME_roofline.svg."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams |= {"svg.hashsalt": "espan", "font.size": 9}
+    from matplotlib import pyplot as plt
+
+    def save(figure, what: str):
+        about = {"Date": None, "Creator": None, "Description": f"record {digest()}"}
+        figure.tight_layout()
+        figure.savefig(IMAGES / f"{name}_{what}.svg", metadata=about)
+        plt.close(figure)
+
+    rows = _of(record, WHOLE)
+    if rows:
+        shown = sorted((r for r in rows if r.shape == rows[0].shape), key=lambda r: -r.median)
+        figure, axes = plt.subplots(figsize=(6.4, 0.5 + 0.28 * len(shown)))
+        colours = ["tab:orange" if row.impl.startswith("espan") else "tab:gray" for row in shown]
+        spread = [
+            [1e3 * (r.median - r.q20) for r in shown],
+            [1e3 * (r.q80 - r.median) for r in shown],
+        ]
+        times = [1e3 * row.median for row in shown]
+        axes.barh([row.impl for row in shown], times, xerr=spread, color=colours)
+        axes.set_xlabel(f"ms from uint8 to uint8, {shown[0].shape} x4")
+        save(figure, "peers")
+
+    rows = _of(record, "time over size")
+    if rows:
+        pixels = [int(w) * int(h) for w, h in (row.shape.split("x") for row in rows)]
+        figure, axes = plt.subplots(figsize=(6.4, 3))
+        axes.plot(
+            [p / 1e6 for p in pixels],
+            [1e9 * r.median / p for r, p in zip(rows, pixels, strict=True)],
+            "o-",
+        )
+        axes.set(xscale="log", xlabel="megapixels in", ylabel="ns per input pixel", ylim=(0, None))
+        axes.grid(alpha=0.3)
+        save(figure, "pixels")
+
+    rows = [row for row in record.rows if row.op in OPS and row.flop and row.bytes]
+    if rows:
+        _roofline(plt, record, rows, save)
+
+
+OPS = ("span_gate", "conv3x3", "conv9x9_head", "spab", "tail", "dct2", "dct_l1")
+
+
+def _roofline(plt, record: Record, rows: list[Row], save) -> None:
+    figure, axes = plt.subplots(figsize=(6.4, 4))
+    intensity = [0.1 * 1.3**i for i in range(40)]
+    for kind in sorted({row.dtype for row in rows} & {*record.limits}):
+        roof = [min(record.limits[kind], i * record.limits["copy"]) / 1e9 for i in intensity]
+        axes.plot(intensity, roof, label=f"limit, {kind}")
+    for op in dict.fromkeys(row.op for row in rows):
+        some = [row for row in rows if row.op == op]
+        at = [row.flop / row.bytes for row in some]
+        axes.plot(at, [row.flop / row.median / 1e9 for row in some], "o", label=op, markersize=4)
+    axes.set(xscale="log", yscale="log", xlabel="FLOP per byte moved", ylabel="GFLOP/s")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=7)
+    save(figure, "roofline")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tables", action="store_true", help="no pictures")
+    if not parser.parse_args().tables:
+        for name, record in records().items():
+            draw(name, record)
+    for path in DOCUMENTS:
+        path.write_text(written(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Rows, their table, and the file that keeps them: read, checked, compared."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from bench.timing import Timing
+
+FORMAT = 1
+
+
+class UsageError(Exception):
+    """Wrong use: one line for the user, and exit code 2."""
+
+
+@dataclass
+class Row:
+    """One measurement. `op` is an op's name, or which question about the network it answers."""
+
+    op: str
+    impl: str
+    shape: str
+    dtype: str
+    median: float
+    q20: float
+    q80: float
+    rounds: int
+    flop: float | None = None
+    bytes: float | None = None
+    share: float | None = None
+    ratio: float | None = None
+    peak: int | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        return self.op, self.impl, self.shape, self.dtype
+
+
+@dataclass
+class Record:
+    """What one run found: rows, and what could not be measured, with the reason."""
+
+    machine: dict
+    limits: dict
+    rows: list[Row] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+    # Written after every row: what ends a long run early leaves what it had.
+    kept: Path | None = None
+
+    def add(self, op, impl, shape, dtype, timing: Timing, flop=None, moved=None) -> Row:
+        row = Row(
+            op,
+            impl,
+            shape,
+            dtype,
+            timing.median,
+            timing.q20,
+            timing.q80,
+            timing.rounds,
+            flop,
+            moved,
+            self._share(dtype, timing.median, flop, moved),
+            peak=timing.peak,
+        )
+        self.rows.append(row)
+        if self.kept:
+            self.save(self.kept)
+        return row
+
+    def _share(self, dtype: str, seconds: float, flop, moved) -> float | None:
+        """The time the machine's limits ask for, of the time taken."""
+        least = []
+        if flop and dtype in self.limits:
+            least.append(flop / self.limits[dtype])
+        if moved and "copy" in self.limits:
+            least.append(moved / self.limits["copy"])
+        return max(least) / seconds if least else None
+
+    def save(self, path: Path) -> None:
+        content = {key: value for key, value in asdict(self).items() if key != "kept"}
+        text = json.dumps({"format": FORMAT} | content, indent=1)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + "\n")
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+
+    @classmethod
+    def read(cls, path: Path) -> "Record":
+        try:
+            content = json.loads(path.read_text())
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise UsageError(f"{path}: not a results file: {error}") from error
+        found = content.get("format") if isinstance(content, dict) else None
+        if found != FORMAT:
+            raise UsageError(f"{path}: results of format {FORMAT} expected, found {found!r}")
+        try:
+            rows = [Row(**row) for row in content["rows"]]
+            return cls(content["machine"], content["limits"], rows, content["absent"])
+        except (KeyError, TypeError) as error:
+            raise UsageError(f"{path}: not a whole results file: {error}") from error
+
+
+COLUMNS = ("impl", "shape", "dtype", "ms", "20%", "80%", "GFLOP/s", "GB/s", "of limit", "x eager")
+
+
+def cells(row: Row) -> list[str]:
+    def rate(amount):
+        return f"{amount / row.median / 1e9:.0f}" if amount else ""
+
+    return [
+        row.impl,
+        row.shape,
+        row.dtype,
+        *(f"{1e3 * t:.3g}" if t < 1 else f"{1e3 * t:.0f}" for t in (row.median, row.q20, row.q80)),
+        rate(row.flop),
+        rate(row.bytes),
+        f"{100 * row.share:.0f} %" if row.share else "",
+        f"{row.ratio:.2f}" if row.ratio else "",
+    ]
+
+
+def table(rows: list[Row]) -> str:
+    """The rows in columns, op by op."""
+    lines = [list(COLUMNS), *map(cells, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
+
+    def joined(line):
+        texts = zip(line, widths, strict=True)
+        return "  ".join(
+            t.ljust(w) if i < 3 else t.rjust(w) for i, (t, w) in enumerate(texts)
+        ).rstrip()
+
+    out, last = [joined(list(COLUMNS))], None
+    for row, line in zip(rows, lines[1:], strict=True):
+        if row.op != last:
+            out.append(f"-- {row.op}")
+            last = row.op
+        out.append(joined(line))
+    return "\n".join(out)
+
+
+def absences(record: Record) -> str:
+    """What was not measured, by its reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in record.absent.items():
+        by_reason.setdefault(reason, []).append(name)
+    return "\n".join(f"  {', '.join(names)}: {reason}" for reason, names in by_reason.items())
+
+
+def compared(new: Record, old: Record) -> str:
+    """For each row that both have, how long it takes now as a part of then; and the spread."""
+    before = {row.key: row for row in old.rows}
+    both = [(row, before[row.key]) for row in new.rows if row.key in before]
+    if not both:
+        return "no row in common"
+    lines = [f"{'now / then':>10}  now ms  then ms"]
+    if new.machine.get("device") != old.machine.get("device"):
+        lines.insert(0, f"another device: {old.machine.get('device')}")
+    for row, then in sorted(both, key=lambda pair: pair[0].median / pair[1].median):
+        times = f"{1e3 * row.median:7.3g}  {1e3 * then.median:7.3g}"
+        lines.append(f"{row.median / then.median:10.3f}  {times}  {' '.join(row.key)}")
+    return "\n".join(lines)
