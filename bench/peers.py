@@ -4,6 +4,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -207,14 +208,23 @@ def ncnn(kind: str):
     return build
 
 
-def spandrel(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
-    if type(net) is not SPAN:
-        raise AbsentError("has SPAN, and no other network of this family")
+@cache
+def _spandrels_span() -> type | str:
+    """The class, or why not: tried once, as a package that failed half-way may seem to import."""
     try:
         from spandrel.architectures.SPAN import SPAN as Theirs  # noqa: N811
     except Exception as error:  # it imports torchvision, which fails in ways of its own
-        raise AbsentError(one_line(error)) from error
-    theirs = Theirs(
+        return one_line(error)
+    return Theirs
+
+
+def spandrel(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
+    if type(net) is not SPAN:
+        raise AbsentError("has SPAN, and no other network of this family")
+    network = _spandrels_span()
+    if isinstance(network, str):
+        raise AbsentError(network)
+    theirs = network(
         num_in_ch=3,
         num_out_ch=3,
         feature_channels=net.config["channels"],

@@ -55,11 +55,11 @@ def _bench(arguments) -> int:
     if device.type not in ops.DCT_BATCH:
         raise UsageError(f"device: expected cpu or cuda, got {arguments.device!r}")
     before = Record.read(arguments.compare) if arguments.compare else None
-    if arguments.json and not arguments.json.parent.is_dir():
-        raise UsageError(f"{arguments.json}: its folder is not there")
 
     began = time.perf_counter()
     record = Record(machine.facts(device), machine.limits(device), kept=arguments.json)
+    if arguments.json:
+        record.save(arguments.json)
     seconds = SECONDS[arguments.quick]
     _say_where(record)
     for name in names:

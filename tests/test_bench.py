@@ -40,11 +40,12 @@ def old_file(tmp_path, content) -> str:
         ["spab", "--device", "tpu"],
         ["spab", "--device", "meta"],
         ["spab", "--compare", "not-there.json"],
-        ["spab", "--json", "not/there.json"],
+        ["spab", "--json", f"{__file__}/there.json"],
     ],
     ids=" ".join,
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, capsys):
+def test_bad_input_is_one_line_and_exit_code_2(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(run.machine, "limits", lambda device: {})
     assert run.main(arguments) == 2
     said = capsys.readouterr()
     assert said.err.startswith("bench: ") and said.err.count("\n") == 1 and not said.out
