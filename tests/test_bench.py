@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from bench import ops, plot, report, run
+from bench import network, ops, plot, report, run
 from bench.machine import ROOT
 from bench.record import FORMAT, Record, absences, compared, table
 from bench.timing import Timing, interleaved
@@ -155,6 +155,7 @@ def test_every_op_has_a_benchmark_and_its_count():
     assert ops.BENCHES["conv3x3"].flop(*args) == 2 * 9 * 32 * 32 * 30
     args = OPS["tail"].make(ops.BENCHES["tail"].case(6, 5, 1), torch.float32)
     assert ops.BENCHES["tail"].flop(*args) == 2 * 30 * (11 * 1024 + 13824)
+    assert network.flop(network.build("ESPAN")) == 2 * 189_536
 
 
 def test_the_report_survives_its_parts(tmp_path, monkeypatch, capsys):
