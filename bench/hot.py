@@ -16,8 +16,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bench import network
+from bench.forms import copy_to, form
 from espan.machine import pick_device
-from espan.runner import Runner
 
 SECTIONS = ("SpeedOfLight", "Occupancy", "MemoryWorkloadAnalysis", "WarpStateStats")
 RUNS = 3
@@ -27,7 +27,7 @@ def work(device: torch.device):
     """The network as an upscaler runs it, on a frame that becomes 4K."""
     width, height = (960, 540) if device.type == "cuda" else (480, 270)
     dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
-    run = Runner(network.build("ESPAN"), device, dtype, "auto", None, True).forms[dtype]
+    run = form(copy_to(network.build("ESPAN"), device, dtype), "auto")
     x = torch.from_numpy(network.pictures(width, height)).permute(0, 3, 1, 2)
     x = (x.to(device).float() / 255).to(dtype, memory_format=torch.channels_last)
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.forms import copy_to, form
 from bench.timing import one_line
 from espan.model import SPAN, Network
-from espan.runner import copy_to
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -93,13 +93,10 @@ def ours(kind: str, backend: str = "auto"):
     """What `espan.Upscaler` runs with this backend."""
 
     def build(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
-        from espan.errors import DeviceError
-        from espan.runner import Runner
-
         dtype = DTYPES[kind]
         try:
-            run = Runner(net, device, dtype, backend, None, True).forms[dtype]
-        except DeviceError as error:
+            run = form(copy_to(net, device, dtype), backend)
+        except ValueError as error:
             raise AbsentError(one_line(error)) from error
         x = prepared(pictures, device, dtype)
         whole = None

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from bench import ops, plot, report, run
+from bench import network, ops, plot, report, run
 from bench.machine import ROOT
 from bench.record import FORMAT, Record, absences, compared, table
 from bench.timing import Timing, interleaved
@@ -155,6 +155,7 @@ def test_every_op_has_a_benchmark_and_its_count():
     assert ops.BENCHES["conv3x3"].flop(*args) == 2 * 9 * 32 * 32 * 30
     args = OPS["tail"].make(ops.BENCHES["tail"].case(6, 5, 1), torch.float32)
     assert ops.BENCHES["tail"].flop(*args) == 2 * 30 * (11 * 1024 + 13824)
+    assert network.flop(network.build("ESPAN")) == 2 * 189_536
 
 
 def test_the_report_survives_its_parts(tmp_path, monkeypatch, capsys):
@@ -225,3 +226,25 @@ def test_tables_come_from_rows(tmp_path, monkeypatch):
     assert "| **espan** | 70 | 70 to 70 |  | bf16 |" in said and "old" not in said
     assert "| spab | impl 0 | 4x4 | fp32 | 2 | 0 | 50 % |" in said
     assert plot.written(said) == said
+
+
+def test_it_needs_no_pillow():
+    """A strange machine with a GPU may have torch and a compiler, and little else."""
+    code = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("PIL", "safetensors", "tqdm", "matplotlib"):
+            raise ImportError(f"No module named {name!r}")
+
+sys.meta_path.insert(0, Missing())
+import torch
+from bench import hot, network, peers, run
+net, shown = network.build("ESPAN"), network.pictures(9, 7)
+with torch.inference_mode():
+    want = net(torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255).numpy()
+network._check(peers.CPU["espan fp32"](net, shown, torch.device("cpu")), want)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
