@@ -1,4 +1,4 @@
-"""`python -m bench.model`: what the CUDA kernels should cost, with no GPU: a prediction.
+"""`python bench/model.py`: what the CUDA kernels should cost, with no GPU: a prediction.
 
 Compiles the blocks of the network, counts the instructions of their inner loops and sets them
 against the rates of a multiprocessor; then the pictures' time on an H200, from planning figures
@@ -12,6 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from math import ceil, inf
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import sass
 

@@ -57,12 +57,13 @@ def parts(folder: Path, device: torch.device) -> list[Part]:
         ),
         Part(
             "GPU tests",
-            [*python, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"],
-            120,
+            [*python, "bench/gpu_suite.py", "--part", "cuda"],
+            130,
             "gpu_tests.log",
+            on_gpu,
         ),
         Part("profile", [*python, "bench/hot.py", "--device", str(device)], 45, "profile.log"),
-        Part("sanitizers", [*python, "-m", "tests.sanitize"], 60, "sanitize.log", on_gpu),
+        Part("sanitizers", [*python, "bench/sanitize.py"], 175, "sanitize.log", on_gpu),
         Part(
             "bench, full",
             [*bench, "--json", str(folder / "bench.json")],
