@@ -95,11 +95,12 @@ class Run:
         average = AveragedModel(model, multi_avg_fn=_averaging(config.ema)).to(fabric.device)
         optimizers = optimizers_of(model, teacher_of(model), config)
         peaks = [group["lr"] for each in optimizers for group in each.param_groups]
-        step = self._restore(state, model, average, optimizers) if state else 0
         if state is None and self.first:
             self.config.save(self.out / "config.json")
         model = model.to(memory_format=torch.channels_last)
         trained, *optimizers = fabric.setup(model, *optimizers)
+        # Now that everything is on its device, where what is loaded goes too.
+        step = self._restore(state, model, average, optimizers) if state else 0
         overall = sum(self.config.stage(i).steps for i in range(number))
         loader = patches.loader(step, config.steps, fabric.global_rank, fabric.world_size)
 
