@@ -4,6 +4,7 @@ It is imported along with the package, which takes a millisecond or two and touc
 choice among kernels is then metadata alone, as torch.compile needs it.
 """
 
+from importlib.util import find_spec
 from types import ModuleType
 
 import torch
@@ -22,8 +23,13 @@ def load() -> tuple[ModuleType | None, str | None]:
         from espan_kernels import _cuda
     except ImportError as error:
         note = PACKAGE / LEFT_OUT
-        why = f"left out: {note.read_text().strip()}" if note.exists() else str(error)
-        return None, f"CUDA kernels are not built ({why}); with nvcc: {REBUILD}"
+        if note.exists():
+            why = f"not built (left out: {note.read_text().strip()})"
+        elif find_spec("espan_kernels._cuda") is None:
+            why = "not built"
+        else:
+            why = f"not loadable ({error})"
+        return None, f"CUDA kernels are {why}; with nvcc: {REBUILD}"
     # Only a checkout has the sources beside the package.
     if (SOURCES / "espan.h").exists() and source_hash() != _cuda.SOURCE_HASH:
         return None, f"CUDA kernels were built from other sources than {SOURCES}; {REBUILD}"
