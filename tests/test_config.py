@@ -28,7 +28,7 @@ def settings(tmp_path) -> dict:
         ({"lr": [1]}, "lr: expected float"),
         ({"data": 3}, "data: expected str, got 3"),
         ({"data": None}, "data: expected str, got None"),
-        ({"precision": "fp8"}, "precision: expected bf16 or fp32"),
+        ({"precision": "fp8"}, "precision: expected fp32 or bf16 or fp16"),
         ({"steps": 0}, "steps: expected at least 1, got 0"),
         ({"scale": 5}, "scale: expected"),
         ({"rep": "expan"}, "rep: expected"),
