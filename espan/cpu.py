@@ -55,11 +55,11 @@ class CpuNetwork:
         return out.permute(0, 3, 1, 2)
 
     def _take(self, height: int, width: int) -> "Maps":
-        while self._idle:
+        try:
             maps = self._idle.pop()
-            if maps.size == (height, width):
-                return maps
-        return Maps(height, width, self.dtype)
+        except IndexError:
+            maps = None
+        return maps if maps and maps.size == (height, width) else Maps(height, width, self.dtype)
 
     def _run(self, x: Tensor, out: Tensor, maps: "Maps") -> None:
         values = {PICTURE: maps.picture(x)}

@@ -36,7 +36,7 @@ def evaluate(
     Both protocols work on 8-bit pictures, HR cropped to a multiple of the scale, `scale` pixels
     shaved: classical is PSNR and SSIM of Y, NTIRE of RGB. Grey files count as three equal channels.
     """
-    for folder in _sets(Path(data), scale):
+    for folder in benchmark_sets(Path(data), scale):
         rows = []
         for path in _pictures(folder):
             try:
@@ -65,7 +65,8 @@ def bicubic(scale: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda image: resize(image, (image.shape[0] * scale, image.shape[1] * scale))
 
 
-def _sets(data: Path, scale: int) -> list[Path]:
+def benchmark_sets(data: Path, scale: int) -> list[Path]:
+    """The sets that `evaluate` finds in a folder; InputError if there is none."""
     if not data.is_dir():
         raise InputError(f"{data}: no such folder")
     sets = [data] if (data / "HR").is_dir() else [p.parent for p in sorted(data.glob("*/HR"))]

@@ -168,13 +168,13 @@ def test_no_training_pictures(tmp_path, what):
             prepare(folder, tmp_path / "out")
 
 
-@pytest.mark.parametrize("harm", ["index", "short", "no_lr"])
+@pytest.mark.parametrize("harm", ["index", "short", "short_lr", "no_lr"])
 def test_damaged_prepared_folder(folder, tmp_path, harm):
     prepare(folder, out := tmp_path / "out")
     if harm == "index":
         (out / "index.json").write_text('{"pictures": 3}')
-    elif harm == "short":
-        (out / "pictures.bin").write_bytes(b"x" * 100)
+    elif harm.startswith("short"):
+        (out / ("LRx2.bin" if harm == "short_lr" else "pictures.bin")).write_bytes(b"x" * 100)
     else:
         (out / "LRx2.bin").unlink()
     with pytest.raises(InputError, match="out: "):

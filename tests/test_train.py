@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 import espan
 from espan import ESPAN, EspanError, InputError, files, load
@@ -200,6 +201,54 @@ def test_sigterm_saves_and_exits_130(config, tmp_path):
     state = torch.load(path, weights_only=True)
     assert 0 <= state["step"] < 10**6
     assert not [*(tmp_path / "run").glob(".*")]
+
+
+def test_a_signal_to_the_whole_group_stops_a_run_with_workers(config, tmp_path):
+    """As schedulers send it: the workers leave the answer to the run."""
+    settings = asdict(replace(config, steps=10**6, every=10**6, workers=2))
+    path = as_yaml(tmp_path / "run.yaml", **settings)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "espan.cli", "train", path],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    log, deadline = tmp_path / "run/tensorboard", time.monotonic() + 60
+    while not log.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.5)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert len([*(tmp_path / "run").glob("checkpoint-*.pt")]) == 1
+
+
+def test_best_weights_are_of_the_stage_under_way(config, tmp_path):
+    stages = [{"name": "first", "scale": 2}, {"name": "second"}]
+    config = replace(config, validate=str(tmp_path / "data/deep"), stages=stages)
+    train(config)
+    rows = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    best = tmp_path / "run/best.safetensors"
+    assert load(best).scale == 4
+    with safe_open(best, framework="pt") as file:
+        score = float(file.metadata()["validation"])
+    assert score == max(row["deep psnr_y"] for row in rows if row["stage"] == "second")
+
+
+def test_validation_that_cannot_be_is_found_before_the_first_step(config, tmp_path):
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        train(replace(config, validate=str(tmp_path / "nowhere")))
+    assert not [*(tmp_path / "run").glob("checkpoint-*")]
+
+
+def test_a_new_checkpoint_stays_beside_a_damaged_later_one(config, tmp_path):
+    train(replace(config, keep=3))
+    newest = tmp_path / "run/checkpoint-00-00000006.pt"
+    newest.write_bytes(b"damaged")
+    (tmp_path / "run/checkpoint-00-00000004.pt").unlink()
+    newest = newest.rename(tmp_path / "run/checkpoint-00-00000099.pt")
+    train(replace(config, keep=1))
+    assert [path.name[14:-3] for path in (tmp_path / "run").glob("checkpoint-*")] == ["00000006"]
 
 
 def test_rate_climbs_then_falls_to_nothing():

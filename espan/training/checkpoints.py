@@ -26,9 +26,12 @@ class Checkpoints:
 
     def write(self, stage: int, step: int, state: dict) -> None:
         state |= {"config": asdict(self.config), "stage": stage, "step": step}
-        with whole_file(self.out / f"checkpoint-{stage:02d}-{step:08d}.pt") as temporary:
+        path = self.out / f"checkpoint-{stage:02d}-{step:08d}.pt"
+        with whole_file(path) as temporary:
             torch.save(state, temporary)
-        for old in self.paths()[: -self.config.keep]:
+        # One of a later step is there when it was damaged and an older one was gone on from.
+        others = [other for other in self.paths() if other != path]
+        for old in others[: max(len(others) - self.config.keep + 1, 0)]:
             old.unlink()
 
     def newest(self) -> dict | None:

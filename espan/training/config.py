@@ -3,12 +3,15 @@
 import dataclasses
 import difflib
 import json
+import math
+import re
 import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 
 from espan.errors import InputError
+from espan_kernels.dct2d import BLOCKS
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 SCHEDULES = ("cosine", "step")
@@ -16,6 +19,18 @@ SCHEDULES = ("cosine", "step")
 SYNTHETIC = "synthetic"
 # Settings of the run as a whole; a stage may change every other one.
 _OF_THE_RUN = "data out init validate channels stages every keep seed device devices nodes workers"
+# Three channels carry the picture past the blocks when training starts.
+_RANGES = {
+    **dict.fromkeys(("steps", "batch", "patch", "every", "keep", "devices", "nodes"), (1, 10**9)),
+    **dict.fromkeys(("seed", "workers"), (0, 10**9)),
+    **dict.fromkeys(("l1", "mse", "dct", "highpass", "distill", "muon_decay"), (0, 1e9)),
+    **dict.fromkeys(("cutblur", "mixup", "warmup", "margin"), (0, 1)),
+    "channels": (3, 4096),
+    "scale": (2, 4),
+    "ema": (0, 0.999999),
+}
+# The weights that do best in the validation of a stage.
+BEST = "best.safetensors"
 # What a run may change when it goes on: where it runs and what it shows, not what it computes.
 FREE = ["data", "out", "validate", "every", "keep", "device", "devices", "nodes", "workers"]
 
@@ -78,13 +93,22 @@ class TrainConfig:
             if getattr(self, name) not in known:
                 expected = " or ".join(known)
                 raise InputError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
-        # Three channels carry the picture past the blocks when training starts.
-        smallest = {"steps": 1, "batch": 1, "patch": 1, "every": 1, "channels": 3, "seed": 0}
-        smallest |= {"keep": 1, "devices": 1, "nodes": 1, "workers": 0, "distill": 0}
-        smallest |= {"l1": 0, "mse": 0, "dct": 0, "highpass": 0, "cutblur": 0, "mixup": 0}
-        for name, least in smallest.items():
-            if getattr(self, name) < least:
-                raise InputError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                bound = f"at least {least:g}" if value < least else f"at most {most:g}"
+                raise InputError(f"{name}: expected {bound}, got {value}")
+        for name in ("lr", "muon_lr", "clip", "gamma", "blur"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name}: expected a number above 0, got {value}")
+        if not all(0 <= share <= 1 for share in self.milestones):
+            raise InputError(f"milestones: expected shares of the steps, got {self.milestones}")
+        if self.dct_block is not None and self.dct_block not in BLOCKS:
+            known = ", ".join(map(str, BLOCKS))
+            raise InputError(f"dct_block: expected one of {known}, got {self.dct_block}")
+        if not re.fullmatch(r"\w[\w.-]*", self.name) or f"{self.name}.safetensors" == BEST:
+            raise InputError(f"name: expected a file name, and not 'best', got {self.name!r}")
         if not (self.l1 or self.mse or self.dct or self.highpass):
             raise InputError("l1, mse, dct, highpass: all 0, nothing would be learnt")
         if self.dct_block and (self.patch * self.scale) % self.dct_block:
@@ -96,8 +120,11 @@ class TrainConfig:
             raise InputError(f"student: expected 1 to {self.blocks} blocks, got {self.student}")
         if self.student == self.blocks and not self.last_convs:
             raise InputError("student: as deep as its teacher; give the teacher more blocks")
-        for number in range(len(self.stages)):
-            self.stage(number)
+        names = [self.stage(number).name for number in range(len(self.stages))]
+        if len(set(names)) < len(names) or "final" in names[:-1]:
+            raise InputError(
+                f"stages: names must differ, 'final' be the last; got {', '.join(names)}"
+            )
 
     @property
     def number_of_stages(self) -> int:
@@ -140,7 +167,8 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     try:
         values = yaml.safe_load(Path(path).read_text()) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not a readable YAML file: {error}") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a readable YAML file: {reason}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected `key: value` lines")
     for override in overrides:

@@ -1,5 +1,6 @@
 """Patches of training pictures: cut, turned and mixed at random, a function of seed and step."""
 
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -54,7 +55,9 @@ class Patches(Dataset):
                 yield list(range(step * size + rank, (step + 1) * size, world))
 
         workers = self.config.workers
-        return DataLoader(self, batch_sampler=_Once(parts), num_workers=workers)
+        return DataLoader(
+            self, batch_sampler=_Once(parts), num_workers=workers, worker_init_fn=_let_the_run_stop
+        )
 
     def _random(self, number: int) -> np.random.Generator:
         step, i = divmod(number, self.config.batch)
@@ -74,6 +77,12 @@ class Patches(Dataset):
         turns = random.integers(4)
         lr, hr = np.rot90(lr, turns), np.rot90(hr, turns)
         return (degrade(hr, s, random) if self.config.degrade else lr), hr
+
+
+def _let_the_run_stop(_worker: int) -> None:
+    """A signal to the whole group is the training process's to answer; it ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Once:

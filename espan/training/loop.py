@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from espan.errors import EspanError, InputError, OutputError
+from espan.evaluate import benchmark_sets
 from espan.folding import fold
 from espan.model import ESPAN
 from espan.training.carry import carry
 from espan.training.checkpoints import Checkpoints
-from espan.training.config import SYNTHETIC, TrainConfig
+from espan.training.config import BEST, SYNTHETIC, TrainConfig
 from espan.training.data import Patches
 from espan.training.distill import SelfDistilled
 from espan.training.fabric import launch
@@ -36,9 +38,9 @@ def train(config: TrainConfig) -> Path:
     """Runs, or resumes, the run of `config.out`; returns its weights, final.safetensors (folded).
 
     The folder gets config.json, log.jsonl, TensorBoard's events, checkpoints, pictures of the last
-    validation, best.safetensors by validation, and the folded weights each stage ends with. A run
-    stopped by SIGINT or SIGTERM saves and raises KeyboardInterrupt; called again it goes on to
-    the very bits an unbroken run gives.
+    validation, the weights that each stage ends with, and best.safetensors, those with which the
+    stage under way did best in validation; all folded. A run stopped by SIGINT or SIGTERM saves
+    and raises KeyboardInterrupt; called again it goes on to the very bits an unbroken run gives.
     """
     run = Run(config)
     state = run.checkpoints.newest()
@@ -78,7 +80,9 @@ class Run:
         stages = [config.stage(number) for number in range(config.number_of_stages)]
         by_scale = {scale: Pictures(self.data, scale) for scale in {s.scale for s in stages}}
         self.pictures = [by_scale[s.scale].at_least(s.patch * s.scale) for s in stages]
-        self.best = float("-inf")
+        if config.validate is not None:
+            for scale in by_scale:
+                benchmark_sets(Path(config.validate), scale)
 
     def stage(
         self,
@@ -97,6 +101,7 @@ class Run:
         peaks = [group["lr"] for each in optimizers for group in each.param_groups]
         if state is None and self.first:
             self.config.save(self.out / "config.json")
+            (self.out / BEST).unlink(missing_ok=True)  # each stage has its own
         model = model.to(memory_format=torch.channels_last)
         trained, *optimizers = fabric.setup(model, *optimizers)
         # Now that everything is on its device, where what is loaded goes too.
@@ -114,7 +119,7 @@ class Run:
             lr, hr = (each.to(fabric.device).float() / 255 for each in (lr, hr))
             terms = terms_of(trained(lr.to(memory_format=torch.channels_last)), hr, config)
             loss = sum(terms.values())
-            if not loss.isfinite():
+            if self._any(not loss.isfinite()):
                 names = ", ".join(patches.names(step)[:3])
                 where = f"stage {config.name}, step {step} (patches of {names}, ...)"
                 raise TrainingError(f"{where}: the loss is {loss.item()}")
@@ -133,27 +138,35 @@ class Run:
             record.bar.update()
 
             stop = self._any(bool(stopped))
-            if step % config.every == 0 or step == config.steps:
-                self._note(record, config, average, terms, step, overall + step)
-            if self.first and (step % config.every == 0 or step == config.steps or stop):
+            due = step % config.every == 0 or step == config.steps
+            if self.first and (due or stop):
                 self.checkpoints.write(number, step, self._state(model, average, optimizers))
+            if due:
+                self._note(record, average, terms, step, overall + step)
             if stop:
                 raise KeyboardInterrupt
             asked = time.monotonic()
         record.end()
         return average.module
 
-    def _note(self, record, config, average, terms: Terms, step: int, overall: int) -> None:
-        """Validation, the log's row, and best.safetensors."""
+    def _note(self, record, average, terms: Terms, step: int, overall: int) -> None:
+        """Validation, the log's row, and the best weights of the stage."""
         means = {name: self.fabric.all_reduce(term.detach()).item() for name, term in terms.items()}
         if not self.first:
             return
         net = fold(teacher_of(average.module))
         scores = record.validate(net, overall, str(self.fabric.device))
         record.write(step, overall, means, scores)
-        if scores and mean(scores) > self.best:
-            self.best = mean(scores)
-            save(net, self.out / "best.safetensors")
+        if scores and mean(scores) > self._best():
+            save(net, self.out / BEST, validation=str(mean(scores)))
+
+    def _best(self) -> float:
+        """The score of the best weights so far, which lies in their file."""
+        path = self.out / BEST
+        if not path.is_file():
+            return float("-inf")
+        with safe_open(path, framework="pt") as file:
+            return float(file.metadata()["validation"])
 
     def _state(self, model, average, optimizers) -> dict:
         return {
@@ -161,7 +174,6 @@ class Run:
             "average": average.state_dict(),
             "optimizers": [each.state_dict() for each in optimizers],
             "precision": self.precision.state_dict(),
-            "best": self.best,
         }
 
     def _restore(self, state: dict, model, average, optimizers) -> int:
@@ -170,7 +182,6 @@ class Run:
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.precision.load_state_dict(state["precision"])
-        self.best = state["best"]
         return state["step"]
 
     def _any(self, here: bool) -> bool:

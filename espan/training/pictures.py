@@ -8,6 +8,7 @@ import copy
 import json
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,39 +71,58 @@ class Pictures:
 def prepare(folder: str | Path, out: str | Path, tile: int = 480) -> dict:
     """Decodes every picture under `folder` once, into tiles in the folder `out`; returns the index.
 
-    tile: side of the tiles in HR pixels; smaller pictures stay whole. LR pictures come from
-    LRx<scale>/ where `folder` has it and are made by MATLAB's bicubic, of the whole picture, at
-    the scales 2, 3 and 4 otherwise.
+    tile: side of the tiles in HR pixels, cut to a multiple of 12; smaller pictures stay whole. LR
+    pictures come from LRx<scale>/ where `folder` has it and are made by MATLAB's bicubic, of the
+    whole picture, at the scales 2, 3 and 4 otherwise.
 
     Raises InputError when there is no picture to read, or LR and HR sizes do not fit.
     """
     out = Path(out)
-    tile -= tile % MULTIPLE
     if tile < MULTIPLE:
         raise InputError(f"tile: expected at least {MULTIPLE} pixels, got {tile}")
+    tile -= tile % MULTIPLE
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: not a folder to write to: {error.strerror}") from error
     skipped: list[Skipped] = []
-    sources = list(_sources(Path(folder)))
-    index: dict = {"version": 1, "multiple": MULTIPLE, "pictures": []}
+    entries: list[list] = []
     (out / INDEX).unlink(missing_ok=True)  # until all files are whole, there is none
-    for scale in (1, *SCALES):
-        entries = []
-        with whole_file(out / _bin(scale)) as temporary, temporary.open("wb") as file:
-            for path in sources:
-                for y, x, pixels in _tiles(path, Path(folder), scale, tile, skipped):
-                    entries.append([str(path), y, x, *pixels.shape[:2]])
-                    file.write(np.ascontiguousarray(pixels))
-        if scale == 1:
-            index["pictures"] = entries
-            # What could not be read once is not tried again.
-            bad = {each.path for each in skipped}
-            sources = [path for path in sources if str(path) not in bad]
-    index["skipped"] = [vars(each) for each in skipped]
-    if not index["pictures"]:
-        raise InputError(f"{folder}: no picture to read")
+    with ExitStack() as stack:
+        files_of = {
+            scale: stack.enter_context(
+                stack.enter_context(whole_file(out / _bin(scale))).open("wb")
+            )
+            for scale in (1, *SCALES)
+        }
+        for path in _sources(Path(folder)):
+            hr = _read(path, skipped)
+            if hr is None:
+                continue
+            hr = modcrop(hr, MULTIPLE)
+            if not hr.size:
+                reason = f"{path}: smaller than {MULTIPLE} x {MULTIPLE} pixels"
+                skipped.append(Skipped(str(path), reason))
+                continue
+            lr = {scale: _lr(path, Path(folder), hr, scale) for scale in SCALES}
+            for y in range(0, hr.shape[0], tile):
+                for x in range(0, hr.shape[1], tile):
+                    for scale, pixels in ((1, hr), *lr.items()):
+                        rows = slice(y // scale, (y + tile) // scale)
+                        columns = slice(x // scale, (x + tile) // scale)
+                        files_of[scale].write(np.ascontiguousarray(pixels[rows, columns]))
+                    height, width = (
+                        min(tile, side - at) for side, at in zip(hr.shape, (y, x), strict=False)
+                    )
+                    entries.append([str(path), y, x, height, width])
+        if not entries:
+            raise InputError(f"{folder}: no picture to read")
+    index = {
+        "version": 1,
+        "multiple": MULTIPLE,
+        "pictures": entries,
+        "skipped": [vars(each) for each in skipped],
+    }
     with whole_file(out / INDEX) as temporary:
         temporary.write_text(json.dumps(index))
     return index
@@ -110,29 +130,6 @@ def prepare(folder: str | Path, out: str | Path, tile: int = 480) -> dict:
 
 def _bin(scale: int) -> str:
     return "pictures.bin" if scale == 1 else f"LRx{scale}.bin"
-
-
-def _tiles(
-    path: Path, folder: Path, scale: int, tile: int, skipped: list[Skipped]
-) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Tiles of a picture, or of its LR version; y and x in HR pixels."""
-    hr = _read(path, skipped)
-    if hr is None:
-        return
-    hr = modcrop(hr, MULTIPLE)
-    if not hr.size:
-        if scale == 1:
-            reason = f"{path}: smaller than {MULTIPLE} x {MULTIPLE} pixels"
-            skipped.append(Skipped(str(path), reason))
-        return
-    pixels = hr if scale == 1 else _lr(path, folder, hr, scale)
-    for y in range(0, hr.shape[0], tile):
-        for x in range(0, hr.shape[1], tile):
-            yield (
-                y,
-                x,
-                pixels[y // scale : (y + tile) // scale, x // scale : (x + tile) // scale],
-            )
 
 
 def _mapped(folder: Path, scale: int) -> Iterator[tuple[str, Pair]]:
@@ -143,8 +140,9 @@ def _mapped(folder: Path, scale: int) -> Iterator[tuple[str, Pair]]:
         shapes = [(height, width, 3) for _, _, _, height, width in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: not a prepared folder: {error}") from error
-    if hr.size != sum(map(np.prod, shapes)):
-        raise InputError(f"{folder}: {_bin(1)} is not of the size that {INDEX} tells")
+    for pixels, by in ((hr, 1), (lr, scale)):
+        if pixels.size != sum((height // by) * (width // by) * 3 for height, width, _ in shapes):
+            raise InputError(f"{folder}: {_bin(by)} is not of the size that {INDEX} tells")
     at_hr = at_lr = 0
     for (name, *_), large in zip(entries, shapes, strict=True):
         small = (large[0] // scale, large[1] // scale, 3)
