@@ -16,7 +16,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bench import network
-from bench.forms import copy_to, form
+from bench.peers import prepared
+from espan.forms import copy_to, with_backend
 from espan.machine import pick_device
 
 SECTIONS = ("SpeedOfLight", "Occupancy", "MemoryWorkloadAnalysis", "WarpStateStats")
@@ -27,9 +28,8 @@ def work(device: torch.device):
     """The network as an upscaler runs it, on a frame that becomes 4K."""
     width, height = (960, 540) if device.type == "cuda" else (480, 270)
     dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
-    run = form(copy_to(network.build("ESPAN"), device, dtype), "auto")
-    x = torch.from_numpy(network.pictures(width, height)).permute(0, 3, 1, 2)
-    x = (x.to(device).float() / 255).to(dtype, memory_format=torch.channels_last)
+    run = with_backend(copy_to(network.build("ESPAN"), device, dtype), "auto")
+    x = prepared(network.pictures(width, height), device, dtype)
 
     def call():
         with torch.inference_mode():

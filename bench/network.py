@@ -118,10 +118,7 @@ def _against_peers(record, name, net, device, size, n, impls, seconds, only=None
     work = flop(net) * n * size[0] * size[1]
     for op, contenders in ((f"{name}, network alone", alone), (f"{name}, uint8 to uint8", whole)):
         for impl, timing in interleaved(contenders, device, seconds).items():
-            if isinstance(timing, Timing):
-                record.add(op, impl, label, kinds[impl], timing, work)
-            else:
-                record.absent[f"{op}: {impl}"] = timing
+            record.add(op, impl, label, kinds[impl], timing, work)
 
 
 def _check(built: peers.Built, want: np.ndarray) -> None:
@@ -169,10 +166,7 @@ def _with_tiles(record, Upscaler, net, device, quick, seconds) -> None:
         up = Upscaler(net, device=device, tile=tile)
         contenders[name] = lambda up=up: up(shown)
     for name, timing in interleaved(contenders, device, seconds).items():
-        if isinstance(timing, Timing):
-            record.add("tiles", name, f"{size[0]}x{size[1]}", "auto", timing)
-        else:
-            record.absent[f"tiles: {name}"] = timing
+        record.add("tiles", name, f"{size[0]}x{size[1]}", "auto", timing)
 
 
 FIRST = """
@@ -226,7 +220,4 @@ def _from_file_to_file(record, Upscaler, net, device, size, seconds) -> None:
             "encode": lambda: files.write(target, large),
         }
         for name, timing in interleaved(contenders, device, seconds).items():
-            if isinstance(timing, Timing):
-                record.add("PNG file", name, f"{size[0]}x{size[1]}", "auto", timing)
-            else:
-                record.absent[f"PNG file: {name}"] = timing
+            record.add("PNG file", name, f"{size[0]}x{size[1]}", "auto", timing)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.peers import AbsentError
 from bench.record import Record, UsageError
-from bench.timing import Timing, interleaved, one_line
+from bench.timing import interleaved, one_line
 from espan_kernels import machine
 from espan_kernels.machine import tensors
 from espan_kernels.op import OPS
@@ -95,10 +95,7 @@ def run(
             moved = sum(t.nbytes for t in tensors(args)) + _made(name, args)
             label = f"{width}x{height}"
             for impl, timing in timings.items():
-                if isinstance(timing, Timing):
-                    record.add(name, impl, label, kind, timing, bench.flop(*args), moved)
-                else:
-                    record.absent[f"{name} {impl}"] = timing
+                record.add(name, impl, label, kind, timing, bench.flop(*args), moved)
 
 
 def _channels_last(args: tuple) -> tuple:

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.forms import copy_to, form
 from bench.timing import one_line
+from espan.errors import DeviceError
+from espan.forms import copy_to, with_backend
 from espan.model import SPAN, Network
+from espan.pixels import enter
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -38,8 +40,7 @@ class Built:
 
 def prepared(pictures: np.ndarray, device, dtype: torch.dtype) -> Tensor:
     """uint8 (N, H, W, 3) -> (N, 3, H, W) in 0..1, channels_last."""
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(device, torch.float32) / 255
-    return x.to(dtype, memory_format=torch.channels_last)
+    return enter(torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.device(device), dtype)
 
 
 def to_array(y: Tensor) -> np.ndarray:
@@ -95,8 +96,8 @@ def ours(kind: str, backend: str = "auto"):
     def build(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
         dtype = DTYPES[kind]
         try:
-            run = form(copy_to(net, device, dtype), backend)
-        except ValueError as error:
+            run = with_backend(copy_to(net, device, dtype), backend)
+        except DeviceError as error:
             raise AbsentError(one_line(error)) from error
         x = prepared(pictures, device, dtype)
         whole = None

@@ -47,7 +47,13 @@ class Record:
     # Written after every row: what ends a long run early leaves what it had.
     kept: Path | None = None
 
-    def add(self, op, impl, shape, dtype, timing: Timing, flop=None, moved=None) -> Row:
+    def add(
+        self, op, impl, shape, dtype, timing: Timing | str, flop=None, moved=None
+    ) -> Row | None:
+        """A row; or, of a timing that is the reason why there is none, what is absent."""
+        if isinstance(timing, str):
+            self.absent[f"{op}: {impl}"] = timing
+            return None
         row = Row(
             op,
             impl,

@@ -81,15 +81,20 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in files.READ_SUFFIXES)
 
 
+def published_lr(folder: Path, path: Path, scale: int) -> Path | None:
+    """The file in LRx<scale>/ of `folder` for the HR picture `path`, if there is one."""
+    # Both habits of naming: baby.png, and NTIRE's babyx4.png.
+    names = (path.name, f"{path.stem}x{scale}{path.suffix}")
+    files_there = (folder / f"LRx{scale}" / name for name in names)
+    return next((p for p in files_there if p.is_file()), None)
+
+
 def _pair(folder: Path, path: Path, scale: int) -> tuple[np.ndarray, np.ndarray]:
     """(LR, HR) of a picture, HR cropped to a multiple of the scale."""
     hr = modcrop(files.read_rgb(path), scale)
     if hr.size == 0:
         raise InputError(f"smaller than {scale} x {scale} pixels")
-    # Both habits of naming: baby.png, and NTIRE's babyx4.png.
-    names = (path.name, f"{path.stem}x{scale}{path.suffix}")
-    published = (folder / f"LRx{scale}" / name for name in names)
-    lr_path = next((p for p in published if p.is_file()), None)
+    lr_path = published_lr(folder, path, scale)
     lr = downscale(hr, scale) if lr_path is None else files.read_rgb(lr_path)
     if (lr.shape[0] * scale, lr.shape[1] * scale) != hr.shape[:2]:
         raise InputError(f"{lr_path}: expected 1/{scale} of {path.name}, got {lr.shape[:2]}")

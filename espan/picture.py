@@ -13,16 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from espan.errors import InputError, NonFiniteError
+from espan.pixels import WHITE
 
-# The value of white. Float pictures are 0..1.
-WHITE = {
-    torch.uint8: 255,
-    torch.uint16: 65535,
-    torch.float16: 1,
-    torch.bfloat16: 1,
-    torch.float32: 1,
-    torch.float64: 1,
-}
 _DTYPES = "uint8, uint16 or float"
 
 _PIL_16_BIT = {"I;16": "<u2", "I;16B": ">u2"}

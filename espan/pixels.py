@@ -5,8 +5,15 @@ import math
 import torch
 from torch import Tensor
 
-from espan.picture import WHITE
-
+# The value of white. Float pictures are 0..1.
+WHITE = {
+    torch.uint8: 255,
+    torch.uint16: 65535,
+    torch.float16: 1,
+    torch.bfloat16: 1,
+    torch.float32: 1,
+    torch.float64: 1,
+}
 # Values of a result turned into pixels at a time: so few that PyTorch leaves them to one thread, as
 # two gain less than waiting for each other costs where others use their cores too; or, for more
 # threads, as many for each as stay in its cache in float32.

@@ -3,7 +3,6 @@
 python -m tests.compile_cuda > tests/cuda_costs.json
 """
 
-import json
 import re
 import sys
 import tempfile
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from bench import sass
 from espan_kernels.build_info import SOURCES
+from tests.costs import as_text
 
 KERNELS = sorted(path.name for path in SOURCES.glob("*.cu"))
 
@@ -40,17 +40,8 @@ def measure(folder: Path) -> tuple[dict[str, dict], dict[str, str]]:
     return every, texts
 
 
-def as_text(every: dict) -> str:
-    """JSON with one architecture a line, so that a change shows as its line."""
-    rows = []
-    for key, architectures in every.items():
-        lines = [f"    {json.dumps(name)}: {json.dumps(c)}" for name, c in architectures.items()]
-        rows.append(f"  {json.dumps(key)}: {{\n" + ",\n".join(lines) + "\n  }")
-    return f'{{\n  "nvcc": "{version()}",\n' + ",\n".join(rows) + "\n}"
-
-
 if __name__ == "__main__":
     if reason := sass.missing():
         sys.exit(reason)
     with tempfile.TemporaryDirectory() as temporary:
-        print(as_text(measure(Path(temporary))[0]))
+        print(as_text("nvcc", version(), measure(Path(temporary))[0]))

@@ -6,7 +6,6 @@ compiled with the very arguments, specialisations and options of a launch.
 """
 
 import itertools
-import json
 import re
 import subprocess
 import tempfile
@@ -19,6 +18,7 @@ from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
 from espan_kernels import OPS, machine, pack_weight
+from tests.costs import as_text
 
 ARCHITECTURES = (80, 90, 100, 120)
 DTYPES = (torch.float16, torch.float32)
@@ -106,14 +106,5 @@ def measure() -> dict[str, dict[str, list]]:
     return costs
 
 
-def as_text(costs: dict) -> str:
-    """JSON with one architecture a line, so that a change shows as its line."""
-    rows = []
-    for key, architectures in costs.items():
-        lines = [f"    {json.dumps(name)}: {json.dumps(c)}" for name, c in architectures.items()]
-        rows.append(f"  {json.dumps(key)}: {{\n" + ",\n".join(lines) + "\n  }")
-    return f'{{\n  "triton": "{triton.__version__}",\n' + ",\n".join(rows) + "\n}"
-
-
 if __name__ == "__main__":
-    print(as_text(measure()))
+    print(as_text("triton", triton.__version__, measure()))

@@ -4,7 +4,6 @@
 them fails for a kernel that is wrong.
 """
 
-import threading
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
@@ -15,6 +14,7 @@ from espan_kernels.op import Kernel, Op
 from tests.contract import assert_agrees, banded, mapped, outputs
 from tests.guards import guarded_outputs, poison
 from tests.makers import noise
+from tests.threads import in_threads, same_bits_in_threads
 
 RERUNS, THREADS, RUNS_PER_THREAD = 250, 4, 20
 # Added to the samples of the ops, which suit an interpreter: frames, odd sizes around every tile,
@@ -152,25 +152,6 @@ def _tensors(args) -> list[torch.Tensor]:
     return found
 
 
-def in_threads(work):
-    """work(i) in THREADS threads at once; the first error of theirs is raised."""
-    errors = []
-
-    def safely(i):
-        try:
-            work(i)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=safely, args=(i,)) for i in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-
-
 def check_threads(op: Op, impl: str, dtype: torch.dtype, device: str):
     """Threads with arguments and streams of their own get what one alone gets."""
     args = usual(op, impl, dtype, device)
@@ -189,7 +170,7 @@ def check_threads(op: Op, impl: str, dtype: torch.dtype, device: str):
             for _ in range(RUNS_PER_THREAD):
                 assert_equal(run(op, impl, own[i]), alone[i], f"{op.name} {impl}: thread {i}")
 
-    in_threads(work)
+    in_threads(work, THREADS)
 
 
 def check_dct_gradient(shape, block: int | None, impl: str, device: str):
@@ -267,10 +248,4 @@ def check_upscaler_stream(upscaler, device: str):
 
 def check_upscaler_threads(upscaler):
     pictures = [noise(40 + i, 50, 3, seed=i) for i in range(THREADS)]
-    alone = [upscaler(picture) for picture in pictures]
-
-    def work(i):
-        for _ in range(RUNS_PER_THREAD):
-            assert np.array_equal(upscaler(pictures[i]), alone[i]), f"thread {i}"
-
-    in_threads(work)
+    same_bits_in_threads(upscaler, pictures, RUNS_PER_THREAD)

@@ -6,8 +6,8 @@ import torch
 
 from espan import SPAN, SPANF, DeviceError, Upscaler
 from espan.doctor import examine
+from espan.forms import fastest_proven
 from espan.plan import Plan
-from espan.runner import fastest_proven
 from espan_kernels import machine
 from tests.makers import noise, random_net
 
@@ -85,7 +85,7 @@ class BrokenIn8Bits(Broken):
 def test_kernels_that_give_another_picture_are_left_aside(plan, monkeypatch, caplog):
     net = random_net()
     assert isinstance(fastest_proven(net), Plan)
-    monkeypatch.setattr("espan.runner.Plan", plan)
+    monkeypatch.setattr("espan.forms.Plan", plan)
     assert fastest_proven(net) is net
     said = [record.getMessage() for record in caplog.records]
     assert "fastest kernels are left aside: off by 0." in said[0]

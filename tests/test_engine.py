@@ -1,7 +1,5 @@
 """The engine: through lanes, graphs and staging memory the same pictures, whatever happens."""
 
-import threading
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +11,7 @@ from espan.runner import Runner
 from tests.lanes import FakeLane, with_lanes
 from tests.makers import noise, random_net
 from tests.test_tiling import OUT, loud_net
+from tests.threads import same_bits_in_threads
 
 NET = random_net()
 PICTURES = {
@@ -67,20 +66,7 @@ def test_eight_threads_on_two_lanes_get_the_bits_of_one():
     up = planned(tile=20)
     with_lanes(up)
     images = [noise(30, 20 + n, 4 if n % 2 else 3, seed=n) for n in range(8)]
-    expected = [up(image) for image in images]
-    results: list = [None] * 8
-
-    def work(n: int) -> None:
-        results[n] = [up(images[n]) for _ in range(5)]
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    for mine, right in zip(results, expected, strict=True):
-        for each in mine:
-            np.testing.assert_array_equal(each, right)
+    same_bits_in_threads(up, images, 5)
 
 
 def test_the_next_tile_is_under_way_before_one_is_waited_for():

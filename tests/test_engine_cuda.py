@@ -1,7 +1,5 @@
 """The engine on CUDA kernels: in the host build without a GPU, with graphs and streams on one."""
 
-import threading
-
 import numpy as np
 import pytest
 import torch
@@ -10,6 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 from espan import SPAN, Upscaler
 from tests.lanes import with_lanes
 from tests.makers import noise, random_net
+from tests.threads import same_bits_in_threads
 
 # Channels enough for the CUDA kernels: all of one network goes through them, the other's head not.
 WIDE = {
@@ -82,20 +81,7 @@ def test_gpu_tiles_batches_and_devices():
 def test_gpu_threads_get_the_bits_of_one():
     up = on_gpu(tile=40)
     images = [noise(70, 60 + n, 3, seed=n) for n in range(6)]
-    expected = [up(image) for image in images]
-    results: list = [None] * 6
-
-    def work(n: int) -> None:
-        results[n] = [up(images[n]) for _ in range(20)]
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=120)
-    for mine, right in zip(results, expected, strict=True):
-        for each in mine:
-            np.testing.assert_array_equal(each, right)
+    same_bits_in_threads(up, images, 20)
 
 
 @pytest.mark.gpu

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from espan import pixels
-from espan.picture import WHITE
-from espan.pixels import enter, leave, leave_on_device
+from espan.pixels import WHITE, enter, leave, leave_on_device
 
 DTYPES = [*WHITE]
 

@@ -1,7 +1,5 @@
 """Exact tiling: the result does not depend on tiles, memory, failures or threads."""
 
-import threading
-
 import numpy as np
 import pytest
 import torch
@@ -10,6 +8,7 @@ from espan import DeviceError, LimitError, NonFiniteError, Upscaler, memory
 from espan.runner import Runner
 from espan.tiling import Tile, cut
 from tests.makers import noise, random_net
+from tests.threads import same_bits_in_threads
 
 IMAGE = noise(45, 61, 3, dtype=np.float32)
 NET = random_net()
@@ -221,20 +220,7 @@ def test_unknown_memory_is_no_obstacle(monkeypatch):
 def test_eight_threads_get_the_bits_of_one(options):
     up = Upscaler(NET, **options)
     images = [noise(30, 20 + n, 4 if n % 2 else 3, seed=n) for n in range(8)]
-    expected = [up(image) for image in images]
-    results: list = [None] * 8
-
-    def work(n: int) -> None:
-        results[n] = [up(images[n]) for _ in range(5)]
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for mine, right in zip(results, expected, strict=True):
-        for each in mine:
-            np.testing.assert_array_equal(each, right)
+    same_bits_in_threads(up, images, 5)
 
 
 @pytest.mark.gpu

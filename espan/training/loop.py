@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from safetensors import safe_open
@@ -24,7 +25,7 @@ from espan.training.fabric import launch
 from espan.training.losses import Terms, distillation, loss_of
 from espan.training.optim import optimizers_of, rate_at
 from espan.training.pictures import Pictures
-from espan.training.record import Record, mean
+from espan.training.record import Record
 from espan.training.start import initialise
 from espan.training.synthetic import make_pictures
 from espan.weights import load, save
@@ -47,8 +48,7 @@ def train(config: TrainConfig) -> Path:
     net = _initial(config)
     with _stop_signals() as stopped, Record(run.out, config, run.first) as record:
         for number in range(state["stage"] if state else 0, config.number_of_stages):
-            model = run.stage(number, net, state, record, stopped)
-            net, state = model, None
+            net, state = run.stage(number, net, state, record, stopped), None
             if run.first:
                 save(fold(teacher_of(net)), run.out / f"{config.stage(number).name}.safetensors")
     path = run.out / "final.safetensors"
@@ -157,8 +157,8 @@ class Run:
         net = fold(teacher_of(average.module))
         scores = record.validate(net, overall, str(self.fabric.device))
         record.write(step, overall, means, scores)
-        if scores and mean(scores) > self._best():
-            save(net, self.out / BEST, validation=str(mean(scores)))
+        if scores and (score := fmean(scores.values())) > self._best():
+            save(net, self.out / BEST, validation=str(score))
 
     def _best(self) -> float:
         """The score of the best weights so far, which lies in their file."""

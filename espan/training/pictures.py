@@ -17,6 +17,7 @@ import numpy as np
 from espan import files
 from espan.atomic import whole_file
 from espan.errors import EspanError, InputError
+from espan.evaluate import published_lr
 from espan.resize import downscale, modcrop
 
 log = logging.getLogger("espan")
@@ -182,9 +183,7 @@ def _lr(path: Path, folder: Path, hr: np.ndarray, scale: int) -> np.ndarray:
     given = folder / f"LRx{scale}"
     if not given.is_dir():
         return downscale(hr, scale)
-    # Both habits of naming: baby.png, and NTIRE's babyx4.png.
-    names = path.name, f"{path.stem}x{scale}{path.suffix}"
-    lr_path = next((given / name for name in names if (given / name).is_file()), None)
+    lr_path = published_lr(folder, path, scale)
     if lr_path is None:
         raise InputError(f"{path}: {given} has no LR picture of that name")
     lr = files.read_rgb(lr_path)

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -108,8 +107,3 @@ def _tensorboard(out: Path):
     except ImportError:  # it comes with espan[train], and nothing else needs it
         return None
     return SummaryWriter(out / "tensorboard")
-
-
-def mean(scores: dict[str, float]) -> float:
-    """What decides which weights of a run are the best."""
-    return float(torch.tensor(list(scores.values()), dtype=torch.float64).mean())
