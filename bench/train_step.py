@@ -1,11 +1,10 @@
 """`python bench/train_step.py`: what re-parameterised branches cost a step of training.
 
-Medians of the processor's time for one thread, the plain network and the branches taking turns, with
-either optimizer; and the peak memory of a process that does a few steps of each.
+Medians of the processor's time for one thread, the plain network and the branches taking turns,
+with either optimizer; and, on Linux, the peak memory of a process that does a few steps of each.
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -63,7 +62,9 @@ def main() -> int:
         step = step_of(None if arguments.peak == "none" else arguments.peak, None)
         for _ in range(3):
             step()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        # Not ru_maxrss: a new process inherits its parent's.
+        lines = Path("/proc/self/status").read_text().splitlines()
+        print(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")))
         return 0
     for name, muon_lr in MUON.items():
         steps = {rep: step_of(rep, muon_lr) for rep in (None, arguments.rep)}
