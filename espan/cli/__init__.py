@@ -1,0 +1,55 @@
+"""The `espan` command. It parses, calls and prints; torch is imported only when work begins."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from espan import __version__
+from espan.cli import doctor, evaluate, train, upscale
+from espan.cli.exits import FAILED, INTERRUPTED, WRONG_USE
+from espan.errors import DeviceError, EspanError, InputError, WeightsError
+
+# What is wrong with a picture is told, and counted, where the pictures are: what gets to the end
+# of a command is wrong with its arguments.
+_ARGUMENT_ERRORS = (InputError, WeightsError, DeviceError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(
+        format="espan: %(message)s", level=logging.ERROR if arguments.quiet else logging.INFO
+    )
+    try:
+        return arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("espan: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except EspanError as error:
+        print(f"espan: {error}", file=sys.stderr)
+        return WRONG_USE if isinstance(error, _ARGUMENT_ERRORS) else FAILED
+    except BrokenPipeError:  # the reader of our output has gone: nothing more to say to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="espan",
+        description="Upscale pictures with ESPAN and its family; train and measure the networks.",
+        epilog="Exit codes: 0 all done, 1 some inputs failed, 2 wrong use, 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"espan {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run, help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(run=run)
+        sub.add_argument("--quiet", "-q", action="store_true", help="errors only")
+        return sub
+
+    for room in (upscale, evaluate, train, doctor):
+        room.add_to(command)
+    return parser

@@ -1,0 +1,24 @@
+"""`espan doctor`: what this machine offers."""
+
+import argparse
+import json
+
+from espan.cli.exits import OK
+
+
+def add_to(command) -> None:
+    doc = command("doctor", run, "Versions, devices and backends, and why one is missing.")
+    doc.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from espan.doctor import examine
+
+    facts = examine()
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        for name, value in facts.items():
+            lines = value if isinstance(value, list) else [value]
+            print("\n".join(f"{name if i == 0 else '':12} {line}" for i, line in enumerate(lines)))
+    return OK

@@ -1,0 +1,51 @@
+"""`espan eval`: how good a network is on benchmark sets."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from math import isfinite
+
+from espan.cli.engine import add_engine, upscaler_of
+from espan.cli.exits import FAILED, OK
+from espan.errors import InputError
+
+
+def add_to(command) -> None:
+    ev = command("eval", run, "PSNR and SSIM over benchmark sets (see README).")
+    ev.add_argument("--data", required=True, metavar="DIR", help="HR/ (and LRx4/), or a folder of")
+    ev.add_argument("-s", "--scale", type=int, default=4, choices=(2, 3, 4))
+    ev.add_argument("--bicubic", action="store_true", help="measure MATLAB's bicubic instead")
+    ev.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    add_engine(ev, dtype="fp32")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from espan.evaluate import COLUMNS, bicubic, evaluate
+
+    if arguments.bicubic:
+        upscaler = bicubic(arguments.scale)
+    else:
+        upscaler = upscaler_of(arguments, arguments.scale)
+        if upscaler.scale != arguments.scale:
+            raise InputError(f"scale: the model's is {upscaler.scale}, not {arguments.scale}")
+    rows = []
+    for row in evaluate(upscaler, arguments.data, arguments.scale):
+        if not arguments.json and not rows:
+            print(f"{'set':12} {'picture':16}" + "".join(f"{column:>10}" for column in COLUMNS))
+        rows.append(row)
+        if row.error:
+            print(f"espan: {row.error}", file=sys.stderr)
+        elif not arguments.json:
+            numbers = "".join(
+                f"{value:10.3f}" if column.startswith("psnr") else f"{value:10.4f}"
+                for column, value in row.values.items()
+            )
+            print(f"{row.dataset[:12]:12} {row.name[:16]:16}{numbers}", flush=True)
+    if arguments.json:
+        # JSON has no infinity, which is the PSNR of equal pictures.
+        plain = [asdict(row) for row in rows]
+        for row in plain:
+            row["values"] = {k: v if isfinite(v) else None for k, v in row["values"].items()}
+        print(json.dumps(plain, indent=2))
+    return FAILED if any(row.error for row in rows) else OK

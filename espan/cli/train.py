@@ -1,0 +1,35 @@
+"""`espan train` and `espan prepare`: networks, and the pictures they learn from."""
+
+import argparse
+import sys
+
+from espan.cli.exits import OK
+
+
+def add_to(command) -> None:
+    tr = command("train", _train, "Train a network, or go on with a run that was stopped.")
+    tr.add_argument("config", metavar="CONFIG.yaml")
+    tr.add_argument("overrides", nargs="*", metavar="key=value", help="on top of the file")
+
+    pre = command("prepare", _prepare, "Decode training pictures once, into memory-mapped tiles.")
+    pre.add_argument("input", metavar="DIR", help="pictures, or HR/ with LRx4/ and so on")
+    pre.add_argument("-o", "--output", required=True, metavar="DIR")
+    pre.add_argument("--tile", type=int, default=480, help="side in HR pixels; default: 480")
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from espan.training.config import read_config
+    from espan.training.loop import train
+
+    print(train(read_config(arguments.config, arguments.overrides)))
+    return OK
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from espan.training.pictures import prepare
+
+    index = prepare(arguments.input, arguments.output, arguments.tile)
+    for skipped in index["skipped"]:
+        print(f"espan: {skipped['reason']}", file=sys.stderr)
+    print(f"{len(index['pictures'])} tiles, {len(index['skipped'])} files skipped")
+    return OK
