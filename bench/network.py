@@ -69,14 +69,14 @@ def flop(net: Network) -> float:
     return 2.0 * count
 
 
-def run(record: Record, device: torch.device, sizes, impls, quick: bool, seconds: float) -> None:
+def run(record: Record, device: torch.device, sizes, impls, full: bool, seconds: float) -> None:
     """Adds the rows of the network to `record`."""
     espan = build("ESPAN")
-    frames = sizes or (FRAMES[:1] if quick else FRAMES)
+    frames = sizes or (FRAMES if full else FRAMES[:1])
     for size in frames:
         _against_peers(record, "ESPAN", espan, device, size, 1, impls, seconds)
     for name in MODELS:
-        for n in (1,) if quick else (1, 8):
+        for n in (1, 8) if full else (1,):
             if (name, n) != ("ESPAN", 1):
                 net = build(name)
                 for size in frames[: 1 if device.type == "cpu" else None]:
@@ -86,8 +86,8 @@ def run(record: Record, device: torch.device, sizes, impls, quick: bool, seconds
     except ImportError as error:
         record.absent["network, from picture to picture"] = one_line(error)
         return
-    _over_sizes(record, Upscaler, espan, device, quick, seconds)
-    _with_tiles(record, Upscaler, espan, device, quick, seconds)
+    _over_sizes(record, Upscaler, espan, device, full, seconds)
+    _with_tiles(record, Upscaler, espan, device, full, seconds)
     _first_call(record, device)
     _from_file_to_file(record, Upscaler, espan, device, frames[0], seconds)
 
@@ -137,9 +137,9 @@ def _check(built: peers.Built, want: np.ndarray) -> None:
         )
 
 
-def _over_sizes(record, Upscaler, net, device, quick, seconds) -> None:
+def _over_sizes(record, Upscaler, net, device, full, seconds) -> None:
     """Is the time per pixel flat? Automatic tiles, from uint8 to uint8."""
-    up, most = Upscaler(net, device=device), MEGAPIXELS[: 3 if quick else None]
+    up, most = Upscaler(net, device=device), MEGAPIXELS[: None if full else 3]
     rate = 0.0
     for size in most:
         height = int((size * 1e6 / 1.5) ** 0.5)
@@ -157,8 +157,8 @@ def _over_sizes(record, Upscaler, net, device, quick, seconds) -> None:
         record.add("time over size", "espan", label, str(up.dtype).split(".")[1], timing)
 
 
-def _with_tiles(record, Upscaler, net, device, quick, seconds) -> None:
-    size = (480, 270) if quick else (1920, 1080)
+def _with_tiles(record, Upscaler, net, device, full, seconds) -> None:
+    size = (1920, 1080) if full else (480, 270)
     shown = pictures(*size)[0]
     tiles = {"no tiles": None, "automatic tiles": "auto", "tiles of 128": 128}
     contenders = {}

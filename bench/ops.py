@@ -66,8 +66,8 @@ BENCHES = {
 }
 
 
-def shapes(name: str, wanted: list[tuple[int, int]] | None, quick: bool):
-    return wanted or BENCHES[name].default[: 1 if quick else None]
+def shapes(name: str, wanted: list[tuple[int, int]] | None, full: bool):
+    return wanted or BENCHES[name].default[: None if full else 1]
 
 
 def run(
@@ -76,7 +76,7 @@ def run(
     device: torch.device,
     sizes: list[tuple[int, int]] | None,
     impls: list[str] | None,
-    quick: bool,
+    full: bool,
     seconds: float,
 ) -> None:
     """Adds the op's rows to `record`."""
@@ -84,12 +84,12 @@ def run(
     kinds = ["fp32"] if name.startswith("dct") else ["fp32", "bf16"]
     if device.type == "cuda":
         kinds = ["fp32"] if name.startswith("dct") else ["fp16"]
-    for width, height in shapes(name, sizes, quick):
+    for width, height in shapes(name, sizes, full):
         for kind in kinds:
             case = bench.case(width, height, DCT_BATCH[device.type])
             args = op.make(case, DTYPES[kind], device)
             args = _channels_last(args)
-            contenders = _contenders(record, op, args, impls, quick)
+            contenders = _contenders(record, op, args, impls, full)
             contenders = _correct(record, op, args, contenders)
             timings = interleaved(contenders, device, seconds)
             moved = sum(t.nbytes for t in tensors(args)) + _made(name, args)
@@ -115,7 +115,7 @@ def _made(name: str, args: tuple) -> int:
     return OPS[name].reference(*args).nbytes
 
 
-def _contenders(record: Record, op, args, impls, quick: bool) -> dict[str, Callable]:
+def _contenders(record: Record, op, args, impls, full: bool) -> dict[str, Callable]:
     """Everyone who can run the op on these arguments; who cannot is noted with the reason."""
     found: dict[str, Callable] = {}
     is_loss = op.name == "dct_l1"
@@ -129,7 +129,7 @@ def _contenders(record: Record, op, args, impls, quick: bool) -> dict[str, Calla
             record.absent[f"{op.name} {kernel.name}"] = reason
         else:
             found[kernel.name] = lambda k=kernel: k.run(*args)
-    if not quick and not is_loss:
+    if full and not is_loss:
         for mode in ("default", "max-autotune") if args_on_gpu(args) else ("default",):
             compiled = torch.compile(op.reference, mode=mode)
             found[f"compile {mode}"] = lambda c=compiled: c(*args)

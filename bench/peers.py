@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.cudnn_graph import CudnnNetwork
 from bench.timing import one_line
 from espan.errors import DeviceError
 from espan.forms import copy_to, with_backend
@@ -234,6 +235,17 @@ def spandrel(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
     return Built("fp32", _in_inference(run, x), None)
 
 
+def cudnn_graph(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
+    x = prepared(pictures, device, torch.float16)
+    try:
+        with torch.inference_mode():
+            run = CudnnNetwork(copy_to(net, device, torch.float16), x)
+    except ImportError as error:
+        raise AbsentError(one_line(error)) from error
+    whole = _torch_whole(run, pictures, device, torch.float16)
+    return Built("fp16", _in_inference(run, x), to_array, whole)
+
+
 CPU = {
     "espan": ours("bf16"),
     "espan fp32": ours("fp32"),
@@ -257,5 +269,6 @@ CUDA = {
     "eager fp32": eager("fp32"),
     "torch.compile fp16": eager("fp16", "default"),
     "torch.compile max-autotune fp16": eager("fp16", "max-autotune"),
+    "cuDNN graphs fp16": cudnn_graph,
     "spandrel": spandrel,
 }

@@ -66,7 +66,7 @@ def parts(folder: Path, device: torch.device) -> list[Part]:
         Part("sanitizers", [*python, "bench/sanitize.py"], 175, "sanitize.log", on_gpu),
         Part(
             "bench, full",
-            [*bench, "--json", str(folder / "bench.json")],
+            [*bench, "--full", "--json", str(folder / "bench.json")],
             TOTAL,
             "bench.log",
             on_gpu,

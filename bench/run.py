@@ -1,7 +1,9 @@
 """`python bench/run.py`: how fast every op and the network are here, peers in the same run.
 
-With no argument: all of it on the device at hand. Every contender's result is checked before it is
-timed, contenders take turns, and who cannot take part is listed with the reason.
+With no argument: all of it on the device at hand, at one size each, in less than three minutes on
+two cores; `--full` takes every size, batches and pictures of up to 64 megapixels. Every contender's
+result is checked before it is timed, contenders take turns, and who cannot take part is listed with
+the reason.
 """
 
 import argparse
@@ -21,7 +23,7 @@ from espan.errors import DeviceError
 from espan.machine import pick_device
 
 # Seconds that each contender is timed for.
-SECONDS = {True: 0.7, False: 2.0}
+QUICK, USUAL, FULL = 0.4, 0.8, 2.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--impl", action="append", help="only those that begin so; repeatable")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--shapes", help="WIDTHxHEIGHT of the input, several with commas")
-    parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--quick", action="store_true", help="fewer rounds")
+    extent.add_argument("--full", action="store_true", help="all sizes: long on a CPU")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="with results kept before")
     parser.add_argument(
@@ -60,11 +64,11 @@ def _bench(arguments) -> int:
     record = Record(machine.facts(device), machine.limits(device), kept=arguments.json)
     if arguments.json:
         record.save(arguments.json)
-    seconds = SECONDS[arguments.quick]
+    seconds = QUICK if arguments.quick else FULL if arguments.full else USUAL
     _say_where(record)
     for name in names:
         first = len(record.rows)
-        options = device, sizes, arguments.impl, arguments.quick, seconds
+        options = device, sizes, arguments.impl, arguments.full, seconds
         try:
             if name == "network":
                 network.run(record, *options)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from espan.model import Network
-from espan.steps import PICTURE, STEPS, Block, Conv, Normalise, Step, Tail
+from espan.steps import PICTURE, STEPS, Conv, Normalise, Step, Tail
 
 # Pixels that a convolution makes at a time.
 BAND = 1 << 16
@@ -33,7 +33,11 @@ class CpuNetwork:
     def __init__(self, net: Network):
         self.scale, self.dtype = net.scale, next(net.parameters()).dtype
         with torch.no_grad():
-            *steps, tail = [part for step in STEPS[type(net)](net) for part in _by_convs(step)]
+            *steps, tail = [
+                part
+                for step in STEPS[type(net)](net)
+                for part in (step.convs() if isinstance(step, Block) else [step])
+            ]
             gated = {step.makes for step in steps if isinstance(step, Conv) and len(step.reads) > 1}
             self._times = dict.fromkeys(gated, GATED)
             self.steps = [self._weighted(step) for step in steps]
@@ -99,19 +103,6 @@ class CpuNetwork:
         if isinstance(step, Normalise):
             return step
         return replace(step, weight=_by_pixel(step.weight / self._times.get(step.reads[0], 1.0)))
-
-
-def _by_convs(step: Step) -> list[Step]:
-    """A block as its convolutions; any other step as it is."""
-    if not isinstance(step, Block):
-        return [step]
-    hidden, convs = step.reads[0], []
-    for i, (weight, bias) in enumerate(zip(step.weights, step.biases, strict=True), 1):
-        last = i == len(step.biases)
-        reads = (hidden, *step.reads) if last else (hidden,)
-        hidden = step.makes if last else f"{step.makes} conv {i}"
-        convs.append(Conv(reads, hidden, weight, bias, "none" if last else "silu"))
-    return convs
 
 
 def _by_pixel(weight: Tensor) -> Tensor:

@@ -45,6 +45,10 @@ class Step:
         name = self.op.name if self.op else type(self).__name__.lower()
         return f"{self.makes} = {name}({', '.join(self.reads)})"
 
+    def convs(self) -> "list[Step]":
+        """The same, conv by conv."""
+        return [self]
+
 
 @dataclass(frozen=True)
 class Normalise(Step):
@@ -121,6 +125,15 @@ class Block(Step):
     @property
     def scratch(self) -> bool:
         return self.channels > FUSED
+
+    def convs(self) -> list[Step]:
+        hidden, convs = self.reads[0], []
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True), 1):
+            last = i == len(self.biases)
+            reads = (hidden, *self.reads) if last else (hidden,)
+            hidden = self.makes if last else f"{self.makes} conv {i}"
+            convs.append(Conv(reads, hidden, weight, bias, "none" if last else "silu"))
+        return convs
 
     def pack(self) -> tuple:
         return spab_cuda.pack(self.weights, self.biases)

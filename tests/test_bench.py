@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from bench import network, ops, plot, report, run
+from bench import network, ops, plot, report, run, train_step
 from bench.machine import ROOT
 from bench.record import FORMAT, Record, absences, compared, table
 from bench.timing import Timing, interleaved
@@ -75,7 +75,7 @@ def test_old_and_damaged_results_are_refused(content, says, tmp_path, capsys):
 
 
 def test_a_run_prints_a_table_and_keeps_it(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(run, "SECONDS", {True: 0.01, False: 0.01})
+    monkeypatch.setattr(run, "QUICK", 0.01)
     monkeypatch.setattr(run.machine, "limits", lambda device: {"fp32": 1e12, "copy": 1e10})
     kept = tmp_path / "kept.json"
     command = ["span_gate", "--quick", "--device", "cpu", "--shapes", "9x7"]
@@ -248,3 +248,18 @@ network._check(peers.CPU["espan fp32"](net, shown, torch.device("cpu")), want)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_cost_of_a_train_step_is_printed(monkeypatch, capsys):
+    monkeypatch.setattr(train_step, "WARM", 0)
+    monkeypatch.setattr(train_step, "STEPS", 1)
+    monkeypatch.setattr(train_step, "peak", lambda rep: 100.0 if rep else 50.0)
+    monkeypatch.setattr(sys, "argv", ["train_step.py", "--rep", "span"])
+    threads = torch.get_num_threads()
+    try:
+        assert train_step.main() == 0
+    finally:
+        torch.set_num_threads(threads)
+    adam, muon, peak = capsys.readouterr().out.splitlines()
+    assert adam.startswith("Adam: plain ") and muon.startswith("Muon: plain ")
+    assert peak == "peak: plain 50 MiB, span 100 MiB, 2.00 x"
