@@ -33,11 +33,7 @@ class CpuNetwork:
     def __init__(self, net: Network):
         self.scale, self.dtype = net.scale, next(net.parameters()).dtype
         with torch.no_grad():
-            *steps, tail = [
-                part
-                for step in STEPS[type(net)](net)
-                for part in (step.convs() if isinstance(step, Block) else [step])
-            ]
+            *steps, tail = [part for step in STEPS[type(net)](net) for part in step.convs()]
             gated = {step.makes for step in steps if isinstance(step, Conv) and len(step.reads) > 1}
             self._times = dict.fromkeys(gated, GATED)
             self.steps = [self._weighted(step) for step in steps]
