@@ -5,7 +5,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 
 from espan.atomic import remove_leftovers
 from espan.batch.journal import Journal, mark
@@ -72,19 +71,17 @@ class Worker:
     """The actor. One picture at a time, so that a picture which ends its process harms no other."""
 
     def __init__(self, options: dict):
-        self.options = options
-
-    @cached_property
-    def upscaler(self):
-        from espan.upscaler import Upscaler
-
-        return Upscaler(**self.options)
+        self.options, self.upscaler = options, None
 
     def ready(self) -> None:
-        """Returns when the network is loaded."""
-        _ = self.upscaler
+        """Loads the network. An actor that was restarted comes here with its next picture."""
+        if self.upscaler is None:
+            from espan.upscaler import Upscaler
+
+            self.upscaler = Upscaler(**self.options)
 
     def upscale(self, job: Job, scale: float) -> Outcome:
+        self.ready()
         return do(job, self.upscaler, scale)
 
 

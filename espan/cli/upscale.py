@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import threading
 from contextlib import closing
 from dataclasses import asdict
 
@@ -48,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     from espan import batch
     from espan.upscaler import check_scale
 
+    tqdm.set_lock(threading.RLock())  # the default one, for processes, is left behind by kill -9
     start, means, largest = (_ray if arguments.engine == "ray" else _local)(arguments)
     scale = check_scale(largest if arguments.scale is None else arguments.scale, largest)
     jobs = batch.plan(inputs, arguments.output, scale=scale, format=arguments.format)
