@@ -75,8 +75,6 @@ def interrupts(count: int, seed: int = 0) -> dict:
                 continue
             found["interrupts"] += 1
             found["wrong_codes"] += run.code != 130
-            if run.said != "espan: interrupted\n":
-                print(run.code, run.said)
             found["tracebacks"] += run.said != "espan: interrupted\n"
             found["leftovers"] += leftovers
             found["slowest"] = max(found["slowest"], round(run.seconds_to_end, 3))

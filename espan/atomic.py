@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, whatever happens while they are written."""
 
+import atexit
 import os
 import uuid
 from collections.abc import Iterator
@@ -71,8 +72,9 @@ def remove_leftovers(folder: Path) -> int:
     return removed
 
 
-def abandon() -> None:
-    """Removes what this process is writing, when it is about to end without finishing it."""
+@atexit.register
+def _abandon() -> None:
+    """Removes what this process is writing as it ends."""
     for part in [*_under_way]:
         with suppress(OSError):
             part.unlink()

@@ -1,5 +1,6 @@
-"""Runs that are killed, interrupted, left by their program or forked: `python bench/kills.py` is the long form."""
+"""Runs that are killed, interrupted, left by their program or forked (long: bench/kills.py)."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from PIL import Image
 
 from bench.kills import PROMPT, WORKERS, interrupts, kills
 from espan import files
+from espan.cli import main
 from tests.makers import noise, python
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no fork, no kill -9")
@@ -25,6 +27,20 @@ def test_interrupts_end_promptly_and_leave_whole_files():
     found = interrupts(10, seed=1)
     assert found.pop("slowest") < PROMPT
     assert found == {"interrupts": 10} | dict.fromkeys([*found][1:], 0)
+
+
+def test_an_interrupt_that_a_library_makes_another_error_of_is_one(monkeypatch, capsys):
+    def misread(*_):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise ValueError("no such thing") from error
+
+    monkeypatch.setattr("espan.weights.load", misread)
+    monkeypatch.setattr("espan.upscaler.load", misread)
+    assert main(["upscale", "a.png"]) == 130
+    assert capsys.readouterr().err == "espan: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.fixture

@@ -1,22 +1,20 @@
 """Jobs done by threads, each taking a picture from file to file, and what became of each job."""
 
-import atexit
 import os
 import queue
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from espan import files, memory
-from espan.atomic import abandon, remove_leftovers
+from espan import files, memory, shutdown
+from espan.atomic import remove_leftovers
 from espan.batch.journal import Journal, mark
 from espan.batch.planning import Job, Outcome
 from espan.errors import EspanError, OutputError
@@ -58,16 +56,14 @@ def run(
     workers = workers or default_workers(len(upscalers))
     workers = max(1, min(workers, len(jobs)))
     crew = Crew(upscalers, scale, workers, skip, journal, progress)
-    under_way: deque[Future] = deque()
-    try:
+    with closing(crew), shutdown.calling(crew.close):
+        under_way: deque[Future] = deque()
         for job in jobs:
             under_way.append(crew.begin(job))
             while under_way and (under_way[0].done() or len(under_way) >= 2 * workers):
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
-    finally:
-        crew.stop()
 
 
 def default_workers(devices: int) -> int:
@@ -119,14 +115,13 @@ class Crew:
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
         for thread in self._threads:
             thread.start()
-        _crews.add(self)
 
     def begin(self, job: Job) -> Future:
         future: Future = Future()
         self._jobs.put((job, future))
         return future
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Ends the threads: at once those that wait, at its next tile one that computes."""
         self._stopping.set()
         with self._changed:
@@ -136,7 +131,6 @@ class Crew:
         end = time.monotonic() + GRACE
         for thread in self._threads:
             thread.join(max(0, end - time.monotonic()))
-        _crews.discard(self)
         torch.set_num_threads(self.cores)
 
     def _work(self) -> None:
@@ -145,6 +139,8 @@ class Crew:
             try:
                 self._go_on()
                 future.set_result(self._do(job))
+            except _Stopped:
+                return  # and who waits for it, as the interpreter ends, waits on
             except BaseException as error:
                 future.set_exception(error)
 
@@ -190,21 +186,6 @@ class Crew:
 
 class _Stopped(BaseException):
     """Ends a picture that nobody waits for any more."""
-
-
-_crews: "weakref.WeakSet[Crew]" = weakref.WeakSet()
-
-
-if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
-    os.register_at_fork(after_in_child=_crews.clear)
-
-
-@atexit.register
-def _stop_all() -> None:
-    """The interpreter ends while runs are on, in threads that it does not wait for."""
-    for crew in [*_crews]:
-        crew.stop()
-    abandon()
 
 
 def _check_place(output: Path, mode: str, size: tuple[int, int]) -> None:
