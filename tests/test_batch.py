@@ -27,6 +27,12 @@ def larger(image, scale, progress):
     return image.resize((image.width * scale, image.height * scale))
 
 
+@pytest.fixture
+def many_cores(monkeypatch):
+    monkeypatch.setattr(work.torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(work.torch, "set_num_threads", lambda count: None)
+
+
 def until(condition, seconds: float = 20) -> bool:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
@@ -48,7 +54,7 @@ def test_outcomes_come_in_order_whoever_is_first(tmp_path):
     assert {(one.width, one.height) for one in outcomes} == {(20, 16)}
 
 
-def test_as_many_pictures_are_under_way_as_there_are_workers(tmp_path):
+def test_as_many_pictures_are_under_way_as_there_are_workers(tmp_path, many_cores):
     together = threading.Barrier(3, timeout=20)
 
     def meets_the_others(image, scale, progress):
@@ -60,7 +66,7 @@ def test_as_many_pictures_are_under_way_as_there_are_workers(tmp_path):
 
 
 @pytest.mark.parametrize(("held", "at_once"), [(2 * 20 * 16, 2), (0, 1), (10**6, 4)])
-def test_results_in_memory_are_few(tmp_path, monkeypatch, held, at_once):
+def test_results_in_memory_are_few(tmp_path, monkeypatch, many_cores, held, at_once):
     monkeypatch.setattr(work, "HELD", held)
     lock, inside, most = threading.Lock(), [], []
 
@@ -78,7 +84,7 @@ def test_results_in_memory_are_few(tmp_path, monkeypatch, held, at_once):
     assert max(most) == at_once
 
 
-def test_every_device_gets_pictures_and_none_gets_all(tmp_path, net):
+def test_every_device_gets_pictures_and_none_gets_all(tmp_path, net, many_cores):
     devices = [Upscaler(net, device="cpu", dtype="fp32") for _ in range(3)]
     used, together = set(), threading.Barrier(3, timeout=20)
 

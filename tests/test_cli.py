@@ -143,7 +143,7 @@ def test_failed_write_does_not_stop_the_others(pictures, upscale, tmp_path, monk
         return save_picture(self, target, *args, **how)
 
     monkeypatch.setattr(Image.Image, "save", full_once)
-    assert upscale(pictures, "-o", tmp_path / "out") == 1
+    assert upscale(pictures, "-o", tmp_path / "out", "--jobs", 1) == 1
     assert tree(tmp_path / "out") == ["deep/er/b.webp"]
     assert "a.png: could not be written: No space left on device" in capsys.readouterr().err
 

@@ -17,7 +17,7 @@ from espan import files, memory, shutdown
 from espan.atomic import remove_leftovers
 from espan.batch.journal import Journal, mark
 from espan.batch.planning import Job, Outcome
-from espan.errors import EspanError, OutputError
+from espan.errors import EspanError, LimitError, OutputError
 
 if TYPE_CHECKING:
     from espan.upscaler import Upscaler
@@ -89,8 +89,18 @@ def do(
         image = files.read(job.input, scale=scale)
         size = round(image.width * scale), round(image.height * scale)
         _check_place(job.output, image.mode, size)  # before the work, not after it
-        with hold(size[0] * size[1]):
+
+        def make() -> None:
             files.write(job.output, upscaler(image, scale, progress=progress))
+
+        try:
+            with hold(size[0] * size[1]):
+                make()
+        except (LimitError, MemoryError, RuntimeError) as error:
+            if not isinstance(error, LimitError) and not memory.ran_out(error):
+                raise
+            with hold(HELD):  # perhaps the pictures beside it had the memory: now alone
+                make()
     except Exception as error:
         if not isinstance(error, EspanError) and not memory.ran_out(error):
             raise
@@ -112,6 +122,8 @@ class Crew:
             self._idle.put(upscalers[i % len(upscalers)])
         self._stopping = threading.Event()
         self._held, self._changed = 0, threading.Condition()
+        # More at once would only take memory: a core computes one, a GPU has two lanes.
+        self._computing = threading.BoundedSemaphore(max(2, self.cores))
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
         for thread in self._threads:
             thread.start()
@@ -153,8 +165,13 @@ class Crew:
             self.progress(job, done, total)
 
         source, upscaler = mark(job.input), self._idle.get()
+
+        def compute(image, scale: float, progress):
+            with self._computing:
+                return upscaler(image, scale, progress=progress)
+
         try:
-            outcome = do(job, upscaler, self.scale, self._hold, progress)
+            outcome = do(job, compute, self.scale, self._hold, progress)
         finally:
             self._idle.put(upscaler)
         if self.journal and outcome.status == "done":
