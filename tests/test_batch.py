@@ -115,6 +115,47 @@ def test_what_a_picture_becomes_does_not_depend_on_the_workers(tmp_path, net):
     assert made[0] == made[1]
 
 
+def test_cores_are_not_asked_for_more_than_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(work.torch, "get_num_threads", lambda: 3)
+    asked, inside, most = [], [], []
+    monkeypatch.setattr(work.torch, "set_num_threads", asked.append)
+
+    def counted(image, scale, progress):
+        inside.append(image)
+        most.append(len(inside))
+        time.sleep(0.02)
+        inside.remove(image)
+        return larger(image, scale, progress)
+
+    jobs = pictures(tmp_path, 12)
+    [*batch.run(jobs, [counted], 4, workers=6)]
+    assert max(most) == 3
+    assert asked == [1] * 12 + [3]  # at the end the caller's number is put back
+    asked.clear()
+    monkeypatch.setattr(work, "HELD", 1)
+    [*batch.run(jobs, [larger], 4, workers=6)]
+    assert {*asked} == {3}  # one picture at a time has them all
+
+
+@pytest.mark.parametrize("error", [LimitError("little memory is free"), MemoryError()])
+def test_a_picture_that_lacks_memory_beside_others_is_tried_alone(tmp_path, many_cores, error):
+    inside, refused = [], []
+
+    def hungry(image, scale, progress):
+        inside.append(image)
+        try:
+            time.sleep(0.05)
+            if len(inside) > 1:
+                refused.append(image)
+                raise error
+            return larger(image, scale, progress)
+        finally:
+            inside.remove(image)
+
+    outcomes = [*batch.run(pictures(tmp_path, 6), [hungry], 4, workers=3)]
+    assert {one.status for one in outcomes} == {"done"} and refused
+
+
 @pytest.mark.parametrize(
     "error", [OutputError("no space left"), LimitError("large"), MemoryError()]
 )
