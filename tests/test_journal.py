@@ -27,8 +27,10 @@ def resume(folder, weights, capsys):
 
     def run(*more: str, model: str = weights) -> list[str]:
         inout = [f"{folder}/in", "-o", f"{folder}/out"]
-        main(["upscale", *inout, "-n", model, "--json", "--quiet", "--resume", *more])
-        rows = json.loads(capsys.readouterr().out)
+        code = main(["upscale", *inout, "-n", model, "--json", "--quiet", "--resume", *more])
+        shown = capsys.readouterr()
+        assert code == 0, shown.err
+        rows = json.loads(shown.out)
         assert {row["status"] for row in rows} <= {"done", "skipped"}
         return [os.path.relpath(r["input"], folder / "in") for r in rows if r["status"] == "done"]
 

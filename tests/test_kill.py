@@ -36,11 +36,29 @@ def test_an_interrupt_that_a_library_makes_another_error_of_is_one(monkeypatch, 
         except KeyboardInterrupt as error:
             raise ValueError("no such thing") from error
 
-    monkeypatch.setattr("espan.weights.load", misread)
     monkeypatch.setattr("espan.upscaler.load", misread)
     assert main(["upscale", "a.png"]) == 130
     assert capsys.readouterr().err == "espan: interrupted\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_waits_for_pytorch_to_be_imported():
+    code = """
+import builtins, signal, sys
+imports = builtins.__import__
+def interrupted(name, *rest):
+    if name == "torch":
+        builtins.__import__ = imports
+        signal.raise_signal(signal.SIGINT)
+    return imports(name, *rest)
+builtins.__import__ = interrupted
+from espan.cli import main
+code = main(["upscale", "a.png"])
+assert "torch" in sys.modules
+sys.exit(code)
+"""
+    done = python(code)
+    assert (done.returncode, done.stderr) == (130, "espan: interrupted\n")
 
 
 @pytest.fixture

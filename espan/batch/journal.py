@@ -95,11 +95,12 @@ class Journal:
     def _open(self, root: Path) -> int | None:
         if root not in self._descriptors:
             try:
-                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
                 self._descriptors[root] = descriptor = os.open(root / self.name, flags, 0o666)
-                size = os.fstat(descriptor).st_size
-                if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                    os.write(descriptor, b"\n")
+                if os.lseek(descriptor, 0, os.SEEK_END):
+                    os.lseek(descriptor, -1, os.SEEK_END)
+                    if os.read(descriptor, 1) != b"\n":
+                        os.write(descriptor, b"\n")
             except OSError as error:
                 self._give_up(root, error)
         return self._descriptors[root]

@@ -8,22 +8,29 @@ from contextlib import contextmanager
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """KeyboardInterrupt after Ctrl-C, also where a library in between made another error of it."""
+    """KeyboardInterrupt after Ctrl-C, also where a library in between made another error of it.
+
+    PyTorch is imported first: an interrupt in the middle of that would abort the process.
+    """
     before = signal.getsignal(signal.SIGINT)
-    if (
-        before is not signal.default_int_handler
-        or threading.current_thread() is not threading.main_thread()
-    ):
+    main = threading.current_thread() is threading.main_thread()
+    if not main or before is not signal.default_int_handler:
         yield
         return
-    came = threading.Event()
+    came, importing = threading.Event(), True
 
     def note(number, frame) -> None:
         came.set()
-        raise KeyboardInterrupt
+        if not importing:
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, note)
     try:
+        import torch  # noqa: F401
+
+        importing = False
+        if came.is_set():
+            raise KeyboardInterrupt
         yield
     except Exception as error:
         if came.is_set():
