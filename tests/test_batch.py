@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from bench.batch import folder as measured_folder
 from espan import Upscaler, batch, files
 from espan.batch import work
 from espan.errors import LimitError, OutputError
@@ -257,3 +258,8 @@ def test_shards_are_a_partition_that_other_files_do_not_change(tmp_path, count):
     assert {job.input for job in more} & {job.input for job in jobs} == {
         job.input for job in shards[0]
     }
+
+
+def test_the_measurement_of_a_folder_runs():
+    found = measured_folder(count=3, side=8, suffix="jpg", rounds=1, more=("--jobs", "2"))
+    assert 0 < found["network"] < found["start"] and 0 < found["run"]
