@@ -59,11 +59,11 @@ def interrupts(count: int, seed: int = 0) -> dict:
     """Ctrl-C at random moments, `count` times; all but `interrupts` and `slowest` should be 0.
 
     wrong_codes: runs that ended with another code than 130. tracebacks: that said more than one
-    line. half_files, leftovers: as in `kills`. slowest: seconds until the process was gone.
+    line; `said` is what the first of them did. half_files, leftovers: as in `kills`. slowest: seconds until the process was gone.
     """
     choose = random.Random(seed)
     names = ("interrupts", "wrong_codes", "tracebacks", "half_files", "leftovers")
-    found = dict.fromkeys(names, 0) | {"slowest": 0.0}
+    found = dict.fromkeys(names, 0) | {"slowest": 0.0, "said": ""}
     with _experiment(seed) as (folder, expected, whole_run):
         while found["interrupts"] < count:
             run = Run(folder, signal.SIGINT, choose.uniform(0, whole_run))
@@ -75,7 +75,9 @@ def interrupts(count: int, seed: int = 0) -> dict:
                 continue
             found["interrupts"] += 1
             found["wrong_codes"] += run.code != 130
-            found["tracebacks"] += run.said != "espan: interrupted\n"
+            if run.said != "espan: interrupted\n":
+                found["tracebacks"] += 1
+                found["said"] = found["said"] or run.said
             found["leftovers"] += leftovers
             found["slowest"] = max(found["slowest"], round(run.seconds_to_end, 3))
         return found
@@ -112,6 +114,7 @@ def _upscale(folder: str, out: str, log: str, started) -> None:
     try:
         started.send(None)
         code = main(["upscale", folder, "-o", out, *arguments])
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # too late: the run is done
     except KeyboardInterrupt:  # before `main` began, or after it ended
         code = 130
         print("espan: interrupted", file=sys.stderr)
