@@ -56,10 +56,11 @@ def kills(count: int, seed: int = 0) -> dict:
 
 
 def interrupts(count: int, seed: int = 0) -> dict:
-    """Ctrl-C at random moments, `count` times; all but `interrupts` and `slowest` should be 0.
+    """Ctrl-C at random moments, `count` times; what is counted should be 0.
 
     wrong_codes: runs that ended with another code than 130. tracebacks: that said more than one
-    line; `said` is what the first of them did. half_files, leftovers: as in `kills`. slowest: seconds until the process was gone.
+    line; `said` is what the first of them did. half_files, leftovers: as in `kills`. slowest:
+    seconds until the process was gone.
     """
     choose = random.Random(seed)
     names = ("interrupts", "wrong_codes", "tracebacks", "half_files", "leftovers")
