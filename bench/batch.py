@@ -2,15 +2,18 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+import torch
 from PIL import Image
 
 from espan import Upscaler
@@ -30,9 +33,12 @@ def folder(
     count pictures of side x side pixels, cut from a photograph. network: one call after another on
     arrays, all cores to each. start: a run of a single picture, in which Python, PyTorch and the
     weights are loaded. Each is the fastest of `rounds`, taken by turns.
-    overhead: (run - start - network) / network. more: arguments of the command.
+    overhead: (run - start - network) / network. processor: the same in seconds of all cores
+    together, the network on one core, which other work on the machine changes little.
+    more: arguments of the command.
     """
-    best = dict.fromkeys(("run", "start", "network"), float("inf"))
+    clock: dict[str, float] = {}
+    processor: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         inputs, outputs = Path(name, "in"), Path(name, "out")
         pictures = _cut(count, side)
@@ -40,30 +46,41 @@ def folder(
         for i, pixels in enumerate(pictures):
             Image.fromarray(pixels).save(inputs / f"{i:06}.{suffix}", quality=95)
         first = inputs / f"{0:06}.{suffix}"
-        upscaler = Upscaler()
+        upscaler, cores = Upscaler(), torch.get_num_threads()
 
-        def network() -> None:
+        def network(threads: int) -> None:
+            torch.set_num_threads(threads)
             for pixels in pictures:
                 upscaler(pixels)
+            torch.set_num_threads(cores)
 
-        works = {
-            "start": lambda: _run(first, f"{outputs}/", more),
-            "run": lambda: _run(inputs, outputs, more),
-            "network": network,
-        }
         for _ in range(rounds):
-            for each, work in works.items():
-                began = time.perf_counter()
-                work()
-                best[each] = min(best[each], time.perf_counter() - began)
+            _time("start", lambda: _run(first, f"{outputs}/", more), clock, processor)
+            _time("run", lambda: _run(inputs, outputs, more), clock, processor)
+            _time("network", lambda: network(cores), clock, {})
+            _time("network", lambda: network(1), {}, processor)
         assert len([*outputs.glob(f"*.{suffix}")]) == count
     return {
         "pictures": count,
         "side": side,
         "suffix": suffix,
-        **{each: round(seconds, 3) for each, seconds in best.items()},
-        "overhead": round((best["run"] - best["start"] - best["network"]) / best["network"], 3),
+        **clock,
+        "overhead": _overhead(**clock),
+        "processor": processor | {"overhead": _overhead(**processor)},
     }
+
+
+def _time(name: str, work: Callable[[], None], clock: dict, processor: dict) -> None:
+    """Keeps the least seconds that `work` took, by the clock and of all cores, under `name`."""
+    seconds = -time.perf_counter(), -sum(os.times()[:4])
+    work()
+    seconds = seconds[0] + time.perf_counter(), seconds[1] + sum(os.times()[:4])
+    for least, one in zip((clock, processor), seconds, strict=True):
+        least[name] = round(min(least.get(name, one), one), 3)
+
+
+def _overhead(run: float, start: float, network: float) -> float:
+    return round((run - start - network) / network, 3)
 
 
 def _cut(count: int, side: int) -> list[np.ndarray]:

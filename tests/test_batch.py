@@ -261,5 +261,6 @@ def test_shards_are_a_partition_that_other_files_do_not_change(tmp_path, count):
 
 
 def test_the_measurement_of_a_folder_runs():
-    found = measured_folder(count=3, side=8, suffix="jpg", rounds=1, more=("--jobs", "2"))
-    assert 0 < found["network"] < min(found["start"], found["run"])
+    found = measured_folder(count=3, side=32, suffix="jpg", rounds=1, more=("--jobs", "2"))
+    for seconds in (found, found["processor"]):
+        assert 0 < seconds["network"] < min(seconds["start"], seconds["run"])
