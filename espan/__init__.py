@@ -14,6 +14,8 @@ _HOME = {
     "load": "espan.weights",
     "save": "espan.weights",
     "fold": "espan.folding",
+    "Limits": "espan.files",
+    "Image16": "espan.image16",
     "psnr": "espan.metrics",
     "ssim": "espan.metrics",
     "EspanError": "espan.errors",

@@ -78,6 +78,11 @@ class Runner:
         job = self._jobs(self._engines[self.dtype], n, (height, width)).next()
         return memory.for_pixels(job.pictures * job.part.window.pixels, self.channels)
 
+    def rows(self, height: int, width: int) -> int:
+        """Input rows that are computed before those below them: a row of tiles has no more."""
+        job = self._jobs(self._engines[self.dtype], 1, (height, width)).next()
+        return job.part.window.size[0]
+
     def run(self, source: Tensor, target: Tensor, step: Step) -> None:
         """Fills target (N, C, s*H, s*W) from source (N, C, H, W), C = 1 or 3, N at least 1.
 

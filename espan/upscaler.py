@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from espan import files, memory, shutdown
+from espan import bands, files, memory, shutdown
 from espan.alpha import bleed
 from espan.errors import DeviceError, InputError, LimitError
 from espan.machine import pick_device, pick_dtype
@@ -37,6 +37,7 @@ class Upscaler:
     "compile" (torch.compile: half a minute before the first picture, faster ones after it).
     tile: "auto", None (never cut), an int or (height, width) in input pixels, halo not counted.
     In float32 the result does not depend on `tile`; in half precision only its rounding does.
+    limits: which picture files are read (`espan.Limits`).
 
     Raises WeightsError or InputError for the model, DeviceError for device, dtype and backend,
     InputError for `tile`.
@@ -50,6 +51,7 @@ class Upscaler:
         dtype: str | torch.dtype = "auto",
         backend: str = "auto",
         tile: str | int | tuple[int, int] | None = "auto",
+        limits: files.Limits = files.LIMITS,
     ):
         if isinstance(model, nn.Module) and not isinstance(model, Network):
             raise InputError(f"model: expected a network of espan, got {type(model).__name__}")
@@ -59,16 +61,17 @@ class Upscaler:
         self.device = pick_device(device)
         self.dtype = pick_dtype(dtype, self.device)
         self.tile = _check_tile(tile)
+        self.limits = limits
         self.scale, self.radius = net.scale, net.radius
         low_precision = dtype != "auto"  # else only what has 8 bits is computed in half precision
         shutdown.prepare_for_forks()
-        self._arguments = net, str(self.device), dtype, backend, tile
+        self._arguments = net, str(self.device), dtype, backend, tile, limits
         self._runner = Runner(net, self.device, self.dtype, backend, self.tile, low_precision)
 
     def __reduce__(self):
         """Another process makes its own, of the same network."""
         model, *rest = self._arguments
-        options = dict(zip(("device", "dtype", "backend", "tile"), rest, strict=True))
+        options = dict(zip(("device", "dtype", "backend", "tile", "limits"), rest, strict=True))
         return functools.partial(Upscaler, **options), (model,)
 
     @property
@@ -92,10 +95,11 @@ class Upscaler:
 
         PIL image, numpy array (HW, HWC), tensor (CHW, NCHW), or a list of these: the result is of
         the same kind, mode, dtype, layout, device and range (uint8, uint16, or float 0..1), its
-        size exactly (round(H * scale), round(W * scale)). A path gives a PIL image, or, with
-        `output`, a file and its path. Other scales than the network's go through the network
-        and a high-quality downscale. `progress(done, total)` is called after every tile, in input
-        pixels of the picture or batch under way. float64 is computed in float32.
+        size exactly (round(H * scale), round(W * scale)). A path gives a PIL image (an
+        `Image16` for 16-bit colour), or, with `output`, a file and its path. Other scales than the
+        network's go through the network and a high-quality downscale. `progress(done, total)` is
+        called after every tile, in input pixels of the picture or batch under way. float64 is
+        computed in float32.
 
         Raises InputError (LimitError, NonFiniteError) for a picture that cannot be used.
         """
@@ -116,12 +120,13 @@ class Upscaler:
         )
 
     def _upscale_file(self, path, scale: float, output, progress: Progress | None) -> Any:
-        image = files.read(path, scale=scale)
-        if output is not None:  # say what cannot be written before the work, not after it
-            size = round(image.width * scale), round(image.height * scale)
-            files.check_output(output, image.mode, size)
-        result = self(image, scale, progress=progress)
-        return result if output is None else files.write(output, result)
+        image = files.read(path, scale=scale, **vars(self.limits))
+        if output is None:
+            return self(image, scale, progress=progress)
+        # Say what cannot be written before the work, not after it.
+        size = round(image.width * scale), round(image.height * scale)
+        files.check_output(output, image.mode, size)
+        return bands.upscale_to(output, self, image, scale, progress)
 
     def _upscale_batch(self, batch: Tensor, scale: float, progress: Progress | None) -> Tensor:
         pictures = [from_any(each) for each in batch]
@@ -181,9 +186,10 @@ class Upscaler:
 
 
 @functools.lru_cache(maxsize=4)
-def _held(model, changed, device, dtype, backend, tile) -> Upscaler:
+def _held(model, changed, device, dtype, backend, tile, limits) -> Upscaler:
     """`changed`, a file's time of change, makes a rewritten weights file another model."""
-    return Upscaler(model, device=device, dtype=dtype, backend=backend, tile=tile)
+    options = {"device": device, "dtype": dtype, "backend": backend, "tile": tile}
+    return Upscaler(model, **options, limits=limits)
 
 
 def upscale(
@@ -195,13 +201,14 @@ def upscale(
     dtype: str | torch.dtype = "auto",
     backend: str = "auto",
     tile: str | int | tuple[int, int] | None = "auto",
+    limits: files.Limits = files.LIMITS,
     output: str | Path | None = None,
 ) -> Any:
     """`Upscaler(model, ...)(image, scale)`; the last few upscalers are kept for the next call.
 
     model: None takes the built-in network whose scale is `scale` or the next larger.
     """
-    options = (device, dtype, backend, tuple(tile) if isinstance(tile, list) else tile)
+    options = (device, dtype, backend, tuple(tile) if isinstance(tile, list) else tile, limits)
     if isinstance(model, nn.Module):  # its weights may change between two calls
         held = _held.__wrapped__(model, None, *options)
     else:

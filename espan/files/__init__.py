@@ -4,6 +4,7 @@ The only place that reads and writes pictures.
 """
 
 from espan.files.reading import (
+    LIMITS,
     MAX_INPUT_PIXELS,
     MAX_OUTPUT_PIXELS,
     READ_FORMATS,
@@ -28,6 +29,7 @@ READ_SUFFIXES = (
 )
 
 __all__ = [
+    "LIMITS",
     "MAX_INPUT_PIXELS",
     "MAX_OUTPUT_PIXELS",
     "READ_FORMATS",

@@ -27,11 +27,18 @@ MAX_OUTPUT_PIXELS = 1_500_000_000
 
 @dataclass(frozen=True)
 class Limits:
-    """What picture files are accepted: the keyword arguments of `read` of the same names."""
+    """What picture files are read.
+
+    max_input, max_output: pixels of a picture and of its result, known from the file's header.
+    allow_truncated: a damaged file gives what can be read of it, with a warning that names it.
+    """
 
     max_input: int = MAX_INPUT_PIXELS
     max_output: int = MAX_OUTPUT_PIXELS
     allow_truncated: bool = False
+
+
+LIMITS = Limits()
 
 
 def read(

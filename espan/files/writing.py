@@ -40,7 +40,6 @@ _LIMITS = {
 SAVE = {
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
     "WEBP": {"quality": 95},
-    "TIFF": {"compression": "tiff_adobe_deflate"},
     "AVIF": {"quality": 90, "subsampling": "4:4:4"},
 }
 
@@ -87,21 +86,24 @@ def writer(path: str | Path, image: Image.Image | Image16) -> Callable[[], Path]
     """`write` up to the writing: a function of no arguments, which another thread may call."""
     path = Path(path)
     name = check_output(path, image.mode, image.size)
-    options = {**SAVE.get(name, {}), **metadata.for_file(image.info, image.size, name)}
-    if name == "TIFF" and "exif" in options:
-        del options["compression"]  # Pillow writes EXIF into uncompressed TIFF only
+    # Pillow has no colour of 16 bits, and writes a TIFF with EXIF only uncompressed.
+    if isinstance(image, Image16) or (name == "TIFF" and image.mode in _EXACT):
 
-    def finish() -> Path:
+        def finish() -> Path:
+            with rows(path, image.mode, image.size, image.info) as add:
+                pixels = np.asarray(image)
+                add(pixels if pixels.ndim == 3 else pixels[:, :, None])
+            return path
+
+        return finish
+    options = {**SAVE.get(name, {}), **metadata.for_file(image.info, image.size, name)}
+
+    def save() -> Path:
         with whole_file(path) as temporary:
             image.save(temporary, format=name, **options)
         return path
 
-    def finish16() -> Path:
-        with rows(path, image.mode, image.size, image.info) as add:
-            add(image.pixels)
-        return path
-
-    return finish16 if isinstance(image, Image16) else finish
+    return save
 
 
 def takes_rows(path: str | Path, mode: str) -> bool:
