@@ -68,6 +68,8 @@ def read(
         try:
             with decoding(max_input):
                 return _read(path, check)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise LimitError(f"too large, over the limit of {max_input:,} pixels") from error
         except DECODE_ERRORS as error:
             hopeless = isinstance(error, EspanError | UnidentifiedImageError)
             if not allow_truncated or hopeless or getattr(error, "strerror", None):
@@ -131,8 +133,6 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except EspanError as error:
         raise type(error)(f"{path}: {error}") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise LimitError(f"{path}: too large: {error}") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: {_why_unknown(path)}") from error
     except DECODE_ERRORS as error:
