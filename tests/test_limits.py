@@ -136,5 +136,5 @@ def test_threads_do_not_lend_each_other_what_they_may_read(tmp_path):
     for thread in threads:
         thread.join()
     assert not wrong
-    assert Image.MAX_IMAGE_PIXELS == before and not ImageFile.LOAD_TRUNCATED_IMAGES
+    assert before == Image.MAX_IMAGE_PIXELS and not ImageFile.LOAD_TRUNCATED_IMAGES
     assert [*warnings.filters] == filters

@@ -1,10 +1,11 @@
 """What of a picture is no pixel and is kept all the same: colour profile, EXIF, resolution."""
 
 import struct
-import warnings
 from contextlib import suppress
 
 from PIL import ExifTags, Image, UnidentifiedImageError
+
+from espan.files.pillow import decoding
 
 KEPT = ("icc_profile", "exif", "dpi")
 # What a TIFF says of the picture; its other tags describe how the pixels are stored.
@@ -55,11 +56,10 @@ def exif_of_tiff(image: Image.Image) -> bytes:
 def for_file(info: dict, size: tuple[int, int], name: str) -> dict:
     """What goes into a file of format `name`, the size tags made true."""
     keep = of(info)
-    if not all(0 < each < 2**16 for each in keep.get("dpi", ())):  # NaN fails this too
-        del keep["dpi"]
+    if dpi := _resolution(keep.pop("dpi", ())):
+        keep["dpi"] = dpi
     if (data := keep.pop("exif", None)) and name != "BMP":
-        with suppress(*DECODE_ERRORS), warnings.catch_warnings():  # damaged EXIF is dropped
-            warnings.simplefilter("ignore")
+        with suppress(*DECODE_ERRORS), decoding():  # damaged EXIF is dropped
             exif = Image.Exif()
             exif.load(data)
             details = exif.get_ifd(ExifTags.IFD.Exif)
@@ -68,3 +68,12 @@ def for_file(info: dict, size: tuple[int, int], name: str) -> dict:
                     details[tag] = side
             keep["exif"] = exif.tobytes()
     return keep
+
+
+def _resolution(dpi) -> tuple[float, float] | None:
+    """Two numbers that can be written; damaged files have text there, or NaN."""
+    with suppress(TypeError, ValueError, ArithmeticError):
+        across, down = (float(each) for each in dpi)
+        if 0 < across < 2**16 and 0 < down < 2**16:
+            return across, down
+    return None

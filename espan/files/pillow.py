@@ -62,7 +62,7 @@ class _Decoding:
 _decoding = _Decoding()
 
 
-def decoding(pixels: int, truncated: bool = False):
+def decoding(pixels: int = 0, truncated: bool = False):
     """Pillow set to read files of up to `pixels`, quietly; `truncated` ones too if asked for.
 
     Its limit of pixels is never lowered, and what one file is granted no other is.

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from contextlib import suppress
 from fractions import Fraction
 from typing import IO
 
@@ -10,7 +11,7 @@ from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from espan.errors import OutputError
-from espan.files.metadata import TIFF_TAGS
+from espan.files.metadata import DECODE_ERRORS, TIFF_TAGS
 
 # Bytes of a strip before compression, and of a file that needs no 64-bit offsets: deflate makes
 # noise longer by a thousandth at most.
@@ -98,11 +99,11 @@ class TiffRows:
             for tag in TIFF_TAGS:
                 if isinstance(value := exif.get(tag), str):
                     tags[int(tag)] = (_ASCII, value.encode("utf-8", "replace") + b"\0")
-            groups = {
-                int(group): details
-                for group in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-                if (details := exif.get_ifd(group))
-            }
+            for group in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+                # What cannot be written at all is damaged, and left out.
+                with suppress(*DECODE_ERRORS):
+                    if (details := exif.get_ifd(group)) and self._group(group, details, 0):
+                        groups[int(group)] = details
         return self._packed(place, tags, groups)
 
     def _packed(self, place: int, tags: dict, groups: dict) -> bytes:
