@@ -218,8 +218,8 @@ def at_random(seconds: float, seed: int = 0, keep: Path | None = None) -> dict:
     return report.as_dict()
 
 
-def by_coverage(seconds: float) -> None:
-    """Never returns: libFuzzer ends the process, with its own report of a finding."""
+def by_coverage(seconds: float, keep: Path) -> None:
+    """Never returns: libFuzzer ends the process, its own report of a finding on stderr."""
     import atheris
 
     with tempfile.TemporaryDirectory() as folder:
@@ -228,7 +228,6 @@ def by_coverage(seconds: float) -> None:
         for name, content in seeds().items():
             (start / name).write_bytes(content)
 
-        @atheris.instrument_func
         def one(content: bytes) -> None:
             path.write_bytes(mended(content))
             outcome, took = attempt(path)
@@ -236,6 +235,9 @@ def by_coverage(seconds: float) -> None:
                 raise AssertionError(f"{outcome}, {took:.2f} s")
 
         options = [f"-max_total_time={seconds:.0f}", "-max_len=4096", "-rss_limit_mb=4096"]
+        keep.mkdir(parents=True, exist_ok=True)
+        options += [f"-artifact_prefix={keep}/", "-verbosity=0"]
+        atheris.instrument_all()
         atheris.Setup([sys.argv[0], *options, str(start)], one)
         atheris.Fuzz()
 
@@ -249,7 +251,7 @@ def main() -> int:
     parser.add_argument("--atheris", action="store_true", help="led by coverage of the Python code")
     arguments = parser.parse_args()
     if arguments.atheris:
-        by_coverage(arguments.seconds)
+        by_coverage(arguments.seconds, arguments.keep or Path(tempfile.gettempdir()))
     if arguments.folder:
         report = corpus(arguments.folder)
     else:

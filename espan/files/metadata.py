@@ -30,6 +30,8 @@ DECODE_ERRORS = (
     TypeError,
     EOFError,
     RuntimeError,
+    LookupError,
+    ArithmeticError,
     struct.error,
     UnidentifiedImageError,
     Image.DecompressionBombError,
