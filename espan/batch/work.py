@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from espan import files, memory, shutdown
+from espan import bands, files, memory, shutdown
 from espan.atomic import remove_leftovers
 from espan.batch.journal import Journal, mark
 from espan.batch.planning import Job, Outcome
@@ -86,12 +86,13 @@ def do(
         return failed(job, job.problem)
     began = time.perf_counter()
     try:
-        image = files.read(job.input, scale=scale)
+        limits = getattr(upscaler, "limits", files.LIMITS)
+        image = files.read(job.input, scale=scale, **vars(limits))
         size = round(image.width * scale), round(image.height * scale)
         _check_place(job.output, image.mode, size)  # before the work, not after it
 
         def make() -> None:
-            files.write(job.output, upscaler(image, scale, progress=progress))
+            bands.upscale_to(job.output, upscaler, image, scale, progress)
 
         try:
             with hold(size[0] * size[1]):

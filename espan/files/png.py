@@ -8,6 +8,8 @@ import numpy as np
 
 from espan.errors import OutputError
 
+# The fastest: to compress a PNG takes longer than the network otherwise (docs/decisions.md).
+LEVEL = 1
 _COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}
 _SUB, _UP, _PAETH = 1, 2, 4
 
@@ -22,7 +24,7 @@ class PngRows:
         self.file, self.left = file, size[1]
         self.bytes = channels * dtype.itemsize  # of a pixel
         self.above = np.zeros((1, size[0] * self.bytes), np.uint8)
-        self.deflate = zlib.compressobj()
+        self.deflate = zlib.compressobj(LEVEL)
         file.write(b"\x89PNG\r\n\x1a\n")
         head = struct.pack(">IIBBBBB", *size, 8 * dtype.itemsize, _COLOUR[channels], 0, 0, 0)
         self._chunk(b"IHDR", head)

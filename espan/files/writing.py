@@ -11,7 +11,7 @@ from PIL import Image, features
 from espan.atomic import whole_file
 from espan.errors import OutputError
 from espan.files import metadata
-from espan.files.png import PngRows
+from espan.files.png import LEVEL, PngRows
 from espan.files.tiff import TiffRows
 from espan.image16 import Image16
 
@@ -38,6 +38,7 @@ _LIMITS = {
     "AVIF": (65535, ("L", "RGB", "RGBA", "LA")),
 }
 SAVE = {
+    "PNG": {"compress_level": LEVEL},
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
     "WEBP": {"quality": 95},
     "AVIF": {"quality": 90, "subsampling": "4:4:4"},
