@@ -6,6 +6,7 @@ result only the row under way and the one being written are there. The pixels ar
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from espan.resize import RowByRow, resize_rows
 if TYPE_CHECKING:
     from espan.upscaler import Upscaler
 
+ALWAYS = nullcontext()
 Progress = Callable[[int, int], None]
 
 # Pixels of a result from which on it is written in bands.
@@ -33,16 +35,25 @@ _BANDS = 2.5
 
 
 def upscale_to(
-    output: str | Path, upscaler: "Upscaler", image, scale: float, progress: Progress | None = None
+    output: str | Path,
+    upscaler: "Upscaler",
+    image,
+    scale: float,
+    progress: Progress | None = None,
+    computing: AbstractContextManager = ALWAYS,
 ) -> Path:
     """`files.write(output, upscaler(image, scale))`; a large PNG or TIFF is never held whole.
 
-    image: what `files.read` gives. Raises what both of them do.
+    image: what `files.read` gives. computing: a context for the work that is not writing alone.
+    Raises what both functions do.
     """
     pixels = round(image.width * scale) * round(image.height * scale)
     if pixels > LARGE and files.takes_rows(output, image.mode):
-        return in_bands(output, upscaler, image, scale, progress)
-    return files.write(output, upscaler(image, scale, progress=progress))
+        with computing:
+            return in_bands(output, upscaler, image, scale, progress)
+    with computing:
+        result = upscaler(image, scale, progress=progress)
+    return files.write(output, result)
 
 
 def in_bands(

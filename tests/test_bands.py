@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from espan import LimitError, OutputError, Upscaler, bands, files
+from espan import LimitError, OutputError, Upscaler, bands, batch, files
 from espan.image16 import Image16
 from espan.resize import RowByRow, resize, resize_rows
 from tests.makers import noise, random_net
@@ -228,3 +228,14 @@ def test_memory_does_not_hold_the_result(tmp_path, suffix):
     small, large = json.loads(result.stdout)
     # The picture itself, in PIL, in numpy, and some slack. The result would take 16 times that.
     assert large - small < 6 * 600 * 5000 * 3
+
+
+def test_folders_write_large_results_in_bands(tmp_path, monkeypatch, up):
+    monkeypatch.setattr(bands, "LARGE", 0)
+    used, in_bands = [], bands.in_bands
+    monkeypatch.setattr(bands, "in_bands", lambda *all: (used.append(all[0]), in_bands(*all))[1])
+    path = files.write(tmp_path / "in.png", picture("RGBA;16"))
+    (outcome,) = batch.run(batch.plan([path], tmp_path / "a.png"), [up], 4)
+    assert (outcome.status, outcome.width, used) == ("done", 360, [tmp_path / "a.png"])
+    expected = up(files.read(path))
+    np.testing.assert_array_equal(files.read(tmp_path / "a.png").pixels, expected.pixels)

@@ -10,6 +10,7 @@ from PIL import Image, ImageFile
 
 import espan
 from espan import InputError, LimitError, Limits, Upscaler, files
+from espan.cli import main
 from espan.image16 import Image16
 from tests.makers import RGB, nearest_net, noise, png
 
@@ -138,3 +139,24 @@ def test_threads_do_not_lend_each_other_what_they_may_read(tmp_path):
     assert not wrong
     assert before == Image.MAX_IMAGE_PIXELS and not ImageFile.LOAD_TRUNCATED_IMAGES
     assert [*warnings.filters] == filters
+
+
+def test_options_of_the_command(tmp_path, weights, capsys):
+    path = files.write(tmp_path / "a.png", Image.fromarray(PIXELS))
+    command = ["upscale", "-n", weights, str(path), "-o", str(tmp_path / "b.png")]
+    assert main([*command, "--max-pixels", "3071"]) == 1
+    assert "over the limit of 3,071" in capsys.readouterr().err
+    assert main([*command, "--max-output-pixels", "49151"]) == 1
+    assert "output limit of 49,151" in capsys.readouterr().err
+    cut(path)
+    assert main(command) == 1
+    assert main([*command, "--allow-truncated"]) == 0
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.size == (192, 256)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_limits_that_are_none(value, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["upscale", "a.png", "--max-pixels", value])
+    assert ended.value.code == 2 and "expected a number from 1" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,10 +75,12 @@ def do(
     job: Job,
     upscaler: "Upscaler",
     scale: float,
-    hold: "Callable[[int], AbstractContextManager]" = lambda pixels: nullcontext(),
+    hold: Callable[[int], AbstractContextManager] = lambda pixels: bands.ALWAYS,
     progress: Callable[[int, int], None] | None = None,
+    computing: AbstractContextManager = bands.ALWAYS,
 ) -> Outcome:
-    """One job from file to file; its result is made and written in the context `hold(pixels)`.
+    """One job from file to file; its result is made and written in the context `hold(pixels)`, and
+    made in the context `computing`.
 
     Raises what is no fault of the picture.
     """
@@ -92,7 +94,7 @@ def do(
         _check_place(job.output, image.mode, size)  # before the work, not after it
 
         def make() -> None:
-            bands.upscale_to(job.output, upscaler, image, scale, progress)
+            bands.upscale_to(job.output, upscaler, image, scale, progress, computing)
 
         try:
             with hold(size[0] * size[1]):
@@ -166,13 +168,8 @@ class Crew:
             self.progress(job, done, total)
 
         source, upscaler = mark(job.input), self._idle.get()
-
-        def compute(image, scale: float, progress):
-            with self._computing:
-                return upscaler(image, scale, progress=progress)
-
         try:
-            outcome = do(job, compute, self.scale, self._hold, progress)
+            outcome = do(job, upscaler, self.scale, self._hold, progress, self._computing)
         finally:
             self._idle.put(upscaler)
         if self.journal and outcome.status == "done":

@@ -8,7 +8,6 @@ from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from espan.errors import OutputError
 from espan.files.metadata import DECODE_ERRORS, TIFF_TAGS
@@ -136,6 +135,8 @@ class TiffRows:
         return head + entries + bytes(struct.calcsize(word)) + behind
 
     def _group(self, tag: int, details: dict, at: int) -> bytes:
+        from PIL.TiffImagePlugin import ImageFileDirectory_v2  # not at each start of espan
+
         header = b"II+\0\x08\0\0\0" + bytes(8) if self.big else b"II*\0" + bytes(4)
         directory = ImageFileDirectory_v2(header, group=tag)
         for key, value in details.items():
