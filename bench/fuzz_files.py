@@ -16,6 +16,7 @@ import tempfile
 import time
 import zlib
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,12 @@ def seeds() -> dict[str, bytes]:
         data = io.BytesIO()
         image.save(data, kind, **options)
         whole[name] = data.getvalue()
+    with suppress(ImportError):
+        import pillow_heif
+
+        data = io.BytesIO()
+        pillow_heif.from_pillow(rgb).save(data, exif=how["exif"])
+        whole["heic"] = data.getvalue()
     deep = Image16(pixels[..., :3] * np.uint16(257), {"exif": how["exif"]})
     with tempfile.TemporaryDirectory() as folder:
         for suffix in ("png", "tif"):

@@ -1,12 +1,14 @@
 """Files of more than 8 bits: read as they are, never cut, and written again."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
 
 import espan
-from espan import InputError, OutputError, Upscaler, files
+from espan import InputError, LimitError, OutputError, Upscaler, files
 from espan.image16 import Image16
 from tests.makers import GREY_ALPHA, RGB, RGB_ALPHA, chunk, nearest_net, noise, png, scanlines
 from tests.test_bad_files import tiff
@@ -243,3 +245,21 @@ def test_heic(tmp_path, mode, bits):
     got, expected = np.asarray(picture) / white, values / 65535
     assert np.abs(got - expected).mean() < 0.02
     assert got.max() > 0.9
+
+
+def test_heic_without_its_library_names_the_extra(tmp_path, monkeypatch):
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(InputError, match=r"a\.heic: .* pip install 'espan\[image\]'"):
+        files.read(tmp_path / "a.heic")
+
+
+def test_heic_is_checked_by_its_header(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(Image.fromarray(noise(64, 64, 3))).save(tmp_path / "a.heic")
+    with pytest.raises(LimitError, match="over the limit of 4,095"):
+        files.read(tmp_path / "a.heic", max_input=64 * 64 - 1)
+    content = (tmp_path / "a.heic").read_bytes()
+    (tmp_path / "a.heic").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"a\.heic: damaged or truncated"):
+        files.read(tmp_path / "a.heic")
