@@ -11,6 +11,7 @@ from PIL import Image, ImageFile
 import espan
 from espan import InputError, LimitError, Limits, Upscaler, files
 from espan.cli import main
+from espan.files.pillow import decoding
 from espan.image16 import Image16
 from tests.makers import RGB, nearest_net, noise, png
 
@@ -160,3 +161,45 @@ def test_limits_that_are_none(value, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["upscale", "a.png", "--max-pixels", value])
     assert ended.value.code == 2 and "expected a number from 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("first", ["tolerant", "strict"])
+def test_who_turns_a_setting_of_pillows_is_alone(tmp_path, first):
+    # The one that came first stays in the middle of its work until it is told to go on.
+    path = cut(files.write(tmp_path / "a.png", Image.fromarray(PIXELS)))
+    inside, go_on, came = threading.Event(), threading.Event(), threading.Event()
+
+    def stay():
+        with decoding(truncated=first == "tolerant"):
+            inside.set()
+            go_on.wait(20)
+
+    def read():
+        with decoding(truncated=first == "strict"):
+            came.set()
+
+    threads = [threading.Thread(target=stay), threading.Thread(target=read)]
+    threads[0].start()
+    assert inside.wait(20) and ImageFile.LOAD_TRUNCATED_IMAGES is (first == "tolerant")
+    threads[1].start()
+    assert not came.wait(0.3)
+    go_on.set()
+    assert came.wait(20)
+    for thread in threads:
+        thread.join()
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+    with pytest.raises(InputError):
+        files.read(path)
+
+
+def test_those_who_turn_nothing_decode_side_by_side():
+    both = threading.Barrier(2, timeout=20)
+
+    def meet():
+        with decoding():
+            both.wait()
+
+    other = threading.Thread(target=meet)
+    other.start()
+    meet()
+    other.join()
