@@ -83,19 +83,26 @@ def test_gif_that_ends_where_a_second_frame_begins(tmp_path):
         files.read(tmp_path / "a.gif")
 
 
-def test_text_where_a_tiff_has_its_resolution(tmp_path):
-    # Found at random: the picture is read, and what cannot be written of it is left out.
-    content = bytearray(WHOLE["tiff"])
+def retyped(content: bytes, tag: int, kind: int, count: int) -> bytes:
+    """A little-endian TIFF with another type of the values of `tag`."""
+    changed = bytearray(content)
     (directory,) = struct.unpack_from("<I", content, 4)
-    for entry in range(directory + 2, len(content) - 12, 12):
-        tag, kind = struct.unpack_from("<HH", content, entry)
-        if (tag, kind) == (282, 5):
-            struct.pack_into("<HI", content, entry + 2, 2, 4)  # four characters
-            break
-    else:
-        pytest.fail("the file has no resolution")
-    (tmp_path / "a.tif").write_bytes(content)
+    (entries,) = struct.unpack_from("<H", content, directory)
+    for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
+        if struct.unpack_from("<H", content, entry) == (tag,):
+            struct.pack_into("<HI", changed, entry + 2, kind, count)
+            return bytes(changed)
+    raise AssertionError(f"the file has no tag {tag}")
+
+
+# Text for the resolution, a fraction for the maker of the camera.
+@pytest.mark.parametrize(("tag", "kind", "count"), [(282, 2, 4), (0x010F, 5, 1)])
+def test_metadata_of_the_wrong_type_does_not_cost_the_picture(tmp_path, tag, kind, count):
+    (tmp_path / "a.tif").write_bytes(retyped(WHOLE["tiff"], tag, kind, count))
     picture = files.read(tmp_path / "a.tif")
     for suffix in ("png", "tif"):
         again = files.read(files.write(tmp_path / f"b.{suffix}", picture))
-        assert again.info.get("dpi", (1, 1)) == (1, 1)  # what Pillow says of none
+        if tag == 282:
+            assert again.info.get("dpi", (1, 1)) == (1, 1)  # what Pillow says of none
+        else:
+            assert again.size == picture.size

@@ -32,6 +32,7 @@ DECODE_ERRORS = (
     RuntimeError,
     LookupError,
     ArithmeticError,
+    AttributeError,
     struct.error,
     UnidentifiedImageError,
     Image.DecompressionBombError,
@@ -45,14 +46,16 @@ def of(info: dict) -> dict:
 
 
 def exif_of_tiff(image: Image.Image) -> bytes:
-    tags, exif = image.getexif(), Image.Exif()
-    for tag in TIFF_TAGS:
-        if tag in tags:
-            exif[tag] = tags[tag]
-    for group in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        if details := tags.get_ifd(group):
-            exif.get_ifd(group).update(details)
-    return exif.tobytes() if len(exif) or exif.get_ifd(ExifTags.IFD.Exif) else b""
+    with suppress(*DECODE_ERRORS):  # damaged EXIF is dropped
+        tags, exif = image.getexif(), Image.Exif()
+        for tag in TIFF_TAGS:
+            if tag in tags:
+                exif[tag] = tags[tag]
+        for group in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            if details := tags.get_ifd(group):
+                exif.get_ifd(group).update(details)
+        return exif.tobytes() if len(exif) or exif.get_ifd(ExifTags.IFD.Exif) else b""
+    return b""
 
 
 def for_file(info: dict, size: tuple[int, int], name: str) -> dict:
