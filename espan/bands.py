@@ -73,6 +73,7 @@ def in_bands(
     # Bicubic, as of any picture.
     alpha = _Alpha(planes[0, -1].numpy(), size[::-1]) if has_alpha else None
 
+    # In this order: on an error the file is closed first, and who still writes stops at once.
     with (
         ThreadPoolExecutor(1) as background,
         files.rows(output, image.mode, size, image.info) as add,
@@ -119,11 +120,8 @@ class _Rolling:
         _, _, rows, columns = index
         missing = rows.stop - self.top - len(self.band)
         if missing > 0:
-            self.band = (
-                torch.cat([self.band, self._rows(missing)])
-                if len(self.band)
-                else (self._rows(missing))
-            )
+            more = self._rows(missing)
+            self.band = torch.cat([self.band, more]) if len(self.band) else more
         band = self.band[rows.start - self.top : rows.stop - self.top, columns]
         return band.permute(2, 0, 1)[None]
 
