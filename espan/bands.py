@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from espan import files, memory
+from espan import files, memory, shutdown
 from espan.alpha import bleed
 from espan.errors import LimitError
 from espan.picture import from_any
@@ -99,7 +99,8 @@ def in_bands(
             if progress:
                 progress(done, total)
 
-        runner.run(source, target, step)
+        with shutdown.under_way(step) as watched:
+            runner.run(source, target, watched)
         writing.pop().result()
     return Path(output)
 
