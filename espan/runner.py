@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from espan import memory
+from espan.cpu import CpuNetwork
 from espan.engine import Direct, Engine
-from espan.errors import DeviceError, NonFiniteError
+from espan.errors import DeviceError, DeviceLostError, NonFiniteError
 from espan.folding import fold
 from espan.forms import copy_to, with_backend
 from espan.graph import Lane
@@ -71,22 +72,28 @@ class Runner:
             self.forms[torch.float32] = with_backend(copy_to(net, device, torch.float32), other)
         self._engines = {each: self._engine(each) for each in self.forms}
 
-    def host_memory(self, n: int, height: int, width: int) -> int:
-        """Bytes of host memory that the largest tile of such a batch takes."""
+    def host_memory(self, source: Tensor) -> int:
+        """Bytes of host memory that the largest tile of a batch (N, C, H, W) takes."""
         if self.device.type != "cpu":
             return 0
-        job = self._jobs(self._engines[self.dtype], n, (height, width)).next()
-        return memory.for_pixels(job.pictures * job.part.window.pixels, self.channels)
+        dtype = self._dtype_for(source)
+        job = self._jobs(self._engines[dtype], len(source), source.shape[2:]).next()
+        (height, width), form = job.part.window.size, self.forms[dtype]
+        pixels = job.pictures * height * width
+        entered = pixels * 3 * (4 + dtype.itemsize)
+        if isinstance(form, CpuNetwork):
+            return entered + form.memory(job.pictures, height, width)
+        return entered + memory.for_pixels(pixels, self.channels, dtype)
 
     def run(self, source: Tensor, target: Tensor, step: Step) -> None:
         """Fills target (N, C, s*H, s*W) from source (N, C, H, W), C = 1 or 3, N at least 1.
 
         `step(done, total)` counts input pixels. Out of memory halves the batches, then the tiles,
-        from the one reached on; DeviceError when even the smallest does not fit.
+        from the one reached on; DeviceError when even the smallest does not fit, DeviceLostError
+        for whatever else a GPU fails with.
         """
         n, _, *size = source.shape
-        low = self.low_precision or source.dtype == torch.uint8
-        engine = self._engines[self.dtype if low else torch.float32]
+        engine = self._engines[self._dtype_for(source)]
         jobs, done = self._jobs(engine, n, size), 0
         under_way: deque = deque()
         try:
@@ -115,6 +122,10 @@ class Runner:
             for _, started in under_way:
                 started.release()
 
+    def _dtype_for(self, source: Tensor) -> torch.dtype:
+        low = self.low_precision or source.dtype == torch.uint8
+        return self.dtype if low else torch.float32
+
     def _jobs(self, engine: Direct | Engine, n: int, size) -> Jobs:
         largest = AUTO_WINDOW.get(self.device.type, AUTO_WINDOW["cpu"])
         side = int(largest**0.5) - 2 * self.radius
@@ -123,6 +134,11 @@ class Runner:
 
     def _halve(self, jobs: Jobs, failed: Job, error: Exception) -> None:
         """Goes on with smaller jobs after `error`, if that is what it asks for and they can be."""
+        if memory.lost(error):
+            raise DeviceLostError(
+                f"{self.device}: its CUDA context is lost, only a new process can use it again: "
+                f"{' '.join(str(error).split())[:200]}"
+            ) from error
         if not memory.ran_out(error):
             raise error
         rows, columns = failed.part.window.size

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from espan import files, memory
@@ -15,6 +16,7 @@ from espan.errors import DeviceError, InputError, LimitError
 from espan.machine import pick_device, pick_dtype
 from espan.model import Network
 from espan.picture import from_any
+from espan.pixels import finite
 from espan.resize import resize
 from espan.runner import Runner
 from espan.weights import BUILTIN, load
@@ -37,9 +39,11 @@ class Upscaler:
     "compile" (torch.compile: half a minute before the first picture, faster ones after it).
     tile: "auto", None (never cut), an int or (height, width) in input pixels, halo not counted.
     In float32 the result does not depend on `tile`; in half precision only its rounding does.
+    nonfinite: "error" refuses a picture with NaN or infinite values; "replace" takes 0 for NaN and
+    -inf, 1 for inf.
 
     Raises WeightsError or InputError for the model, DeviceError for device, dtype and backend,
-    InputError for `tile`.
+    InputError for `tile` and `nonfinite`.
     """
 
     def __init__(
@@ -50,12 +54,16 @@ class Upscaler:
         dtype: str | torch.dtype = "auto",
         backend: str = "auto",
         tile: str | int | tuple[int, int] | None = "auto",
+        nonfinite: str = "error",
     ):
         if isinstance(model, nn.Module) and not isinstance(model, Network):
             raise InputError(f"model: expected a network of espan, got {type(model).__name__}")
         net = model if isinstance(model, Network) else load(model or model_for(4))
         if backend not in BACKENDS:
             raise DeviceError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+        if nonfinite not in ("error", "replace"):
+            raise InputError(f"nonfinite: expected error or replace, got {nonfinite!r}")
+        self.nonfinite = nonfinite
         self.device = pick_device(device)
         self.dtype = pick_dtype(dtype, self.device)
         self.tile = _check_tile(tile)
@@ -89,7 +97,8 @@ class Upscaler:
         and a high-quality downscale. `progress(done, total)` is called after every tile, in input
         pixels of the picture or batch under way. float64 is computed in float32.
 
-        Raises InputError (LimitError, NonFiniteError) for a picture that cannot be used.
+        Raises InputError (LimitError, NonFiniteError) for a picture that cannot be used,
+        DeviceError where not even the smallest tile fits, DeviceLostError where a GPU failed.
         """
         scale = self.scale if scale is None else check_scale(scale, self.scale)
         if output is not None and not isinstance(image, str | Path):
@@ -99,12 +108,15 @@ class Upscaler:
             return results if isinstance(image, list) else tuple(results)
         if isinstance(image, str | Path):
             return self._upscale_file(image, scale, output, progress)
+        if self.nonfinite == "replace":
+            image = finite(image)
         if isinstance(image, Tensor) and image.ndim == 4:
             return self._upscale_batch(image, scale, progress)
         picture = from_any(image)
         planes = picture.planes[None]
+        copy = _PIL_COPY if isinstance(image, Image.Image) else 0
         return picture.finish(
-            self._upscale(planes, lambda *size: picture.new(*size)[None], scale, progress)[0]
+            self._upscale(planes, lambda *size: picture.new(*size)[None], scale, progress, copy)[0]
         )
 
     def _upscale_file(self, path, scale: float, output, progress: Progress | None) -> Any:
@@ -133,11 +145,15 @@ class Upscaler:
         new: Callable[[int, int], Tensor],
         scale: float,
         progress: Progress | None,
+        copy: int = 0,
     ) -> Tensor:
-        """(N, C, H, W), one picture if it has alpha, enlarged into what `new(H, W)` gives."""
+        """(N, C, H, W), one picture if it has alpha, enlarged into what `new(H, W)` gives.
+
+        copy: bytes per pixel of the result that the caller will take for one of his own.
+        """
         _, channels, height, width = planes.shape
         size = round(height * scale), round(width * scale)
-        self._check_memory(planes, size, resized=scale != self.scale)
+        self._check_memory(planes, size, scale != self.scale, copy)
 
         out = large = new(*size)
         if scale != self.scale:
@@ -154,27 +170,34 @@ class Upscaler:
             _enlarge_alpha(planes[0, -1:], out[0, -1:])
         return out
 
-    def _check_memory(self, planes: Tensor, size: tuple[int, int], resized: bool) -> None:
+    def _check_memory(self, planes: Tensor, size, resized: bool, copy: int) -> None:
         """LimitError before any work if the result and one tile cannot fit in host memory."""
-        n, channels, height, width = planes.shape
-        need = self._runner.host_memory(n, height, width)
-        if channels in (2, 4):
-            need += _BLEED_BYTES * height * width
-        if planes.device.type == "cpu":
-            pixels = size[0] * size[1] + resized * height * width * self.scale**2
-            need += n * pixels * (channels * planes.element_size() + _PIL_COPY)
-        free = memory.available()
+        need, free = self._need(planes, size, resized, copy), memory.available()
         if free is not None and need > free:
+            height, width = planes.shape[2:]
             raise LimitError(
                 f"{width} x {height} pixels x{self.scale} need {need / 2**20:,.0f} MiB of memory, "
                 f"{free / 2**20:,.0f} MiB are free (smaller tiles need less)"
             )
 
+    def _need(self, planes: Tensor, size, resized: bool, copy: int) -> int:
+        """Bytes of host memory that the result and one tile take."""
+        n, channels, height, width = planes.shape
+        colour = slice(None, -1) if channels in (2, 4) else slice(None)
+        need = self._runner.host_memory(planes[:, colour]) + n * size[0] * size[1] * copy
+        if channels in (2, 4):
+            need += _BLEED_BYTES * height * width
+        if planes.device.type == "cpu":
+            pixels = size[0] * size[1] + resized * height * width * self.scale**2
+            need += n * pixels * channels * planes.element_size()
+        return need
+
 
 @functools.lru_cache(maxsize=4)
-def _held(model, changed, device, dtype, backend, tile) -> Upscaler:
+def _held(model, changed, device, dtype, backend, tile, nonfinite) -> Upscaler:
     """`changed`, a file's time of change, makes a rewritten weights file another model."""
-    return Upscaler(model, device=device, dtype=dtype, backend=backend, tile=tile)
+    options = {"device": device, "dtype": dtype, "backend": backend, "tile": tile}
+    return Upscaler(model, **options, nonfinite=nonfinite)
 
 
 def upscale(
@@ -186,13 +209,15 @@ def upscale(
     dtype: str | torch.dtype = "auto",
     backend: str = "auto",
     tile: str | int | tuple[int, int] | None = "auto",
+    nonfinite: str = "error",
     output: str | Path | None = None,
 ) -> Any:
     """`Upscaler(model, ...)(image, scale)`; the last few upscalers are kept for the next call.
 
     model: None takes the built-in network whose scale is `scale` or the next larger.
     """
-    options = (device, dtype, backend, tuple(tile) if isinstance(tile, list) else tile)
+    tile = tuple(tile) if isinstance(tile, list) else tile
+    options = (device, dtype, backend, tile, nonfinite)
     if isinstance(model, nn.Module):  # its weights may change between two calls
         held = _held.__wrapped__(model, None, *options)
     else:

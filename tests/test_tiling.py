@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from espan import DeviceError, LimitError, NonFiniteError, Upscaler, memory
+from espan import DeviceError, DeviceLostError, LimitError, NonFiniteError, Upscaler, memory
 from espan.runner import Runner
 from espan.tiling import Tile, cut
+from espan_kernels.native import CudaError
 from tests.makers import noise, random_net
 from tests.threads import same_bits_in_threads
 
@@ -142,14 +143,34 @@ def test_out_of_memory_for_the_smallest_tile_is_an_error(monkeypatch):
     assert failing.count < 10
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("CUDA error: an illegal memory access"), ValueError("x"), KeyError(1)]
-)
+@pytest.mark.parametrize("error", [RuntimeError("sizes"), ValueError("x"), KeyError(1)])
 def test_other_errors_stop_at_once(monkeypatch, error):
     failing = Failing(monkeypatch, {2}, error)
     with pytest.raises(type(error)) as caught:
         Upscaler(NET, dtype="fp32", tile=40)(IMAGE)
     assert caught.value is error
+    assert failing.count == 2
+
+
+ACCELERATOR = getattr(torch, "AcceleratorError", None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered\nmore"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasGemmEx"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        CudaError("spab: cudaErrorLaunchFailure: unspecified launch failure; the CUDA context is"),
+        *([ACCELERATOR("an error of the accelerator")] if ACCELERATOR else []),
+    ],
+    ids=str,
+)
+def test_a_lost_device_stops_at_once_and_says_so(monkeypatch, error):
+    failing = Failing(monkeypatch, {2}, error)
+    with pytest.raises(DeviceLostError, match="context is lost, only a new process") as caught:
+        Upscaler(NET, dtype="fp32", tile=40)(IMAGE)
+    assert caught.value.__cause__ is error and "\n" not in str(caught.value)
     assert failing.count == 2
 
 
