@@ -33,7 +33,7 @@ def tile(H, W, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
 def offsets(stride, n, y, x, o_c):
     """Offsets [pixels, channels] into an (N, C, H, W) tensor of these strides."""
     o_c = o_c.to(tl.int64) * stride[1]
-    return n * stride[0] + (y * stride[2] + x * stride[3])[:, None] + o_c[None, :]
+    return n * stride[0] + (y * stride[2] + x.to(tl.int64) * stride[3])[:, None] + o_c[None, :]
 
 
 @triton.jit

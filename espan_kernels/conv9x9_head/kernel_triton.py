@@ -44,9 +44,9 @@ def conv9x9_kernel(
     xx = x[:, None] + kx[None, :] - 4
     for ky in tl.range(9):
         yy = y + ky - 4
-        at = n * x_stride[0] + (yy * x_stride[2])[:, None] + xx * x_stride[3]
+        at = n * x_stride[0] + (yy * x_stride[2])[:, None] + xx.to(tl.int64) * x_stride[3]
         b_x = tl.load(  # [pixels, 32]
-            x_ptr + at + (colour * x_stride[1])[None, :],
+            x_ptr + at + (colour.to(tl.int64) * x_stride[1])[None, :],
             mask=((yy >= 0) & (yy < H))[:, None] & (xx >= 0) & (xx < W) & (o_in < 27)[None, :],
             other=0,
         )

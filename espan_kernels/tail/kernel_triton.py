@@ -103,14 +103,11 @@ def up_kernel(
     if out_ptr.dtype.element_ty == tl.uint8:
         # Adding and taking away 1.5 * 2^23 rounds to the nearest whole number, halves to even.
         acc = (acc * 255.0 + 12582912.0) - 12582912.0
+    # The pixel shuffle: channel (colour, dy, dx) is pixel (y * SCALE + dy, x * SCALE + dx).
     o_out = tl.arange(0, BLOCK_OUT)
-    colour = o_out // (SCALE * SCALE)
-    out = (  # the pixel shuffle: channel (colour, dy, dx) is pixel (y * SCALE + dy, x * SCALE + dx)
-        n * out_stride[0]
-        + (colour * out_stride[1])[None, :]
-        + (y[:, None] * SCALE + (o_out // SCALE % SCALE)[None, :]) * out_stride[2]
-        + (x[:, None] * SCALE + (o_out % SCALE)[None, :]) * out_stride[3]
-    )
+    o_far = o_out.to(tl.int64)
+    out = offsets(out_stride, n, y * SCALE, x.to(tl.int64) * SCALE, o_far // (SCALE * SCALE))
+    out += (o_far // SCALE % SCALE * out_stride[2] + o_far % SCALE * out_stride[3])[None, :]
     inside = ((y < H) & (x < W))[:, None] & (o_out < COUT)[None, :]
     tl.store(out_ptr + out, narrow(acc, out_ptr.dtype.element_ty), mask=inside)
 
