@@ -41,7 +41,7 @@ PROMISES = [
             "nothing in the tree unpickles",
             "espan/machine.py",
             "from espan.errors import DeviceError\n",
-            "from espan.errors import DeviceError\nfrom pickle import load\nread = lambda f: load(f)\n",
+            "from pickle import load\nfrom espan.errors import DeviceError\nread = load(None)\n",
             HOSTILE + "test_nothing_in_the_tree_unpickles",
         ),
         (
