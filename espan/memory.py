@@ -29,6 +29,11 @@ def available() -> int | None:
     return left if free is None else min(free, left)
 
 
+def free_on(device: torch.device) -> int | None:
+    """Bytes of a GPU's own memory that are free; None elsewhere."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
 def for_pixels(pixels: int, channels: int, dtype: torch.dtype) -> int:
     """Bytes PyTorch's own operators need, at most, for a network of so many channels."""
     return pixels * channels * PER_CHANNEL * dtype.itemsize

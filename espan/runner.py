@@ -20,19 +20,21 @@ from espan.errors import DeviceError, DeviceLostError, NonFiniteError
 from espan.folding import fold
 from espan.forms import copy_to, with_backend
 from espan.graph import Lane
-from espan.jobs import Job, Jobs
+from espan.jobs import SMALLEST_TILE, Job, Jobs
 from espan.model import Network
 from espan.pixels import enter, leave_on_device
 from espan.plan import Plan
 
 log = logging.getLogger("espan")
 
-# Input pixels per window with "auto". On a CPU, larger ones leave the caches and smaller ones spend
-# their time in halos (docs/performance.md); a GPU wants all the work it can get. Pictures smaller
-# than that are computed several at once.
+# Input pixels per window with "auto", at most. On a CPU, larger ones leave the caches and smaller
+# ones spend their time in halos (docs/performance.md); a GPU wants all the work it can get. Pictures
+# smaller than that are computed several at once.
 AUTO_WINDOW = {"cpu": 480 * 480, "cuda": 1024 * 1024}
 # One copies while the other computes.
 LANES = 2
+# Of a GPU's free memory, what the windows of its lanes may take by a pessimist's estimate.
+SHARE = 0.5
 
 # cuDNN computes float32 in TF32 unless told otherwise, by a switch of the whole process: one
 # thread at a time turns it.
@@ -45,7 +47,8 @@ class Runner:
     """Runs a network on batches of planes (N, C, H, W) of any dtype a picture can have.
 
     low_precision: whether pictures of more than 8 bits too are computed in `dtype`; else in
-    float32. `redone` counts tiles that overflowed in `dtype` and were computed again in float32.
+    float32. `redone` counts tiles that overflowed in `dtype` and were computed again in float32,
+    `redone_here` those of the thread that asks.
     Safe between threads, which get the bits that each would get alone.
     """
 
@@ -63,7 +66,8 @@ class Runner:
         self.channels = net.config["channels"]
         self.device, self.dtype, self.tile = device, dtype, tile
         self.low_precision = low_precision
-        self.redone = 0
+        self.redone, self._here = 0, threading.local()
+        self.window = self._auto_window()
         self._lock = threading.Lock()
         self.forms = {dtype: with_backend(copy_to(net, device, dtype), backend)}
         if dtype != torch.float32:
@@ -126,8 +130,22 @@ class Runner:
         low = self.low_precision or source.dtype == torch.uint8
         return self.dtype if low else torch.float32
 
+    @property
+    def redone_here(self) -> int:
+        return getattr(self._here, "redone", 0)
+
+    def _auto_window(self) -> int:
+        """Input pixels per window with "auto": fewer where a GPU has little memory free."""
+        most = AUTO_WINDOW.get(self.device.type, AUTO_WINDOW["cpu"])
+        free = memory.free_on(self.device)
+        if free is None:
+            return most
+        pixel = memory.for_pixels(1, self.channels, self.dtype)
+        least = (2 * self.radius + SMALLEST_TILE) ** 2
+        return max(least, min(most, int(SHARE * free / LANES / pixel)))
+
     def _jobs(self, engine: Direct | Engine, n: int, size) -> Jobs:
-        largest = AUTO_WINDOW.get(self.device.type, AUTO_WINDOW["cpu"])
+        largest = self.window
         side = int(largest**0.5) - 2 * self.radius
         tile = {None: size, "auto": (side, side)}.get(self.tile, self.tile)
         return Jobs(n, size, tile, self.radius, largest if engine.batches else 0)
@@ -157,6 +175,7 @@ class Runner:
             log.warning("%s overflowed in a tile; it is computed again in float32", started.dtype)
             with self._lock:
                 self.redone += job.pictures
+            self._here.redone = self.redone_here + job.pictures
             again = self._direct(torch.float32).start(job.source(source), wait=True)
             if again.into(out, area):
                 return

@@ -76,6 +76,11 @@ class Upscaler:
         """Tiles so far that overflowed in half precision and were computed again in float32."""
         return self._runner.redone
 
+    @property
+    def redone_here(self) -> int:
+        """Those of the thread that asks: the difference round a call is what it cost."""
+        return self._runner.redone_here
+
     def explain(self) -> str:
         """Who computes pictures of 8 bits, step by step, and why nobody faster does."""
         return self._runner.explain()
