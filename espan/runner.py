@@ -28,8 +28,8 @@ from espan.plan import Plan
 log = logging.getLogger("espan")
 
 # Input pixels per window with "auto", at most. On a CPU, larger ones leave the caches and smaller
-# ones spend their time in halos (docs/performance.md); a GPU wants all the work it can get. Pictures
-# smaller than that are computed several at once.
+# ones spend their time in halos (docs/performance.md); a GPU wants all the work it can get.
+# Pictures smaller than that are computed several at once.
 AUTO_WINDOW = {"cpu": 480 * 480, "cuda": 1024 * 1024}
 # One copies while the other computes.
 LANES = 2

@@ -53,6 +53,8 @@ def plant_in_cuda(count: int | None = None) -> dict[str, int]:
     """The same of the bugs that tests plant in csrc themselves, all or the first `count`."""
     listed = _pytest(ROOT, *IN_CUDA, "-k", "planted", "--collect-only").stdout
     names = re.findall(r"^tests/.+::.+$", listed, re.MULTILINE)[:count]
+    if not names:
+        raise SurvivedError(f"no test plants bugs: {listed[-2000:]}")
     found = _pytest(ROOT, *names)
     passed = re.search(r"(\d+) passed", found.stdout)
     if found.returncode != PASSED:
@@ -89,7 +91,6 @@ def _pytest(tree: Path, *arguments: str) -> subprocess.CompletedProcess:
     # No bytecode: a file changed twice in a second, to the same length, would be taken for its old.
     environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     environment["ESPAN_SHARED"] = shared
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    if "--collect-only" not in arguments:
-        command.append("-x")
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-p", "no:cacheprovider"]
+    command += arguments if "--collect-only" in arguments else ("-x", *arguments)
     return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
