@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,15 +34,23 @@ class SurvivedError(AssertionError):
     """A bug that no test has found, or a test that fails without one."""
 
 
-def plant(mutations: Iterable[Mutation]) -> dict[str, int]:
-    """{"planted": ..., "caught": ...}; SurvivedError names those that were not caught."""
+def plant(mutations: Iterable[Mutation], tell: Callable[[str], None] = str) -> dict[str, int]:
+    """{"planted": ..., "caught": ...}; SurvivedError names those that were not caught.
+
+    `tell` gets a line for each.
+    """
     mutations = [*mutations]
     with tempfile.TemporaryDirectory() as folder:
         tree = _copy(Path(folder) / ROOT.name)
         tests = [*dict.fromkeys(one.test for one in mutations)]
         if (code := _pytest(tree, *tests).returncode) != PASSED:
             raise SurvivedError(f"without any bug the tests end with {code}: {' '.join(tests)}")
-        survived = [one for one in mutations if not _caught(tree, one)]
+        survived = []
+        for one in mutations:
+            caught = _caught(tree, one)
+            tell(f"{'caught' if caught else 'NOT CAUGHT'}: {one.promise}")
+            if not caught:
+                survived.append(one)
     if survived:
         lines = (f"{one.promise}: {one.file}: {one.old!r} -> {one.new!r}" for one in survived)
         raise SurvivedError("\n".join(lines))

@@ -11,10 +11,16 @@ from tests.mutations.promises import PROMISES
 parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__)
 parser.add_argument("--count", type=int, help="only so many of each list")
 arguments = parser.parse_args()
+
+
+def tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 lists = {
-    "kernels": lambda: plant(KERNELS[: arguments.count]),
+    "kernels": lambda: plant(KERNELS[: arguments.count], tell),
     "cuda": lambda: plant_in_cuda(arguments.count),
-    "promises": lambda: plant(PROMISES[: arguments.count]),
+    "promises": lambda: plant(PROMISES[: arguments.count], tell),
 }
 found, survived = {}, []
 for name, run in lists.items():
@@ -23,5 +29,5 @@ for name, run in lists.items():
     except SurvivedError as error:
         survived.append(f"{name}: {error}")
 print(json.dumps(found))
-print("\n".join(survived), file=sys.stderr, end="\n" if survived else "")
+tell("\n".join(survived))
 sys.exit(1 if survived else 0)

@@ -18,6 +18,10 @@ def exact(name: str, i: int = 0, dtype: str = "float32") -> str:
 
 FUSED = "tests/test_exact.py::test_whole_numbers_are_exact_in_the_fused_block[3]"
 FAR = "tests/test_huge.py::test_strides_past_2_to_the_31_in_triton"
+LEVELS = (
+    "tests/test_tail.py::TestKernel::test_agrees"
+    "[float32-(1, 32, [(3, 1), (32, 1), (32, 1)], 4, 5, 6, False, True)]"
+)
 
 KERNELS = [
     Mutation(promise, file, old, new, test)
@@ -84,7 +88,7 @@ KERNELS = [
             MATH,
             "bits += 0x7FFF + ((bits >> 16) & 1)",
             "bits += 0",
-            "tests/test_span_gate.py::TestForward::test_agrees",
+            "tests/test_span_gate.py::TestForward::test_agrees[bfloat16-(1, 4, 1, 67)]",
         ),
         (
             "a flat pass ends where its tensor does",
@@ -108,7 +112,7 @@ KERNELS = [
             HEAD,
             "b_x.to(tl.float32) / 255",
             "b_x.to(tl.float32) / 256",
-            "tests/test_conv9x9_head.py::TestKernel::test_agrees",
+            "tests/test_conv9x9_head.py::TestKernel::test_agrees[float32-(1, 32, 20, 24, True)]",
         ),
         ("colours far apart", HEAD, "colour.to(tl.int64) *", "colour *", FAR),
         (
@@ -130,14 +134,14 @@ KERNELS = [
             TAIL,
             "acc = (acc * 255.0 + 12582912.0) - 12582912.0",
             "acc = acc * 255.0",
-            "tests/test_tail.py::TestKernel::test_agrees",
+            LEVELS,
         ),
         (
             "8 bits are clamped",
             TAIL,
             "clamp or uint8,",
             "clamp,",
-            "tests/test_tail.py::TestKernel::test_agrees",
+            LEVELS,
         ),
         (
             "hidden pixels outside of the picture are zeros",

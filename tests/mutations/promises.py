@@ -98,7 +98,7 @@ PROMISES = [
             "espan/runner.py",
             "return Jobs(n, size, tile, self.radius,",
             "return Jobs(n, size, tile, self.radius - 1,",
-            TILING + "test_tiled_equals_whole",
+            TILING + "test_tiled_equals_whole[7]",
         ),
         (
             "out of memory goes on with smaller tiles",
