@@ -76,18 +76,20 @@ class Runner:
             self.forms[torch.float32] = with_backend(copy_to(net, device, torch.float32), other)
         self._engines = {each: self._engine(each) for each in self.forms}
 
-    def host_memory(self, source: Tensor) -> int:
-        """Bytes of host memory that the largest tile of a batch (N, C, H, W) takes."""
+    def host_memory(
+        self, n: int, height: int, width: int, pixels: torch.dtype = torch.uint8
+    ) -> int:
+        """Bytes of host memory that the largest tile takes of n pictures of such pixels."""
         if self.device.type != "cpu":
             return 0
-        dtype = self._dtype_for(source)
-        job = self._jobs(self._engines[dtype], len(source), source.shape[2:]).next()
+        dtype = self._dtype_for(pixels)
+        job = self._jobs(self._engines[dtype], n, (height, width)).next()
         (height, width), form = job.part.window.size, self.forms[dtype]
-        pixels = job.pictures * height * width
-        entered = pixels * 3 * (4 + dtype.itemsize)
+        count = job.pictures * height * width
+        entered = count * 3 * (4 + dtype.itemsize)
         if isinstance(form, CpuNetwork):
             return entered + form.memory(job.pictures, height, width)
-        return entered + memory.for_pixels(pixels, self.channels, dtype)
+        return entered + memory.for_pixels(count, self.channels, dtype)
 
     def run(self, source: Tensor, target: Tensor, step: Step) -> None:
         """Fills target (N, C, s*H, s*W) from source (N, C, H, W), C = 1 or 3, N at least 1.
@@ -97,7 +99,7 @@ class Runner:
         for whatever else a GPU fails with.
         """
         n, _, *size = source.shape
-        engine = self._engines[self._dtype_for(source)]
+        engine = self._engines[self._dtype_for(source.dtype)]
         jobs, done = self._jobs(engine, n, size), 0
         under_way: deque = deque()
         try:
@@ -126,8 +128,8 @@ class Runner:
             for _, started in under_way:
                 started.release()
 
-    def _dtype_for(self, source: Tensor) -> torch.dtype:
-        low = self.low_precision or source.dtype == torch.uint8
+    def _dtype_for(self, pixels: torch.dtype) -> torch.dtype:
+        low = self.low_precision or pixels == torch.uint8
         return self.dtype if low else torch.float32
 
     @property

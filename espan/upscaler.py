@@ -11,13 +11,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from espan import files, memory
-from espan.alpha import bleed
+from espan.alpha import bleed, enlarge_alpha, resize_into
 from espan.errors import DeviceError, InputError, LimitError
 from espan.machine import pick_device, pick_dtype
 from espan.model import Network
 from espan.picture import from_any
 from espan.pixels import finite
-from espan.resize import resize
 from espan.runner import Runner
 from espan.weights import BUILTIN, load
 
@@ -170,9 +169,9 @@ class Upscaler:
         self._runner.run(source, target, progress or _nobody)
         if scale != self.scale:
             for each, resized in zip(target, result, strict=True):
-                _resize_into(each, resized)
+                resize_into(each, resized)
         if has_alpha:
-            _enlarge_alpha(planes[0, -1:], out[0, -1:])
+            enlarge_alpha(planes[0, -1:], out[0, -1:])
         return out
 
     def _check_memory(self, planes: Tensor, size, resized: bool, copy: int) -> None:
@@ -188,8 +187,8 @@ class Upscaler:
     def _need(self, planes: Tensor, size, resized: bool, copy: int) -> int:
         """Bytes of host memory that the result and one tile take."""
         n, channels, height, width = planes.shape
-        colour = slice(None, -1) if channels in (2, 4) else slice(None)
-        need = self._runner.host_memory(planes[:, colour]) + n * size[0] * size[1] * copy
+        need = self._runner.host_memory(n, height, width, planes.dtype)
+        need += n * size[0] * size[1] * copy
         if channels in (2, 4):
             need += _BLEED_BYTES * height * width
         if planes.device.type == "cpu":
@@ -262,21 +261,3 @@ def _check_tile(tile: Any) -> Any:
 
 def _nobody(_done: int, _total: int) -> None:
     """The progress nobody asked for."""
-
-
-def _enlarge_alpha(alpha: Tensor, out: Tensor) -> None:
-    """Bicubic, which keeps what is opaque opaque: networks draw specks into flat masks."""
-    first = alpha[0, 0, 0].item()
-    if (alpha.float() == first).all():
-        out.fill_(min(max(first, 0), 1) if alpha.is_floating_point() else first)
-    else:
-        _resize_into(alpha, out)
-
-
-def _resize_into(large: Tensor, out: Tensor) -> None:
-    pixels = large.permute(1, 2, 0)
-    if pixels.dtype == torch.bfloat16:
-        pixels = pixels.float()
-    small = resize(pixels.cpu().numpy(), tuple(out.shape[1:]))
-    small = torch.from_numpy(small).permute(2, 0, 1)
-    out.copy_(small.clamp(0, 1) if small.is_floating_point() else small)
