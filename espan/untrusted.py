@@ -22,7 +22,7 @@ State = dict[str, Tensor]
 
 # Far above what networks of this family need: a training checkpoint has 500 tensors, the header of
 # its file 60 KB.
-MAX_BYTES = 1 << 30
+MAX_BYTES = 1 << 28
 MAX_HEADER = 1 << 20
 MAX_TENSORS = 4096
 
