@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 # Tests that plant bugs in csrc themselves and pass for each that shows: compiled for the host.
 IN_CUDA = ["tests/test_shim.py", "tests/test_shim_ends.py", "tests/test_shim_dct.py"]
 PASSED, FAILED = 0, 1  # pytest's exit codes; others say that no test came to an end
+# Seconds for a test, far more than any takes that passes.
+PATIENCE = 600
 
 
 class Mutation(NamedTuple):
@@ -89,6 +91,8 @@ def _caught(tree: Path, mutation: Mutation) -> bool:
     path.write_text(text.replace(mutation.old, mutation.new))
     try:
         code = _pytest(tree, mutation.test).returncode
+    except subprocess.TimeoutExpired:
+        code = FAILED
     finally:
         path.write_text(text)
     return code == FAILED or code < 0  # a process that crashed has not passed either
@@ -101,4 +105,5 @@ def _pytest(tree: Path, *arguments: str) -> subprocess.CompletedProcess:
     environment["ESPAN_SHARED"] = shared
     command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-p", "no:cacheprovider"]
     command += arguments if "--collect-only" in arguments else ("-x", *arguments)
-    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+    how = {"capture_output": True, "text": True, "timeout": PATIENCE * max(1, len(arguments))}
+    return subprocess.run(command, cwd=tree, env=environment, **how)

@@ -62,7 +62,7 @@ PROMISES = [
             "metadata asks for no network that takes for ever to make",
             "espan/weights.py",
             '"blocks": 64',
-            '"blocks": 1 << 60, "img_range": 9',
+            '"blocks": 640',
             HOSTILE + "test_hostile_metadata",
         ),
         (
