@@ -2,7 +2,8 @@
 
 ESPAN_CUDA: auto (build the kernels if nvcc is there and works), 0 (do not), 1 (fail without);
 ESPAN_CUDA_ARCHS: as "80;90", the first architectures to have machine code for, the last has PTX
-as well; NVCC, CUDA_HOME, CXX: which compilers; MAX_JOBS: how many run at once.
+as well; ESPAN_LINEINFO: 1 for profilers and sanitizers, which then name lines of source; NVCC,
+CUDA_HOME, CXX: which compilers; MAX_JOBS: how many run at once.
 """
 
 import os
@@ -24,7 +25,7 @@ SOURCES = Path(__file__).parent.resolve() / "csrc"
 
 RULES = """
 rule compile
-  command = $nvcc -std=c++17 -O3 -lineinfo $archs $flags -MD -MF $out.d -c $in -o $out
+  command = $nvcc -std=c++17 -O3 $archs $flags -MD -MF $out.d -c $in -o $out
   depfile = $out.d
   deps = gcc
 rule link
@@ -62,6 +63,8 @@ def ninja_file(nvcc: Path, module: Path) -> str:
     import pybind11
 
     flags = ["-Xcompiler -fPIC,-fvisibility=hidden"]
+    if os.environ.get("ESPAN_LINEINFO") == "1":
+        flags.append("-lineinfo")
     if "CXX" in os.environ:
         flags.append(f"-ccbin {os.environ['CXX']}")
     values = {"nvcc": nvcc, "archs": architectures(nvcc), "flags": " ".join(flags)}

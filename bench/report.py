@@ -98,9 +98,13 @@ def write(folder: Path, device: torch.device) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """The checkout before anything installed; machine code for this GPU alone builds fastest."""
+    """The checkout before anything installed; machine code for this GPU alone builds fastest.
+
+    With lines of source, which profiler and sanitizers name.
+    """
     paths = [str(machine.ROOT), os.environ.get("PYTHONPATH", "")]
     changes = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "ESPAN_CUDA": "1"}
+    changes["ESPAN_LINEINFO"] = "1"
     if torch.cuda.is_available():
         changes["ESPAN_CUDA_ARCHS"] = "{}{}".format(*torch.cuda.get_device_capability())
     return os.environ | changes

@@ -25,6 +25,7 @@ _HOME = {
     "OutputError": "espan.errors",
     "WeightsError": "espan.errors",
     "DeviceError": "espan.errors",
+    "DeviceLostError": "espan.errors",
 }
 
 __all__ = [*_HOME]

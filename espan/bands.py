@@ -153,7 +153,7 @@ class _Alpha:
 def _check_memory(runner, planes: Tensor, scale: float, has_alpha: bool) -> None:
     _, channels, height, width = planes.shape
     row = runner.scale * width * channels * planes.element_size()
-    need = runner.host_memory(1, height, width)
+    need = runner.host_memory(1, height, width, planes.dtype)
     need += int(_BANDS * runner.rows(height, width) * runner.scale * row)
     need += has_alpha * _BLEED_BYTES * height * width
     free = memory.available()
