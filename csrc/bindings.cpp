@@ -28,6 +28,7 @@ PYBIND11_MODULE(_cuda, module) {
 #ifdef ESPAN_SHIM
     module.attr("DEVICE") = "cpu";
     module.def("seed", &espan::shim::seed);
+    module.def("run_last_blocks", &espan::shim::run_last_blocks);
 #else
     module.attr("DEVICE") = "cuda";
 #endif

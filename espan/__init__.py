@@ -14,6 +14,8 @@ _HOME = {
     "load": "espan.weights",
     "save": "espan.weights",
     "fold": "espan.folding",
+    "Limits": "espan.files",
+    "Image16": "espan.image16",
     "psnr": "espan.metrics",
     "ssim": "espan.metrics",
     "EspanError": "espan.errors",
@@ -23,6 +25,7 @@ _HOME = {
     "OutputError": "espan.errors",
     "WeightsError": "espan.errors",
     "DeviceError": "espan.errors",
+    "DeviceLostError": "espan.errors",
 }
 
 __all__ = [*_HOME]

@@ -1,8 +1,10 @@
-"""Colour under transparent pixels, so that upscaling draws no dark edge around a cut-out."""
+"""Transparency: the colour under it, so that no dark edge is drawn around a cut-out, and alpha."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from espan.resize import resize
 
 # Less than half of the faintest alpha a 16-bit picture has, on the scale 0..1 of floats.
 INVISIBLE = 2.0**-17
@@ -35,3 +37,22 @@ def bleed(colour: Tensor, alpha: Tensor) -> Tensor:
     if not colour.is_floating_point():
         filled = filled.round()
     return torch.where(holes, filled[0].to(colour.dtype), colour)
+
+
+def enlarge_alpha(alpha: Tensor, out: Tensor) -> None:
+    """Alpha (1, H, W) into `out`, by bicubic: networks draw specks into flat masks."""
+    first = alpha[0, 0, 0].item()
+    if (alpha.float() == first).all():
+        out.fill_(min(max(first, 0), 1) if alpha.is_floating_point() else first)
+    else:
+        resize_into(alpha, out)
+
+
+def resize_into(large: Tensor, out: Tensor) -> None:
+    """Planes (C, H, W) made those of `out`, smaller or larger, by bicubic."""
+    pixels = large.permute(1, 2, 0)
+    if pixels.dtype == torch.bfloat16:
+        pixels = pixels.float()
+    small = resize(pixels.cpu().numpy(), tuple(out.shape[1:]))
+    small = torch.from_numpy(small).permute(2, 0, 1)
+    out.copy_(small.clamp(0, 1) if small.is_floating_point() else small)

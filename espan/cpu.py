@@ -6,6 +6,7 @@ enough for the allocator to keep its memory, and its activation writes the band 
 maps serve the network by turns, from one picture to the next.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -39,6 +40,7 @@ class CpuNetwork:
             self.steps = [self._weighted(step) for step in steps]
             self.tail = _prepare_tail(tail, [self._times.get(name, 1.0) for name in tail.reads])
         reads = [step.reads for step in steps] + [tail.reads]
+        self._channels = {PICTURE: 3} | {step.makes: step.channels for step in steps}
         self._last_read = {name: i for i, names in enumerate(reads) for name in names}
         self._idle: list[Maps] = []
 
@@ -53,6 +55,24 @@ class CpuNetwork:
                 self._run(picture[None], result, maps)
             self._idle.append(maps)
         return out.permute(0, 3, 1, 2)
+
+    def memory(self, n: int, height: int, width: int) -> int:
+        """Bytes that it will take for n pictures (3, H, W), beside what it keeps from before."""
+        live, most = Counter({3: 1}), Counter({3: 1})
+        for i, step in enumerate((*self.steps, self.tail)):
+            live[step.channels] += 1
+            most |= live
+            done = (name for name in {*step.reads} if self._last_read[name] == i)
+            live -= Counter(self._channels[name] for name in done)
+        maps = Maps(height, width, self.dtype)
+        kept = sum(maps.shape(channels).numel() * count for channels, count in most.items())
+        # A convolution's band and what is made of it.
+        enlarged = 3 * self.scale**2
+        widest = max(*most, enlarged)
+        scratch = 2 * widest * width * max(hi - lo for lo, hi in maps.bands)
+        values = kept + scratch + n * enlarged * height * width
+        idle = sum(one.bytes for one in self._idle[-1:])
+        return max(0, values * self.dtype.itemsize - idle)
 
     def _take(self, height: int, width: int) -> "Maps":
         try:
@@ -164,6 +184,7 @@ class Maps:
         count = min(height, max(1, round(height * width / BAND)))
         edges = [height * i // count for i in range(count + 1)]
         self.bands = [*pairwise(edges)]
+        self.bytes = 0  # of all its maps
         self._free: dict[int, list[Tensor]] = {}
 
     def take(self, channels: int) -> Tensor:
@@ -171,10 +192,16 @@ class Maps:
         free = self._free.setdefault(channels, [])
         if free:
             return free.pop()
-        (height, width), border = self.size, 4 if channels == 3 else 1
-        made = torch.empty(height + 2 * border, width, channels, dtype=self.dtype)
+        made = torch.empty(self.shape(channels), dtype=self.dtype)
+        border = (len(made) - self.size[0]) // 2
         made[:border] = made[-border:] = 0
+        self.bytes += made.nbytes
         return made
+
+    def shape(self, channels: int) -> torch.Size:
+        """Of a map, its borders counted in."""
+        (height, width), border = self.size, 4 if channels == 3 else 1
+        return torch.Size((height + 2 * border, width, channels))
 
     def give(self, made: Tensor) -> None:
         self._free[made.shape[2]].append(made)

@@ -27,3 +27,7 @@ class WeightsError(EspanError, ValueError):
 
 class DeviceError(EspanError, RuntimeError):
     """A device, precision or backend that this machine does not have, or lost."""
+
+
+class DeviceLostError(DeviceError):
+    """A GPU on which work failed: no later work of this process can succeed there."""

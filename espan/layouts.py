@@ -5,12 +5,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from espan.errors import WeightsError
 from espan.model import ESPAN, SPAN, SPANF, Network
+from espan.untrusted import State, one_line, some
 
-State = dict[str, Tensor]
 # Class and constructor arguments of a network, and its state by our key names.
 Found = tuple[type[Network], dict, State]
 
@@ -180,12 +179,3 @@ def recognise(state: State) -> Found:
         f"{', '.join(layout.name for layout in LAYOUTS)}. Nearest: {nearest.name}, of which "
         f"{some(missing)} is missing; the file has {some(list(state))}"
     )
-
-
-def some(names: list[str], count: int = 4) -> str:
-    rest = len(names) - count
-    return ", ".join(names[:count]) + (f" and {rest} more" if rest > 0 else "") or "nothing"
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
-# Bytes a network holds at once per input pixel and channel in float32, scratch included: measured
-# 1.5 kB per pixel for 32 channels on a CPU (docs/performance.md).
-BYTES_PER_CHANNEL = 52
+# Numbers that a network run by PyTorch's own operators holds at once per input pixel and channel:
+# the most that was measured on a CPU, at 480 x 480. What the allocator keeps between operators is
+# in it, and is less for larger pictures (docs/performance.md).
+PER_CHANNEL = 13
 
 
 def available() -> int | None:
@@ -28,13 +29,38 @@ def available() -> int | None:
     return left if free is None else min(free, left)
 
 
-def for_pixels(pixels: int, channels: int) -> int:
-    """Bytes a network of so many channels needs to run on so many input pixels in float32."""
-    return pixels * channels * BYTES_PER_CHANNEL
+def free_on(device: torch.device) -> int | None:
+    """Bytes of a GPU's own memory that are free; None elsewhere."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def for_pixels(pixels: int, channels: int, dtype: torch.dtype) -> int:
+    """Bytes PyTorch's own operators need, at most, for a network of so many channels."""
+    return pixels * channels * PER_CHANNEL * dtype.itemsize
+
+
+# What an allocation that failed says where its error has no type of its own.
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "cudaErrorMemoryAllocation",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+# What says that work on a GPU failed; from then on everything there fails.
+LOST = ("CUDA error", "cudaError", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
 
 
 def ran_out(error: BaseException) -> bool:
     """Whether `error` is an allocation that failed, on a GPU or on the host."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+        isinstance(error, RuntimeError) and any(each in str(error) for each in OUT_OF_MEMORY)
     )
+
+
+def lost(error: BaseException) -> bool:
+    """Whether `error` comes of a GPU that this process cannot use again."""
+    if ran_out(error) or not isinstance(error, RuntimeError):
+        return False
+    accelerator = getattr(torch, "AcceleratorError", ())  # torch 2.8 and later
+    return isinstance(error, accelerator) or any(each in str(error) for each in LOST)

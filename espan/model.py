@@ -105,6 +105,8 @@ class SPAN(Network):
             img_range=img_range,
             rep=rep,
         )
+        if isinstance(img_range, bool) or not isinstance(img_range, int | float):
+            raise InputError(f"img_range: expected a number, got {img_range!r}")
         self.radius = 1 + 3 * blocks + 2
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.img_range = img_range

@@ -4,7 +4,7 @@ It knows PIL, numpy and torch conventions, and no files and no networks.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from espan.errors import InputError, NonFiniteError
+from espan.image16 import Image16
 from espan.pixels import WHITE
 
 _DTYPES = "uint8, uint16 or float"
@@ -55,12 +56,15 @@ class Picture:
 
 
 def from_any(image: Any) -> Picture:
-    """The Picture of a PIL image, a numpy array (HW, HWC) or a tensor (CHW).
+    """The Picture of a PIL image, an Image16, a numpy array (HW, HWC) or a tensor (CHW).
 
     Raises InputError for any other kind, mode, shape or dtype; NonFiniteError for NaN or inf.
     """
     if isinstance(image, Image.Image):
         return _from_pil(image)
+    if isinstance(image, Image16):
+        arrays = _from_numpy(image.pixels)
+        return replace(arrays, finish=lambda planes: Image16(arrays.finish(planes), image.info))
     if isinstance(image, np.ndarray):
         return _from_numpy(image)
     if isinstance(image, Tensor):

@@ -1,7 +1,9 @@
 """Pixels of any dtype to a network's numbers and back: in few passes, no NaN among them."""
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +28,17 @@ def enter(pixels: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Pixels (N, C, H, W), C = 1 or 3, as a network takes them: (N, 3, H, W) in 0..1."""
     x = pixels.to(device, torch.float32).div(WHITE[pixels.dtype]).expand(-1, 3, -1, -1)
     return x.to(dtype=dtype, memory_format=torch.channels_last)
+
+
+def finite(picture: Any) -> Any:
+    """An array or tensor of floats with 0 for NaN and the nearer end of 0..1 for an infinity; the
+    caller's is not changed. What holds no floats comes back as it is.
+    """
+    if isinstance(picture, Tensor) and picture.is_floating_point():
+        return picture.nan_to_num(0.0, 1.0, 0.0)
+    if isinstance(picture, np.ndarray) and picture.dtype.kind == "f":
+        return np.nan_to_num(picture, nan=0.0, posinf=1.0, neginf=0.0)
+    return picture
 
 
 def leave(y: Tensor, pixels: Tensor) -> bool:

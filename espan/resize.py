@@ -33,19 +33,61 @@ def resize(
         raise InputError(f"size: expected (height, width) of at least 1, got {size!r}")
     if border not in ("clamp", "mirror"):
         raise InputError(f"border: expected 'clamp' or 'mirror', got {border!r}")
+    return _rows(image, 0, image.shape[0], size, (0, size[0]), border, round_passes)
 
+
+def resize_rows(image: np.ndarray, size: tuple[int, int], wanted: tuple[int, int]) -> np.ndarray:
+    """Rows `wanted` (first, stop) of `resize(image, size)`."""
+    return _rows(image, 0, image.shape[0], size, wanted, "clamp", False)
+
+
+class RowByRow:
+    """`resize` of a picture of `height` rows to `size`, a few rows at a time from top to bottom."""
+
+    def __init__(self, height: int, size: tuple[int, int]):
+        self.height, self.size, self.done, self.top = height, size, 0, 0
+        index, _ = _taps(height, size[0], "clamp", np.float64)
+        self.first, self.last = index.min(1), index.max(1)
+        self.kept: np.ndarray | None = None
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """The rows of the result that can be made now; rows (h, W[, C]) are the next ones."""
+        self.kept = rows if self.kept is None else np.concatenate([self.kept, rows])
+        known = self.top + len(self.kept)
+        done = int(np.searchsorted(self.last, known))
+        out = _rows(self.kept, self.top, self.height, self.size, (self.done, done), "clamp", False)
+        self.done = done
+        if done < self.size[0]:
+            used = self.first[done] - self.top
+            self.kept, self.top = self.kept[used:].copy(), self.first[done]
+        return out
+
+
+def _rows(
+    image: np.ndarray,
+    above: int,
+    whole: int,
+    size: tuple[int, int],
+    wanted: tuple[int, int],
+    border: str,
+    round_passes: bool,
+) -> np.ndarray:
+    """Rows `wanted` (first, stop) of the result, from those of a picture of `whole` rows that begin
+    `above` rows below its top."""
     (height, width), channels = size, image.shape[2:]
     depth = channels[0] if channels else 1
-    out = np.empty((height, width, *channels), image.dtype)
+    start, stop = wanted
+    out = np.empty((stop - start, width, *channels), image.dtype)
     # float32 rounds 8-bit pictures rightly even at ties: weights of x2 and x4 are exact in it, and
     # x3 has no ties. 16-bit sums need more.
     work = np.float32 if image.dtype in (np.uint8, np.float16, np.float32) else np.float64
-    row_index, row_weight = _taps(image.shape[0], height, border, work)
+    row_index, row_weight = _taps(whole, height, border, work)
+    row_index, row_weight = row_index[start:stop] - above, row_weight[start:stop]
     column_index, column_weight = _taps(image.shape[1], width, border, work)
 
-    pixels_per_row = max(image.shape[0] / height, 1) * max(image.shape[1], width)
+    pixels_per_row = max(whole / height, 1) * max(image.shape[1], width)
     rows = max(1, int(BAND / (pixels_per_row * depth)))
-    for top in range(0, height, rows):
+    for top in range(0, stop - start, rows):
         index = row_index[top : top + rows]
         first, last = index.min(), index.max() + 1
         band = image[first:last].reshape(last - first, -1).astype(work)

@@ -14,24 +14,27 @@ import torch
 from torch import Tensor
 
 from espan import memory
+from espan.cpu import CpuNetwork
 from espan.engine import Direct, Engine
-from espan.errors import DeviceError, NonFiniteError
+from espan.errors import DeviceError, DeviceLostError, NonFiniteError
 from espan.folding import fold
 from espan.forms import copy_to, with_backend
 from espan.graph import Lane
-from espan.jobs import Job, Jobs
+from espan.jobs import SMALLEST_TILE, Job, Jobs
 from espan.model import Network
 from espan.pixels import enter, leave_on_device
 from espan.plan import Plan
 
 log = logging.getLogger("espan")
 
-# Input pixels per window with "auto". On a CPU, larger ones leave the caches and smaller ones spend
-# their time in halos (docs/performance.md); a GPU wants all the work it can get. Pictures smaller
-# than that are computed several at once.
+# Input pixels per window with "auto", at most. On a CPU, larger ones leave the caches and smaller
+# ones spend their time in halos (docs/performance.md); a GPU wants all the work it can get.
+# Pictures smaller than that are computed several at once.
 AUTO_WINDOW = {"cpu": 480 * 480, "cuda": 1024 * 1024}
 # One copies while the other computes.
 LANES = 2
+# Of a GPU's free memory, what the windows of its lanes may take by a pessimist's estimate.
+SHARE = 0.5
 
 # cuDNN computes float32 in TF32 unless told otherwise, by a switch of the whole process: one
 # thread at a time turns it.
@@ -44,7 +47,8 @@ class Runner:
     """Runs a network on batches of planes (N, C, H, W) of any dtype a picture can have.
 
     low_precision: whether pictures of more than 8 bits too are computed in `dtype`; else in
-    float32. `redone` counts tiles that overflowed in `dtype` and were computed again in float32.
+    float32. `redone` counts tiles that overflowed in `dtype` and were computed again in float32,
+    `redone_here` those of the thread that asks.
     Safe between threads, which get the bits that each would get alone.
     """
 
@@ -62,7 +66,8 @@ class Runner:
         self.channels = net.config["channels"]
         self.device, self.dtype, self.tile = device, dtype, tile
         self.low_precision = low_precision
-        self.redone = 0
+        self.redone, self._here = 0, threading.local()
+        self.window = self._auto_window()
         self._lock = threading.Lock()
         self.forms = {dtype: with_backend(copy_to(net, device, dtype), backend)}
         if dtype != torch.float32:
@@ -71,22 +76,35 @@ class Runner:
             self.forms[torch.float32] = with_backend(copy_to(net, device, torch.float32), other)
         self._engines = {each: self._engine(each) for each in self.forms}
 
-    def host_memory(self, n: int, height: int, width: int) -> int:
-        """Bytes of host memory that the largest tile of such a batch takes."""
+    def host_memory(
+        self, n: int, height: int, width: int, pixels: torch.dtype = torch.uint8
+    ) -> int:
+        """Bytes of host memory that the largest tile takes of n pictures of such pixels."""
         if self.device.type != "cpu":
             return 0
-        job = self._jobs(self._engines[self.dtype], n, (height, width)).next()
-        return memory.for_pixels(job.pictures * job.part.window.pixels, self.channels)
+        dtype = self._dtype_for(pixels)
+        job = self._jobs(self._engines[dtype], n, (height, width)).next()
+        (height, width), form = job.part.window.size, self.forms[dtype]
+        count = job.pictures * height * width
+        entered = count * 3 * (4 + dtype.itemsize)
+        if isinstance(form, CpuNetwork):
+            return entered + form.memory(job.pictures, height, width)
+        return entered + memory.for_pixels(count, self.channels, dtype)
+
+    def rows(self, height: int, width: int) -> int:
+        """Input rows that are computed before those below them: a row of tiles has no more."""
+        job = self._jobs(self._engines[self.dtype], 1, (height, width)).next()
+        return job.part.window.size[0]
 
     def run(self, source: Tensor, target: Tensor, step: Step) -> None:
         """Fills target (N, C, s*H, s*W) from source (N, C, H, W), C = 1 or 3, N at least 1.
 
         `step(done, total)` counts input pixels. Out of memory halves the batches, then the tiles,
-        from the one reached on; DeviceError when even the smallest does not fit.
+        from the one reached on; DeviceError when even the smallest does not fit, DeviceLostError
+        for whatever else a GPU fails with.
         """
         n, _, *size = source.shape
-        low = self.low_precision or source.dtype == torch.uint8
-        engine = self._engines[self.dtype if low else torch.float32]
+        engine = self._engines[self._dtype_for(source.dtype)]
         jobs, done = self._jobs(engine, n, size), 0
         under_way: deque = deque()
         try:
@@ -115,14 +133,37 @@ class Runner:
             for _, started in under_way:
                 started.release()
 
+    def _dtype_for(self, pixels: torch.dtype) -> torch.dtype:
+        low = self.low_precision or pixels == torch.uint8
+        return self.dtype if low else torch.float32
+
+    @property
+    def redone_here(self) -> int:
+        return getattr(self._here, "redone", 0)
+
+    def _auto_window(self) -> int:
+        """Input pixels per window with "auto": fewer where a GPU has little memory free."""
+        most = AUTO_WINDOW.get(self.device.type, AUTO_WINDOW["cpu"])
+        free = memory.free_on(self.device)
+        if free is None:
+            return most
+        pixel = memory.for_pixels(1, self.channels, self.dtype)
+        least = (2 * self.radius + SMALLEST_TILE) ** 2
+        return max(least, min(most, int(SHARE * free / LANES / pixel)))
+
     def _jobs(self, engine: Direct | Engine, n: int, size) -> Jobs:
-        largest = AUTO_WINDOW.get(self.device.type, AUTO_WINDOW["cpu"])
+        largest = self.window
         side = int(largest**0.5) - 2 * self.radius
         tile = {None: size, "auto": (side, side)}.get(self.tile, self.tile)
         return Jobs(n, size, tile, self.radius, largest if engine.batches else 0)
 
     def _halve(self, jobs: Jobs, failed: Job, error: Exception) -> None:
         """Goes on with smaller jobs after `error`, if that is what it asks for and they can be."""
+        if memory.lost(error):
+            raise DeviceLostError(
+                f"{self.device}: its CUDA context is lost, only a new process can use it again: "
+                f"{' '.join(str(error).split())[:200]}"
+            ) from error
         if not memory.ran_out(error):
             raise error
         rows, columns = failed.part.window.size
@@ -141,6 +182,7 @@ class Runner:
             log.warning("%s overflowed in a tile; it is computed again in float32", started.dtype)
             with self._lock:
                 self.redone += job.pictures
+            self._here.redone = self.redone_here + job.pictures
             again = self._direct(torch.float32).start(job.source(source), wait=True)
             if again.into(out, area):
                 return

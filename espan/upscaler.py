@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from espan import files, memory, shutdown
-from espan.alpha import bleed
+from espan import bands, files, memory, shutdown
+from espan.alpha import bleed, enlarge_alpha, resize_into
 from espan.errors import DeviceError, InputError, LimitError
 from espan.machine import pick_device, pick_dtype
 from espan.model import Network
 from espan.picture import from_any
-from espan.resize import resize
+from espan.pixels import finite
 from espan.runner import Runner
 from espan.weights import BUILTIN, load
 
@@ -37,9 +38,12 @@ class Upscaler:
     "compile" (torch.compile: half a minute before the first picture, faster ones after it).
     tile: "auto", None (never cut), an int or (height, width) in input pixels, halo not counted.
     In float32 the result does not depend on `tile`; in half precision only its rounding does.
+    nonfinite: "error" refuses a picture with NaN or infinite values; "replace" takes 0 for NaN and
+    -inf, 1 for inf.
+    limits: which picture files are read (`espan.Limits`).
 
     Raises WeightsError or InputError for the model, DeviceError for device, dtype and backend,
-    InputError for `tile`.
+    InputError for `tile` and `nonfinite`.
     """
 
     def __init__(
@@ -50,31 +54,44 @@ class Upscaler:
         dtype: str | torch.dtype = "auto",
         backend: str = "auto",
         tile: str | int | tuple[int, int] | None = "auto",
+        nonfinite: str = "error",
+        limits: files.Limits = files.LIMITS,
     ):
         if isinstance(model, nn.Module) and not isinstance(model, Network):
             raise InputError(f"model: expected a network of espan, got {type(model).__name__}")
         net = model if isinstance(model, Network) else load(model or model_for(4))
         if backend not in BACKENDS:
             raise DeviceError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+        if nonfinite not in ("error", "replace"):
+            raise InputError(f"nonfinite: expected error or replace, got {nonfinite!r}")
+        self.nonfinite = nonfinite
         self.device = pick_device(device)
         self.dtype = pick_dtype(dtype, self.device)
         self.tile = _check_tile(tile)
+        self.limits = limits
         self.scale, self.radius = net.scale, net.radius
         low_precision = dtype != "auto"  # else only what has 8 bits is computed in half precision
         shutdown.prepare_for_forks()
-        self._arguments = net, str(self.device), dtype, backend, tile
+        self._arguments = net, str(self.device), dtype, backend, tile, nonfinite, limits
         self._runner = Runner(net, self.device, self.dtype, backend, self.tile, low_precision)
 
     def __reduce__(self):
         """Another process makes its own, of the same network."""
         model, *rest = self._arguments
-        options = dict(zip(("device", "dtype", "backend", "tile"), rest, strict=True))
+        options = dict(
+            zip(("device", "dtype", "backend", "tile", "nonfinite", "limits"), rest, strict=True)
+        )
         return functools.partial(Upscaler, **options), (model,)
 
     @property
     def redone(self) -> int:
         """Tiles so far that overflowed in half precision and were computed again in float32."""
         return self._runner.redone
+
+    @property
+    def redone_here(self) -> int:
+        """Those of the thread that asks: the difference round a call is what it cost."""
+        return self._runner.redone_here
 
     def explain(self) -> str:
         """Who computes pictures of 8 bits, step by step, and why nobody faster does."""
@@ -92,12 +109,14 @@ class Upscaler:
 
         PIL image, numpy array (HW, HWC), tensor (CHW, NCHW), or a list of these: the result is of
         the same kind, mode, dtype, layout, device and range (uint8, uint16, or float 0..1), its
-        size exactly (round(H * scale), round(W * scale)). A path gives a PIL image, or, with
-        `output`, a file and its path. Other scales than the network's go through the network
-        and a high-quality downscale. `progress(done, total)` is called after every tile, in input
-        pixels of the picture or batch under way. float64 is computed in float32.
+        size exactly (round(H * scale), round(W * scale)). A path gives a PIL image (an
+        `Image16` for 16-bit colour), or, with `output`, a file and its path. Other scales than the
+        network's go through the network and a high-quality downscale. `progress(done, total)` is
+        called after every tile, in input pixels of the picture or batch under way. float64 is
+        computed in float32.
 
-        Raises InputError (LimitError, NonFiniteError) for a picture that cannot be used.
+        Raises InputError (LimitError, NonFiniteError) for a picture that cannot be used,
+        DeviceError where not even the smallest tile fits, DeviceLostError where a GPU failed.
         """
         scale = self.scale if scale is None else check_scale(scale, self.scale)
         if output is not None and not isinstance(image, str | Path):
@@ -107,21 +126,25 @@ class Upscaler:
             return results if isinstance(image, list) else tuple(results)
         if isinstance(image, str | Path):
             return self._upscale_file(image, scale, output, progress)
+        if self.nonfinite == "replace":
+            image = finite(image)
         if isinstance(image, Tensor) and image.ndim == 4:
             return self._upscale_batch(image, scale, progress)
         picture = from_any(image)
         planes = picture.planes[None]
+        copy = _PIL_COPY if isinstance(image, Image.Image) else 0
         return picture.finish(
-            self._upscale(planes, lambda *size: picture.new(*size)[None], scale, progress)[0]
+            self._upscale(planes, lambda *size: picture.new(*size)[None], scale, progress, copy)[0]
         )
 
     def _upscale_file(self, path, scale: float, output, progress: Progress | None) -> Any:
-        image = files.read(path, scale=scale)
-        if output is not None:  # say what cannot be written before the work, not after it
-            size = round(image.width * scale), round(image.height * scale)
-            files.check_output(output, image.mode, size)
-        result = self(image, scale, progress=progress)
-        return result if output is None else files.write(output, result)
+        image = files.read(path, scale=scale, **vars(self.limits))
+        if output is None:
+            return self(image, scale, progress=progress)
+        # Say what cannot be written before the work, not after it.
+        size = round(image.width * scale), round(image.height * scale)
+        files.check_output(output, image.mode, size)
+        return bands.upscale_to(output, self, image, scale, progress)
 
     def _upscale_batch(self, batch: Tensor, scale: float, progress: Progress | None) -> Tensor:
         pictures = [from_any(each) for each in batch]
@@ -141,11 +164,15 @@ class Upscaler:
         new: Callable[[int, int], Tensor],
         scale: float,
         progress: Progress | None,
+        copy: int = 0,
     ) -> Tensor:
-        """(N, C, H, W), one picture if it has alpha, enlarged into what `new(H, W)` gives."""
+        """(N, C, H, W), one picture if it has alpha, enlarged into what `new(H, W)` gives.
+
+        copy: bytes per pixel of the result that the caller will take for one of his own.
+        """
         _, channels, height, width = planes.shape
         size = round(height * scale), round(width * scale)
-        self._check_memory(planes, size, resized=scale != self.scale)
+        self._check_memory(planes, size, scale != self.scale, copy)
 
         out = large = new(*size)
         if scale != self.scale:
@@ -158,32 +185,39 @@ class Upscaler:
             self._runner.run(source, target, step)
         if scale != self.scale:
             for each, resized in zip(target, result, strict=True):
-                _resize_into(each, resized)
+                resize_into(each, resized)
         if has_alpha:
-            _enlarge_alpha(planes[0, -1:], out[0, -1:])
+            enlarge_alpha(planes[0, -1:], out[0, -1:])
         return out
 
-    def _check_memory(self, planes: Tensor, size: tuple[int, int], resized: bool) -> None:
+    def _check_memory(self, planes: Tensor, size, resized: bool, copy: int) -> None:
         """LimitError before any work if the result and one tile cannot fit in host memory."""
-        n, channels, height, width = planes.shape
-        need = self._runner.host_memory(n, height, width)
-        if channels in (2, 4):
-            need += _BLEED_BYTES * height * width
-        if planes.device.type == "cpu":
-            pixels = size[0] * size[1] + resized * height * width * self.scale**2
-            need += n * pixels * (channels * planes.element_size() + _PIL_COPY)
-        free = memory.available()
+        need, free = self._need(planes, size, resized, copy), memory.available()
         if free is not None and need > free:
+            height, width = planes.shape[2:]
             raise LimitError(
                 f"{width} x {height} pixels x{self.scale} need {need / 2**20:,.0f} MiB of memory, "
                 f"{free / 2**20:,.0f} MiB are free (smaller tiles need less)"
             )
 
+    def _need(self, planes: Tensor, size, resized: bool, copy: int) -> int:
+        """Bytes of host memory that the result and one tile take."""
+        n, channels, height, width = planes.shape
+        need = self._runner.host_memory(n, height, width, planes.dtype)
+        need += n * size[0] * size[1] * copy
+        if channels in (2, 4):
+            need += _BLEED_BYTES * height * width
+        if planes.device.type == "cpu":
+            pixels = size[0] * size[1] + resized * height * width * self.scale**2
+            need += n * pixels * channels * planes.element_size()
+        return need
+
 
 @functools.lru_cache(maxsize=4)
-def _held(model, changed, device, dtype, backend, tile) -> Upscaler:
+def _held(model, changed, device, dtype, backend, tile, nonfinite, limits) -> Upscaler:
     """`changed`, a file's time of change, makes a rewritten weights file another model."""
-    return Upscaler(model, device=device, dtype=dtype, backend=backend, tile=tile)
+    options = {"device": device, "dtype": dtype, "backend": backend, "tile": tile}
+    return Upscaler(model, **options, nonfinite=nonfinite, limits=limits)
 
 
 def upscale(
@@ -195,13 +229,16 @@ def upscale(
     dtype: str | torch.dtype = "auto",
     backend: str = "auto",
     tile: str | int | tuple[int, int] | None = "auto",
+    nonfinite: str = "error",
+    limits: files.Limits = files.LIMITS,
     output: str | Path | None = None,
 ) -> Any:
     """`Upscaler(model, ...)(image, scale)`; the last few upscalers are kept for the next call.
 
     model: None takes the built-in network whose scale is `scale` or the next larger.
     """
-    options = (device, dtype, backend, tuple(tile) if isinstance(tile, list) else tile)
+    tile = tuple(tile) if isinstance(tile, list) else tile
+    options = (device, dtype, backend, tile, nonfinite, limits)
     if isinstance(model, nn.Module):  # its weights may change between two calls
         held = _held.__wrapped__(model, None, *options)
     else:
@@ -241,21 +278,3 @@ def _check_tile(tile: Any) -> Any:
 
 def _nobody(_done: int, _total: int) -> None:
     """The progress nobody asked for."""
-
-
-def _enlarge_alpha(alpha: Tensor, out: Tensor) -> None:
-    """Bicubic, which keeps what is opaque opaque: networks draw specks into flat masks."""
-    first = alpha[0, 0, 0].item()
-    if (alpha.float() == first).all():
-        out.fill_(min(max(first, 0), 1) if alpha.is_floating_point() else first)
-    else:
-        _resize_into(alpha, out)
-
-
-def _resize_into(large: Tensor, out: Tensor) -> None:
-    pixels = large.permute(1, 2, 0)
-    if pixels.dtype == torch.bfloat16:
-        pixels = pixels.float()
-    small = resize(pixels.cpu().numpy(), tuple(out.shape[1:]))
-    small = torch.from_numpy(small).permute(2, 0, 1)
-    out.copy_(small.clamp(0, 1) if small.is_floating_point() else small)

@@ -1,25 +1,32 @@
 """Weight files: ours are safetensors with metadata, foreign ones are recognised by their keys."""
 
+import hashlib
 import json
-import pickle
-import warnings
-import zipfile
+import math
 from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from espan.atomic import whole_file
 from espan.errors import WeightsError
 from espan.folding import fold
-from espan.layouts import State, one_line, recognise, some
+from espan.layouts import one_line, recognise
 from espan.model import ARCHITECTURES, Network
+from espan.untrusted import State, check_plain, check_size, read_safetensors, read_torch
 
 # Networks that ship inside the package, by name.
 BUILTIN = {f"espan-x{scale}": f"espan_x{scale}.safetensors" for scale in (2, 3, 4)}
+SHA256 = {
+    "espan_x2.safetensors": "7d653229dc26b3cd50358862cba96786a71d0b0143541e4ce9e787206ab7cb8f",
+    "espan_x3.safetensors": "97126ba8f1e9ec2c12ef3d2860b25ef0dae0964a79c9af2051e6b55683f3a10f",
+    "espan_x4.safetensors": "cabf713fe9069d6efd0bc759223df0726e18acb053c5dfdd0eb9aca74725eb61",
+}
+# What our metadata may ask for.
+LARGEST = {"channels": 1024, "blocks": 64}
+LONGEST_REP = 200
 
 
 def load(path_or_name: str | Path, *, folded: bool = True) -> Network:
@@ -27,35 +34,37 @@ def load(path_or_name: str | Path, *, folded: bool = True) -> Network:
 
     Eval mode, float32, on the CPU; pictures (N, 3, H, W) in 0..1, any H and W; `net.scale` and
     `net.radius` say the rest. Reads our safetensors, and `.safetensors` or `.pth` files of
-    ESPAN, SPAN (folded or training checkpoint) and SPAN-F; `.pth` never runs code.
-    `folded=False` keeps the branches of a train-form file.
+    ESPAN, SPAN (folded or training checkpoint) and SPAN-F; `.pth` never runs code. A built-in file
+    is held to its SHA-256. `folded=False` keeps the branches of a train-form file.
 
-    Raises WeightsError naming the file: missing, damaged, unsafe, not finite, or of no network
-    known here (then with what was looked for and the nearest match).
+    Raises WeightsError naming the file: missing, damaged, unsafe, too large, not finite, or of no
+    network known here (then with what was looked for and the nearest match).
     """
-    path = Path(path_or_name)
+    path, digest = Path(path_or_name), None
     if str(path_or_name) in BUILTIN:
-        path = Path(str(resources.files("espan"))) / "builtin" / BUILTIN[str(path_or_name)]
+        file = BUILTIN[str(path_or_name)]
+        path = Path(str(resources.files("espan"))) / "builtin" / file
+        digest = SHA256.get(file)
     if not path.is_file():
         raise WeightsError(
             f"{path}: no such weights file, and no built-in network of that name "
             f"(built in: {', '.join(BUILTIN)})"
         )
     try:
-        net = _read(path)
-    except WeightsError as error:
+        net = _read(path, digest)
+    except (WeightsError, OSError) as error:
         raise WeightsError(f"{path}: {error}") from error
     return (fold(net) if folded and not net.folded else net).eval()
 
 
-def _read(path: Path) -> Network:
+def _read(path: Path, digest: str | None) -> Network:
+    check_size(path)
+    if digest and hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        raise WeightsError("not the file that came with this version (SHA-256); install it again")
     with path.open("rb") as file:
         is_safetensors = path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
-    state, metadata = _read_safetensors(path) if is_safetensors else (_read_pth(path), {})
-    if hollow := [k for k, t in state.items() if t.nbytes > t.untyped_storage().nbytes()]:
-        raise WeightsError(f"weights claim more numbers than the file has: {some(hollow)}")
-    if bad := [key for key, tensor in state.items() if not tensor.isfinite().all()]:
-        raise WeightsError(f"weights are not finite: {some(bad)}")
+    state, metadata = read_safetensors(path) if is_safetensors else (_read_pth(path), {})
+    check_plain(state)
     if "espan" in metadata:
         network, config = _from_metadata(metadata["espan"])
     else:
@@ -72,40 +81,8 @@ def _read(path: Path) -> Network:
     return net
 
 
-def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"not a readable safetensors file: {one_line(error)}") from error
-
-
-# What torch.load was seen to raise on files with bytes flipped at random, beside its own errors.
-PTH_ERRORS = (
-    pickle.UnpicklingError,
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    AssertionError,
-    zipfile.BadZipFile,
-)
-
-
 def _read_pth(path: Path) -> State:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            "refused: it is damaged, or would run code when loaded (only plain tensors are read)"
-        ) from error
-    except PTH_ERRORS as error:
-        raise WeightsError(f"not a readable PyTorch file: {one_line(error)}") from error
+    state = read_torch(path)
     for wrapper in ("params_ema", "params", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -116,11 +93,29 @@ def _read_pth(path: Path) -> State:
 
 
 def _from_metadata(text: str) -> tuple[type[Network], dict]:
+    """The class and the constructor's arguments that our metadata names, none of them too large.
+
+    Even without memory, a network of a million blocks would take for ever to make.
+    """
     try:
-        description = json.loads(text)
-        return ARCHITECTURES[description["arch"]], dict(description["config"])
-    except (ValueError, KeyError, TypeError) as error:
+        description = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        network, config = ARCHITECTURES[description["arch"]], dict(description["config"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"metadata is not understood: {text[:200]!r}") from error
+    for name, most in LARGEST.items():
+        value = config.get(name, 0)
+        if isinstance(value, int) and value > most:
+            raise WeightsError(f"metadata: {name}: expected at most {most}, got {str(value)[:20]}")
+    rep = config.get("rep")
+    if rep is not None and (not isinstance(rep, str) or len(rep) > LONGEST_REP):
+        raise WeightsError(f"metadata: rep: expected at most {LONGEST_REP} characters or null")
+    return network, config
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no number")
+    return value
 
 
 def save(net: Network, path: str | Path, *, dtype: torch.dtype | None = None, **notes: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from espan.training.muon import Muon, orthogonalised
+from espan.training.optim import overflow_together
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 288), (2, 8, 72), (3, 40, 5), (2, 16, 16)])
@@ -56,3 +57,25 @@ def test_decay_momentum_and_parameters_without_gradient():
     assert torch.allclose(optimizer.state[weight]["momentum"], direction)
     optimizer.step()
     assert torch.allclose(optimizer.state[weight]["momentum"], 1.5 * direction)
+
+
+@pytest.mark.parametrize("where", [None, 0, 1])
+@pytest.mark.parametrize("together", [True, False])
+def test_an_overflow_of_one_optimizer_stops_the_step_of_all(where, together):
+    torch.manual_seed(0)
+    weights = [torch.randn(4, 4, 3, 3, requires_grad=True) for _ in range(2)]
+    before = copy.deepcopy(weights)
+    optimizers = [torch.optim.Adam(weights[:1], lr=0.1), Muon(weights[1:], 0.1)]
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(sum(weight.square().sum() for weight in weights)).backward()
+    if where is not None:
+        weights[where].grad[0, 0, 0, 0] = float("inf")
+    if together:
+        overflow_together(optimizers)
+    for optimizer in optimizers:
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+    moved = [not torch.equal(*pair) for pair in zip(weights, before, strict=True)]
+    alone = [i != where for i in range(2)]
+    assert moved == (alone if where is None or not together else [False, False])

@@ -1,9 +1,11 @@
 """The op mechanism: order, refusals and their text, forced implementations, cost of a call."""
 
 import os
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -186,3 +188,14 @@ def test_a_call_costs_at_most_10_us(name, monkeypatch):
 def test_op_names_are_listed():
     assert {"span_gate", "conv3x3", "conv9x9_head", "tail", "spab", "dct2", "dct_l1"} <= set(OPS)
     assert op.OPS is OPS
+
+
+def test_every_kernel_owes_the_contract():
+    """Guard bands round inputs and outputs, strides, sizes: nobody is left out."""
+    call = re.compile(r'contract\(\s*"(\w+)"((?:[^()]|\([^()]*\))*)\)')
+    owed = set()
+    for path in Path(__file__).parent.glob("test_*.py"):
+        for name, options in call.findall(path.read_text()):
+            impl = re.search(r'impl="(\w+)"', options)
+            owed.add((name, impl[1] if impl else "triton"))
+    assert owed == {(op.name, k.name) for op in OPS.values() for k in op.kernels if k.run}

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from espan import DeviceError, LimitError, NonFiniteError, Upscaler, memory
-from espan.runner import Runner
+from espan import DeviceError, DeviceLostError, LimitError, NonFiniteError, Upscaler, memory
+from espan.runner import LANES, SHARE, Runner
 from espan.tiling import Tile, cut
+from espan_kernels.native import CudaError
 from tests.makers import noise, random_net
-from tests.threads import same_bits_in_threads
+from tests.threads import in_threads, same_bits_in_threads
 
 IMAGE = noise(45, 61, 3, dtype=np.float32)
 NET = random_net()
@@ -142,14 +143,34 @@ def test_out_of_memory_for_the_smallest_tile_is_an_error(monkeypatch):
     assert failing.count < 10
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("CUDA error: an illegal memory access"), ValueError("x"), KeyError(1)]
-)
+@pytest.mark.parametrize("error", [RuntimeError("sizes"), ValueError("x"), KeyError(1)])
 def test_other_errors_stop_at_once(monkeypatch, error):
     failing = Failing(monkeypatch, {2}, error)
     with pytest.raises(type(error)) as caught:
         Upscaler(NET, dtype="fp32", tile=40)(IMAGE)
     assert caught.value is error
+    assert failing.count == 2
+
+
+ACCELERATOR = getattr(torch, "AcceleratorError", None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered\nmore"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasGemmEx"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        CudaError("spab: cudaErrorLaunchFailure: unspecified launch failure; the CUDA context is"),
+        *([ACCELERATOR("an error of the accelerator")] if ACCELERATOR else []),
+    ],
+    ids=str,
+)
+def test_a_lost_device_stops_at_once_and_says_so(monkeypatch, error):
+    failing = Failing(monkeypatch, {2}, error)
+    with pytest.raises(DeviceLostError, match="context is lost, only a new process") as caught:
+        Upscaler(NET, dtype="fp32", tile=40)(IMAGE)
+    assert caught.value.__cause__ is error and "\n" not in str(caught.value)
     assert failing.count == 2
 
 
@@ -171,6 +192,32 @@ def test_overflowed_tiles_are_computed_again_in_float32(caplog):
     assert "computed again in float32" in caplog.text
     assert np.isfinite(result).all()
     assert np.abs(result - whole()).max() < 0.02
+
+
+def test_overflowed_tiles_are_counted_for_each_thread():
+    up = Upscaler(loud_net(2.0**16), dtype="fp16", tile=20)
+    counts = {}
+
+    def work(i: int) -> None:
+        for _ in range(i):
+            up(IMAGE)
+        counts[i] = up.redone_here
+
+    in_threads(work, 3)
+    assert counts[0] == 0 and counts[2] == 2 * counts[1] > 0
+    assert up.redone == counts[1] + counts[2] and up.redone_here == 0
+
+
+@pytest.mark.parametrize("free", [0, 2**20, 2**24, 2**40])
+def test_automatic_tiles_fit_the_free_memory_of_a_gpu(monkeypatch, free):
+    monkeypatch.setattr(memory, "free_on", lambda device: free)
+    up = Upscaler(NET, dtype="fp32")
+    window = up._runner.window
+    taken = LANES * memory.for_pixels(window, NET.config["channels"], torch.float32)
+    smallest = (2 * NET.radius + 16) ** 2
+    assert taken <= SHARE * free or window == smallest
+    assert window < 480 * 480 or free == 2**40
+    assert_same(up(IMAGE), whole())
 
 
 @torch.no_grad()

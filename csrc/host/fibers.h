@@ -239,7 +239,8 @@ inline cudaError_t run(
     state().kernel = std::move(kernel);
     state().dynamic_bytes = dynamic_bytes;
     state().grid.x = static_cast<unsigned>(blocks);
-    for (unsigned i = 0; i < blocks; ++i) {
+    const int64_t first = last_blocks() ? std::max<int64_t>(0, blocks - last_blocks()) : 0;
+    for (auto i = unsigned(first); i < blocks; ++i) {
         run_block({i}, threads);
         if (state().failed) return cudaErrorIllegalAddress;
     }

@@ -7,13 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from espan import files, memory, shutdown
+from espan import bands, files, memory, shutdown
 from espan.atomic import remove_leftovers
 from espan.batch.journal import Journal, mark
 from espan.batch.planning import Job, Outcome
@@ -75,10 +75,12 @@ def do(
     job: Job,
     upscaler: "Upscaler",
     scale: float,
-    hold: "Callable[[int], AbstractContextManager]" = lambda pixels: nullcontext(),
+    hold: Callable[[int], AbstractContextManager] = lambda pixels: bands.ALWAYS,
     progress: Callable[[int, int], None] | None = None,
+    computing: AbstractContextManager = bands.ALWAYS,
 ) -> Outcome:
-    """One job from file to file; its result is made and written in the context `hold(pixels)`.
+    """One job from file to file; its result is made and written in the context `hold(pixels)`, and
+    made in the context `computing`.
 
     Raises what is no fault of the picture.
     """
@@ -86,12 +88,13 @@ def do(
         return failed(job, job.problem)
     began = time.perf_counter()
     try:
-        image = files.read(job.input, scale=scale)
+        limits = getattr(upscaler, "limits", files.LIMITS)
+        image = files.read(job.input, scale=scale, **vars(limits))
         size = round(image.width * scale), round(image.height * scale)
         _check_place(job.output, image.mode, size)  # before the work, not after it
 
         def make() -> None:
-            files.write(job.output, upscaler(image, scale, progress=progress))
+            bands.upscale_to(job.output, upscaler, image, scale, progress, computing)
 
         try:
             with hold(size[0] * size[1]):
@@ -165,13 +168,8 @@ class Crew:
             self.progress(job, done, total)
 
         source, upscaler = mark(job.input), self._idle.get()
-
-        def compute(image, scale: float, progress):
-            with self._computing:
-                return upscaler(image, scale, progress=progress)
-
         try:
-            outcome = do(job, compute, self.scale, self._hold, progress)
+            outcome = do(job, upscaler, self.scale, self._hold, progress, self._computing)
         finally:
             self._idle.put(upscaler)
         if self.journal and outcome.status == "done":

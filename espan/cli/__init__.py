@@ -10,7 +10,7 @@ from espan import __version__
 from espan.cli import doctor, evaluate, train, upscale
 from espan.cli.exits import FAILED, INTERRUPTED, WRONG_USE
 from espan.cli.interrupt import interruptible
-from espan.errors import DeviceError, EspanError, InputError, WeightsError
+from espan.errors import DeviceError, DeviceLostError, EspanError, InputError, WeightsError
 
 # What is wrong with a picture is told, and counted, where the pictures are: what gets to the end
 # of a command is wrong with its arguments.
@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except EspanError as error:
         print(f"espan: {error}", file=sys.stderr)
-        return WRONG_USE if isinstance(error, _ARGUMENT_ERRORS) else FAILED
+        lost = isinstance(error, DeviceLostError)
+        return WRONG_USE if isinstance(error, _ARGUMENT_ERRORS) and not lost else FAILED
     except BrokenPipeError:  # the reader of our output has gone: nothing more to say to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

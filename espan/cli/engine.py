@@ -72,14 +72,17 @@ def upscalers_of(arguments: argparse.Namespace, scale: float | None) -> list:
 
 def options_of(arguments: argparse.Namespace, scale: float | None) -> dict:
     """What to make an `Upscaler` of."""
+    from espan.files import Limits
     from espan.upscaler import model_for
 
+    asked = {key: value for key in vars(Limits()) if (value := getattr(arguments, key, None))}
     return {
         "model": arguments.model or model_for(4 if scale is None else scale),
         "device": _devices(arguments)[0],
         "dtype": arguments.dtype,
         "backend": arguments.backend,
         "tile": arguments.tile,
+        "limits": Limits(**asked),
     }
 
 

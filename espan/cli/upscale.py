@@ -20,7 +20,7 @@ def add_to(command) -> None:
     up.add_argument(
         "-s", "--scale", type=float, help="1 to the model's own; default: the model's own"
     )
-    up.add_argument("-f", "--format", help="png, jpg, webp, tif or bmp; default: the input's")
+    up.add_argument("-f", "--format", help="png, jpg, webp, avif, tif or bmp; default: the input's")
     left = up.add_mutually_exclusive_group()
     left.add_argument("--skip-existing", action="store_true", help="leave results that are there")
     left.add_argument(
@@ -36,7 +36,25 @@ def add_to(command) -> None:
         "--engine", choices=("local", "ray"), default="local", help="ray: a cluster's machines"
     )
     up.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    _add_limits(up)
     add_engine(up)
+
+
+def _add_limits(up: argparse.ArgumentParser) -> None:
+    """Named as the fields of `espan.Limits`."""
+    pixels = {"type": _count, "metavar": "N"}
+    up.add_argument(
+        "--max-pixels", dest="max_input", help="read larger pictures; default: 89478485", **pixels
+    )
+    up.add_argument(
+        "--max-output-pixels",
+        dest="max_output",
+        help="make larger results; default: 1500000000",
+        **pixels,
+    )
+    up.add_argument(
+        "--allow-truncated", action="store_true", help="read damaged files as far as it goes"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

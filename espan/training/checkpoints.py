@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from espan.atomic import whole_file
-from espan.errors import InputError
+from espan.errors import InputError, WeightsError
 from espan.training.config import FREE, TrainConfig
-from espan.weights import PTH_ERRORS
+from espan.untrusted import read_torch
 
 log = logging.getLogger("espan")
 
@@ -39,12 +39,10 @@ class Checkpoints:
         paths = self.paths()[::-1]
         for path in paths:
             try:
-                state = torch.load(path, map_location="cpu", weights_only=True)
+                state = read_torch(path)
                 before = state["config"]
-            except (*PTH_ERRORS, KeyError) as error:
-                log.warning(
-                    "%s: damaged (%s), the one before it is taken", path, type(error).__name__
-                )
+            except (WeightsError, KeyError, TypeError) as error:
+                log.warning("%s: damaged (%s), the one before it is taken", path, error)
                 continue
             self._compare(path, before)
             return state

@@ -23,7 +23,7 @@ from espan.training.data import Patches
 from espan.training.distill import SelfDistilled
 from espan.training.fabric import launch
 from espan.training.losses import Terms, distillation, loss_of
-from espan.training.optim import optimizers_of, rate_at
+from espan.training.optim import optimizers_of, overflow_together, rate_at
 from espan.training.pictures import Pictures
 from espan.training.record import Record
 from espan.training.start import initialise
@@ -126,6 +126,8 @@ class Run:
             for optimizer in optimizers:
                 optimizer.zero_grad()
             fabric.backward(loss)
+            if config.precision == "fp16":
+                overflow_together(optimizers)
             # Each on its own: with fp16 the first one's step may change the scale, which is no
             # matter to Muon, the second, whose steps do not depend on the size of the gradients.
             for optimizer in optimizers:

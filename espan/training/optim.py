@@ -51,3 +51,15 @@ def _muon_groups(net: ESPAN, lr: float) -> list[dict]:
                     share *= 1 if kernel.size(-1) > 1 else 0.25
                 by_share[share].append(kernel)
     return [{"params": kernels, "lr": share * lr} for share, kernels in by_share.items()]
+
+
+@torch.no_grad()
+def overflow_together(optimizers: list[torch.optim.Optimizer]) -> None:
+    """Where one gradient is not finite, none is: with fp16 each optimizer leaves out a step by its
+    own gradients, and half a step would be taken.
+    """
+    parameters = (p for each in optimizers for group in each.param_groups for p in group["params"])
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not all(gradient.isfinite().all() for gradient in gradients):
+        for gradient in gradients:
+            gradient.fill_(math.nan)

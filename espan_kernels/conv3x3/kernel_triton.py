@@ -17,8 +17,8 @@ TILE_H, TILE_W = 8, 16
 
 
 @triton.jit
-def tile(H, W, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
-    """This program's picture n and the (y, x) of its TILE_H * TILE_W pixels."""
+def tile(H, W, TILE_H: tl.constexpr, TILE_W: tl.constexpr, FAR: tl.constexpr):
+    """This program's picture n and the (y, x) of its TILE_H * TILE_W pixels; FAR: see `far`."""
     across = tl.cdiv(W, TILE_W)
     per_picture = across * tl.cdiv(H, TILE_H)
     n = tl.program_id(0) // per_picture
@@ -26,6 +26,8 @@ def tile(H, W, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
     o = tl.arange(0, TILE_H * TILE_W)
     y = i // across * TILE_H + o // TILE_W
     x = i % across * TILE_W + o % TILE_W
+    if FAR:
+        x = x.to(tl.int64)
     return n.to(tl.int64), y.to(tl.int64), x
 
 
@@ -108,8 +110,9 @@ def conv3x3_kernel(
     BLOCK_OUT: tl.constexpr,
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
+    FAR: tl.constexpr,
 ):
-    n, y, x = tile(H, W, TILE_H, TILE_W)
+    n, y, x = tile(H, W, TILE_H, TILE_W, FAR)
     acc = tl.zeros((TILE_H * TILE_W, BLOCK_OUT), tl.float32)
     acc = accumulate(
         acc, x_ptr, x_stride, w_ptr, w_stride, n, y, x, H, W, CIN, COUT, 3, BLOCK_IN, BLOCK_OUT
@@ -129,6 +132,11 @@ def conv3x3_kernel(
 def grid(n: int, h: int, w: int, tile_h: int = TILE_H, tile_w: int = TILE_W) -> tuple[int]:
     """One program per tile of every picture."""
     return (n * triton.cdiv(h, tile_h) * triton.cdiv(w, tile_w),)
+
+
+def far(*pictures: Tensor) -> bool:
+    """Whether columns of one are so far apart that their offsets need 64 bits, and registers."""
+    return any((x.shape[3] + 64) * x.stride(3) >= 2**31 for x in pictures)
 
 
 def block_in(channels: int) -> int:
@@ -179,6 +187,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, act: str, gate: Tensor | No
             block_out(cout),
             tile_h,
             tile_w,
+            far(x, residual, out),
             num_warps=num_warps,
         )
 

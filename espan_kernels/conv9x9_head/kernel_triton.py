@@ -10,6 +10,7 @@ from espan_kernels.conv3x3.kernel_triton import (
     TILE_W,
     add_bias,
     block_out,
+    far,
     grid,
     offsets,
     tile,
@@ -34,8 +35,9 @@ def conv9x9_kernel(
     BLOCK_OUT: tl.constexpr,
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
+    FAR: tl.constexpr,
 ):
-    n, y, x = tile(H, W, TILE_H, TILE_W)
+    n, y, x = tile(H, W, TILE_H, TILE_W, FAR)
     acc = tl.zeros((TILE_H * TILE_W, BLOCK_OUT), tl.float32)
     o_out = tl.arange(0, BLOCK_OUT)
     # One row of the kernel, 9 taps of 3 colours, is 27 of the 32 inputs of a matrix product.
@@ -46,7 +48,7 @@ def conv9x9_kernel(
         yy = y + ky - 4
         at = n * x_stride[0] + (yy * x_stride[2])[:, None] + xx * x_stride[3]
         b_x = tl.load(  # [pixels, 32]
-            x_ptr + at + (colour * x_stride[1])[None, :],
+            x_ptr + at + (colour.to(tl.int64) * x_stride[1])[None, :],
             mask=((yy >= 0) & (yy < H))[:, None] & (xx >= 0) & (xx < W) & (o_in < 27)[None, :],
             other=0,
         )
@@ -87,6 +89,7 @@ def conv9x9_head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             block_out(cout),
             TILE_H,
             TILE_W,
+            far(x, out),
             num_warps=warps(weight.dtype, cout),
         )
     return out

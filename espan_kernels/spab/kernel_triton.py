@@ -80,14 +80,15 @@ def spab_kernel(
     o_c = tl.arange(0, C).to(tl.int64)
     column = tl.arange(0, COLUMNS)
     x = i % strips * USEFUL - CONVS + column
+    x_64 = x.to(tl.int64)
     across = (x >= 0) & (x < W)
     useful = across & (column >= CONVS) & (column < COLUMNS - CONVS)
     zeros = tl.zeros((COLUMNS, C), tl.float32)
     above1, here1 = zeros, zeros
     above2, here2 = zeros, zeros
     above3, here3 = zeros, zeros
-    x_row = x_ptr + n * x_stride[0] + (x * x_stride[3])[:, None] + (o_c * x_stride[1])[None, :]
-    out_row = out_ptr + n * out_stride[0] + (x * out_stride[3])[:, None]
+    x_row = x_ptr + n * x_stride[0] + (x_64 * x_stride[3])[:, None] + (o_c * x_stride[1])[None, :]
+    out_row = out_ptr + n * out_stride[0] + (x_64 * out_stride[3])[:, None]
     out_row += (o_c * out_stride[1])[None, :]
     for step in tl.range(tl.minimum(ROWS, H - top) + 2 * CONVS):
         y = (top - CONVS + step).to(tl.int64)

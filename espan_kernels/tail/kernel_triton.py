@@ -16,6 +16,7 @@ from espan_kernels.conv3x3.kernel_triton import (
     add_bias,
     block_in,
     block_out,
+    far,
     grid,
     offsets,
     tile,
@@ -43,8 +44,9 @@ def sum_kernel(
     BLOCK_OUT: tl.constexpr,
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
+    FAR: tl.constexpr,
 ):
-    n, y, x = tile(H, W, TILE_H, TILE_W)
+    n, y, x = tile(H, W, TILE_H, TILE_W, FAR)
     acc = tl.zeros((TILE_H * TILE_W, BLOCK_OUT), tl.float32)
     for i in tl.static_range(len(x_ptrs)):
         acc = accumulate(
@@ -90,9 +92,10 @@ def up_kernel(
     BLOCK_OUT: tl.constexpr,
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
+    FAR: tl.constexpr,
 ):
     COUT: tl.constexpr = 3 * SCALE * SCALE
-    n, y, x = tile(H, W, TILE_H, TILE_W)
+    n, y, x = tile(H, W, TILE_H, TILE_W, FAR)
     acc = tl.zeros((TILE_H * TILE_W, BLOCK_OUT), tl.float32)
     acc = accumulate(
         acc, x_ptr, x_stride, w_ptr, w_stride, n, y, x, H, W, CIN, COUT, 3, BLOCK_IN, BLOCK_OUT
@@ -103,14 +106,11 @@ def up_kernel(
     if out_ptr.dtype.element_ty == tl.uint8:
         # Adding and taking away 1.5 * 2^23 rounds to the nearest whole number, halves to even.
         acc = (acc * 255.0 + 12582912.0) - 12582912.0
+    # The pixel shuffle: channel (colour, dy, dx) is pixel (y * SCALE + dy, x * SCALE + dx).
     o_out = tl.arange(0, BLOCK_OUT)
-    colour = o_out // (SCALE * SCALE)
-    out = (  # the pixel shuffle: channel (colour, dy, dx) is pixel (y * SCALE + dy, x * SCALE + dx)
-        n * out_stride[0]
-        + (colour * out_stride[1])[None, :]
-        + (y[:, None] * SCALE + (o_out // SCALE % SCALE)[None, :]) * out_stride[2]
-        + (x[:, None] * SCALE + (o_out % SCALE)[None, :]) * out_stride[3]
-    )
+    o_far = o_out.to(tl.int64)
+    out = offsets(out_stride, n, y * SCALE, x * SCALE, o_far // (SCALE * SCALE))
+    out += (o_far // SCALE % SCALE * out_stride[2] + o_far % SCALE * out_stride[3])[None, :]
     inside = ((y < H) & (x < W))[:, None] & (o_out < COUT)[None, :]
     tl.store(out_ptr + out, narrow(acc, out_ptr.dtype.element_ty), mask=inside)
 
@@ -150,6 +150,7 @@ def tail(
         block_out(channels),
         TILE_H,
         TILE_W,
+        far(*inputs, middle),
         num_warps=warps(bias.dtype, channels),
     )
     up_kernel[grid(n, h, w)](
@@ -170,6 +171,7 @@ def tail(
         block_out(3 * scale**2),
         TILE_H,
         TILE_W,
+        far(middle, out),
         num_warps=warps(bias.dtype, 3 * scale**2),
     )
     return out
