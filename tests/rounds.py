@@ -47,8 +47,9 @@ def rounds(count: int = 250, threads: int = 8, seed: int = 0) -> dict[str, int]:
     ways = [*upscalers().values()]
     alone = [[up(picture) for picture in pictures] for up in ways]
     wrong: list[int] = []
-    before = torch.get_num_threads()
+    before = torch.get_num_threads(), sys.getswitchinterval()
     torch.set_num_threads(1)
+    sys.setswitchinterval(1e-6)  # Python's own threads change places at every chance
     try:
         for i in range(count):
             way, chosen = i % len(ways), random.integers(len(pictures), size=threads)
@@ -60,7 +61,8 @@ def rounds(count: int = 250, threads: int = 8, seed: int = 0) -> dict[str, int]:
 
             in_threads(work, threads)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        sys.setswitchinterval(before[1])
     return {"rounds": count, "pictures": count * threads, "mismatches": len(wrong)}
 
 

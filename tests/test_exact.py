@@ -125,6 +125,25 @@ def test_whole_numbers_are_exact(name, i, impl, dtype):
     assert_exact(name, impl, dtype, MADE[name][i]())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_results_are_rounded_to_the_nearest(dtype):
+    x, y = (torch.randn(1, 4, 16, 16).to(DEVICE, dtype) for _ in range(2))
+    truth = OPS["span_gate"].reference(x.float(), y.float()).to(dtype)
+    same = OPS["span_gate"](x, y, impl="triton") == truth
+    assert same.float().mean() > 0.98  # cut off, it would be half of them
+
+
+def test_levels_are_rounded_to_the_nearest():
+    """Outputs are the up conv's bias: levels n + 1/2, which go to the even one, and others."""
+    levels = torch.tensor([-3.0, 0.5, 1.5, 2.5, 99.5, 100.5, 127, 254.5, 254.6, 255, 256, 9e6])
+    args, _ = of_tail(3, 5, 16)
+    inputs, weights, bias, up_weight, *_ = mapped(args, lambda t: t.float().to(DEVICE))
+    up_bias = (levels / 255).to(DEVICE)
+    tail = inputs, weights, bias, 0 * up_weight, up_bias, 2, False, True
+    got, expected = (OPS["tail"](*tail, impl=impl) for impl in ("triton", "eager"))
+    assert torch.equal(got, expected) and len(got.unique()) == 6
+
+
 @pytest.mark.parametrize("convs", [2, 3])
 def test_whole_numbers_are_exact_in_the_fused_block(convs):
     assert_exact("spab", "triton_fused", torch.float32, of_spab(9, 12, 16, convs))

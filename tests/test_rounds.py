@@ -1,7 +1,5 @@
 """Eight threads on one upscaler, 250 rounds: the bits that one thread alone gets."""
 
-import sys
-
 from tests import rounds
 
 
@@ -28,9 +26,4 @@ def test_a_lane_that_threads_share_is_noticed(monkeypatch):
     for engine in up._runner._engines.values():
         engine._free = Everybodys(engine._free)
     monkeypatch.setattr(rounds, "upscalers", lambda: {"a shared lane": up})
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        assert any(rounds.rounds(20, 8, seed)["mismatches"] for seed in range(10))
-    finally:
-        sys.setswitchinterval(before)
+    assert any(rounds.rounds(20, 8, seed)["mismatches"] for seed in range(10))
