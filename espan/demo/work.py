@@ -33,7 +33,7 @@ class Work:
     def device(self) -> str:
         """What computes, in words."""
         upscaler = self._builtin[4]
-        return f"{upscaler.device} in {str(upscaler.dtype).removeprefix('torch.')}"
+        return f"{upscaler.device}, {str(upscaler.dtype).removeprefix('torch.')}"
 
     def upscaler(self, model: str, scale: float) -> Upscaler:
         """InputError for a model that is not offered or a scale that it does not reach."""

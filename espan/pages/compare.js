@@ -24,6 +24,5 @@ $("swap").addEventListener("click", () => {
 });
 
 $("slider").hidden = false;
-const style = getComputedStyle(main);
-const view = new View(main);
-view.shape(Number(style.getPropertyValue("--width")), Number(style.getPropertyValue("--height")));
+const size = ["--width", "--height"].map((name) => Number(main.style.getPropertyValue(name)));
+new View(main, ...size);

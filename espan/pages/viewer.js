@@ -3,7 +3,7 @@
 /* Panes of pictures of one shape. The variables --zoom, --x and --y of `root` place the pictures in
    all of its panes, so that what is zoomed or moved in one is so in every other. */
 class View {
-  constructor(root) {
+  constructor(root, width = 1, height = 1) {
     this.root = root;
     this.panes = [...root.querySelectorAll(".pane")];
     this.panes.forEach((pane) => this.#watch(pane));
@@ -13,7 +13,7 @@ class View {
       button.addEventListener("click", () => this.press(button.dataset.zoom));
     }
     addEventListener("resize", () => this.#show());
-    this.shape(1, 1);
+    this.shape(width, height);
   }
 
   /* The size of the pictures, in pixels: all is shown whole again. */
