@@ -39,6 +39,8 @@ PAGES = {
 MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
 # What of the input's formats a browser shows; any other becomes PNG.
 SUFFIXES = {**{suffix: suffix for suffix in MEDIA}, ".jpeg": ".jpg"}
+# Else the server would go on reading, and throwing away, whatever more is sent.
+HANG_UP = {"Connection": "close"}
 # Seconds between two looks at a job, and looks after which a silent one sends a sign of life.
 LOOK, LOOKS = 0.1, 20
 
@@ -75,7 +77,7 @@ def make_app(jobs: Jobs, work: Work, limits: Limits, *, names=(), local: bool = 
                 await _receive(request, job, limits)
         except TimeoutError:
             jobs.drop(job)
-            raise HTTPException(408, "the picture took too long to arrive") from None
+            raise HTTPException(408, "the picture took too long to arrive", HANG_UP) from None
         except BaseException:
             jobs.drop(job)
             raise
@@ -87,13 +89,13 @@ def make_app(jobs: Jobs, work: Work, limits: Limits, *, names=(), local: bool = 
 
         async def news():
             last, looks = None, 0
-            while not (jobs.closing or job.dropped or await request.is_disconnected()):
+            while not (jobs.closing or await request.is_disconnected()):
                 job.heard = time.monotonic()
                 looks += 1
                 if (now := _news(job, jobs)) != last or looks % LOOKS == 0:
                     yield f"data: {json.dumps(now)}\n\n"
                     last = now
-                if now["state"] not in UNFINISHED:
+                if job.dropped or now["state"] not in UNFINISHED:
                     return
                 await anyio.sleep(LOOK)
 
@@ -166,7 +168,7 @@ async def _receive(request: Request, job: Job, limits: Limits) -> None:
 
 
 def _too_large(limits: Limits) -> HTTPException:
-    return HTTPException(413, f"the file is over the limit of {limits.upload:,} bytes")
+    return HTTPException(413, f"the file is over the limit of {limits.upload:,} bytes", HANG_UP)
 
 
 def _asked(query, work: Work) -> Asked:

@@ -147,22 +147,17 @@ class Jobs:
             job.forget_files()
 
     def _sweep(self) -> None:
-        now = time.monotonic()
-        kept = ended = 0
+        now, limits = time.monotonic(), self.limits
+        held = ended = 0
         for job in list(self._jobs.values())[::-1]:
-            if job.state in ("waiting", "working") and now - job.heard > self.limits.grace:
+            if job.state in ("waiting", "working") and now - job.heard > limits.grace:
                 self._drop(job)
             elif job.state not in UNFINISHED:
-                ended += 1
-                old = now - job.ended > self.limits.keep_seconds
-                if (
-                    old
-                    or ended > REMEMBERED
-                    or (kept and kept + job.bytes > self.limits.keep_bytes)
-                ):
+                held, ended, age = held + job.bytes, ended + 1, now - job.ended
+                over = held > limits.keep_bytes or ended > REMEMBERED
+                # A client needs a moment to come for what has just been done.
+                if age > limits.keep_seconds or (over and age > limits.grace):
                     self._drop(job)
-                else:
-                    kept += job.bytes
 
     def _next(self) -> Job | None:
         with self._change:

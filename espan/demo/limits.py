@@ -15,5 +15,5 @@ class Limits:
     upload_seconds: float = 60  # for a picture file to arrive
     grace: float = 15  # seconds without anyone listening after which a picture is given up
     keep_seconds: float = 900  # a result is kept
-    keep_bytes: int = 512 * 2**20  # of results, the newest first
+    keep_bytes: int = 512 * 2**20  # of results, the newest first; any is kept for `grace`
     connections: int = 100

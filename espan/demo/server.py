@@ -1,7 +1,9 @@
 """The web server of `espan demo`: an address, a folder for its files, and a clean end."""
 
+import errno
 import ipaddress
 import logging
+import os
 import socket
 import tempfile
 from collections.abc import Callable
@@ -25,9 +27,12 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        hint = "; choose another with --port" if "in use" in reason else ""
+    except (OSError, UnicodeError) as error:
+        number = getattr(error, "errno", None)
+        # The socket module writes the address into the system's own words; a name has no number.
+        named = isinstance(error, socket.gaierror | UnicodeError)
+        reason = "no such host" if named else os.strerror(number).lower()
+        hint = "; choose another with --port" if number == errno.EADDRINUSE else ""
         raise InputError(f"{host}, port {port}: {reason}{hint}") from error
 
 
