@@ -13,7 +13,7 @@ class Limits:
     workers: int = 1  # pictures computed at a time
     seconds: float = 300  # for one picture, from the moment it is under way
     upload_seconds: float = 60  # for a picture file to arrive
-    grace: float = 15  # seconds without anyone listening after which a picture is given up
+    grace: float = 10  # seconds without anyone listening after which a picture is given up
     keep_seconds: float = 900  # a result is kept
     keep_bytes: int = 512 * 2**20  # of results, the newest first; any is kept for `grace`
     connections: int = 100

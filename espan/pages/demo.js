@@ -149,7 +149,7 @@ function cancel() {
   const { id, stop } = job;
   end();
   stop.abort();
-  if (id) fetch(`jobs/${id}`, { method: "DELETE", keepalive: true }).catch(() => {});
+  if (id) fetch(`jobs/${id}`, { method: "DELETE" }).catch(() => {});
   say("Cancelled");
 }
 
@@ -185,5 +185,4 @@ for (const name of ["dragover", "dragleave", "drop"]) {
     if (name === "drop") choose(event.dataTransfer.files[0]);
   });
 }
-addEventListener("pagehide", () => job && cancel());
 begin().catch(() => complain("The server cannot be reached."));
