@@ -180,7 +180,8 @@ class Jobs:
         def progress(done: int, total: int) -> None:
             job.done = done / total
             now = time.monotonic()
-            if self.closing or job.dropped or now - job.heard > self.limits.grace:
+            job.dropped |= self.closing or now - job.heard > self.limits.grace
+            if job.dropped:
                 raise GivenUpError("given up")
             if now - began > self.limits.seconds:
                 raise GivenUpError(f"stopped: it took more than {self.limits.seconds:g} s")
@@ -205,7 +206,7 @@ class Jobs:
             job.state, job.error = ("done" if error is None else "failed"), error
             job.forget_files(*((job.preview, job.result) if error is None else ()))
             if job.dropped:
-                job.forget_files()
+                self._drop(job)
 
     def _without_paths(self, message: str, job: Job) -> str:
         """A message for a client, who knows the picture by its own name and no path of ours."""
