@@ -144,8 +144,9 @@ def test_cancelling_frees_the_place_at_once(serve, slow):
 
 def test_a_picture_that_takes_too_long_is_stopped(serve):
     with serve(seconds=0.3) as page:
-        last = page.upscale(PICTURE)
-        assert last["state"] == "failed" and "more than 0.3 s" in last["error"]
+        _, answer = page.send(PICTURE)
+        until(lambda: page.jobs.get(answer["id"]).state == "failed", seconds=5)
+        assert "more than 0.3 s" in page.news(answer["id"])[-1]["error"]
         assert page.files() == []
 
 

@@ -10,8 +10,9 @@ let job = null; // the picture under way: {id, events}
 const number = (n) => n.toLocaleString("en");
 const scale = () => Number(document.querySelector("[name=scale]:checked").value);
 
+/* What has changed is read out by a screen reader; the same again is not. */
 function say(text) {
-  $("status").textContent = text;
+  if ($("status").textContent !== text) $("status").textContent = text;
 }
 
 function complain(text) {
@@ -93,6 +94,7 @@ async function upscale() {
   }
   busy(true);
   $("progress").removeAttribute("value");
+  $("percent").textContent = "";
   say("Sending the picture");
   const asked = new URLSearchParams({
     name: chosen.name || "picture.png",
@@ -125,7 +127,8 @@ function follow(mine, before) {
       say(news.ahead ? `Waiting: ${news.ahead} before you` : "Your picture is next");
     } else if (news.state === "working") {
       $("progress").value = news.done;
-      say(news.done < 1 ? `Upscaling, ${Math.round(100 * news.done)} %` : "Saving the result");
+      $("percent").textContent = `${Math.round(100 * news.done)} %`;
+      say(news.done < 1 ? "Upscaling" : "Saving the result");
     } else {
       end();
       if (news.state === "done") finish(mine.id, before, news);
@@ -133,7 +136,7 @@ function follow(mine, before) {
     }
   };
   events.onerror = () => {
-    if (events.readyState !== EventSource.CLOSED) return; // it tries again by itself
+    if (events.readyState !== EventSource.CLOSED) return say("Connection lost, trying again");
     end();
     complain("The server no longer has this picture.");
   };
