@@ -22,6 +22,7 @@ from tests.makers import RGB, noise, png
 pytest.importorskip("starlette", reason="the page needs Starlette: pip install 'espan[demo]'")
 pytest.importorskip("uvicorn", reason="the page needs uvicorn: pip install 'espan[demo]'")
 
+from espan.demo import app
 from tests import demo_server
 from tests.demo_server import Slow, listening, tiny
 
@@ -270,3 +271,17 @@ def test_it_ends_in_order(tmp_path, end):
         server.kill()
         server.communicate()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.shared
+def test_corpus_of_malformed_files(shared, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(app, "LOOK", 0.005)
+    paths = sorted(p for p in (shared / "data/malformed").rglob("*") if p.is_file())
+    assert paths
+    with demo_server.page(tmp_path, pixels=4_000_000) as page:
+        for path in paths:
+            last = page.upscale(path.read_bytes(), name=path.name, scale=1)
+            assert last["state"] in ("done", "failed")
+            assert last["state"] == "done" or str(tmp_path) not in last["error"]
+            assert last.get("error") != "internal error", path
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
