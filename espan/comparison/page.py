@@ -99,10 +99,11 @@ def _table(comparison: Comparison) -> str:
             mark = ' class="best"' if value == best[column] else ""
             body += f"<td{mark}>{score_text(column, value)}</td>"
         body += "</tr>"
-    caption = f"Against the original, {comparison.scale} pixels shaved; more is better."
+    against = f"Against the original, {comparison.scale} pixels shaved; more is better."
     return (
-        f'<div class="scroll"><table><caption>{caption}</caption>'
-        f'<thead><tr><th scope="col"></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<p class="soft" id="against">{against}</p>'
+        f'<div class="scroll"><table aria-labelledby="against"><thead><tr><th scope="col"></th>'
+        f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
