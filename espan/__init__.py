@@ -11,6 +11,7 @@ _HOME = {
     "SPANF": "espan.model",
     "Upscaler": "espan.upscaler",
     "upscale": "espan.upscaler",
+    "compare": "espan.comparison",
     "load": "espan.weights",
     "save": "espan.weights",
     "fold": "espan.folding",

@@ -41,7 +41,7 @@ def evaluate(
         for path in _pictures(folder):
             try:
                 lr, hr = _pair(folder, path, scale)
-                rows.append(_measure(upscaler(lr), hr, scale))
+                rows.append(measure(upscaler(lr), hr, scale))
             except InputError as error:
                 named = str(error) if str(path.parent) in str(error) else f"{path}: {error}"
                 yield Scores(folder.name, path.stem, {}, named)
@@ -52,7 +52,7 @@ def evaluate(
             yield Scores(folder.name, "mean", means)
 
 
-def _measure(result: np.ndarray, hr: np.ndarray, border: int) -> dict[str, float]:
+def measure(result: np.ndarray, hr: np.ndarray, border: int) -> dict[str, float]:
     return {
         f"{metric.__name__}_{space}": metric(result, hr, space=space, border=border, range=255)
         for space in PROTOCOLS.values()

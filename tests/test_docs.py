@@ -23,7 +23,7 @@ from espan.training.config import read_config
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Whose Python is a program, and not a passage of one.
-GUIDES = [ROOT / "README.md", ROOT / "docs/python.md", ROOT / "docs/video.md"]
+GUIDES = [ROOT / "README.md", *(ROOT / f"docs/{name}.md" for name in ("python", "video", "page"))]
 # What the commands of a page need beyond the package itself.
 NEEDS = {
     "video.md": ["av"],
@@ -49,7 +49,7 @@ def desk(tmp_path_factory) -> Path:
     """What the documents take to lie in the user's folder."""
     folder = tmp_path_factory.mktemp("desk")
     kitten = np.asarray(Image.open(ROOT / "docs/images/kitten.png").convert("RGB"))
-    original = np.ascontiguousarray(kitten[40:104, 40:136])
+    original = np.ascontiguousarray(kitten[40:104, 24:120])
     Image.fromarray(original).save(folder / "original.png")
     small = resize(original, (16, 24))
     Image.fromarray(small).save(folder / "small.png")
@@ -147,7 +147,17 @@ def test_trainings_have_settings_that_are_known(command, monkeypatch):
 
 def test_every_task_has_a_page():
     pages = {page.name for page in PAGES}
-    tasks = {"picture", "folder", "video", "python", "training", "ops", "cuda", "deployment"}
+    tasks = {
+        "picture",
+        "folder",
+        "video",
+        "page",
+        "python",
+        "training",
+        "ops",
+        "cuda",
+        "deployment",
+    }
     assert {f"{task}.md" for task in tasks} <= pages
 
 

@@ -5,8 +5,14 @@ import argparse
 from espan.errors import InputError
 
 
-def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto") -> None:
-    parser.add_argument("-n", "--model", help="built-in name or weights file; default: built-in")
+def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto", several: bool = False) -> None:
+    """several: -n may be given more than once, `model` is then a list or None."""
+    parser.add_argument(
+        "-n",
+        "--model",
+        action="append" if several else "store",
+        help="built-in name or weights file; default: built-in" + "; repeatable" * several,
+    )
     parser.add_argument(
         "-t",
         "--tile",

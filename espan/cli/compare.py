@@ -1,0 +1,45 @@
+"""`espan compare`: what networks make of a picture, side by side on a page."""
+
+import argparse
+import sys
+
+from espan.cli.engine import add_engine, upscaler_of
+from espan.cli.exits import OK
+
+
+def add_to(command) -> None:
+    comp = command("compare", run, "Bicubic and networks side by side, on a page of one file.")
+    comp.add_argument("lr", metavar="LR", help="the picture to enlarge")
+    comp.add_argument("hr", metavar="HR", nargs="?", help="its original, to score the results by")
+    comp.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help="page.html, or sheet.png to print"
+    )
+    comp.add_argument("--sheet", metavar="PNG", help="a contact sheet too")
+    add_engine(comp, dtype="fp32", several=True)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from espan import comparison
+    from espan.evaluate import COLUMNS
+
+    outputs = [arguments.output] + ([arguments.sheet] if arguments.sheet else [])
+    comparison.check_outputs(outputs)
+
+    def upscaler(model):
+        return upscaler_of(argparse.Namespace(**{**vars(arguments), "model": model}), None)
+
+    result = comparison.make(arguments.lr, arguments.hr, arguments.model or [], upscaler)
+    for path in outputs:
+        comparison.write(path, result)
+    if arguments.hr:
+        print(f"{'':24}" + "".join(f"{column:>10}" for column in COLUMNS))
+        for pane in result.panes:
+            if pane.scores:
+                values = "".join(
+                    f"{value:10.3f}" if column.startswith("psnr") else f"{value:10.4f}"
+                    for column, value in pane.scores.items()
+                )
+                print(f"{pane.name[:24]:24}{values}")
+    if not arguments.quiet:
+        print(", ".join(outputs), file=sys.stderr)
+    return OK

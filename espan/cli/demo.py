@@ -1,0 +1,58 @@
+"""`espan demo`: a web page that upscales pictures."""
+
+import argparse
+
+from espan.cli.engine import add_engine, upscaler_of
+from espan.cli.exits import OK
+from espan.errors import InputError
+
+
+def add_to(command) -> None:
+    demo = command("demo", run, "A web page that upscales pictures, for this machine.")
+    demo.add_argument("--host", default="127.0.0.1", help="address; default: 127.0.0.1, only here")
+    demo.add_argument("--port", type=int, default=8000, help="0 takes a free one; default: 8000")
+    demo.add_argument("--name", action="append", default=[], help="another host name of the page")
+    demo.add_argument("--max-upload", type=_positive, default=64, metavar="MIB", help="of a file")
+    demo.add_argument(
+        "--max-megapixels", type=_positive, default=100, metavar="MP", help="of a result"
+    )
+    demo.add_argument("--queue", type=_positive, default=8, help="pictures in all; default: 8")
+    demo.add_argument("--jobs", type=_positive, default=1, help="pictures at a time; default: 1")
+    demo.add_argument(
+        "--time-limit", type=_positive, default=300, metavar="S", help="for a picture; default: 300"
+    )
+    add_engine(demo, several=True)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        from espan.demo.server import listen, serve
+    except ImportError as error:
+        raise InputError(
+            f"the page needs Starlette and uvicorn: pip install 'espan[demo]' ({error})"
+        ) from error
+    from espan.demo.limits import Limits
+    from espan.demo.work import Work
+
+    limits = Limits(
+        upload=arguments.max_upload * 2**20,
+        pixels=arguments.max_megapixels * 10**6,
+        queue=arguments.queue,
+        workers=arguments.jobs,
+        seconds=arguments.time_limit,
+    )
+    listener = listen(arguments.host, arguments.port)
+
+    def upscaler(model: str):
+        return upscaler_of(argparse.Namespace(**{**vars(arguments), "model": model}), None)
+
+    work = Work(upscaler, arguments.model or [], limits)
+    serve(listener, work, limits, [arguments.host, *arguments.name])
+    return OK
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isdecimal() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return value

@@ -1,0 +1,1 @@
+"""`espan demo`: a web page that upscales pictures, for the people of one machine."""

@@ -1,0 +1,215 @@
+"""The web application: the page, and the few addresses it talks to.
+
+GET  /                    the page, and its few files
+GET  /settings            models and limits
+POST /jobs?name=&model=&scale=&format=&preview=   a picture file as the body -> {"id"}
+GET  /jobs/ID/events      its progress, as server-sent events, to the end
+GET  /jobs/ID/result, /jobs/ID/before
+DELETE /jobs/ID
+"""
+
+import json
+import time
+from importlib import resources
+from pathlib import PurePosixPath
+from urllib.parse import quote
+
+import anyio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from espan import files
+from espan.demo.guard import Guard
+from espan.demo.jobs import UNFINISHED, Asked, FullError, Job, Jobs
+from espan.demo.limits import Limits
+from espan.demo.work import Work
+from espan.errors import InputError
+
+PAGES = {
+    "": ("demo.html", "text/html; charset=utf-8"),
+    "demo.css": ("demo.css", "text/css; charset=utf-8"),
+    "demo.js": ("demo.js", "text/javascript; charset=utf-8"),
+    "viewer.css": ("viewer.css", "text/css; charset=utf-8"),
+    "viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
+    "icon.svg": ("icon.svg", "image/svg+xml"),
+}
+MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
+# What of the input's formats a browser shows; any other becomes PNG.
+SUFFIXES = {**{suffix: suffix for suffix in MEDIA}, ".jpeg": ".jpg"}
+# Else the server would go on reading, and throwing away, whatever more is sent.
+HANG_UP = {"Connection": "close"}
+# Seconds between two looks at a job, and looks after which a silent one sends a sign of life.
+LOOK, LOOKS = 0.1, 20
+
+
+def make_app(jobs: Jobs, work: Work, limits: Limits, *, names=(), local: bool = True) -> Guard:
+    """The ASGI application. names: by which it may be called, beside localhost and addresses."""
+    settings = {
+        "models": work.models(),
+        "device": work.device(),
+        "upload": limits.upload,
+        "pixels": limits.pixels,
+        "keep_seconds": limits.keep_seconds,
+        "local": local,
+    }
+
+    def find(request: Request) -> Job:
+        job = jobs.get(request.path_params["id"])
+        if job is None:
+            raise HTTPException(404, "no such picture, or thrown away since")
+        return job
+
+    async def upload(request: Request) -> Response:
+        asked = _asked(request.query_params, work)
+        length = request.headers.get("content-length", "")
+        if length.isdigit() and int(length) > limits.upload:
+            raise _too_large(limits)
+        try:
+            job = jobs.open(asked)
+        except FullError:
+            later = {"Retry-After": "10"}
+            raise HTTPException(503, "busy: the queue is full, try again later", later) from None
+        try:
+            with anyio.fail_after(limits.upload_seconds):
+                await _receive(request, job, limits)
+        except TimeoutError:
+            jobs.drop(job)
+            raise HTTPException(408, "the picture took too long to arrive", HANG_UP) from None
+        except BaseException:
+            jobs.drop(job)
+            raise
+        jobs.submit(job)
+        return JSONResponse({"id": job.id}, 201)
+
+    async def events(request: Request) -> Response:
+        job = find(request)
+
+        async def news():
+            last, looks = None, 0
+            while not (jobs.closing or await request.is_disconnected()):
+                job.heard = time.monotonic()
+                looks += 1
+                if (now := _news(job, jobs)) != last or looks % LOOKS == 0:
+                    yield f"data: {json.dumps(now)}\n\n"
+                    last = now
+                if job.dropped or now["state"] not in UNFINISHED:
+                    return
+                await anyio.sleep(LOOK)
+
+        return StreamingResponse(news(), media_type="text/event-stream")
+
+    async def result(request: Request) -> Response:
+        job = find(request)
+        if job.state != "done":
+            raise HTTPException(404, "not done")
+        path, name = job.result, _download_name(job)
+        if request.path_params["what"] == "before":
+            path, name = job.preview, "before.png"
+        if not path.is_file():
+            raise HTTPException(404, "no preview was asked for")
+        disposition = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, '')}"}
+        return FileResponse(path, media_type=MEDIA[path.suffix], headers=disposition)
+
+    async def delete(request: Request) -> Response:
+        jobs.drop(find(request))
+        return Response(status_code=204)
+
+    async def refused(_request: Request, error: Exception) -> Response:
+        return JSONResponse({"error": str(error)}, 400)
+
+    async def gone(_request: Request, _error: Exception) -> Response:
+        return Response(status_code=400)  # which nobody reads
+
+    async def unexpected(_request: Request, _error: Exception) -> Response:
+        return JSONResponse({"error": "internal error"}, 500)  # the server logs the rest
+
+    async def http_error(_request: Request, error: HTTPException) -> Response:
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+    async def page(request: Request) -> Response:
+        content, media = contents[request.url.path.lstrip("/")]
+        return Response(content, media_type=media)
+
+    async def about(_request: Request) -> Response:
+        return JSONResponse(settings)
+
+    # Read once, by names of ours: no path of a client's ever meets the file system.
+    folder = resources.files("espan") / "pages"
+    contents = {key: ((folder / name).read_bytes(), kind) for key, (name, kind) in PAGES.items()}
+    routes = [Route(f"/{key}", page) for key in PAGES]
+    routes += [
+        Route("/settings", about),
+        Route("/jobs", upload, methods=["POST"]),
+        Route("/jobs/{id}", delete, methods=["DELETE"]),
+        Route("/jobs/{id}/events", events),
+        Route("/jobs/{id}/{what:str}", result),
+    ]
+    handlers = {
+        InputError: refused,
+        HTTPException: http_error,
+        ClientDisconnect: gone,
+        Exception: unexpected,
+    }
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), names)
+
+
+async def _receive(request: Request, job: Job, limits: Limits) -> None:
+    """The body into the job's own file, no byte more than allowed whatever its headers said."""
+    received = 0
+    with job.source.open("xb") as file:
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > limits.upload:
+                raise _too_large(limits)
+            file.write(chunk)
+
+
+def _too_large(limits: Limits) -> HTTPException:
+    return HTTPException(413, f"the file is over the limit of {limits.upload:,} bytes", HANG_UP)
+
+
+def _asked(query, work: Work) -> Asked:
+    """What the query asks for; InputError if it cannot be had."""
+    name = _plain_name(query.get("name", ""))
+    suffix = PurePosixPath(name).suffix.lower()
+    if query.get("format"):
+        suffix = f".{query['format']}"
+        if suffix not in MEDIA:
+            known = ", ".join(each[1:] for each in MEDIA)
+            raise InputError(f"format: expected one of {known}")
+    try:
+        scale = float(query.get("scale", ""))
+    except ValueError:
+        raise InputError("scale: expected a number") from None
+    model = query.get("model", "")
+    work.upscaler(model, scale)
+    return Asked(name, model, scale, SUFFIXES.get(suffix, ".png"), bool(query.get("preview")))
+
+
+def _plain_name(name: str) -> str:
+    """A name to show and to save under: no folder, nothing unprintable, not long."""
+    name = name.replace("\\", "/").rpartition("/")[2]
+    name = "".join(c for c in name if c.isprintable()).strip(" .")
+    return name[-100:] or "picture"
+
+
+def _download_name(job: Job) -> str:
+    name = PurePosixPath(job.asked.name)
+    stem = name.stem if name.suffix.lower() in files.READ_SUFFIXES else name.name
+    return f"{stem}_x{job.asked.scale:g}{job.asked.suffix}"
+
+
+def _news(job: Job, jobs: Jobs) -> dict:
+    state = job.state
+    if state == "waiting":
+        return {"state": state, "ahead": jobs.ahead(job)}
+    if state == "working":
+        return {"state": state, "done": job.done}
+    if state == "failed":
+        return {"state": state, "error": job.error}
+    width, height = job.size
+    about = {"name": _download_name(job), "width": width, "height": height}
+    return {"state": state, "seconds": round(job.seconds, 3), **about}

@@ -1,0 +1,80 @@
+"""The web server of `espan demo`: an address, a folder for its files, and a clean end."""
+
+import errno
+import ipaddress
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+
+from espan.demo.app import make_app
+from espan.demo.jobs import Jobs
+from espan.demo.limits import Limits
+from espan.demo.work import Work
+from espan.errors import InputError
+
+log = logging.getLogger("espan")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at that address, taken before any work begins; InputError if it cannot be had."""
+    if not 0 <= port <= 65535:
+        raise InputError(f"port: expected 0 to 65535, got {port}")
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except (OSError, UnicodeError) as error:
+        number = getattr(error, "errno", None)
+        # The socket module writes the address into the system's own words; a name has no number.
+        named = isinstance(error, socket.gaierror | UnicodeError)
+        reason = "no such host" if named else os.strerror(number).lower()
+        hint = "; choose another with --port" if number == errno.EADDRINUSE else ""
+        raise InputError(f"{host}, port {port}: {reason}{hint}") from error
+
+
+def serve(listener: socket.socket, work: Work, limits: Limits, names: list[str]) -> None:
+    """Serves until interrupted; then what is under way is given up and all files are gone."""
+    host, port, *_ = listener.getsockname()
+    local = ipaddress.ip_address(host).is_loopback
+    with tempfile.TemporaryDirectory(prefix="espan-demo-") as folder:
+        jobs = Jobs(work, Path(folder), limits)
+        try:
+            app = make_app(jobs, work, limits, names=names, local=local)
+            shown = f"[{host}]" if ":" in host else host
+            Server(app, limits, jobs, f"http://{shown}:{port}").run(sockets=[listener])
+        finally:
+            jobs.close()
+
+
+class Server(uvicorn.Server):
+    """uvicorn, quiet, that tells the jobs when it is asked to end: streams of news end then too."""
+
+    def __init__(self, app: Callable, limits: Limits, jobs: Jobs, address: str):
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=limits.connections,
+                timeout_graceful_shutdown=3,
+            )
+        )
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        self.jobs, self.address = jobs, address
+
+    async def startup(self, sockets=None) -> None:
+        await super().startup(sockets)
+        log.info("open %s in a browser; Ctrl-C ends it", self.address)
+
+    def handle_exit(self, sig, frame) -> None:
+        """Ctrl-C and SIGTERM: the end comes in order; a second one does not wait for clients."""
+        self.jobs.closing = True
+        self.force_exit, self.should_exit = self.should_exit, True

@@ -1,0 +1,58 @@
+"""What is done with a picture of the web page: the networks it may go through, and how."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from espan import files
+from espan.demo.jobs import Job
+from espan.demo.limits import Limits
+from espan.errors import InputError
+from espan.upscaler import Upscaler, check_scale, model_for
+
+BUILTIN = "built-in"
+
+
+class Work:
+    """`work(job, progress)` for `Jobs`. Clients name a model by its key, never by a path.
+
+    `upscaler(model)` makes the upscaler of a built-in name or of one of `paths`.
+    """
+
+    def __init__(
+        self, upscaler: Callable[[str], Upscaler], paths: Sequence[str | Path], limits: Limits
+    ):
+        self.limits = limits
+        self._builtin = {scale: upscaler(model_for(scale)) for scale in (2, 3, 4)}
+        self._given = {str(i): (Path(p).stem, upscaler(str(p))) for i, p in enumerate(paths, 1)}
+
+    def models(self) -> dict[str, dict]:
+        """Key -> name to show and largest scale; the first is the one to begin with."""
+        given = {key: {"name": name, "scale": up.scale} for key, (name, up) in self._given.items()}
+        return given | {BUILTIN: {"name": "built in", "scale": max(self._builtin)}}
+
+    def device(self) -> str:
+        """What computes, in words."""
+        upscaler = self._builtin[4]
+        return f"{upscaler.device}, {str(upscaler.dtype).removeprefix('torch.')}"
+
+    def upscaler(self, model: str, scale: float) -> Upscaler:
+        """InputError for a model that is not offered or a scale that it does not reach."""
+        if model not in self.models():
+            raise InputError("model: not one of those offered")
+        check_scale(scale, self.models()[model]["scale"])
+        if model != BUILTIN:
+            return self._given[model][1]
+        return next(up for reach, up in self._builtin.items() if reach >= scale)
+
+    def __call__(self, job: Job, progress: Callable[[int, int], None]) -> None:
+        asked, most = job.asked, self.limits.pixels
+        upscaler = self.upscaler(asked.model, asked.scale)
+        largest = min(most, files.MAX_INPUT_PIXELS)
+        image = files.read(job.source, scale=asked.scale, max_input=largest, max_output=most)
+        size = round(image.width * asked.scale), round(image.height * asked.scale)
+        files.check_output(job.result, image.mode, size)  # before the work, not after it
+        if asked.preview:
+            files.write(job.preview, image)
+        result = upscaler(image, asked.scale, progress=progress)
+        files.write(job.result, result)
+        job.size = result.size

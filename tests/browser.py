@@ -1,0 +1,60 @@
+"""A Chromium of the system's without a window, for the tests of pages."""
+
+import io
+import shutil
+from contextlib import contextmanager
+
+import pytest
+from PIL import Image
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser, or a skip that says what is missing."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install")
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("no Chromium on PATH")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def tab(chromium, address: str, **context):
+    """A page that has been loaded; at the end it must have had nothing to complain of."""
+    context = chromium.new_context(**{"viewport": {"width": 1000, "height": 900}} | context)
+    page, complaints, asked = context.new_page(), [], []
+    page.set_default_timeout(15_000)
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.asked = asked
+    page.goto(address)
+    try:
+        yield page
+        assert complaints == []
+    finally:
+        context.close()
+
+
+def split(page) -> int:
+    """Where the divider is, in percent."""
+    return int(page.get_attribute(".handle", "aria-valuenow"))
+
+
+def shown_at(page, selector: str, across: float, down: float) -> tuple[int, int, int]:
+    """The colour on the screen at a part of an element's width and height."""
+    image = Image.open(io.BytesIO(page.locator(selector).screenshot())).convert("RGB")
+    return image.getpixel((int(across * image.width), int(down * image.height)))
