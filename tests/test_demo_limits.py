@@ -2,6 +2,7 @@
 
 import io
 import logging
+import threading
 import time
 
 import pytest
@@ -12,8 +13,13 @@ from tests.makers import noise
 pytest.importorskip("starlette", reason="the page needs Starlette: pip install 'espan[demo]'")
 pytest.importorskip("uvicorn", reason="the page needs uvicorn: pip install 'espan[demo]'")
 
+from espan import DeviceLostError
+from espan.demo import server
+from espan.demo.jobs import Jobs
+from espan.demo.limits import Limits
+from espan.demo.work import Work
 from tests import demo_server
-from tests.demo_server import Slow, listening, until
+from tests.demo_server import Page, Slow, listening, until
 from tests.storm import FOLDER_MIB, GROWTH_MIB, storm
 
 
@@ -186,6 +192,28 @@ def test_an_unexpected_error_stays_on_the_server(tmp_path, caplog):
         assert status == 500 and answer == {"error": "internal error"}
         assert headers["x-content-type-options"] == "nosniff"
         until(lambda: "'NoneType' object is not callable" in caplog.text)
+
+
+def test_a_failed_gpu_ends_the_server(tmp_path, monkeypatch):
+    class Failing(Slow):
+        def __call__(self, image, scale, progress):
+            raise DeviceLostError("cuda:0: an illegal memory access")
+
+    def ask():
+        until(lambda: jobs, seconds=5)
+        answers.append(Page(port).upscale(PICTURE))
+
+    jobs, answers = [], []
+    monkeypatch.setattr(server, "Jobs", lambda *of: jobs.append(Jobs(*of)) or jobs[0])
+    listener = server.listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    client = threading.Thread(target=ask)
+    client.start()
+    with pytest.raises(DeviceLostError, match="illegal memory access"):
+        server.serve(listener, Work(lambda _: Failing(), [], Limits()), Limits(), [])
+    client.join()
+    assert answers[0]["state"] == "failed" and "GPU has failed" in answers[0]["error"]
+    assert not jobs[0].folder.exists()
 
 
 def test_no_memory_is_a_message(tmp_path):

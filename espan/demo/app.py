@@ -89,13 +89,13 @@ def make_app(jobs: Jobs, work: Work, limits: Limits, *, names=(), local: bool = 
 
         async def news():
             last, looks = None, 0
-            while not (jobs.closing or await request.is_disconnected()):
+            while not await request.is_disconnected():
                 job.heard = time.monotonic()
                 looks += 1
                 if (now := _news(job, jobs)) != last or looks % LOOKS == 0:
                     yield f"data: {json.dumps(now)}\n\n"
                     last = now
-                if job.dropped or now["state"] not in UNFINISHED:
+                if jobs.closing or job.dropped or now["state"] not in UNFINISHED:
                     return
                 await anyio.sleep(LOOK)
 

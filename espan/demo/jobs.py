@@ -14,7 +14,7 @@ from pathlib import Path
 
 from espan import memory
 from espan.demo.limits import Limits
-from espan.errors import EspanError
+from espan.errors import DeviceLostError, EspanError
 
 log = logging.getLogger("espan")
 
@@ -88,6 +88,7 @@ class Jobs:
 
     def __init__(self, work: Work, folder: Path, limits: Limits):
         self.work, self.folder, self.limits = work, folder, limits
+        self.lost: DeviceLostError | None = None  # a GPU that failed: nothing works from then on
         self.closing = False  # may be set from a signal handler: it takes no lock
         self._jobs: dict[str, Job] = {}
         self._change = threading.Condition()
@@ -193,6 +194,8 @@ class Jobs:
             job.bytes = job.result.stat().st_size
         except GivenUpError as reason:
             error = str(reason)
+        except DeviceLostError as lost:
+            error, self.lost = "the server's GPU has failed; the server ends", lost
         except EspanError as refused:
             error = self._without_paths(str(refused), job)
         except Exception as unexpected:
@@ -207,6 +210,7 @@ class Jobs:
             job.forget_files(*((job.preview, job.result) if error is None else ()))
             if job.dropped:
                 self._drop(job)
+        self.closing |= self.lost is not None
 
     def _without_paths(self, message: str, job: Job) -> str:
         """A message for a client, who knows the picture by its own name and no path of ours."""

@@ -37,7 +37,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(listener: socket.socket, work: Work, limits: Limits, names: list[str]) -> None:
-    """Serves until interrupted; then what is under way is given up and all files are gone."""
+    """Serves until interrupted; then what is under way is given up and all files are gone.
+
+    DeviceLostError when a GPU has failed: only another process can go on.
+    """
     host, port, *_ = listener.getsockname()
     local = ipaddress.ip_address(host).is_loopback
     with tempfile.TemporaryDirectory(prefix="espan-demo-") as folder:
@@ -48,6 +51,8 @@ def serve(listener: socket.socket, work: Work, limits: Limits, names: list[str])
             Server(app, limits, jobs, f"http://{shown}:{port}").run(sockets=[listener])
         finally:
             jobs.close()
+    if jobs.lost:
+        raise jobs.lost
 
 
 class Server(uvicorn.Server):
@@ -73,6 +78,10 @@ class Server(uvicorn.Server):
     async def startup(self, sockets=None) -> None:
         await super().startup(sockets)
         log.info("open %s in a browser; Ctrl-C ends it", self.address)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Every tenth of a second: whether to end."""
+        return await super().on_tick(counter) or self.jobs.closing
 
     def handle_exit(self, sig, frame) -> None:
         """Ctrl-C and SIGTERM: the end comes in order; a second one does not wait for clients."""
