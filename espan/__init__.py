@@ -14,6 +14,8 @@ _HOME = {
     "load": "espan.weights",
     "save": "espan.weights",
     "fold": "espan.folding",
+    "export": "espan.exporting",
+    "register_spandrel": "espan.spandrel",
     "psnr": "espan.metrics",
     "ssim": "espan.metrics",
     "EspanError": "espan.errors",

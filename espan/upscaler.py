@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from espan import files, memory
 from espan.alpha import bleed
 from espan.errors import DeviceError, InputError, LimitError
+from espan.forms import BACKENDS
 from espan.machine import pick_device, pick_dtype
 from espan.model import Network
 from espan.picture import from_any
@@ -22,8 +23,6 @@ from espan.weights import BUILTIN, load
 _PIL_COPY = 4  # bytes per pixel of the result: PIL keeps its own
 _BLEED_BYTES = 64  # per pixel of a transparent picture: colour and alpha in float32, twice over
 
-BACKENDS = ("auto", "cuda", "triton", "eager", "compile")
-
 Progress = Callable[[int, int], None]
 
 
@@ -33,8 +32,9 @@ class Upscaler:
     model: a built-in name, a weights file, or a network; None is the built-in one of scale 4.
     device: "auto", "cpu", "cuda", "cuda:1", ... dtype: "auto", "fp32", "fp16" or "bf16"; "auto"
     keeps float32 for pictures of more than 8 bits. backend: "auto", or one to insist on:
-    "cuda", "triton" (kernels; see espan_kernels.explain), "eager" (PyTorch's own operators) or
-    "compile" (torch.compile: half a minute before the first picture, faster ones after it).
+    "cuda", "triton" (kernels; see espan_kernels.explain), "eager" (PyTorch's own operators),
+    "compile" (torch.compile: half a minute before the first picture, faster ones after it), or, on
+    a CPU, "openvino" and "onnx" (OpenVINO and ONNX Runtime, which come with extras).
     tile: "auto", None (never cut), an int or (height, width) in input pixels, halo not counted.
     In float32 the result does not depend on `tile`; in half precision only its rounding does.
 
@@ -57,7 +57,7 @@ class Upscaler:
         if backend not in BACKENDS:
             raise DeviceError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
         self.device = pick_device(device)
-        self.dtype = pick_dtype(dtype, self.device)
+        self.dtype = pick_dtype(dtype, self.device, backend)
         self.tile = _check_tile(tile)
         self.scale, self.radius = net.scale, net.radius
         low_precision = dtype != "auto"  # else only what has 8 bits is computed in half precision

@@ -2,6 +2,9 @@
 
 import argparse
 
+# As of `espan.forms`, which imports torch.
+BACKENDS = ("auto", "cuda", "triton", "eager", "compile", "openvino", "onnx")
+
 
 def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto") -> None:
     parser.add_argument("-n", "--model", help="built-in name or weights file; default: built-in")
@@ -21,9 +24,7 @@ def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto") -> None:
         choices=("auto", "fp32", "fp16", "bf16"),
         help=f"precision to compute in; default: {dtype}",
     )
-    parser.add_argument(
-        "--backend", default="auto", choices=("auto", "cuda", "triton", "eager", "compile")
-    )
+    parser.add_argument("--backend", default="auto", choices=BACKENDS)
 
 
 def _tile(text: str) -> str | int | None:
