@@ -155,27 +155,26 @@ def _timed(backend: str, slow: bool) -> str:
     return f"{speed} in {str(upscaler.dtype).removeprefix('torch.')}, ready after {ready:.1f} s"
 
 
-_PATH = re.compile(r"(?<![\w<>])(?:<\w+>|[A-Za-z]:)?(?:[/\\][^\s/\\'\",;:()]+){2,}[/\\]?")
+_PART = r"[/\\][^\s/\\'\",;:()]+"
+_PATH = re.compile(rf"<path>(?:{_PART})+|(?<![\w>])(?:[A-Za-z]:)?(?:{_PART}){{2,}}")
 
 
 def _without_names(facts: Facts) -> Facts:
     """The same without absolute paths and the names of user and machine."""
-    folders = [
-        Path.home(),
-        Path(espan.__file__).parents[1],
-        sys.prefix,
-        sys.base_prefix,
-        Path.cwd(),
-    ]
-    # Whole, for they may have spaces in them; the longest first, as one may be within another.
-    folders = sorted({str(each) for each in folders if len(str(each)) > 1}, key=len, reverse=True)
+    settings = [value for key, value in os.environ.items() if key.startswith("ESPAN_")]
+    package = Path(espan.__file__).parents[1]
+    nvcc = shutil.which("nvcc") or ""
+    known = [Path.home(), Path.cwd(), package, sys.prefix, sys.base_prefix, nvcc]
+    known += [value for value in settings if os.sep in value]
+    # As a whole, for they may have spaces; the longest first, as one may be within another.
+    known = sorted({str(each) for each in known if len(str(each)) > 1}, key=len, reverse=True)
     names = {Path.home().name, platform.node(), platform.node().split(".")[0]}
     names |= {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME")}
     words = "|".join(re.escape(name) for name in sorted(names - {""}, key=len, reverse=True))
 
     def clean(text: str) -> str:
-        for folder in folders:
-            text = text.replace(folder, "<folder>")
+        for path in known:
+            text = text.replace(path, "<path>")
         text = _PATH.sub("<path>", text)
         return re.sub(rf"(?<!\w)(?:{words})(?!\w)", "<name>", text) if words else text
 

@@ -58,11 +58,9 @@ def register_spandrel() -> None:
 
 def _found(state: State) -> type[Network] | None:
     """Which of our networks has these keys."""
-    if not {"blocks.0.convs.0.weight", "conv_2.weight", "conv_cat.weight"} <= state.keys():
-        return None
-    if "block_1.0.weight" in state:
+    if {"block_1.0.weight", "conv_2.weight", "conv_cat.weight"} <= state.keys():
         return SPANF
-    if not {"conv_1.weight", "upsampler.weight"} <= state.keys():
+    if not {"conv_1.weight", "blocks.0.convs.0.weight", "upsampler.weight"} <= state.keys():
         return None
     return ESPAN if state["conv_1.weight"].shape[-1] == 9 else SPAN
 
