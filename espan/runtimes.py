@@ -117,7 +117,8 @@ def openvino_model(net: Network):
 
     picture = ops.parameter([-1, -1, -1, 3], np.float32, name="picture")
     values = {PICTURE: ops.transpose(picture, [0, 3, 1, 2])}
-    for step in (part for step in STEPS[type(net)](net) for part in step.convs()):
+    steps = [part for step in STEPS[type(net)](net) for part in step.convs()]
+    for step in steps:
         values[step.makes] = run(step, *(values[name] for name in step.reads))
-    result = ops.transpose(values[step.makes], [0, 2, 3, 1])
+    result = ops.transpose(values[steps[-1].makes], [0, 2, 3, 1])
     return openvino.Model([result], [picture], type(net).__name__)
