@@ -90,6 +90,16 @@ def test_other_programs_give_a_batch_and_tiles_too(program):
     torch.testing.assert_close(y, net(x).detach(), atol=2e-6, rtol=0)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_no_other_program_makes_a_number_of_what_is_none(bad, program):
+    """By which the runner knows a tile that overflowed."""
+    run = with_backend(random_net(), program)
+    x = torch.rand(1, 3, 30, 30, generator=torch.Generator().manual_seed(0))
+    assert run(x).isfinite().all()
+    x[0, 0, 15, 15] = bad
+    assert not run(x).isfinite().all()
+
+
 def test_threads_share_another_program(program):
     up = Upscaler(NETWORKS["espan"](), device="cpu", dtype="fp32", backend=program)
     same_bits_in_threads(up, [noise(20 + i, 31, 3, seed=i) for i in range(4)], runs=5)
