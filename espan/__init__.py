@@ -17,6 +17,8 @@ _HOME = {
     "fold": "espan.folding",
     "Limits": "espan.files",
     "Image16": "espan.image16",
+    "export": "espan.exporting",
+    "register_spandrel": "espan.spandrel",
     "psnr": "espan.metrics",
     "ssim": "espan.metrics",
     "EspanError": "espan.errors",

@@ -21,6 +21,11 @@ from espan_kernels.op import DEFAULT_IMPL
 
 log = logging.getLogger("espan")
 
+# "auto" is the fastest of our own; the others insist on one.
+BACKENDS = ("auto", "cuda", "triton", "eager", "compile", "openvino", "onnx")
+# Those of other programs, which compute on the CPU.
+RUNTIMES = ("openvino", "onnx")
+
 
 def copy_to(net: Network, device: torch.device, dtype: torch.dtype) -> Network:
     """A folded network of the same weights, ready to run: eval mode, channels last, no gradient."""
@@ -33,9 +38,10 @@ def with_backend(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
     """The network itself, or another form of the same function.
 
     "auto" is its plan on a GPU, every op of espan_kernels taking its fastest kernel, `CpuNetwork`
-    on a CPU and the network elsewhere; "compile" is the network through torch.compile. A
-    kernel asked for by name that refuses to run here is a DeviceError with its reason; so is
-    "cuda" where no step has one, and a warning for each that goes by the next in line.
+    on a CPU and the network elsewhere; "compile" is the network through torch.compile,
+    "openvino" and "onnx" are other programs that run it. A kernel or program asked for by name
+    that refuses to run here is a DeviceError with its reason; so is "cuda" where no step has one,
+    and a warning for each that goes by the next in line.
     """
     some = next(net.parameters())
     if backend == "auto" and DEFAULT_IMPL:
@@ -46,6 +52,8 @@ def with_backend(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
         return CpuNetwork(net)
     if backend == "compile":
         return _compiled(net)
+    if backend in RUNTIMES:
+        return _by_runtime(net, backend)
     try:
         run = net if backend in ("auto", "eager") else Plan(net, backend)
         with torch.inference_mode():
@@ -56,6 +64,15 @@ def with_backend(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
         for reason in run.refusals("cuda"):
             log.warning("no CUDA kernel for %s", reason)
     return run
+
+
+def _by_runtime(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
+    device = next(net.parameters()).device
+    if device.type != "cpu":
+        raise DeviceError(f"backend {backend!r}: runs on the CPU, the device is {device}")
+    from espan import runtimes  # which imports what few want
+
+    return runtimes.BY_NAME[backend](net)
 
 
 def _compiled(net: Network) -> Callable[[Tensor], Tensor]:

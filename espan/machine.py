@@ -21,8 +21,15 @@ def pick_device(device: str | torch.device) -> torch.device:
     return chosen
 
 
-def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """ "auto" is fp16 on GPUs; on CPUs bf16 where the processor has it in hardware, else fp32."""
+def pick_dtype(
+    dtype: str | torch.dtype, device: torch.device, backend: str = "auto"
+) -> torch.dtype:
+    """ "auto" is fp16 on GPUs; on CPUs bf16 where the processor has it in hardware, else fp32.
+
+    ONNX Runtime has fp32 only.
+    """
+    if dtype == "auto" and backend == "onnx":
+        return torch.float32
     if dtype == "auto":
         if device.type != "cpu":
             return torch.float16

@@ -191,7 +191,7 @@ class Runner:
     def explain(self) -> str:
         """What pictures of 8 bits go through, step by step."""
         form = self.forms[self.dtype]
-        if isinstance(form, Plan):
+        if hasattr(form, "explain"):
             return form.explain()
         return f"{type(form).__name__} by PyTorch's own operators in {self.dtype}"
 

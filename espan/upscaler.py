@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from espan import bands, files, memory, shutdown
 from espan.alpha import bleed, enlarge_alpha, resize_into
 from espan.errors import DeviceError, InputError, LimitError
+from espan.forms import BACKENDS
 from espan.machine import pick_device, pick_dtype
 from espan.model import Network
 from espan.picture import from_any
@@ -23,8 +24,6 @@ from espan.weights import BUILTIN, load
 _PIL_COPY = 4  # bytes per pixel of the result: PIL keeps its own
 _BLEED_BYTES = 64  # per pixel of a transparent picture: colour and alpha in float32, twice over
 
-BACKENDS = ("auto", "cuda", "triton", "eager", "compile")
-
 Progress = Callable[[int, int], None]
 
 
@@ -34,8 +33,9 @@ class Upscaler:
     model: a built-in name, a weights file, or a network; None is the built-in one of scale 4.
     device: "auto", "cpu", "cuda", "cuda:1", ... dtype: "auto", "fp32", "fp16" or "bf16"; "auto"
     keeps float32 for pictures of more than 8 bits. backend: "auto", or one to insist on:
-    "cuda", "triton" (kernels; see espan_kernels.explain), "eager" (PyTorch's own operators) or
-    "compile" (torch.compile: half a minute before the first picture, faster ones after it).
+    "cuda", "triton" (kernels; see espan_kernels.explain), "eager" (PyTorch's own operators),
+    "compile" (torch.compile: half a minute before the first picture, faster ones after it), or, on
+    a CPU, "openvino" and "onnx" (OpenVINO and ONNX Runtime, which come with extras).
     tile: "auto", None (never cut), an int or (height, width) in input pixels, halo not counted.
     In float32 the result does not depend on `tile`; in half precision only its rounding does.
     nonfinite: "error" refuses a picture with NaN or infinite values; "replace" takes 0 for NaN and
@@ -66,7 +66,7 @@ class Upscaler:
             raise InputError(f"nonfinite: expected error or replace, got {nonfinite!r}")
         self.nonfinite = nonfinite
         self.device = pick_device(device)
-        self.dtype = pick_dtype(dtype, self.device)
+        self.dtype = pick_dtype(dtype, self.device, backend)
         self.tile = _check_tile(tile)
         self.limits = limits
         self.scale, self.radius = net.scale, net.radius

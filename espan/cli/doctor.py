@@ -7,14 +7,18 @@ from espan.cli.exits import OK
 
 
 def add_to(command) -> None:
-    doc = command("doctor", run, "Versions, devices and backends, and why one is missing.")
+    doc = command("doctor", run, "Versions, devices, backends and their speed; what is missing.")
     doc.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    doc.add_argument(
+        "--all", action="store_true", help="time the backends too that take long to begin"
+    )
+    doc.add_argument("--paths", action="store_true", help="name folders, user and machine")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from espan.doctor import examine
 
-    facts = examine()
+    facts = examine(slow=arguments.all, paths=arguments.paths)
     if arguments.json:
         print(json.dumps(facts, indent=2))
     else:

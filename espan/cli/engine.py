@@ -4,6 +4,9 @@ import argparse
 
 from espan.errors import InputError
 
+# As of `espan.forms`, which imports torch.
+BACKENDS = ("auto", "cuda", "triton", "eager", "compile", "openvino", "onnx")
+
 
 def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto", several: bool = False) -> None:
     """several: -n may be given more than once, `model` is then a list or None."""
@@ -31,9 +34,7 @@ def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto", several: bo
         choices=("auto", "fp32", "fp16", "bf16"),
         help=f"precision to compute in; default: {dtype}",
     )
-    parser.add_argument(
-        "--backend", default="auto", choices=("auto", "cuda", "triton", "eager", "compile")
-    )
+    parser.add_argument("--backend", default="auto", choices=BACKENDS)
 
 
 def _tile(text: str) -> str | int | None:
