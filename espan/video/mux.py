@@ -1,0 +1,208 @@
+"""The finished file: the new video among all that came with the old one, in one container."""
+
+import heapq
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.codec.context import Flags
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import Disposition
+
+from espan.errors import InputError, OutputError
+from espan.video.encoding import Encoding
+from espan.video.segments import Segments
+from espan.video.source import Clip, is_hidden, opened, reason
+
+log = logging.getLogger("espan")
+
+# Written by whoever writes the file, or no longer true of the new video.
+_NOT_KEPT = ("encoder", "major_brand", "minor_version", "compatible_brands")
+_OF_THE_OLD = ("bps", "number_of_bytes", "number_of_frames", "_statistics", "duration")
+_OPTIONS = {"mp4": {"movflags": "faststart"}, "mov": {"movflags": "faststart"}}
+
+
+def container_for(path: Path) -> "av.container.OutputContainer":
+    """An output container of the kind that the path's suffix names; nothing is written by it."""
+    try:
+        container = av.open(str(path), "w")
+    except (FFmpegError, ValueError) as error:
+        raise InputError(
+            f"{path}: no video container has this suffix; try .mp4, .mkv, .mov or .webm"
+        ) from error
+    if container.default_video_codec == "none" or container.format.name.startswith("image2"):
+        raise InputError(f"{path}: {container.format.name} holds no video; try .mp4 or .mkv")
+    return container
+
+
+def kept(source, clip: Clip, format: str) -> list[int]:
+    """Indices of the streams beside the video that `format` can hold; a warning for each other."""
+    numbers = []
+    for stream in source.streams:
+        if stream.index == clip.index or is_hidden(stream):
+            continue
+        why = _refused(stream, format)
+        if why is None:
+            numbers.append(stream.index)
+        else:
+            log.warning("%s: %s is left out: %s", clip.path, _name(stream), why)
+    return numbers
+
+
+def _name(stream) -> str:
+    language = f" ({stream.language})" if stream.language else ""
+    return f"stream {stream.index}, {stream.type} {getattr(stream, 'name', '') or ''}{language}"
+
+
+def _refused(stream, format: str) -> str | None:
+    """Why a container of this format does not take a copy of the stream, or None."""
+    if stream.type == "video" and not stream.disposition & Disposition.attached_pic:
+        return "a second video"
+    try:
+        with trial(format) as container:
+            _copy(container, stream)
+            container.start_encoding()
+    except FFmpegError as error:
+        return reason(error)
+    except ValueError:
+        return f"{format} cannot hold it"
+    return None
+
+
+@contextmanager
+def trial(format: str) -> Iterator["av.container.OutputContainer"]:
+    """A container that is written to nowhere."""
+    container = av.open(os.devnull, "w", format=format)
+    try:
+        yield container
+    finally:
+        with suppress(FFmpegError):
+            container.close()
+
+
+def lay_out(container, source, clip: Clip, encoding: Encoding, others: list[int]) -> dict:
+    """Gives the output its streams in the input's order, its metadata and chapters.
+
+    Returns {index of the input's stream: stream}; the video is that of `clip.index`.
+    """
+    streams = {}
+    for stream in source.streams:
+        if stream.index == clip.index:
+            new = container.add_stream(encoding.codec)
+            encoding.set(new.codec_context)
+            new.time_base = clip.time_base
+            new.metadata.update(_true_of_the_new(stream.metadata))
+            new.disposition = stream.disposition
+            streams[stream.index] = new
+        elif stream.index in others:
+            streams[stream.index] = _copy(container, stream)
+    container.metadata.update(_kept_metadata(source.metadata))
+    shift = clip.start * clip.time_base
+    container.set_chapters(
+        [
+            {**each, "start": _moved(each, "start", shift), "end": _moved(each, "end", shift)}
+            for each in source.chapters()
+        ]
+    )
+    return streams
+
+
+def _moved(chapter: dict, edge: str, shift: Fraction) -> int:
+    return chapter[edge] - round(shift / chapter["time_base"])
+
+
+def _copy(container, stream):
+    new = container.add_stream_from_template(stream, opaque=True)
+    new.metadata.update(_kept_metadata(stream.metadata))
+    new.disposition = stream.disposition
+    return new
+
+
+def _kept_metadata(metadata: dict) -> dict:
+    return {key: value for key, value in metadata.items() if key.lower() not in _NOT_KEPT}
+
+
+def _true_of_the_new(metadata: dict) -> dict:
+    old = {key for key in metadata if key.lower().startswith(_OF_THE_OLD)}
+    return {key: value for key, value in _kept_metadata(metadata).items() if key not in old}
+
+
+def check(format: str, clip: Clip, encoding: Encoding) -> tuple[list[int], int]:
+    """(streams to keep, flags the encoder must have) for an output that `format` can hold.
+
+    OutputError if it cannot hold the video itself.
+    """
+    with opened(clip.path) as source, trial(format) as container:
+        others = kept(source, clip, format)
+        try:
+            streams = lay_out(container, source, clip, encoding, others)
+            container.start_encoding()
+        except (FFmpegError, ValueError) as error:
+            said = reason(error) if isinstance(error, FFmpegError) else str(error)
+            what = f"{encoding.codec} of {encoding.width} x {encoding.height} in {encoding.format}"
+            raise OutputError(f"{format} cannot hold {what}: {said}") from error
+        flags = streams[clip.index].codec_context.flags
+        return others, int(flags) & int(Flags.global_header)
+
+
+def write(
+    path: Path, format: str, clip: Clip, encoding: Encoding, others: list[int], segments: Segments
+) -> None:
+    """The whole file at `path`, in the container `format`."""
+    options = _OPTIONS.get(format, {})
+    with (
+        opened(clip.path) as source,
+        av.open(str(path), "w", format=format, container_options=options) as container,
+    ):
+        streams = lay_out(container, source, clip, encoding, others)
+        video = _video_packets(segments, clip, streams[clip.index])
+        copied = _copied_packets(source, clip, streams)
+        for _, packet in heapq.merge(video, copied, key=lambda each: each[0]):
+            container.mux(packet)
+
+
+def _video_packets(segments: Segments, clip: Clip, stream) -> Iterator[tuple]:
+    """(time, packet) of every frame of the video."""
+    order = list(segments.heads())
+    for coded, dts in zip(segments.packets(), decoding_times(order), strict=True):
+        packet = Packet(coded.data)
+        packet.pts, packet.dts, packet.duration = coded.pts, dts, coded.duration
+        packet.time_base, packet.is_keyframe = clip.time_base, coded.keyframe
+        packet.stream = stream
+        yield dts * clip.time_base, packet
+
+
+def decoding_times(order: list[int]) -> list[int]:
+    """Decoding times for frames shown at `order`, in the order in which they are decoded.
+
+    They rise strictly, no frame is decoded after it is shown, and those of a clip without
+    reordering are its times.
+    """
+    shown = sorted(order)
+    rank = {pts: place for place, pts in enumerate(shown)}
+    late = max((place - rank[pts] for place, pts in enumerate(order)), default=0)
+    step = shown[1] - shown[0] if len(shown) > 1 else 1
+    before = [shown[0] - step * (late - place) for place in range(late)]
+    return before + shown[: len(shown) - late]
+
+
+def _copied_packets(source, clip: Clip, streams: dict) -> Iterator[tuple]:
+    """(time, packet) of every packet of the other streams, as they come."""
+    wanted = [each for each in source.streams if each.index in streams and each.index != clip.index]
+    if not wanted:
+        return
+    shift = clip.start * clip.time_base
+    for packet in source.demux(wanted):
+        if packet.pts is None and packet.dts is None:  # the sign that a stream has ended
+            continue
+        moved = round(shift / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts - moved
+        packet.dts = None if packet.dts is None else packet.dts - moved
+        time = (packet.pts if packet.dts is None else packet.dts) * packet.time_base
+        packet.stream = streams[packet.stream.index]
+        yield time, packet
