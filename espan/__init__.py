@@ -11,6 +11,8 @@ _HOME = {
     "SPANF": "espan.model",
     "Upscaler": "espan.upscaler",
     "upscale": "espan.upscaler",
+    "upscale_video": "espan.video.convert",
+    "video_frames": "espan.video.convert",
     "load": "espan.weights",
     "save": "espan.weights",
     "fold": "espan.folding",

@@ -5,6 +5,7 @@ import json
 import sys
 from dataclasses import asdict
 
+from espan.cli import video
 from espan.cli.engine import add_engine, upscaler_of
 from espan.cli.exits import FAILED, OK, WRONG_USE
 
@@ -21,6 +22,7 @@ def add_to(command) -> None:
     up.add_argument("--skip-existing", action="store_true", help="leave results that are there")
     up.add_argument("--json", action="store_true", help="one JSON document on stdout")
     add_engine(up)
+    video.add_options(up)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -28,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not inputs:
         print("espan upscale: no input given (see espan upscale --help)", file=sys.stderr)
         return WRONG_USE
+    videos, inputs = video.split(inputs)
     from tqdm import tqdm
 
     from espan import batch
@@ -37,7 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
     scale = upscaler.scale if arguments.scale is None else arguments.scale
     scale = check_scale(scale, upscaler.scale)
     jobs = batch.plan(inputs, arguments.output, scale=scale, format=arguments.format)
-    outcomes = []
+    outcomes = video.run(videos, inputs, arguments)
+    for outcome in outcomes:
+        _report(outcome, arguments)
     silent = arguments.quiet or not sys.stderr.isatty()
     with tqdm(total=len(jobs), unit="file", disable=silent, leave=False) as bar:
 

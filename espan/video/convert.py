@@ -1,6 +1,7 @@
 """`upscale_video`, and `video_frames`, its iterator. Importing it does not need PyAV."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,25 +12,17 @@ from typing import TYPE_CHECKING, Any
 from espan import __version__
 from espan.atomic import whole_file
 from espan.errors import EspanError, InputError, OutputError
+from espan.video.options import Options, need_pyav
 
 if TYPE_CHECKING:
     import numpy as np
 
     from espan.upscaler import Upscaler
 
+log = logging.getLogger("espan")
+
 # Frames between two points from which an interrupted run goes on.
 SEGMENT = 240
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user may set about a video's encoding; None chooses."""
-
-    codec: str | None = None
-    crf: float | None = None
-    preset: str | None = None
-    pix_fmt: str | None = None
-    on_error: str = "stop"
 
 
 @dataclass(frozen=True)
@@ -95,17 +88,10 @@ def video_frames(
     from espan.video import frames, source
 
     clip = source.look(path)
-    with closing(_enlarged(clip, frames.read(clip, on_error), upscaler, scale)) as pictures:
+    decoded = frames.read(clip, Options(on_error=on_error).on_error)
+    with closing(_enlarged(clip, decoded, upscaler, scale)) as pictures:
         for frame, picture in pictures:
             yield float(frame.pts * clip.time_base), picture
-
-
-def need_pyav() -> None:
-    """InputError, with what to install, where PyAV is not."""
-    try:
-        import av  # noqa: F401
-    except ImportError as error:
-        raise InputError("video needs PyAV: pip install 'espan[video]'") from error
 
 
 def identity_of(model: Any, scale: float, *settings: Any) -> list:
@@ -147,7 +133,6 @@ def convert(
     from espan.video import encoding, frames, mux, source
     from espan.video.segments import Segments
 
-    frames.check_policy(options.on_error)
     clip = source.look(path)
     if output.exists() and output.samefile(path):
         raise InputError(f"{output}: would replace its input")
@@ -155,9 +140,7 @@ def convert(
         raise OutputError(f"{output}: {output.parent}: no such folder")
     container = mux.container_for(output)
     format = container.format.name
-    chosen = encoding.choose(
-        container, clip, scale, options.codec, options.crf, options.preset, options.pix_fmt
-    )
+    chosen = encoding.choose(container, clip, scale, options)
     others, flags = mux.check(format, clip, chosen)
     facts = path.stat()
     segments = Segments(
@@ -171,6 +154,8 @@ def convert(
         },
     )
     done = segments.frames
+    if done:
+        log.info("%s: goes on after frame %d", output, done)
     decoded = frames.read(clip, options.on_error, skip=done)
     with closing(_enlarged(clip, decoded, upscaler, scale)) as pictures:
         counted = _told(pictures, done, clip.total, progress)

@@ -10,8 +10,9 @@ from av.codec.codec import UnknownCodecError, find_best_pix_fmt_of_list
 from av.codec.context import Flags
 from av.error import FFmpegError
 
-from espan.errors import InputError, OutputError
+from espan.errors import OutputError
 from espan.video.colour import Colour, Pixels
+from espan.video.options import OptionError, Options
 from espan.video.segments import Coded
 from espan.video.source import Clip, reason
 
@@ -91,31 +92,23 @@ class Encoding:
         return context
 
 
-def choose(
-    container,
-    clip: Clip,
-    scale: float,
-    codec: str | None = None,
-    crf: float | None = None,
-    preset: str | None = None,
-    pix_fmt: str | None = None,
-) -> Encoding:
+def choose(container, clip: Clip, scale: float, options: Options) -> Encoding:
     """The Encoding for a clip made `scale` times larger in an output container.
 
     codec: H.264 where the container takes it, else the container's own habit. pix_fmt: the
-    input's, or the nearest that the encoder has. InputError for names that nobody knows.
+    input's, or the nearest that the encoder has. OptionError for names that nobody knows.
     """
-    encoder = _encoder(codec or _usual(container))
-    format = _format(encoder, clip, pix_fmt)
+    encoder = _encoder(options.codec or _usual(container))
+    format = _format(encoder, clip, options.pix_fmt)
     width, height = (
         -(-round(side * scale) // step) * step
         for side, step in zip((clip.width, clip.height), _steps(format), strict=True)
     )
-    options, qscale = _quality(encoder.name, crf)
-    preset = preset or _PRESETS.get(encoder.name)
+    settings, qscale = _quality(encoder.name, options.crf)
+    preset = options.preset or _PRESETS.get(encoder.name)
     if preset:
-        options["preset"] = preset
-    _check_options(encoder, options)
+        settings["preset"] = preset
+    _check_settings(encoder, settings)
     return Encoding(
         codec=encoder.name,
         format=format.name,
@@ -125,7 +118,7 @@ def choose(
         rate=clip.rate,
         time_base=clip.time_base,
         colour=clip.colour.written_as(format, clip.height),
-        options=options,
+        options=settings,
         qscale=qscale,
     )
 
@@ -142,7 +135,7 @@ def _encoder(name: str) -> "av.Codec":
         encoder = None
     if encoder is None or encoder.type != "video":
         known = ", ".join(each for each in (*_QUALITY, *_OTHER) if each in av.codecs_available)
-        raise InputError(f"codec: {name!r} is no video encoder here; known are {known}")
+        raise OptionError(f"codec: {name!r} is no video encoder here; known are {known}")
     return encoder
 
 
@@ -154,7 +147,7 @@ def _format(encoder, clip: Clip, asked: str | None) -> "av.VideoFormat":
     elif asked in able:
         name = asked
     else:
-        raise InputError(
+        raise OptionError(
             f"pix_fmt: {encoder.name} cannot hold {asked!r}; it holds {', '.join(able)}"
         )
     return av.VideoFormat(name)
@@ -173,7 +166,7 @@ def _steps(format) -> tuple[int, int]:
 def _quality(codec: str, crf: float | None) -> tuple[dict[str, str], int | None]:
     if codec not in _QUALITY:
         if crf is not None:
-            raise InputError(f"crf: {codec} has no constant quality; {', '.join(_QUALITY)} have")
+            raise OptionError(f"crf: {codec} has no constant quality; {', '.join(_QUALITY)} have")
         return {}, None
     option, usual = _QUALITY[codec]
     value = usual if crf is None else crf
@@ -185,13 +178,13 @@ def _quality(codec: str, crf: float | None) -> tuple[dict[str, str], int | None]
     return options, None
 
 
-def _check_options(encoder, options: Mapping[str, str]) -> None:
-    """InputError for an option that the encoder does not have: FFmpeg would say nothing."""
+def _check_settings(encoder, settings: Mapping[str, str]) -> None:
+    """OptionError for a setting that the encoder does not have: FFmpeg would say nothing."""
     known = av.CodecContext.create(encoder.name, "w").supported_options
     names = {each.name for each in (*known.generic, *known.private)}
-    for name in options:
+    for name in settings:
         if name not in names:
-            raise InputError(f"{name}: {encoder.name} has no such setting")
+            raise OptionError(f"{name}: {encoder.name} has no such setting")
 
 
 def encoded(frames: Iterable[tuple], encoding: Encoding, flags: int) -> Iterator[Coded]:

@@ -14,8 +14,6 @@ from espan.video.source import Clip, opened, reason
 
 log = logging.getLogger("espan")
 
-ON_ERROR = ("stop", "repeat")
-
 
 class Frame(NamedTuple):
     """pts and duration in the clip's time base; picture (H, W, 3) RGB in uint8 or uint16."""
@@ -39,7 +37,6 @@ def read(clip: Clip, on_error: str = "stop", skip: int = 0) -> Iterator[Frame]:
     on_error: at a frame that cannot be decoded "stop" raises an InputError that names it, "repeat"
     gives the frame before it again (before the first: the one after) and logs a warning.
     """
-    check_policy(on_error)
     pixels, last = Pixels(clip.colour), None
     shown = picture = None
     for number, (pts, duration, frame, why) in enumerate(_in_order(clip)):
@@ -54,11 +51,6 @@ def read(clip: Clip, on_error: str = "stop", skip: int = 0) -> Iterator[Frame]:
         if frame is not shown:
             shown, picture = frame, clip.turn(pixels.rgb(frame))
         yield Frame(last, duration, picture)
-
-
-def check_policy(on_error: str) -> None:
-    if on_error not in ON_ERROR:
-        raise InputError(f"on_error: expected one of {', '.join(ON_ERROR)}, got {on_error!r}")
 
 
 def _damaged(clip: Clip, number: int, pts: int | None, why: str, on_error: str) -> None:
