@@ -115,7 +115,9 @@ class Pixels:
     def frame(self, picture: np.ndarray, format: "av.VideoFormat") -> "av.VideoFrame":
         """The picture, uint8 or uint16, as a frame in `format`."""
         bits = _known(depth(format))
-        if picture.dtype == np.uint8 and bits == 8:
+        # swscale rounds down on its way to full range.
+        exact = format.is_rgb or self.colour.range == LIMITED
+        if picture.dtype == np.uint8 and bits == 8 and exact:
             source = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), "rgb24")
             return self._scaled(source, format.name)
         name = _planar("gbrp" if format.is_rgb else "yuv444p", bits)

@@ -67,9 +67,7 @@ def _refused(stream, format: str) -> str | None:
         with trial(format) as container:
             _copy(container, stream)
             container.start_encoding()
-    except FFmpegError as error:
-        return reason(error)
-    except ValueError:
+    except (FFmpegError, ValueError):
         return f"{format} cannot hold it"
     return None
 
@@ -124,7 +122,10 @@ def _copy(container, stream):
 
 
 def _kept_metadata(metadata: dict) -> dict:
-    return {key: value for key, value in metadata.items() if key.lower() not in _NOT_KEPT}
+    kept = {key: value for key, value in metadata.items() if key.lower() not in _NOT_KEPT}
+    if "name" in kept:  # as MP4 has it of a stream; what is written is its title
+        kept.setdefault("title", kept.pop("name"))
+    return kept
 
 
 def _true_of_the_new(metadata: dict) -> dict:
@@ -197,7 +198,15 @@ def _copied_packets(source, clip: Clip, streams: dict) -> Iterator[tuple]:
     if not wanted:
         return
     shift = clip.start * clip.time_base
-    for packet in source.demux(wanted):
+    packets = source.demux(wanted)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except FFmpegError as error:
+            log.warning("%s: all but the video ends early: %s", clip.path, reason(error))
+            return
         if packet.pts is None and packet.dts is None:  # the sign that a stream has ended
             continue
         moved = round(shift / packet.time_base)
