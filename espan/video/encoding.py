@@ -109,7 +109,7 @@ def choose(container, clip: Clip, scale: float, options: Options) -> Encoding:
     if preset:
         settings["preset"] = preset
     _check_settings(encoder, settings)
-    return Encoding(
+    encoding = Encoding(
         codec=encoder.name,
         format=format.name,
         width=width,
@@ -121,6 +121,8 @@ def choose(container, clip: Clip, scale: float, options: Options) -> Encoding:
         options=settings,
         qscale=qscale,
     )
+    encoding.open(flags=0)  # what it refuses is said before the work, not after it
+    return encoding
 
 
 def _usual(container) -> str:

@@ -23,28 +23,22 @@ class Frame(NamedTuple):
     picture: np.ndarray
 
 
-class Lost(NamedTuple):
-    """A frame that could not be decoded; pts None: nothing can be read from here on."""
-
-    pts: int | None
-    duration: int
-    why: str
-
-
 def read(clip: Clip, on_error: str = "stop", skip: int = 0) -> Iterator[Frame]:
     """The frames of a clip but the first `skip`, upright; their times rise strictly.
 
-    on_error: at a frame that cannot be decoded "stop" raises an InputError that names it, "repeat"
-    gives the frame before it again (before the first: the one after) and logs a warning.
+    on_error: "stop" raises an InputError that names the first damaged frame. "repeat" takes what
+    the decoder makes of it, and where that is nothing the frame before (before the first: the one
+    after) and logs a warning.
     """
+    in_time = _in_order(clip, strict=on_error == "stop")
     pixels, last = Pixels(clip.colour), None
     shown = picture = None
-    for number, (pts, duration, frame, why) in enumerate(_in_order(clip)):
+    for number, (pts, duration, frame, why) in enumerate(in_time):
         if why:
             _damaged(clip, number, pts, why, on_error)
         if frame is None:
             return
-        pts = pts - clip.start
+        pts -= clip.start
         last = pts if last is None else max(pts, last + 1)
         if number < skip:
             continue
@@ -64,44 +58,50 @@ def _damaged(clip: Clip, number: int, pts: int | None, why: str, on_error: str) 
     log.warning("%s: %s; %s", clip.path, told, then)
 
 
-def _in_order(clip: Clip) -> Iterator[tuple]:
-    """(pts, duration, frame, what is wrong) by time; what is lost comes with a neighbour's frame,
-    or, where the file ends, with None.
+def _in_order(clip: Clip, strict: bool) -> Iterator[tuple]:
+    """(pts, duration, frame, what is wrong) by time. What is lost comes with a neighbour's frame,
+    and with None for pts and frame where nothing can be read from there on.
     """
-    lost: list[Lost] = []
-    shown, pts = None, None
     step = max(1, round(1 / (clip.rate * clip.time_base)))
+    shown, pts, damage = None, None, ""
+    sent: list[tuple[int, int]] = []  # (pts, duration) of what has not come back
+    broken: set[int] = set()
     with opened(clip.path) as container:
-        for each in _attempts(container, container.streams[clip.index]):
-            if isinstance(each, Lost):
-                heapq.heappush(lost, (each.pts is None, each))
+        stream = container.streams[clip.index]
+        if strict:  # else decoders patch over damage as well as they can, and say nothing
+            stream.codec_context.options = {"err_detect": "explode"}
+        packets, ends = container.demux(stream), ""
+        while True:
+            try:
+                packet = next(packets, None)
+            except FFmpegError as error:
+                ends = reason(error)
+                break
+            if packet is None:
+                break
+            at = packet.dts if packet.pts is None else packet.pts
+            if at is not None:
+                heapq.heappush(sent, (at, packet.duration or 0))
+            try:
+                frames = packet.decode()
+            except FFmpegError as error:
+                damage = reason(error)
+                broken.add(at)
                 continue
-            pts = each.pts if each.pts is not None else 0 if pts is None else pts + step
-            while lost and lost[0][1].pts < pts:
-                gone = heapq.heappop(lost)[1]
-                yield gone.pts, gone.duration, shown or each, gone.why
-            yield pts, each.duration, each, ""
-            shown = each
-    for broken, gone in sorted(lost):
-        yield gone.pts, gone.duration, None if broken else shown, gone.why
-
-
-def _attempts(container, stream) -> Iterator:
-    """What comes of every packet: frames, and what of them is Lost."""
-    # Else decoders patch over damage and say nothing.
-    stream.codec_context.options = {"err_detect": "explode"}
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except FFmpegError as error:
-            yield Lost(None, 0, reason(error))
-            return
-        if packet is None:
-            return
-        try:
-            yield from packet.decode()
-        except FFmpegError as error:
-            pts = packet.dts if packet.pts is None else packet.pts
-            if pts is not None:
-                yield Lost(pts, packet.duration or 0, reason(error))
+            for frame in frames:
+                pts = frame.pts if frame.pts is not None else 0 if pts is None else pts + step
+                while sent and sent[0][0] <= pts:
+                    gone = heapq.heappop(sent)
+                    # Some packets are no picture; but damage takes others with it that were one.
+                    if damage and gone[0] < pts:
+                        yield *gone, shown or frame, damage
+                if pts in broken:  # it came all the same
+                    yield pts, frame.duration, shown or frame, damage
+                else:
+                    yield pts, frame.duration, frame, ""
+                    shown = frame
+        if damage and shown:
+            for gone in sorted(sent):
+                yield *gone, shown, damage
+        if ends:
+            yield None, 0, None, ends
