@@ -1,6 +1,6 @@
 """Videos and settings that cannot be: a clear message each, nothing half-written, exit codes."""
 
-import os
+import itertools
 
 import numpy as np
 import pytest
@@ -21,6 +21,10 @@ NET = nearest_net()
 @pytest.fixture
 def clip(tmp_path):
     return clips.make(tmp_path / "in.mp4", 12)
+
+
+def names(folder) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
 
 
 def spoiled(source, target, which: int, kind: str):
@@ -51,7 +55,7 @@ def test_empty_text_missing_and_soundless(tmp_path):
             espan.upscale_video(path, tmp_path / "out.mp4", model=NET)
     with pytest.raises(InputError, match=r"none\.mp4: no such file"):
         espan.upscale_video(tmp_path / "none.mp4", tmp_path / "out.mp4", model=NET)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty.mp4", "text.mp4"]
+    assert names(tmp_path) == ["empty.mp4", "text.mp4"]
 
 
 def test_sound_alone_is_no_video(tmp_path):
@@ -88,7 +92,7 @@ def test_a_damaged_frame_is_named_or_its_neighbour_repeated(tmp_path, caplog, co
         return
     assert "frame 5 (0.200 s) cannot be decoded" in caplog.text
     pictures = [frame.to_ndarray(format="rgb24").astype(int) for frame in clips.frames(out)]
-    steps = [np.abs(b - a).mean() for a, b in zip(pictures, pictures[1:], strict=False)]
+    steps = [np.abs(b - a).mean() for a, b in itertools.pairwise(pictures)]
     assert steps[4] < 0.2 * steps[0]  # frame 5 is frame 4 again
 
 
@@ -145,7 +149,7 @@ def test_outputs(clip, tmp_path, output, options, error, said):
     before = clip.read_bytes()
     with pytest.raises(error, match=said):
         espan.upscale_video(clip, tmp_path / output, model=NET, **options)
-    assert clip.read_bytes() == before and os.listdir(tmp_path) == ["in.mp4"]
+    assert clip.read_bytes() == before and names(tmp_path) == ["in.mp4"]
 
 
 def test_a_matrix_that_cannot_be_converted(tmp_path):
@@ -198,7 +202,7 @@ def test_exit_codes(upscale, clip, tmp_path, capsys):
     assert upscale(tmp_path / "bad.mp4", clip, "-o", f"{tmp_path}/big/") == 1
     shown = capsys.readouterr().err
     assert "bad.mp4: invalid data" in shown and "1 of 2 failed" in shown
-    assert os.listdir(tmp_path / "big") == ["in.mp4"]
+    assert names(tmp_path / "big") == ["in.mp4"]
     assert upscale(clip, "--codec", "h269") == 2
     assert upscale(clip, tmp_path / "bad.mp4", "-o", tmp_path / "one.mp4") == 2
     assert "there are several" in capsys.readouterr().err

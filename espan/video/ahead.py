@@ -50,14 +50,19 @@ def ahead(items: Iterator, depth: int = 2) -> Iterator:
         thread.join()
 
 
-def in_order(work: Callable[[Any], Any], items: Iterator, workers: int) -> Iterator[tuple]:
-    """(item, work(item)) for all items, `workers` at a time, as many again done and waiting."""
-    with ThreadPoolExecutor(workers) as pool:
+def in_order(
+    work: Callable[[Any], Any],
+    items: Iterator,
+    workers: int,
+    prepare: Callable[[], None] | None = None,
+) -> Iterator[tuple]:
+    """(item, work(item)) for all items, by `workers` threads that each call `prepare` first."""
+    with ThreadPoolExecutor(workers, initializer=prepare) as pool:
         under_way: deque = deque()
         try:
             for item in items:
                 under_way.append((item, pool.submit(work, item)))
-                if len(under_way) > 2 * workers:
+                if len(under_way) > workers + 1:  # one more, that nobody waits for the next
                     done, future = under_way.popleft()
                     yield done, future.result()
             while under_way:

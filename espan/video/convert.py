@@ -23,6 +23,8 @@ log = logging.getLogger("espan")
 
 # Frames between two points from which an interrupted run goes on.
 SEGMENT = 240
+# Frames computed at once on a CPU.
+WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,14 @@ def convert(
 
 def _enlarged(clip, decoded: Iterator, upscaler: "Upscaler", scale: float) -> Iterator[tuple]:
     """(frame, its picture upscaled) of all frames; others are decoded meanwhile."""
+    import torch
+
     from espan.video.ahead import ahead, in_order
+
+    cores = torch.get_num_threads()
+    # On a CPU frames share the cores: two halves wait less for each other than a whole for its
+    # parts. A GPU copies one frame while it computes another.
+    workers = 2 if upscaler.device.type == "cuda" else min(cores, WORKERS)
 
     def enlarge(frame) -> "np.ndarray":
         try:
@@ -178,8 +187,13 @@ def _enlarged(clip, decoded: Iterator, upscaler: "Upscaler", scale: float) -> It
         except EspanError as error:
             raise type(error)(f"{clip.path}: {error}") from error
 
-    # A GPU copies one picture while it computes another.
-    return in_order(enlarge, ahead(decoded), workers=2 if upscaler.device.type == "cuda" else 1)
+    def share() -> None:
+        torch.set_num_threads(max(1, cores // workers))  # of this thread, and of new ones
+
+    try:
+        yield from in_order(enlarge, ahead(decoded), workers, share)
+    finally:
+        torch.set_num_threads(cores)
 
 
 def _told(pictures: Iterator, done: int, total: int, progress) -> Iterator:
