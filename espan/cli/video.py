@@ -1,6 +1,7 @@
 """The videos among the inputs of `espan upscale`: its options for them, and their work."""
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -8,6 +9,8 @@ from pathlib import Path
 
 from espan.cli.engine import upscaler_of
 from espan.errors import EspanError, InputError
+
+log = logging.getLogger("espan")
 
 SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts"),
@@ -33,12 +36,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def split(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
     """The videos named, by their suffix, and all other inputs."""
-    videos = [p for p in map(Path, inputs) if p.suffix.lower() in SUFFIXES and not p.is_dir()]
+    videos = [p for p in map(Path, inputs) if p.suffix.lower() in SUFFIXES and not _is_dir(p)]
     return videos, [each for each in inputs if Path(each) not in videos]
+
+
+def left_out(folders: Sequence[str]) -> list[Path]:
+    """The videos in folders: hours of work that nobody may have meant, so only named ones count."""
+    inside = (p for folder in map(Path, folders) if _is_dir(folder) for p in folder.rglob("*"))
+    return sorted(p for p in inside if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
 def run(videos: list[Path], others: Sequence[str], arguments: argparse.Namespace) -> list:
     """Upscales video after video; what became of each."""
+    if left := left_out(others):
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        log.info("%s%s: a video in a folder is left out; name it to upscale it", left[0], more)
     if not videos:
         return []
     from espan.batch import Outcome
@@ -88,9 +100,10 @@ def _convert(video: Path, target: Path, upscaler, scale, identity, options, argu
     with tqdm(desc=video.name, unit="frame", disable=silent, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
-            if bar.total != total:
+            if bar.total is None:  # what an earlier run did is no work of this one
                 bar.reset(total)
-                bar.initial = done
+                bar.n = bar.initial = done - 1
+            bar.total = total
             bar.update(done - bar.n)
 
         try:
@@ -108,10 +121,18 @@ def _target(video: Path, alone: bool, output: str | None, scale: float) -> Path:
     suffix = video.suffix if video.suffix.lower() in _KEPT else ".mkv"
     if output is None:
         return video.with_name(f"{video.stem}_x{scale:g}{suffix}")
-    if output.endswith(("/", "\\")) or Path(output).is_dir():
+    if output.endswith(("/", "\\")) or _is_dir(Path(output)):
         return Path(output) / f"{video.stem}{suffix}"
     if alone:
         return Path(output)
     if Path(output).suffix.lower() in SUFFIXES:
         raise InputError(f"output: {output} is one file, and there are several inputs")
     return Path(output) / f"{video.stem}{suffix}"
+
+
+def _is_dir(path: Path) -> bool:
+    """False too for what cannot be a name at all: reading or writing it will say why."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
