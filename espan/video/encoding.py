@@ -126,8 +126,12 @@ def choose(container, clip: Clip, scale: float, options: Options) -> Encoding:
 
 
 def _usual(container) -> str:
-    known = container.supported_codecs
-    return "libx264" if "libx264" in known else container.default_video_codec
+    """H.264 wherever the container does not refuse it."""
+    try:
+        container.add_stream("libx264")
+    except ValueError:
+        return container.default_video_codec
+    return "libx264"
 
 
 def _encoder(name: str) -> "av.Codec":

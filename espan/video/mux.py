@@ -2,28 +2,22 @@
 
 import heapq
 import logging
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from fractions import Fraction
 from pathlib import Path
 
 import av
 from av.codec.context import Flags
 from av.error import FFmpegError
 from av.packet import Packet
-from av.stream import Disposition
 
 from espan.errors import InputError, OutputError
 from espan.video.encoding import Encoding
 from espan.video.segments import Segments
-from espan.video.source import Clip, is_hidden, opened, reason
+from espan.video.source import Clip, opened, reason
+from espan.video.streams import kept, lay_out, trial
 
 log = logging.getLogger("espan")
 
-# Written by whoever writes the file, or no longer true of the new video.
-_NOT_KEPT = ("encoder", "major_brand", "minor_version", "compatible_brands")
-_OF_THE_OLD = ("bps", "number_of_bytes", "number_of_frames", "_statistics", "duration")
 _OPTIONS = {"mp4": {"movflags": "faststart"}, "mov": {"movflags": "faststart"}}
 
 
@@ -38,99 +32,6 @@ def container_for(path: Path) -> "av.container.OutputContainer":
     if container.default_video_codec == "none" or container.format.name.startswith("image2"):
         raise InputError(f"{path}: {container.format.name} holds no video; try .mp4 or .mkv")
     return container
-
-
-def kept(source, clip: Clip, format: str) -> list[int]:
-    """Indices of the streams beside the video that `format` can hold; a warning for each other."""
-    numbers = []
-    for stream in source.streams:
-        if stream.index == clip.index or is_hidden(stream):
-            continue
-        why = _refused(stream, format)
-        if why is None:
-            numbers.append(stream.index)
-        else:
-            log.warning("%s: %s is left out: %s", clip.path, _name(stream), why)
-    return numbers
-
-
-def _name(stream) -> str:
-    language = f" ({stream.language})" if stream.language else ""
-    return f"stream {stream.index}, {stream.type} {getattr(stream, 'name', '') or ''}{language}"
-
-
-def _refused(stream, format: str) -> str | None:
-    """Why a container of this format does not take a copy of the stream, or None."""
-    if stream.type == "video" and not stream.disposition & Disposition.attached_pic:
-        return "a second video"
-    try:
-        with trial(format) as container:
-            _copy(container, stream)
-            container.start_encoding()
-    except (FFmpegError, ValueError):
-        return f"{format} cannot hold it"
-    return None
-
-
-@contextmanager
-def trial(format: str) -> Iterator["av.container.OutputContainer"]:
-    """A container that is written to nowhere."""
-    container = av.open(os.devnull, "w", format=format)
-    try:
-        yield container
-    finally:
-        with suppress(FFmpegError):
-            container.close()
-
-
-def lay_out(container, source, clip: Clip, encoding: Encoding, others: list[int]) -> dict:
-    """Gives the output its streams in the input's order, its metadata and chapters.
-
-    Returns {index of the input's stream: stream}; the video is that of `clip.index`.
-    """
-    streams = {}
-    for stream in source.streams:
-        if stream.index == clip.index:
-            new = container.add_stream(encoding.codec)
-            encoding.set(new.codec_context)
-            new.time_base = clip.time_base
-            new.metadata.update(_true_of_the_new(stream.metadata))
-            new.disposition = stream.disposition
-            streams[stream.index] = new
-        elif stream.index in others:
-            streams[stream.index] = _copy(container, stream)
-    container.metadata.update(_kept_metadata(source.metadata))
-    shift = clip.start * clip.time_base
-    container.set_chapters(
-        [
-            {**each, "start": _moved(each, "start", shift), "end": _moved(each, "end", shift)}
-            for each in source.chapters()
-        ]
-    )
-    return streams
-
-
-def _moved(chapter: dict, edge: str, shift: Fraction) -> int:
-    return chapter[edge] - round(shift / chapter["time_base"])
-
-
-def _copy(container, stream):
-    new = container.add_stream_from_template(stream, opaque=True)
-    new.metadata.update(_kept_metadata(stream.metadata))
-    new.disposition = stream.disposition
-    return new
-
-
-def _kept_metadata(metadata: dict) -> dict:
-    kept = {key: value for key, value in metadata.items() if key.lower() not in _NOT_KEPT}
-    if "name" in kept:  # as MP4 has it of a stream; what is written is its title
-        kept.setdefault("title", kept.pop("name"))
-    return kept
-
-
-def _true_of_the_new(metadata: dict) -> dict:
-    old = {key for key in metadata if key.lower().startswith(_OF_THE_OLD)}
-    return {key: value for key, value in _kept_metadata(metadata).items() if key not in old}
 
 
 def check(format: str, clip: Clip, encoding: Encoding) -> tuple[list[int], int]:
@@ -194,7 +95,13 @@ def decoding_times(order: list[int]) -> list[int]:
 
 def _copied_packets(source, clip: Clip, streams: dict) -> Iterator[tuple]:
     """(time, packet) of every packet of the other streams, as they come."""
-    wanted = [each for each in source.streams if each.index in streams and each.index != clip.index]
+    wanted = [
+        each
+        for each in source.streams
+        if each.index in streams
+        and each.index != clip.index
+        and streams[each.index].type != "attachment"  # written with the header
+    ]
     if not wanted:
         return
     shift = clip.start * clip.time_base
@@ -207,9 +114,12 @@ def _copied_packets(source, clip: Clip, streams: dict) -> Iterator[tuple]:
         except FFmpegError as error:
             log.warning("%s: all but the video ends early: %s", clip.path, reason(error))
             return
-        if packet.pts is None and packet.dts is None:  # the sign that a stream has ended
-            continue
-        moved = round(shift / packet.time_base)
+        if packet.pts is None and packet.dts is None:
+            if not packet.size:  # the sign that a stream has ended
+                continue
+            packet.pts = packet.dts = moved = 0  # a cover
+        else:
+            moved = round(shift / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - moved
         packet.dts = None if packet.dts is None else packet.dts - moved
         time = (packet.pts if packet.dts is None else packet.dts) * packet.time_base
