@@ -167,6 +167,28 @@ def test_a_matrix_that_cannot_be_converted(tmp_path):
         espan.upscale_video(clip, tmp_path / "out.mkv", model=NET)
 
 
+def test_a_playlist_in_the_clothes_of_a_video_opens_no_other_file(clip, tmp_path):
+    """It would let a stranger's file read, or ask for, whatever it likes."""
+    for text in (
+        f"ffconcat version 1.0\nfile {clip.name}\n",
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/{clip.name}\n"
+        "#EXT-X-ENDLIST\n",
+    ):
+        list_of_files = tmp_path / "list.mp4"
+        list_of_files.write_text(text)
+        with pytest.raises(InputError, match=r"list\.mp4: (no video in a known|invalid data)"):
+            espan.upscale_video(list_of_files, tmp_path / "out.mp4", model=NET)
+        assert not (tmp_path / "out.mp4").exists()
+
+
+def test_names_with_colons_and_percents(clip, tmp_path):
+    folder = tmp_path / "http:%03d"
+    folder.mkdir()
+    named = clip.rename(folder / "12:30 #1 ä%d.mp4")
+    out = espan.upscale_video(named, folder / "a:b.mp4", model=NET)
+    assert len(clips.frames(out)) == 12
+
+
 @pytest.mark.parametrize("limit", [3_000, 12_000])
 def test_a_full_disk_is_one_clear_message(tmp_path, limit):
     """As near as a test gets: no file may grow beyond the limit, the segments or the result."""

@@ -24,7 +24,7 @@ _OPTIONS = {"mp4": {"movflags": "faststart"}, "mov": {"movflags": "faststart"}}
 def container_for(path: Path) -> "av.container.OutputContainer":
     """An output container of the kind that the path's suffix names; nothing is written by it."""
     try:
-        container = av.open(str(path), "w")
+        container = av.open(f"file:{path}", "w")
     except (FFmpegError, ValueError) as error:
         raise InputError(
             f"{path}: no video container has this suffix; try .mp4, .mkv, .mov or .webm"
@@ -59,7 +59,7 @@ def write(
     options = _OPTIONS.get(format, {})
     with (
         opened(clip.path) as source,
-        av.open(str(path), "w", format=format, container_options=options) as container,
+        av.open(f"file:{path}", "w", format=format, container_options=options) as container,
     ):
         streams = lay_out(container, source, clip, encoding, others)
         video = _video_packets(segments, clip, streams[clip.index])

@@ -17,6 +17,12 @@ from espan.video.turn import Turn
 
 log = logging.getLogger("espan")
 
+# Demuxers that read one file: a playlist under a video's name would have others opened.
+_FORMATS = (
+    *("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "mxf", "nut"),
+    *("h264", "hevc", "m4v", "mpegvideo", "obu", "ivf", "yuv4mpegpipe", "dv", "rm", "gxf", "wtv"),
+)
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -44,10 +50,16 @@ class Clip:
 def opened(path: Path) -> Iterator["av.container.InputContainer"]:
     """The file, open; InputError naming it for what cannot be opened."""
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        # The prefix, as a colon in a name is no protocol.
+        only = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}
+        container = av.open(f"file:{path}", container_options=only, metadata_errors="replace")
     except (FFmpegError, OSError, ValueError) as error:
-        empty = path.is_file() and path.stat().st_size == 0
-        raise InputError(f"{path}: {'empty file' if empty else reason(error)}") from error
+        said = reason(error)
+        if isinstance(error, av.error.ArgumentError):
+            said = f"no video in a known format ({', '.join(_FORMATS)})"
+        elif path.is_file() and path.stat().st_size == 0:
+            said = "empty file"
+        raise InputError(f"{path}: {said}") from error
     with container:
         yield container
 
