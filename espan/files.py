@@ -41,6 +41,7 @@ _LIMITS = {
     "BMP": (2**31 - 1, ("L", "RGB", "P", "1")),
 }
 _SAVE = {
+    "PNG": {"compress_level": 1},
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
     "WEBP": {"quality": 95},
     "TIFF": {"compression": "tiff_adobe_deflate"},

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from espan import files, memory
+from espan import files, memory, shutdown
 from espan.alpha import bleed
 from espan.errors import DeviceError, InputError, LimitError
 from espan.machine import pick_device, pick_dtype
@@ -61,7 +61,15 @@ class Upscaler:
         self.tile = _check_tile(tile)
         self.scale, self.radius = net.scale, net.radius
         low_precision = dtype != "auto"  # else only what has 8 bits is computed in half precision
+        shutdown.prepare_for_forks()
+        self._arguments = net, str(self.device), dtype, backend, tile
         self._runner = Runner(net, self.device, self.dtype, backend, self.tile, low_precision)
+
+    def __reduce__(self):
+        """Another process makes its own, of the same network."""
+        model, *rest = self._arguments
+        options = dict(zip(("device", "dtype", "backend", "tile"), rest, strict=True))
+        return functools.partial(Upscaler, **options), (model,)
 
     @property
     def redone(self) -> int:
@@ -146,7 +154,8 @@ class Upscaler:
         if has_alpha := channels in (2, 4):
             source = bleed(planes[0, :-1], planes[0, -1])[None]
             target, result = large[:, :-1], out[:, :-1]
-        self._runner.run(source, target, progress or _nobody)
+        with shutdown.under_way(progress or _nobody) as step:
+            self._runner.run(source, target, step)
         if scale != self.scale:
             for each, resized in zip(target, result, strict=True):
                 _resize_into(each, resized)

@@ -1,6 +1,7 @@
 """`espan upscale` with videos among its inputs."""
 
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -35,7 +36,8 @@ def upscale(weights):
 
 
 def names(folder) -> set[str]:
-    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    found = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return {str(p.relative_to(folder)) for p in found}
 
 
 def size(path) -> tuple[int, int]:
@@ -81,3 +83,23 @@ def test_existing_results_are_left_on_request(folder, upscale, capsys):
     assert out.read_bytes() == b"mine" and "skipped" in capsys.readouterr().err
     assert upscale(folder / "one.mp4", "-o", out, "--quiet") == 0
     assert size(out) == (128, 96) and capsys.readouterr().err == ""
+
+
+def test_resume_leaves_what_is_newer_than_its_input(folder, upscale, capsys):
+    clip, out = folder / "one.mp4", folder / "out.mp4"
+    assert upscale(clip, "-o", out, "--resume") == 0
+    assert upscale(clip, "-o", out, "--resume") == 0
+    assert "out.mp4 is there, skipped" in capsys.readouterr().err
+    os.utime(out, (1, 1))
+    assert upscale(clip, "-o", out, "--resume") == 0
+    assert "skipped" not in capsys.readouterr().err
+
+
+def test_shards_share_the_videos(folder, upscale, capsys):
+    done = []
+    for part in ("1/2", "2/2"):
+        inputs = [folder / "one.mp4", folder / "two.avi"]
+        assert upscale(*inputs, "-o", f"{folder}/out/", "--shard", part, "--json") == 0
+        done += [row["output"] for row in json.loads(capsys.readouterr().out)]
+    assert sorted(done) == [f"{folder}/out/one.mp4", f"{folder}/out/two.mkv"]
+    assert names(folder / "out") == {"one.mp4", "two.mkv"}

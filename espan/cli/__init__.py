@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from espan import __version__
 from espan.cli import doctor, evaluate, train, upscale
 from espan.cli.exits import FAILED, INTERRUPTED, WRONG_USE
+from espan.cli.interrupt import interruptible
 from espan.errors import DeviceError, EspanError, InputError, WeightsError
 
 # What is wrong with a picture is told, and counted, where the pictures are: what gets to the end
@@ -23,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="espan: %(message)s", level=logging.ERROR if arguments.quiet else logging.INFO
     )
     try:
-        return arguments.run(arguments)
+        with interruptible():
+            return arguments.run(arguments)
     except KeyboardInterrupt:
         print("espan: interrupted", file=sys.stderr)
         return INTERRUPTED

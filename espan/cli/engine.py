@@ -2,6 +2,8 @@
 
 import argparse
 
+from espan.errors import InputError
+
 
 def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto") -> None:
     parser.add_argument("-n", "--model", help="built-in name or weights file; default: built-in")
@@ -13,7 +15,9 @@ def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto") -> None:
         help='input pixels a side; "auto" or 0 chooses, "none" never cuts',
     )
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("-g", "--gpu", type=int, help="number of the GPU; -1 for the CPU")
+    where.add_argument(
+        "-g", "--gpu", type=_gpus, help="number of the GPU, or several as 0,1; -1 for the CPU"
+    )
     where.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument(
         "--dtype",
@@ -40,16 +44,46 @@ def _tile(text: str) -> str | int | None:
     return side
 
 
-def upscaler_of(arguments: argparse.Namespace, scale: float | None):
-    from espan.upscaler import Upscaler, model_for
+def _gpus(text: str) -> list[int]:
+    try:
+        numbers = [int(each) for each in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or len({*numbers}) != len(numbers) or (min(numbers) < 0 and numbers != [-1]):
+        raise argparse.ArgumentTypeError(f"expected a number, 0,1 and so on, or -1, got {text!r}")
+    return numbers
 
-    device = arguments.device
-    if arguments.gpu is not None:
-        device = "cpu" if arguments.gpu < 0 else f"cuda:{arguments.gpu}"
-    return Upscaler(
-        arguments.model or model_for(4 if scale is None else scale),
-        device=device,
-        dtype=arguments.dtype,
-        backend=arguments.backend,
-        tile=arguments.tile,
-    )
+
+def upscaler_of(arguments: argparse.Namespace, scale: float | None):
+    """The one upscaler of a command that has use for one."""
+    if arguments.gpu and len(arguments.gpu) > 1:
+        raise InputError(f"gpu: expected one, got {len(arguments.gpu)}")
+    return upscalers_of(arguments, scale)[0]
+
+
+def upscalers_of(arguments: argparse.Namespace, scale: float | None) -> list:
+    """An upscaler per device."""
+    from espan.upscaler import Upscaler
+
+    options = options_of(arguments, scale)
+    devices = _devices(arguments)
+    return [Upscaler(**options | {"device": each}) for each in devices]
+
+
+def options_of(arguments: argparse.Namespace, scale: float | None) -> dict:
+    """What to make an `Upscaler` of."""
+    from espan.upscaler import model_for
+
+    return {
+        "model": arguments.model or model_for(4 if scale is None else scale),
+        "device": _devices(arguments)[0],
+        "dtype": arguments.dtype,
+        "backend": arguments.backend,
+        "tile": arguments.tile,
+    }
+
+
+def _devices(arguments: argparse.Namespace) -> list[str]:
+    if not arguments.gpu:
+        return [arguments.device]
+    return ["cpu" if number < 0 else f"cuda:{number}" for number in arguments.gpu]

@@ -3,11 +3,14 @@
 import argparse
 import json
 import sys
+import threading
+from contextlib import closing
 from dataclasses import asdict
 
 from espan.cli import video
-from espan.cli.engine import add_engine, upscaler_of
+from espan.cli.engine import add_engine, options_of, upscalers_of
 from espan.cli.exits import FAILED, OK, WRONG_USE
+from espan.errors import InputError
 
 
 def add_to(command) -> None:
@@ -19,7 +22,20 @@ def add_to(command) -> None:
         "-s", "--scale", type=float, help="1 to the model's own; default: the model's own"
     )
     up.add_argument("-f", "--format", help="png, jpg, webp, tif or bmp; default: the input's")
-    up.add_argument("--skip-existing", action="store_true", help="leave results that are there")
+    left = up.add_mutually_exclusive_group()
+    left.add_argument("--skip-existing", action="store_true", help="leave results that are there")
+    left.add_argument(
+        "--resume", action="store_true", help="leave what is done and has not changed since"
+    )
+    up.add_argument(
+        "-j", "--jobs", type=_count, metavar="N", help="pictures at once; default: 2 per core"
+    )
+    up.add_argument(
+        "--shard", type=_shard, metavar="I/N", help="of N machines this is the I-th, from 1"
+    )
+    up.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="ray: a cluster's machines"
+    )
     up.add_argument("--json", action="store_true", help="one JSON document on stdout")
     add_engine(up)
     video.add_options(up)
@@ -36,32 +52,68 @@ def run(arguments: argparse.Namespace) -> int:
     from espan import batch
     from espan.upscaler import check_scale
 
-    upscaler = upscaler_of(arguments, arguments.scale)
-    scale = upscaler.scale if arguments.scale is None else arguments.scale
-    scale = check_scale(scale, upscaler.scale)
+    tqdm.set_lock(threading.RLock())  # the default one, for processes, is left behind by kill -9
+    start, means, largest = (_ray if arguments.engine == "ray" else _local)(arguments)
+    scale = check_scale(largest if arguments.scale is None else arguments.scale, largest)
     jobs = batch.plan(inputs, arguments.output, scale=scale, format=arguments.format)
+    found, part = len(jobs) + len(videos), ""
+    if arguments.shard:
+        jobs, part = batch.shard(jobs, *arguments.shard), "-{}-of-{}".format(*arguments.shard)
+    model = options_of(arguments, arguments.scale)["model"]
+    settings = batch.settings_of(model, scale, arguments.dtype, arguments.backend)
     outcomes = video.run(videos, inputs, arguments)
     for outcome in outcomes:
         _report(outcome, arguments)
     silent = arguments.quiet or not sys.stderr.isatty()
-    with tqdm(total=len(jobs), unit="file", disable=silent, leave=False) as bar:
+    with (
+        tqdm(total=len(jobs), unit="file", disable=silent, leave=False) as bar,
+        batch.Journal(settings, part) as journal,
+    ):
 
         def progress(job: batch.Job, done: int, total: int) -> None:
-            bar.set_postfix_str(f"{job.input.name} {100 * done // total} %")
+            bar.set_postfix_str(f"{job.input.name} {100 * done // total} %", refresh=False)
 
-        for outcome in batch.run(
-            jobs, upscaler, scale, skip_existing=arguments.skip_existing, progress=progress
-        ):
-            outcomes.append(outcome)
-            bar.update()
-            with bar.external_write_mode(sys.stderr):
-                _report(outcome, arguments)
-    failed = sum(each.status == "failed" for each in outcomes)
+        def skip(job: batch.Job) -> bool:
+            if arguments.resume:
+                return journal.has(job)
+            return arguments.skip_existing and job.output.exists()
+
+        how = {"workers": arguments.jobs, "skip": skip, "journal": journal, "progress": progress}
+        with closing(start(jobs, means, scale, **how)) as done:
+            for outcome in done:
+                outcomes.append(outcome)
+                bar.update()
+                with bar.external_write_mode(sys.stderr):
+                    _report(outcome, arguments)
+    return _sum_up(outcomes, found, arguments)
+
+
+def _local(arguments: argparse.Namespace) -> tuple:
+    """What runs the jobs, by what means, and the largest scale."""
+    from espan import batch
+
+    upscalers = upscalers_of(arguments, arguments.scale)
+    return batch.run, upscalers, upscalers[0].scale
+
+
+def _ray(arguments: argparse.Namespace) -> tuple:
+    from espan.batch import cluster
+    from espan.weights import load
+
+    if arguments.gpu not in (None, [-1]):
+        raise InputError("gpu: with --engine ray, Ray hands out the GPUs; only -1 can be chosen")
+    options = options_of(arguments, arguments.scale)
+    return cluster.run, options, load(options["model"]).scale
+
+
+def _sum_up(outcomes: list, found: int, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([asdict(each) for each in outcomes], indent=2))
-    if not outcomes:
-        print(f"espan: no pictures in {', '.join(inputs)}", file=sys.stderr)
+    if not found:
+        named = ", ".join([*arguments.input, *arguments.inputs])
+        print(f"espan: no pictures in {named}", file=sys.stderr)
         return FAILED
+    failed = sum(each.status == "failed" for each in outcomes)
     if failed and len(outcomes) > 1:
         print(f"espan: {failed} of {len(outcomes)} failed", file=sys.stderr)
     return FAILED if failed else OK
@@ -77,3 +129,17 @@ def _report(outcome, arguments: argparse.Namespace) -> None:
     else:
         size = f"{outcome.width} x {outcome.height}"
         print(f"{outcome.output} {size}, {outcome.seconds:.2f} s", file=sys.stderr)
+
+
+def _count(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text!r}")
+    return number
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected I/N with I from 1 to N, got {text!r}")
+    return int(index), int(count)

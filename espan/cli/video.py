@@ -53,7 +53,7 @@ def run(videos: list[Path], others: Sequence[str], arguments: argparse.Namespace
         log.info("%s%s: a video in a folder is left out; name it to upscale it", left[0], more)
     if not videos:
         return []
-    from espan.batch import Outcome
+    from espan.batch import Job, Outcome, shard
     from espan.upscaler import check_scale
     from espan.video.convert import identity_of
     from espan.video.options import OptionError, Options, need_pyav
@@ -69,9 +69,11 @@ def run(videos: list[Path], others: Sequence[str], arguments: argparse.Namespace
     how = (arguments.device, arguments.gpu, arguments.dtype, arguments.backend, arguments.tile)
     identity = identity_of(arguments.model, scale, *how)
     outcomes = []
-    for video in videos:
-        target = _target(video, len(videos) + len(others) == 1, arguments.output, scale)
-        if arguments.skip_existing and target.exists():
+    alone = len(videos) + len(others) == 1
+    jobs = [Job(video, _target(video, alone, arguments.output, scale)) for video in videos]
+    for job in shard(jobs, *arguments.shard) if arguments.shard else jobs:
+        video, target = job.input, job.output
+        if _is_done(video, target, arguments):
             outcomes.append(Outcome(str(video), str(target), "skipped"))
             continue
         began = time.perf_counter()
@@ -114,6 +116,14 @@ def _convert(video: Path, target: Path, upscaler, scale, identity, options, argu
                 file=sys.stderr,
             )
             raise
+
+
+def _is_done(video: Path, target: Path, arguments: argparse.Namespace) -> bool:
+    """With --resume: there, and not older than its input."""
+    if not target.exists():
+        return False
+    newer = video.exists() and target.stat().st_mtime >= video.stat().st_mtime
+    return arguments.skip_existing or (arguments.resume and newer)
 
 
 def _target(video: Path, alone: bool, output: str | None, scale: float) -> Path:

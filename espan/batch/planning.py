@@ -1,0 +1,180 @@
+"""What goes where: the jobs that files and folders come to, and a machine's share of them."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from espan import files
+from espan.errors import InputError
+
+
+@dataclass
+class Job:
+    """One picture file and where its result goes.
+
+    root: the folder of results that `output` lies in, if one was asked for. problem: why this
+    cannot be done, known before it is tried.
+    """
+
+    input: Path
+    output: Path
+    root: Path | None = None
+    problem: str | None = None
+
+
+@dataclass
+class Outcome:
+    """What became of a job: status "done", "skipped" or "failed" (then with the error)."""
+
+    input: str
+    output: str
+    status: str
+    error: str | None = None
+    width: int | None = None
+    height: int | None = None
+    seconds: float | None = None
+
+
+def plan(
+    inputs: Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    scale: float = 4,
+    format: str | None = None,
+) -> list[Job]:
+    """The jobs of files and folders (searched recursively).
+
+    A file goes to `output` (a file, or a folder if it is one, ends in "/", or several pictures go
+    there), by default beside the input as NAME_x4.EXT. A folder keeps its structure in `output`,
+    by default FOLDER_x4. The extension stays if that format can be written, else it is .png;
+    `format` (such as "png") sets it. Two pictures never share one result, and no result replaces
+    an input: such a job has a `problem`, as has a folder that cannot be read.
+
+    InputError for arguments that cannot be right: an unknown format, several inputs into one file.
+    """
+    suffix = None if format is None else _suffix(format)
+    found = [(Path(each), _search(Path(each), output)) for each in inputs]
+    single = len(found) == 1 and found[0][1] is None
+    one_file = output is not None and not _is_folder(output)
+    if one_file and not single and Path(output).suffix.lower() in files.WRITE_FORMATS:
+        raise InputError(f"output: {output} is one file, and there are several pictures")
+    if one_file and single and suffix and Path(output).suffix.lower() != suffix:
+        raise InputError(f"format: {format} does not fit the output {output}")
+
+    tag = f"_x{scale:g}"
+    sources = {job.input.resolve() for path, jobs in found for job in jobs or [Job(path, path)]}
+    planned: list[Job] = []
+    taken: dict[Path, Path] = {}
+    for path, searched in found:
+        if searched is None:
+            ending = suffix or _kept_suffix(path)
+            if output is None:
+                job = Job(path, path.with_name(_stem(path) + tag + ending))
+            elif single and one_file:
+                job = Job(path, Path(output))
+            else:
+                job = Job(path, Path(output) / (_stem(path) + ending), Path(output))
+            jobs = [job]
+        else:
+            here = path.resolve()
+            root = here.with_name(here.name + tag) if output is None else Path(output)
+            jobs = [_into(root, path, job, suffix) for job in searched]
+        for job in jobs:
+            _refuse_a_clash(job, sources, taken)
+        planned += jobs
+    return planned
+
+
+def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
+    """Those of part `index` (from 1) of `count`: by a hash of the name below the folder of results.
+
+    Nothing else decides it, so machines that look at a growing folder at different times never do
+    the same picture, nor leave one out.
+    """
+
+    def part(job: Job) -> int:
+        name = job.output.relative_to(job.root).as_posix() if job.root else job.output.name
+        return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % count + 1
+
+    return [job for job in jobs if part(job) == index]
+
+
+def _into(root: Path, folder: Path, found: Job, suffix: str | None) -> Job:
+    inside = found.input.relative_to(folder)
+    if not found.problem:
+        inside = inside.with_name(_stem(found.input) + (suffix or _kept_suffix(found.input)))
+    return Job(found.input, root / inside, root, found.problem)
+
+
+def _refuse_a_clash(job: Job, sources: set[Path], taken: dict[Path, Path]) -> None:
+    key = job.output.resolve()
+    if job.problem:
+        return
+    if key in sources:
+        job.problem = f"{job.output} would replace an input"
+    elif key in taken:
+        job.problem = f"{job.output} is already the result of {taken[key]}"
+    else:
+        taken[key] = job.input
+
+
+def _search(folder: Path, output: str | Path | None) -> list[Job] | None:
+    """The pictures below a folder and the folders that cannot be read; None for a file.
+
+    Names that begin with a dot are passed over, and so is what lies under `output`.
+    """
+    if not _is_dir(folder):
+        return None
+    results = None if output is None else Path(output).resolve()
+    if results == folder.resolve():
+        results = None
+    found: list[Job] = []
+
+    def unreadable(error: OSError) -> None:
+        path = Path(error.filename)
+        found.append(Job(path, path, problem=f"cannot be searched: {error.strerror.lower()}"))
+
+    for name, below, names in os.walk(folder, onerror=unreadable):
+        here = Path(name)
+        below[:] = [
+            each
+            for each in below
+            if not each.startswith(".") and (results is None or (here / each).resolve() != results)
+        ]
+        for each in names:
+            picture = here / each
+            known = picture.suffix.lower() in files.READ_SUFFIXES
+            if known and not each.startswith(".") and picture.is_file():
+                found.append(Job(picture, picture))
+    return sorted(found, key=lambda job: job.input)
+
+
+def _suffix(format: str) -> str:
+    suffix = "." + format.lower().lstrip(".")
+    if suffix not in files.WRITE_FORMATS:
+        known = ", ".join(each[1:] for each in files.WRITE_FORMATS)
+        raise InputError(f"format: expected one of {known}, got {format!r}")
+    return suffix
+
+
+def _stem(picture: Path) -> str:
+    """The name without its extension, if that says it is a picture: scan.v1 is all name."""
+    return picture.stem if picture.suffix.lower() in files.READ_SUFFIXES else picture.name
+
+
+def _kept_suffix(picture: Path) -> str:
+    return picture.suffix if picture.suffix.lower() in files.WRITE_FORMATS else ".png"
+
+
+def _is_folder(output: str | Path) -> bool:
+    return str(output).endswith(("/", "\\")) or _is_dir(Path(output))
+
+
+def _is_dir(path: Path) -> bool:
+    """False too for what cannot be a name at all: reading or writing it will say why."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

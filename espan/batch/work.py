@@ -1,0 +1,226 @@
+"""Jobs done by threads, each taking a picture from file to file, and what became of each job."""
+
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from espan import files, memory, shutdown
+from espan.atomic import remove_leftovers
+from espan.batch.journal import Journal, mark
+from espan.batch.planning import Job, Outcome
+from espan.errors import EspanError, LimitError, OutputError
+
+if TYPE_CHECKING:
+    from espan.upscaler import Upscaler
+
+# Pixels of results that may be in memory at once; a larger one is alone.
+HELD = 100_000_000
+# Seconds that a run which is stopped waits for the tiles and files under way.
+GRACE = 2.0
+
+Progress = Callable[[Job, int, int], None]
+
+
+def run(
+    jobs: Sequence[Job],
+    upscalers: "Sequence[Upscaler]",
+    scale: float,
+    *,
+    workers: int | None = None,
+    skip: Callable[[Job], bool] = lambda job: False,
+    journal: Journal | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Outcome]:
+    """Upscales files, yielding what became of each, in order; never raises for a single file.
+
+    upscalers: one per device; pictures go to whichever is free. workers: pictures under way at
+    once, by default two per processor core: while one waits for the disk, others decode, compute
+    and encode. On a CPU they share the cores instead of each taking all; what a picture becomes
+    does not depend on it. skip: jobs to leave, asked when their turn comes. journal: notes what is
+    done. `progress(job, done, total)` counts the input pixels of a picture under way; any thread
+    calls it.
+
+    Leaving the iterator early, as Ctrl-C does, stops the pictures under way at their next tile.
+    """
+    for folder in {job.output.parent for job in jobs}:
+        remove_leftovers(folder)
+    workers = workers or default_workers(len(upscalers))
+    workers = max(1, min(workers, len(jobs)))
+    crew = Crew(upscalers, scale, workers, skip, journal, progress)
+    with closing(crew), shutdown.calling(crew.close):
+        under_way: deque[Future] = deque()
+        for job in jobs:
+            under_way.append(crew.begin(job))
+            while under_way and (under_way[0].done() or len(under_way) >= 2 * workers):
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+
+def default_workers(devices: int) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(2 * (cores or 1), 2 * devices)
+
+
+def do(
+    job: Job,
+    upscaler: "Upscaler",
+    scale: float,
+    hold: "Callable[[int], AbstractContextManager]" = lambda pixels: nullcontext(),
+    progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """One job from file to file; its result is made and written in the context `hold(pixels)`.
+
+    Raises what is no fault of the picture.
+    """
+    if job.problem:
+        return failed(job, job.problem)
+    began = time.perf_counter()
+    try:
+        image = files.read(job.input, scale=scale)
+        size = round(image.width * scale), round(image.height * scale)
+        _check_place(job.output, image.mode, size)  # before the work, not after it
+
+        def make() -> None:
+            files.write(job.output, upscaler(image, scale, progress=progress))
+
+        try:
+            with hold(size[0] * size[1]):
+                make()
+        except (LimitError, MemoryError, RuntimeError) as error:
+            if not isinstance(error, LimitError) and not memory.ran_out(error):
+                raise
+            with hold(HELD):  # perhaps the pictures beside it had the memory: now alone
+                make()
+    except Exception as error:
+        if not isinstance(error, EspanError) and not memory.ran_out(error):
+            raise
+        return failed(job, str(error) if isinstance(error, EspanError) else "out of memory")
+    seconds = round(time.perf_counter() - began, 3)
+    return Outcome(str(job.input), str(job.output), "done", None, *size, seconds)
+
+
+class Crew:
+    """Threads that take jobs by turns. They never keep the interpreter from ending."""
+
+    def __init__(self, upscalers, scale: float, workers: int, skip, journal, progress):
+        self.scale, self.skip, self.journal = scale, skip, journal
+        self.progress = progress or (lambda job, done, total: None)
+        self.workers, self.cores = workers, torch.get_num_threads()
+        self._jobs: queue.SimpleQueue = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue = queue.SimpleQueue()
+        for i in range(workers):  # a worker uses whichever device has the fewest pictures
+            self._idle.put(upscalers[i % len(upscalers)])
+        self._stopping = threading.Event()
+        self._held, self._changed = 0, threading.Condition()
+        # More at once would only take memory: a core computes one, a GPU has two lanes.
+        self._computing = threading.BoundedSemaphore(max(2, self.cores))
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
+        for thread in self._threads:
+            thread.start()
+
+    def begin(self, job: Job) -> Future:
+        future: Future = Future()
+        self._jobs.put((job, future))
+        return future
+
+    def close(self) -> None:
+        """Ends the threads: at once those that wait, at its next tile one that computes."""
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
+        for _ in self._threads:
+            self._jobs.put(None)
+        end = time.monotonic() + GRACE
+        for thread in self._threads:
+            thread.join(max(0, end - time.monotonic()))
+        torch.set_num_threads(self.cores)
+
+    def _work(self) -> None:
+        while (taken := self._jobs.get()) is not None:
+            job, future = taken
+            try:
+                self._go_on()
+                future.set_result(self._do(job))
+            except _Stopped:
+                return  # and who waits for it, as the interpreter ends, waits on
+            except BaseException as error:
+                future.set_exception(error)
+
+    def _do(self, job: Job) -> Outcome:
+        if not job.problem and self.skip(job):
+            return skipped(job)
+
+        def progress(done: int, total: int) -> None:
+            self._go_on()
+            self.progress(job, done, total)
+
+        source, upscaler = mark(job.input), self._idle.get()
+
+        def compute(image, scale: float, progress):
+            with self._computing:
+                return upscaler(image, scale, progress=progress)
+
+        try:
+            outcome = do(job, compute, self.scale, self._hold, progress)
+        finally:
+            self._idle.put(upscaler)
+        if self.journal and outcome.status == "done":
+            self.journal.add(job, source)
+        return outcome
+
+    def _go_on(self) -> None:
+        if self._stopping.is_set():
+            raise _Stopped
+
+    @contextmanager
+    def _hold(self, pixels: int) -> Iterator[None]:
+        """Waits until a result of so many pixels may be in memory; gives it its share of cores."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._stopping.is_set() or not self._held or self._held + pixels <= HELD
+            )
+            self._go_on()
+            self._held += pixels
+        at_once = min(self.workers, max(1, HELD // max(1, pixels)))
+        torch.set_num_threads(max(1, self.cores // at_once))  # of this thread
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= pixels
+                self._changed.notify_all()
+
+
+class _Stopped(BaseException):
+    """Ends a picture that nobody waits for any more."""
+
+
+def _check_place(output: Path, mode: str, size: tuple[int, int]) -> None:
+    """OutputError if a result cannot go to `output`; its folder is made."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{output.parent}: could not be made: {error.strerror}") from error
+    if output.is_dir():
+        raise OutputError(f"{output}: is a folder")
+    files.check_output(output, mode, size)
+
+
+def skipped(job: Job) -> Outcome:
+    return Outcome(str(job.input), str(job.output), "skipped")
+
+
+def failed(job: Job, reason: str) -> Outcome:
+    """The outcome of a job that could not be done; its message names the picture, once."""
+    named = reason if reason.startswith(f"{job.input}: ") else f"{job.input}: {reason}"
+    return Outcome(str(job.input), str(job.output), "failed", named)
