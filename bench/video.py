@@ -1,7 +1,9 @@
 """How much longer a video takes than its frames: `python bench/video.py [CLIP]`.
 
-Both times in seconds, best of three in turn, and their quotient. Without CLIP one is made of a
-picture that lies in this repository.
+Seconds of the network alone, frame after frame as a loop over `Upscaler` would have it; alone, with
+frames sharing the cores as a video's do; and of the video from file to file. Best of three, in
+turn, as seconds of a clock and of processors. Without CLIP one is made of a picture that lies in
+this repository.
 """
 
 import sys
@@ -36,25 +38,36 @@ def make(path: Path) -> Path:
     return path
 
 
-def measure(clip: Path, folder: Path) -> tuple[float, float]:
-    """(seconds for the network alone, seconds from file to file)."""
+def timed(work) -> tuple[float, float]:
+    wall, processors = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - processors
+
+
+def measure(clip: Path, folder: Path) -> dict[str, tuple[float, float]]:
+    """(seconds, processor seconds) by what was done."""
     upscaler = espan.Upscaler()
-    pictures = [frame.picture for frame in frames.read(source.look(clip))]
-    upscaler(pictures[0])
-    alone, whole = [], []
-    for number in range(ROUNDS):
-        began = time.perf_counter()
-        for picture in pictures:
-            upscaler(picture)
-        alone.append(time.perf_counter() - began)
-        began = time.perf_counter()
-        convert.convert(clip, folder / f"{number}.mp4", upscaler, 4, [], Options())
-        whole.append(time.perf_counter() - began)
-    return min(alone), min(whole)
+    facts = source.look(clip)
+    decoded = list(frames.read(facts))
+    upscaler(decoded[0].picture)
+
+    def sharing() -> None:
+        for _ in convert._enlarged(facts, (each for each in decoded), upscaler, 4):
+            pass
+
+    works = {
+        "network alone": lambda: [upscaler(each.picture) for each in decoded],
+        "network alone, frames sharing the cores": sharing,
+        "video": lambda: convert.convert(clip, folder / "out.mp4", upscaler, 4, [], Options()),
+    }
+    rounds = [{name: timed(work) for name, work in works.items()} for _ in range(ROUNDS)]
+    return {name: min(each[name] for each in rounds) for name in works}
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(sys.argv[1]) if len(sys.argv) > 1 else make(Path(folder) / "clip.mp4")
-        alone, whole = measure(clip, Path(folder))
-    print(f"network {alone:.3f} s, video {whole:.3f} s, {whole / alone:.2f} times")
+        results = measure(clip, Path(folder))
+    for name, (wall, processors) in results.items():
+        times = results["video"][0] / wall
+        print(f"{name}: {wall:.3f} s, {processors:.3f} s of processors; video {times:.2f} times")

@@ -35,7 +35,8 @@ def upscale(weights):
 
 
 def names(folder) -> set[str]:
-    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    found = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return {str(p.relative_to(folder)) for p in found}
 
 
 def size(path) -> tuple[int, int]:
