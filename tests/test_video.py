@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import time
 from fractions import Fraction
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.makers import nearest_net, python, random_net
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
 
+from espan.video.ahead import ahead  # noqa: E402
 from espan.video.colour import FULL, LIMITED, Colour, Pixels  # noqa: E402
 from espan.video.mux import decoding_times  # noqa: E402
 from tests import clips  # noqa: E402
@@ -265,6 +267,15 @@ def test_an_iterator_that_is_left_stops_its_threads(tmp_path):
     next(pictures)
     pictures.close()
     assert threading.active_count() <= before
+
+
+def test_little_is_made_ahead_of_its_use():
+    made = []
+    items = ahead((made.append(i) or i for i in range(100)), depth=2)
+    assert next(items) == 0
+    time.sleep(0.3)
+    assert len(made) == 4  # one in use, two that wait, one that waits for a place
+    items.close()
 
 
 def test_memory_stays_flat(tmp_path):
