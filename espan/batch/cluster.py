@@ -50,7 +50,8 @@ def run(
             left.append(job)
     if not left:
         return
-    for folder in {job.output.parent for job in left}:
+    folders = {job.output.parent for job in left}
+    for folder in folders:
         remove_leftovers(folder)
     ours = not ray.is_initialized()
     if ours:
@@ -65,6 +66,8 @@ def run(
             ray.kill(actor)
         if ours:
             ray.shutdown()
+            for folder in folders:  # of those that Ctrl-C ended
+                remove_leftovers(folder)
 
 
 class Worker:

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import threading
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from dataclasses import asdict
 
 from espan.cli import video
@@ -79,7 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
             return arguments.skip_existing and job.output.exists()
 
         how = {"workers": arguments.jobs, "skip": skip, "journal": journal, "progress": progress}
-        with closing(start(jobs, means, scale, **how)) as done:
+        # Ray says on stdout what it thinks of lost workers; that is for data.
+        with redirect_stdout(sys.stderr), closing(start(jobs, means, scale, **how)) as done:
             for outcome in done:
                 outcomes.append(outcome)
                 bar.update()
