@@ -166,3 +166,11 @@ sys.exit(main(["upscale", {str(clip)!r}, "-o", {str(out)!r}, "-s", "2"]))
     assert not out.exists() and "000001.segment" in left_over(tmp_path)
     assert main(["upscale", str(clip), "-o", str(out), "-s", "2"]) == 0
     assert len(clips.frames(out)) == 23 and not left_over(tmp_path)
+
+
+def test_networks_are_told_apart_by_their_weights():
+    same, other = random_net(), random_net(seed=1)
+    assert convert.identity_of(same, 4) == convert.identity_of(NET, 4)
+    assert convert.identity_of(other, 4) != convert.identity_of(NET, 4)
+    assert convert.identity_of(random_net().bfloat16(), 4) != convert.identity_of(NET, 4)
+    assert convert.identity_of(NET, 4, "fp32") != convert.identity_of(NET, 4, "auto")

@@ -105,7 +105,7 @@ def identity_of(model: Any, scale: float, *settings: Any) -> list:
     net = model if isinstance(model, Network) else load(model or model_for(scale))
     digest = hashlib.sha256()
     for name, weights in sorted(net.state_dict().items()):
-        digest.update(name.encode() + weights.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(name.encode() + weights.detach().float().cpu().numpy().tobytes())
     return [digest.hexdigest(), *map(str, settings)]
 
 
