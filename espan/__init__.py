@@ -12,6 +12,8 @@ _HOME = {
     "Upscaler": "espan.upscaler",
     "upscale": "espan.upscaler",
     "compare": "espan.comparison",
+    "upscale_video": "espan.video.convert",
+    "video_frames": "espan.video.convert",
     "load": "espan.weights",
     "save": "espan.weights",
     "fold": "espan.folding",

@@ -7,6 +7,7 @@ import threading
 from contextlib import closing, redirect_stdout
 from dataclasses import asdict
 
+from espan.cli import video
 from espan.cli.engine import add_engine, options_of, upscalers_of
 from espan.cli.exits import FAILED, OK, WRONG_USE
 from espan.errors import InputError
@@ -38,6 +39,7 @@ def add_to(command) -> None:
     up.add_argument("--json", action="store_true", help="one JSON document on stdout")
     _add_limits(up)
     add_engine(up)
+    video.add_options(up)
 
 
 def _add_limits(up: argparse.ArgumentParser) -> None:
@@ -62,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not inputs:
         print("espan upscale: no input given (see espan upscale --help)", file=sys.stderr)
         return WRONG_USE
+    videos, inputs = video.split(inputs)
     from tqdm import tqdm
 
     from espan import batch
@@ -71,12 +74,14 @@ def run(arguments: argparse.Namespace) -> int:
     start, means, largest = (_ray if arguments.engine == "ray" else _local)(arguments)
     scale = check_scale(largest if arguments.scale is None else arguments.scale, largest)
     jobs = batch.plan(inputs, arguments.output, scale=scale, format=arguments.format)
-    found, part = len(jobs), ""
+    found, part = len(jobs) + len(videos), ""
     if arguments.shard:
         jobs, part = batch.shard(jobs, *arguments.shard), "-{}-of-{}".format(*arguments.shard)
     model = options_of(arguments, arguments.scale)["model"]
     settings = batch.settings_of(model, scale, arguments.dtype, arguments.backend)
-    outcomes = []
+    outcomes = video.run(videos, inputs, arguments)
+    for outcome in outcomes:
+        _report(outcome, arguments)
     silent = arguments.quiet or not sys.stderr.isatty()
     with (
         tqdm(total=len(jobs), unit="file", disable=silent, leave=False) as bar,

@@ -1,0 +1,148 @@
+"""The videos among the inputs of `espan upscale`: its options for them, and their work."""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from espan.cli.engine import upscaler_of
+from espan.errors import EspanError, InputError
+
+log = logging.getLogger("espan")
+
+SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts"),
+    *(".mpg", ".mpeg", ".vob", ".wmv", ".asf", ".flv", ".ogv", ".3gp", ".mxf", ".nut"),
+)
+# Of which a result has the input's; else it is .mkv, which holds every stream there is.
+_KEPT = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts", ".m2ts", ".mts", ".nut")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("videos")
+    group.add_argument("--codec", help="libx264, libx265, libsvtav1, ffv1, ...; default: H.264")
+    group.add_argument("--crf", type=float, help="quality, less is better; default: the codec's")
+    group.add_argument("--preset", help="speed of the encoder, as it names them")
+    group.add_argument("--pix-fmt", help="such as yuv420p10le; default: the input's")
+    group.add_argument(
+        "--on-error",
+        choices=("stop", "repeat"),
+        default="stop",
+        help="a damaged frame stops the video, or its neighbour is repeated; default: stop",
+    )
+
+
+def split(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The videos named, by their suffix, and all other inputs."""
+    videos = [p for p in map(Path, inputs) if p.suffix.lower() in SUFFIXES and not _is_dir(p)]
+    return videos, [each for each in inputs if Path(each) not in videos]
+
+
+def left_out(folders: Sequence[str]) -> list[Path]:
+    """The videos in folders: hours of work that nobody may have meant, so only named ones count."""
+    inside = (p for folder in map(Path, folders) if _is_dir(folder) for p in folder.rglob("*"))
+    return sorted(p for p in inside if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def run(videos: list[Path], others: Sequence[str], arguments: argparse.Namespace) -> list:
+    """Upscales video after video; what became of each."""
+    if left := left_out(others):
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        log.info("%s%s: a video in a folder is left out; name it to upscale it", left[0], more)
+    if not videos:
+        return []
+    from espan.batch import Job, Outcome, shard
+    from espan.upscaler import check_scale
+    from espan.video.convert import identity_of
+    from espan.video.options import OptionError, Options, need_pyav
+
+    need_pyav()
+    options = Options(
+        *(arguments.codec, arguments.crf, arguments.preset, arguments.pix_fmt, arguments.on_error)
+    )
+    upscaler = upscaler_of(arguments, arguments.scale)
+    scale = check_scale(
+        upscaler.scale if arguments.scale is None else arguments.scale, upscaler.scale
+    )
+    how = (arguments.device, arguments.gpu, arguments.dtype, arguments.backend, arguments.tile)
+    identity = identity_of(arguments.model, scale, *how)
+    outcomes = []
+    alone = len(videos) + len(others) == 1
+    jobs = [Job(video, _target(video, alone, arguments.output, scale)) for video in videos]
+    for job in shard(jobs, *arguments.shard) if arguments.shard else jobs:
+        video, target = job.input, job.output
+        if _is_done(video, target, arguments):
+            outcomes.append(Outcome(str(video), str(target), "skipped"))
+            continue
+        began = time.perf_counter()
+        try:
+            report = _convert(video, target, upscaler, scale, identity, options, arguments)
+        except OptionError:
+            raise
+        except EspanError as error:
+            said = str(error)
+            named = said if said.startswith(f"{video}: ") else f"{video}: {said}"
+            outcomes.append(Outcome(str(video), str(target), "failed", named))
+            continue
+        seconds = round(time.perf_counter() - began, 3)
+        size = report.width, report.height
+        outcomes.append(Outcome(str(video), str(target), "done", None, *size, seconds))
+    return outcomes
+
+
+def _convert(video: Path, target: Path, upscaler, scale, identity, options, arguments):
+    from tqdm import tqdm
+
+    from espan.video.convert import convert
+
+    silent = arguments.quiet or not sys.stderr.isatty()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tqdm(desc=video.name, unit="frame", disable=silent, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            if bar.total is None:  # what an earlier run did is no work of this one
+                bar.reset(total)
+                bar.n = bar.initial = done - 1
+            bar.total = total
+            bar.update(done - bar.n)
+
+        try:
+            return convert(video, target, upscaler, scale, identity, options, progress)
+        except KeyboardInterrupt:
+            print(
+                f"{target}: what is whole of it is kept; the same command goes on from there",
+                file=sys.stderr,
+            )
+            raise
+
+
+def _is_done(video: Path, target: Path, arguments: argparse.Namespace) -> bool:
+    """With --resume: there, and not older than its input."""
+    if not target.exists():
+        return False
+    newer = video.exists() and target.stat().st_mtime >= video.stat().st_mtime
+    return arguments.skip_existing or (arguments.resume and newer)
+
+
+def _target(video: Path, alone: bool, output: str | None, scale: float) -> Path:
+    """Where a video's result goes, as `espan.batch.plan` has it for pictures."""
+    suffix = video.suffix if video.suffix.lower() in _KEPT else ".mkv"
+    if output is None:
+        return video.with_name(f"{video.stem}_x{scale:g}{suffix}")
+    if output.endswith(("/", "\\")) or _is_dir(Path(output)):
+        return Path(output) / f"{video.stem}{suffix}"
+    if alone:
+        return Path(output)
+    if Path(output).suffix.lower() in SUFFIXES:
+        raise InputError(f"output: {output} is one file, and there are several inputs")
+    return Path(output) / f"{video.stem}{suffix}"
+
+
+def _is_dir(path: Path) -> bool:
+    """False too for what cannot be a name at all: reading or writing it will say why."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -1,0 +1,73 @@
+"""Work that goes on while others work: decoding ahead, and the network ahead of the encoder."""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+_END = object()
+
+
+def ahead(items: Iterator, depth: int = 2) -> Iterator:
+    """The items, made by a thread of their own, at most `depth` of them waiting.
+
+    An error comes where its item would; closing it stops the thread and closes `items`.
+    """
+    made: queue.Queue = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(item: Any, error: BaseException | None = None) -> bool:
+        while not stopped.is_set():
+            try:
+                made.put((item, error), timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def make() -> None:
+        try:
+            for item in items:
+                if not put(item):
+                    return
+            put(_END)
+        except BaseException as error:
+            put(_END, error)
+        finally:
+            items.close()
+
+    thread = threading.Thread(target=make, daemon=True, name="espan-ahead")
+    thread.start()
+    try:
+        while (got := made.get())[0] is not _END:
+            yield got[0]
+        if got[1] is not None:
+            raise got[1]
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def in_order(
+    work: Callable[[Any], Any],
+    items: Iterator,
+    workers: int,
+    prepare: Callable[[], None] | None = None,
+) -> Iterator[tuple]:
+    """(item, work(item)) for all items, by `workers` threads that each call `prepare` first."""
+    with ThreadPoolExecutor(workers, initializer=prepare) as pool:
+        under_way: deque = deque()
+        try:
+            for item in items:
+                under_way.append((item, pool.submit(work, item)))
+                if len(under_way) > workers + 1:  # one more, that nobody waits for the next
+                    done, future = under_way.popleft()
+                    yield done, future.result()
+            while under_way:
+                done, future = under_way.popleft()
+                yield done, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            items.close()

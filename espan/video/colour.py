@@ -1,0 +1,190 @@
+"""Frames to RGB and back: by the matrix and range that a stream names, or that its field assumes.
+
+Pictures of 8 bits go through swscale. Its way to 16 bits makes white 65283, so deeper ones are
+computed here, and swscale only enlarges and reduces their chroma.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from espan.errors import InputError
+
+log = logging.getLogger("espan")
+
+RGB, UNSPECIFIED = 0, 2
+LIMITED, FULL = 1, 2
+BT709, BT601, BT2020 = 1, 6, 9
+# Weights of red and blue in luma, by the number of the matrix in H.273.
+LUMA = {
+    BT709: (0.2126, 0.0722),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    BT601: (0.299, 0.114),
+    7: (0.212, 0.087),
+    BT2020: (0.2627, 0.0593),
+}
+# swscale weighs grey of more than 8 bits by this matrix, whatever a frame says.
+GREY = BT601
+_DEPTHS = (8, 9, 10, 12, 14, 16)
+_GOOD = (
+    Interpolation.LANCZOS
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
+# Rows converted at a time, so that their floats stay few.
+_BAND = 64
+
+
+@dataclass(frozen=True)
+class Colour:
+    """What the numbers of a frame mean, as H.273 numbers it; range: LIMITED or FULL."""
+
+    primaries: int
+    transfer: int
+    matrix: int
+    range: int
+
+    @classmethod
+    def of(cls, frame) -> "Colour":
+        """A frame's tags. Without one, limited range is assumed, and for the matrix BT.601 under
+        720 lines and BT.709 from there on. InputError for a matrix that is none.
+        """
+        primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
+        if frame.format.is_rgb or frame.format.has_palette:
+            return cls(primaries, transfer, RGB, FULL)
+        full = frame.color_range == FULL or frame.format.name.startswith("yuvj")
+        matrix = GREY if is_grey(frame.format) else int(frame.colorspace)
+        if matrix in (RGB, UNSPECIFIED):
+            matrix = assumed(frame.height)
+            name = "BT.709" if matrix == BT709 else "BT.601"
+            log.info("no colour matrix is named; %s is assumed, by %d lines", name, frame.height)
+        if matrix not in LUMA:
+            raise InputError(
+                f"colour matrix {matrix} (H.273) is not supported; "
+                f"known are {', '.join(map(str, LUMA))}"
+            )
+        return cls(primaries, transfer, matrix, FULL if full else LIMITED)
+
+    def written_as(self, format: "av.VideoFormat", height: int) -> "Colour":
+        """The same colours in frames of `format`, `height` lines of the input each."""
+        if format.is_rgb:
+            return replace(self, matrix=RGB, range=FULL)
+        if is_grey(format):
+            return replace(self, matrix=GREY, range=LIMITED if self.matrix == RGB else self.range)
+        if self.matrix == RGB:
+            return replace(self, matrix=assumed(height), range=LIMITED)
+        return self
+
+
+def assumed(height: int) -> int:
+    return BT709 if height >= 720 else BT601
+
+
+def is_grey(format: "av.VideoFormat") -> bool:
+    return len(format.components) < 3 and not format.has_palette
+
+
+def depth(format: "av.VideoFormat") -> int:
+    return max(each.bits for each in format.components)
+
+
+class Pixels:
+    """Frames of one clip to and from (H, W, 3) RGB; not for several threads at once."""
+
+    def __init__(self, colour: Colour):
+        self.colour = colour
+        self._scaler = VideoReformatter()
+
+    def rgb(self, frame) -> np.ndarray:
+        """uint8, or uint16 for frames of more than 8 bits."""
+        bits = depth(frame.format)
+        if bits <= 8 or frame.format.has_palette:
+            return self._scaled(frame, "rgb24").to_ndarray()
+        planes = self._scaled(frame, _planar("gbrp" if frame.format.is_rgb else "yuv444p", bits))
+        matrix, offset = _from_rgb(self.colour, _known(bits))
+        inverse = 65535 * np.linalg.inv(matrix)
+        result = np.empty((frame.height, frame.width, 3), np.uint16)
+        _affine(_planes(planes), inverse, -inverse @ offset, 65535, np.moveaxis(result, 2, 0))
+        return result
+
+    def frame(self, picture: np.ndarray, format: "av.VideoFormat") -> "av.VideoFrame":
+        """The picture, uint8 or uint16, as a frame in `format`."""
+        bits = _known(depth(format))
+        # swscale rounds down on its way to full range.
+        exact = format.is_rgb or self.colour.range == LIMITED
+        if picture.dtype == np.uint8 and bits == 8 and exact:
+            source = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), "rgb24")
+            return self._scaled(source, format.name)
+        name = _planar("gbrp" if format.is_rgb else "yuv444p", bits)
+        planes = av.VideoFrame(picture.shape[1], picture.shape[0], name)
+        matrix, offset = _from_rgb(self.colour, bits)
+        white = np.iinfo(picture.dtype).max
+        channels = np.moveaxis(picture, 2, 0)
+        _affine(channels, matrix / white, offset, (1 << bits) - 1, _planes(planes))
+        return self._scaled(planes, format.name)
+
+    def _scaled(self, frame, name: str) -> "av.VideoFrame":
+        """The frame in another format of pixels."""
+        frame.colorspace, frame.color_range = self.colour.matrix, self.colour.range
+        rgb = [each.is_rgb or each.has_palette for each in (frame.format, av.VideoFormat(name))]
+        source, target = (FULL if each else self.colour.range for each in rgb)
+        result = self._scaler.reformat(
+            frame,
+            format=name,
+            interpolation=_GOOD,
+            threads=1,
+            src_color_range=source,
+            dst_color_range=target,
+        )
+        result.colorspace, result.color_range = self.colour.matrix, target
+        return result
+
+
+def _known(bits: int) -> int:
+    return next((each for each in _DEPTHS if each >= bits), 16)
+
+
+def _planar(family: str, bits: int) -> str:
+    bits = _known(bits)
+    return family if bits == 8 else f"{family}{bits}le"
+
+
+def _planes(frame) -> list[np.ndarray]:
+    """The planes of a planar frame, each (H, W), in its own memory."""
+    dtype = np.dtype("u1" if depth(frame.format) <= 8 else "<u2")
+    rows = (np.frombuffer(each, dtype).reshape(each.height, -1) for each in frame.planes)
+    return [plane[:, : frame.width] for plane in rows]
+
+
+def _from_rgb(colour: Colour, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """(matrix, offset) of RGB in 0..1 to the planes of a frame: Y, Cb, Cr, or G, B, R."""
+    white = (1 << bits) - 1
+    if colour.matrix == RGB:
+        return white * np.eye(3)[[1, 2, 0]], np.zeros(3)
+    red, blue = LUMA[colour.matrix]
+    luma = np.array([red, 1 - red - blue, blue])
+    cb, cr = (np.eye(3)[2] - luma) / (2 - 2 * blue), (np.eye(3)[0] - luma) / (2 - 2 * red)
+    step = 1 << (bits - 8)
+    if colour.range == FULL:
+        gain, offset = [white] * 3, [0, 128 * step, 128 * step]
+    else:
+        gain, offset = [219 * step, 224 * step, 224 * step], [16 * step, 128 * step, 128 * step]
+    return np.array(gain)[:, None] * np.stack([luma, cb, cr]), np.array(offset, float)
+
+
+def _affine(planes, matrix, offset, white: int, out) -> None:
+    """out = matrix @ planes + offset, rounded, in 0..white; three planes (H, W) in, three out."""
+    matrix, offset = matrix.T.astype(np.float32), offset.astype(np.float32)
+    for top in range(0, len(planes[0]), _BAND):
+        rows = slice(top, top + _BAND)
+        band = np.stack([plane[rows] for plane in planes], 2).astype(np.float32) @ matrix
+        band += offset
+        np.rint(band, out=band)
+        np.clip(band, 0, white, out=band)
+        for channel, plane in enumerate(out):
+            plane[rows] = band[..., channel]

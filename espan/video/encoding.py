@@ -1,0 +1,224 @@
+"""Which encoder, and how: what the user asked for, else what suits the container and the input."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.codec.codec import UnknownCodecError, find_best_pix_fmt_of_list
+from av.codec.context import Flags
+from av.error import FFmpegError
+
+from espan.errors import OutputError
+from espan.video.colour import Colour, Pixels
+from espan.video.options import OptionError, Options
+from espan.video.segments import Coded
+from espan.video.source import Clip, reason
+
+# What people call them.
+_NAMES = {
+    "h264": "libx264",
+    "x264": "libx264",
+    "hevc": "libx265",
+    "h265": "libx265",
+    "x265": "libx265",
+    "av1": "libsvtav1",
+    "svtav1": "libsvtav1",
+    "vp9": "libvpx-vp9",
+    "prores": "prores_ks",
+}
+# The option that sets an encoder's constant quality, and our choice: hard to tell from the input.
+_QUALITY = {
+    "libx264": ("crf", 17),
+    "libx264rgb": ("crf", 17),
+    "libx265": ("crf", 18),
+    "libsvtav1": ("crf", 20),
+    "libvpx-vp9": ("crf", 20),
+    "h264_nvenc": ("cq", 19),
+    "hevc_nvenc": ("cq", 21),
+    "av1_nvenc": ("cq", 25),
+    "mpeg4": ("qscale", 2),
+    "mpeg2video": ("qscale", 2),
+    "mjpeg": ("qscale", 2),
+}
+_OTHER = ("prores_ks", "ffv1", "utvideo", "dnxhd", "png")
+_PRESETS = {
+    "libx264": "veryfast",
+    "libx265": "veryfast",
+    "libsvtav1": "8",
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """An encoder with its settings; `colour` is what its frames are tagged with."""
+
+    codec: str
+    format: str
+    width: int
+    height: int
+    sar: Fraction
+    rate: Fraction
+    time_base: Fraction
+    colour: Colour
+    options: Mapping[str, str] = field(default_factory=dict)
+    qscale: int | None = None
+
+    def set(self, context, flags: int = 0) -> None:
+        """Gives an encoder's context, not open yet, all settings and `flags`."""
+        context.width, context.height = self.width, self.height
+        context.pix_fmt, context.sample_aspect_ratio = self.format, self.sar
+        context.framerate, context.time_base = self.rate, self.time_base
+        context.color_primaries = self.colour.primaries
+        context.color_trc = self.colour.transfer
+        context.colorspace, context.color_range = self.colour.matrix, self.colour.range
+        context.flags |= flags
+        context.options = dict(self.options)
+        if self.qscale is not None:
+            context.flags |= Flags.qscale
+            context.global_quality = self.qscale
+
+    def open(self, flags: int) -> "av.VideoCodecContext":
+        """The encoder, ready for frames; OutputError for settings that it refuses."""
+        context = av.CodecContext.create(self.codec, "w")
+        self.set(context, flags)
+        try:
+            context.open()
+        except (FFmpegError, ValueError) as error:
+            what = f"{self.codec} refuses {self.width} x {self.height} pixels in {self.format}"
+            given = "".join(f", {name} {value}" for name, value in self.options.items())
+            raise OutputError(f"{what}{given}: {reason(error)}") from error
+        return context
+
+
+def choose(container, clip: Clip, scale: float, options: Options) -> Encoding:
+    """The Encoding for a clip made `scale` times larger in an output container.
+
+    codec: H.264 where the container takes it, else the container's own habit. pix_fmt: the
+    input's, or the nearest that the encoder has. OptionError for names that nobody knows.
+    """
+    encoder = _encoder(options.codec or _usual(container))
+    format = _format(encoder, clip, options.pix_fmt)
+    width, height = (
+        -(-round(side * scale) // step) * step
+        for side, step in zip((clip.width, clip.height), _steps(format), strict=True)
+    )
+    settings, qscale = _quality(encoder.name, options.crf)
+    preset = options.preset or _PRESETS.get(encoder.name)
+    if preset:
+        settings["preset"] = preset
+    _check_settings(encoder, settings)
+    encoding = Encoding(
+        codec=encoder.name,
+        format=format.name,
+        width=width,
+        height=height,
+        sar=clip.sar,
+        rate=clip.rate,
+        time_base=clip.time_base,
+        colour=clip.colour.written_as(format, clip.height),
+        options=settings,
+        qscale=qscale,
+    )
+    encoding.open(flags=0)  # what it refuses is said before the work, not after it
+    return encoding
+
+
+def _usual(container) -> str:
+    """H.264 wherever the container does not refuse it."""
+    try:
+        container.add_stream("libx264")
+    except ValueError:
+        return container.default_video_codec
+    return "libx264"
+
+
+def _encoder(name: str) -> "av.Codec":
+    try:
+        encoder = av.Codec(_NAMES.get(name.lower(), name), "w")
+    except UnknownCodecError:
+        encoder = None
+    if encoder is None or encoder.type != "video":
+        known = ", ".join(each for each in (*_QUALITY, *_OTHER) if each in av.codecs_available)
+        raise OptionError(f"codec: {name!r} is no video encoder here; known are {known}")
+    return encoder
+
+
+def _format(encoder, clip: Clip, asked: str | None) -> "av.VideoFormat":
+    able = [each.name for each in encoder.video_formats or () if not _on_device(each)]
+    plain = clip.format.replace("yuvj", "yuv")
+    if asked is None:
+        name = plain if plain in able else find_best_pix_fmt_of_list(able, plain)[0].name
+    elif asked in able:
+        name = asked
+    else:
+        raise OptionError(
+            f"pix_fmt: {encoder.name} cannot hold {asked!r}; it holds {', '.join(able)}"
+        )
+    return av.VideoFormat(name)
+
+
+def _on_device(format) -> bool:
+    """Frames on a GPU, and formats whose range is part of their name: the tag says it."""
+    return not format.components or format.name.startswith("yuvj")
+
+
+def _steps(format) -> tuple[int, int]:
+    """Of what the width and the height must be multiples."""
+    return 16 // format.chroma_width(16), 16 // format.chroma_height(16)
+
+
+def _quality(codec: str, crf: float | None) -> tuple[dict[str, str], int | None]:
+    if codec not in _QUALITY:
+        if crf is not None:
+            raise OptionError(f"crf: {codec} has no constant quality; {', '.join(_QUALITY)} have")
+        return {}, None
+    option, usual = _QUALITY[codec]
+    value = usual if crf is None else crf
+    if option == "qscale":
+        return {}, round(value)
+    options = {option: f"{value:g}"}
+    if option == "cq":
+        options["rc"] = "vbr"
+    return options, None
+
+
+def _check_settings(encoder, settings: Mapping[str, str]) -> None:
+    """OptionError for a setting that the encoder does not have: FFmpeg would say nothing."""
+    known = av.CodecContext.create(encoder.name, "w").supported_options
+    names = {each.name for each in (*known.generic, *known.private)}
+    for name in settings:
+        if name not in names:
+            raise OptionError(f"{name}: {encoder.name} has no such setting")
+
+
+def encoded(frames: Iterable[tuple], encoding: Encoding, flags: int) -> Iterator[Coded]:
+    """The (frame, picture) pairs through an encoder of their own, in the order of decoding."""
+    encoder, pixels = encoding.open(flags), Pixels(encoding.colour)
+    format = av.VideoFormat(encoding.format)
+    durations: dict[int, int] = {}
+
+    def through(frame) -> Iterator[Coded]:
+        try:
+            packets = encoder.encode(frame)
+        except FFmpegError as error:
+            raise OutputError(f"{encoding.codec} failed: {reason(error)}") from error
+        for packet in packets:
+            duration = durations.pop(packet.pts)
+            yield Coded(packet.pts, duration, packet.is_keyframe, bytes(packet))
+
+    for frame, picture in frames:
+        new = pixels.frame(_padded(picture, encoding.width, encoding.height), format)
+        new.pts, new.time_base = frame.pts, encoding.time_base
+        durations[frame.pts] = frame.duration
+        yield from through(new)
+    yield from through(None)
+    if durations:
+        raise OutputError(f"{encoding.codec} kept {len(durations)} frames to itself")
+
+
+def _padded(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The picture with its last column and row repeated up to that size."""
+    more = (0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0)
+    return np.pad(picture, more, mode="edge") if any(map(any, more)) else picture

@@ -1,0 +1,107 @@
+"""The frames of a clip in order of time, and what becomes of those that are damaged."""
+
+import heapq
+import logging
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from av.error import FFmpegError
+
+from espan.errors import InputError
+from espan.video.colour import Pixels
+from espan.video.source import Clip, opened, reason
+
+log = logging.getLogger("espan")
+
+
+class Frame(NamedTuple):
+    """pts and duration in the clip's time base; picture (H, W, 3) RGB in uint8 or uint16."""
+
+    pts: int
+    duration: int
+    picture: np.ndarray
+
+
+def read(clip: Clip, on_error: str = "stop", skip: int = 0) -> Iterator[Frame]:
+    """The frames of a clip but the first `skip`, upright; their times rise strictly.
+
+    on_error: "stop" raises an InputError that names the first damaged frame. "repeat" takes what
+    the decoder makes of it, and where that is nothing the frame before (before the first: the one
+    after) and logs a warning.
+    """
+    in_time = _in_order(clip, strict=on_error == "stop")
+    pixels, last = Pixels(clip.colour), None
+    shown = picture = None
+    for number, (pts, duration, frame, why) in enumerate(in_time):
+        if why:
+            _damaged(clip, number, pts, why, on_error)
+        if frame is None:
+            return
+        pts -= clip.start
+        last = pts if last is None else max(pts, last + 1)
+        if number < skip:
+            continue
+        if frame is not shown:
+            shown, picture = frame, clip.turn(pixels.rgb(frame))
+        yield Frame(last, duration, picture)
+
+
+def _damaged(clip: Clip, number: int, pts: int | None, why: str, on_error: str) -> None:
+    if pts is None:
+        told, then = f"cannot be read on from frame {number}: {why}", "the video ends there"
+    else:
+        at = float((pts - clip.start) * clip.time_base)
+        told, then = f"frame {number} ({at:.3f} s) cannot be decoded: {why}", "another is repeated"
+    if on_error == "stop":
+        raise InputError(f"{clip.path}: {told}")
+    log.warning("%s: %s; %s", clip.path, told, then)
+
+
+def _in_order(clip: Clip, strict: bool) -> Iterator[tuple]:
+    """(pts, duration, frame, what is wrong) by time. What is lost comes with a neighbour's frame,
+    and with None for pts and frame where nothing can be read from there on.
+    """
+    step = max(1, round(1 / (clip.rate * clip.time_base)))
+    shown, pts, damage = None, None, ""
+    sent: list[tuple[int, int]] = []  # (pts, duration) of what has not come back
+    broken: set[int] = set()
+    with opened(clip.path) as container:
+        stream = container.streams[clip.index]
+        if strict:  # else decoders patch over damage as well as they can, and say nothing
+            stream.codec_context.options = {"err_detect": "explode"}
+        packets, ends = container.demux(stream), ""
+        while True:
+            try:
+                packet = next(packets, None)
+            except FFmpegError as error:
+                ends = reason(error)
+                break
+            if packet is None:
+                break
+            at = packet.dts if packet.pts is None else packet.pts
+            if at is not None:
+                heapq.heappush(sent, (at, packet.duration or 0))
+            try:
+                frames = packet.decode()
+            except FFmpegError as error:
+                damage = reason(error)
+                broken.add(at)
+                continue
+            for frame in frames:
+                pts = frame.pts if frame.pts is not None else 0 if pts is None else pts + step
+                while sent and sent[0][0] <= pts:
+                    gone = heapq.heappop(sent)
+                    # Some packets are no picture; but damage takes others with it that were one.
+                    if damage and gone[0] < pts:
+                        yield *gone, shown or frame, damage
+                if pts in broken:  # it came all the same
+                    yield pts, frame.duration, shown or frame, damage
+                else:
+                    yield pts, frame.duration, frame, ""
+                    shown = frame
+        if damage and shown:
+            for gone in sorted(sent):
+                yield *gone, shown, damage
+        if ends:
+            yield None, 0, None, ends

@@ -1,0 +1,97 @@
+"""Encoded frames kept on disk while a video is under way, so that a restart goes on from there."""
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from espan.errors import EspanError, OutputError
+
+_HEAD = struct.Struct("<qqBI")
+
+
+class Coded(NamedTuple):
+    """An encoded frame; times in the clip's time base."""
+
+    pts: int
+    duration: int
+    keyframe: bool
+    data: bytes
+
+
+@contextmanager
+def writing(output: Path) -> Iterator[None]:
+    """Turns what the system refuses into an OutputError that names the output."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, EspanError):
+            raise
+        said = error.strerror or " ".join(str(error).split())
+        raise OutputError(f"{output}: could not be written: {said}") from error
+
+
+class Segments:
+    """The whole segments in a folder beside `output`, of the work that `key` describes.
+
+    Segments of any other work are removed when it is opened.
+    """
+
+    def __init__(self, output: Path, key: dict):
+        name = hashlib.sha256(output.name.encode()).hexdigest()[:16]
+        self.folder = output.with_name(f".espan-{name}")
+        self.output, self.count = output, 0
+        described = json.dumps(key, indent=1, default=str)
+        noted = self.folder / "work.json"
+        with writing(output):
+            if not noted.is_file() or noted.read_text() != described:
+                self.remove()
+                self.folder.mkdir()
+                noted.write_text(described)
+        while self._path(self.count).is_file():
+            self.count += 1
+        self.frames = sum(1 for _ in self.heads())
+
+    def write(self, packets: Iterable[Coded]) -> None:
+        """The next segment, whole once all packets are there."""
+        part = self.folder / "next.part"
+        with writing(self.output), part.open("wb") as file:
+            for pts, duration, keyframe, data in packets:
+                file.write(_HEAD.pack(pts, duration, keyframe, len(data)))
+                file.write(data)
+                self.frames += 1
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self._path(self.count))
+        self.count += 1
+
+    def heads(self) -> Iterator[int]:
+        """The pts of all frames, in the order in which they are decoded."""
+        return (pts for pts, *_ in self._records(data=False))
+
+    def packets(self) -> Iterator[Coded]:
+        """All frames, in the order in which they are decoded."""
+        return self._records(data=True)
+
+    def _records(self, data: bool) -> Iterator[Coded]:
+        for number in range(self.count):
+            with self._path(number).open("rb") as file:
+                while head := file.read(_HEAD.size):
+                    pts, duration, keyframe, size = _HEAD.unpack(head)
+                    if data:
+                        yield Coded(pts, duration, bool(keyframe), file.read(size))
+                    else:
+                        file.seek(size, 1)
+                        yield Coded(pts, duration, bool(keyframe), b"")
+
+    def remove(self) -> None:
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06}.segment"

@@ -1,0 +1,141 @@
+"""What is known of a video file before the work."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.error import FFmpegError
+from av.stream import Discard, Disposition
+
+from espan.errors import InputError
+from espan.video.colour import Colour
+from espan.video.turn import Turn
+
+log = logging.getLogger("espan")
+
+# Demuxers that read one file: a playlist under a video's name would have others opened.
+_FORMATS = (
+    *("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "mxf", "nut"),
+    *("h264", "hevc", "m4v", "mpegvideo", "obu", "ivf", "yuv4mpegpipe", "dv", "rm", "gxf", "wtv"),
+)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What is known of a video file from its header and its first frame.
+
+    width, height, sar: of a frame upright. start: the timestamp that becomes 0, in time_base.
+    total: frames, by the header's word, 0 where it does not tell.
+    """
+
+    path: Path
+    index: int
+    width: int
+    height: int
+    sar: Fraction
+    turn: Turn
+    format: str
+    colour: Colour
+    rate: Fraction
+    time_base: Fraction
+    start: int
+    total: int
+
+
+@contextmanager
+def opened(path: Path) -> Iterator["av.container.InputContainer"]:
+    """The file, open; InputError naming it for what cannot be opened."""
+    try:
+        # The prefix, as a colon in a name is no protocol.
+        only = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}
+        container = av.open(f"file:{path}", container_options=only, metadata_errors="replace")
+    except (FFmpegError, OSError, ValueError) as error:
+        said = reason(error)
+        if isinstance(error, av.error.ArgumentError):
+            said = f"no video in a known format ({', '.join(_FORMATS)})"
+        elif path.is_file() and path.stat().st_size == 0:
+            said = "empty file"
+        raise InputError(f"{path}: {said}") from error
+    with container:
+        yield container
+
+
+def reason(error: Exception) -> str:
+    """What FFmpeg said of an error, in one line."""
+    said = (getattr(error, "log", None) or (0, None))[1]
+    text = getattr(error, "strerror", None) or " ".join(str(error).split())
+    detail = f" ({said[2].strip()})" if said and said[2].strip() else ""
+    return f"{text[:1].lower()}{text[1:]}{detail}"
+
+
+def look(path: str | Path) -> Clip:
+    """The Clip of a file, its first frame decoded; InputError if it has no video to decode."""
+    path = Path(path)
+    with opened(path) as container:
+        stream = main_stream(container)
+        if stream is None:
+            raise InputError(f"{path}: no video stream")
+        if stream.codec_context is None:
+            raise InputError(f"{path}: no decoder for its video stream")
+        frame = _first(container, stream)
+        if frame is None:
+            raise InputError(f"{path}: no frame in it could be decoded")
+        try:
+            colour = Colour.of(frame)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        turn = Turn.of(frame)
+        width, height = turn.size(frame.width, frame.height)
+        sar = stream.sample_aspect_ratio or Fraction(1)
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        start = max(container.start_time or 0, 0) * Fraction(1, av.time_base)
+        clip = Clip(
+            path=path,
+            index=stream.index,
+            width=width,
+            height=height,
+            sar=1 / sar if turn.quarters % 2 else sar,
+            turn=turn,
+            format=frame.format.name,
+            colour=colour,
+            rate=Fraction(rate),
+            time_base=Fraction(stream.time_base),
+            start=round(start / stream.time_base),
+            total=stream.frames or _estimate(container, stream, rate),
+        )
+        if frame.interlaced_frame:
+            log.warning("%s: interlaced; lines of two times are upscaled as one picture", path)
+        return clip
+
+
+def main_stream(container):
+    """The stream that is the video: no cover picture."""
+    best = container.streams.best("video")
+    if best is None or best.disposition & Disposition.attached_pic:
+        return None
+    return best
+
+
+def is_hidden(stream) -> bool:
+    """Whether the demuxer itself leaves it out: the titles of an MP4's chapters."""
+    return stream.discard == Discard.all
+
+
+def _estimate(container, stream, rate) -> int:
+    if stream.duration:
+        return round(stream.duration * stream.time_base * rate)
+    return round(container.duration * Fraction(1, av.time_base) * rate) if container.duration else 0
+
+
+def _first(container, stream):
+    """The first frame that can be decoded, or None."""
+    with suppress(FFmpegError):
+        for packet in container.demux(stream):
+            with suppress(FFmpegError):
+                for frame in packet.decode():
+                    return frame
+    return None

@@ -1,0 +1,125 @@
+"""The streams of a finished file: the new video's, and copies of all that came with the old one."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+
+import av
+from av.error import FFmpegError
+from av.stream import Disposition
+
+from espan.video.encoding import Encoding
+from espan.video.source import Clip, is_hidden, opened
+
+log = logging.getLogger("espan")
+
+# Written by whoever writes the file, or no longer true of the new video.
+_NOT_KEPT = ("encoder", "major_brand", "minor_version", "compatible_brands")
+_OF_THE_OLD = ("bps", "number_of_bytes", "number_of_frames", "_statistics", "duration")
+_COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
+
+
+def kept(source, clip: Clip, format: str) -> list[int]:
+    """Indices of the streams beside the video that `format` can hold; a warning for each other."""
+    numbers = []
+    for stream in source.streams:
+        if stream.index == clip.index or is_hidden(stream):
+            continue
+        why = _refused(stream, clip, format)
+        if why is None:
+            numbers.append(stream.index)
+        else:
+            log.warning("%s: %s is left out: %s", clip.path, _name(stream), why)
+    return numbers
+
+
+def _name(stream) -> str:
+    language = f" ({stream.language})" if stream.language else ""
+    return f"stream {stream.index}, {stream.type} {getattr(stream, 'name', '') or ''}{language}"
+
+
+def _refused(stream, clip: Clip, format: str) -> str | None:
+    """Why a container of this format does not take a copy of the stream, or None."""
+    if stream.type == "video" and not stream.disposition & Disposition.attached_pic:
+        return "a second video"
+    try:
+        with trial(format) as container:
+            _copy(container, stream, clip)
+            container.start_encoding()
+    except (FFmpegError, ValueError, KeyError):
+        return f"{format} cannot hold it"
+    return None
+
+
+@contextmanager
+def trial(format: str) -> Iterator["av.container.OutputContainer"]:
+    """A container that is written to nowhere."""
+    container = av.open(os.devnull, "w", format=format)
+    try:
+        yield container
+    finally:
+        with suppress(FFmpegError):
+            container.close()
+
+
+def lay_out(container, source, clip: Clip, encoding: Encoding, others: list[int]) -> dict:
+    """Gives the output its streams in the input's order, its metadata and chapters.
+
+    Returns {index of the input's stream: stream}; the video is that of `clip.index`.
+    """
+    streams = {}
+    for stream in source.streams:
+        if stream.index == clip.index:
+            new = container.add_stream(encoding.codec)
+            encoding.set(new.codec_context)
+            new.time_base = clip.time_base
+            new.metadata.update(_true_of_the_new(stream.metadata))
+            new.disposition = stream.disposition
+            streams[stream.index] = new
+        elif stream.index in others:
+            streams[stream.index] = _copy(container, stream, clip)
+    container.metadata.update(_kept_metadata(source.metadata))
+    shift = clip.start * clip.time_base
+    container.set_chapters(
+        [
+            {**each, "start": _moved(each, "start", shift), "end": _moved(each, "end", shift)}
+            for each in source.chapters()
+        ]
+    )
+    return streams
+
+
+def _moved(chapter: dict, edge: str, shift: Fraction) -> int:
+    return chapter[edge] - round(shift / chapter["time_base"])
+
+
+def _copy(container, stream, clip: Clip):
+    if stream.disposition & Disposition.attached_pic and container.format.name == "matroska":
+        # A cover is an attachment there, written with the header.
+        name, kind = _COVERS[stream.codec_context.name]
+        kept = stream.metadata
+        name, kind = kept.get("filename", name), kept.get("mimetype", kind)
+        return container.add_attachment(name, kind, _cover(clip, stream.index))
+    new = container.add_stream_from_template(stream, opaque=True)
+    new.metadata.update(_kept_metadata(stream.metadata))
+    new.disposition = stream.disposition
+    return new
+
+
+def _cover(clip: Clip, index: int) -> bytes:
+    with opened(clip.path) as source:
+        return next(bytes(packet) for packet in source.demux(source.streams[index]))
+
+
+def _kept_metadata(metadata: dict) -> dict:
+    kept = {key: value for key, value in metadata.items() if key.lower() not in _NOT_KEPT}
+    if "name" in kept:  # as MP4 has it of a stream; what is written is its title
+        kept.setdefault("title", kept.pop("name"))
+    return kept
+
+
+def _true_of_the_new(metadata: dict) -> dict:
+    old = {key for key in metadata if key.lower().startswith(_OF_THE_OLD)}
+    return {key: value for key, value in _kept_metadata(metadata).items() if key not in old}
