@@ -133,7 +133,11 @@ def test_a_journal_that_cannot_be_written_fails_no_picture(
     if how == "folder":
         (folder / "out/.espan-journal").mkdir(parents=True)
     else:
-        monkeypatch.setattr(journals.os, "write", lambda *_: exec("raise OSError(28, 'No space')"))
+
+        def full(*_):
+            raise OSError(28, "No space")
+
+        monkeypatch.setattr(journals.os, "write", full)
     assert resume() == ALL
     assert len([r for r in caplog.records if "--resume will do this run again" in r.message]) == 1
     monkeypatch.undo()

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from espan import DeviceError, DeviceLostError, LimitError, NonFiniteError, Upscaler, memory
+from espan import (
+    DeviceError,
+    DeviceLostError,
+    LimitError,
+    NonFiniteError,
+    Upscaler,
+    memory,
+)
 from espan.runner import LANES, SHARE, Runner
 from espan.tiling import Tile, cut
 from espan_kernels.native import CudaError

@@ -26,7 +26,10 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What became of a job: status "done", "skipped" or "failed" (then with the error)."""
+    """What became of a job: status "done", "skipped" or "failed" (then with the error).
+
+    redone: tiles that overflowed in half precision and were computed again in float32.
+    """
 
     input: str
     output: str
@@ -35,6 +38,7 @@ class Outcome:
     width: int | None = None
     height: int | None = None
     seconds: float | None = None
+    redone: int = 0
 
 
 def plan(

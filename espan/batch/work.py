@@ -17,7 +17,7 @@ from espan import bands, files, memory, shutdown
 from espan.atomic import remove_leftovers
 from espan.batch.journal import Journal, mark
 from espan.batch.planning import Job, Outcome
-from espan.errors import EspanError, LimitError, OutputError
+from espan.errors import DeviceLostError, EspanError, LimitError, OutputError
 
 if TYPE_CHECKING:
     from espan.upscaler import Upscaler
@@ -86,7 +86,7 @@ def do(
     """
     if job.problem:
         return failed(job, job.problem)
-    began = time.perf_counter()
+    began, redone = time.perf_counter(), getattr(upscaler, "redone_here", 0)
     try:
         limits = getattr(upscaler, "limits", files.LIMITS)
         image = files.read(job.input, scale=scale, **vars(limits))
@@ -105,11 +105,13 @@ def do(
             with hold(HELD):  # perhaps the pictures beside it had the memory: now alone
                 make()
     except Exception as error:
-        if not isinstance(error, EspanError) and not memory.ran_out(error):
+        lost = isinstance(error, DeviceLostError)
+        if lost or (not isinstance(error, EspanError) and not memory.ran_out(error)):
             raise
         return failed(job, str(error) if isinstance(error, EspanError) else "out of memory")
     seconds = round(time.perf_counter() - began, 3)
-    return Outcome(str(job.input), str(job.output), "done", None, *size, seconds)
+    redone = getattr(upscaler, "redone_here", 0) - redone
+    return Outcome(str(job.input), str(job.output), "done", None, *size, seconds, redone)
 
 
 class Crew:

@@ -147,7 +147,8 @@ def _report(outcome, arguments: argparse.Namespace) -> None:
         print(f"{outcome.output} is there, skipped", file=sys.stderr)
     else:
         size = f"{outcome.width} x {outcome.height}"
-        print(f"{outcome.output} {size}, {outcome.seconds:.2f} s", file=sys.stderr)
+        again = f", {outcome.redone} tiles again in float32" if outcome.redone else ""
+        print(f"{outcome.output} {size}, {outcome.seconds:.2f} s{again}", file=sys.stderr)
 
 
 def _count(text: str) -> int:

@@ -126,7 +126,7 @@ KERNELS = [
             "pixels far apart",
             TAIL,
             "far(middle, out)",
-            "far(middle)",
+            "far()",
             FAR,
         ),
         (

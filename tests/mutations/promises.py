@@ -115,6 +115,13 @@ PROMISES = [
             TILING + "test_a_lost_device_stops_at_once_and_says_so",
         ),
         (
+            "a lost device ends a folder",
+            "espan/batch/work.py",
+            "if lost or (not",
+            "if (not",
+            "tests/test_folder_errors.py::test_a_lost_device_ends_a_folder",
+        ),
+        (
             "memory is asked for before any work",
             "espan/upscaler.py",
             "if free is not None and need > free:",
