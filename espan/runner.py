@@ -24,6 +24,7 @@ from espan.jobs import SMALLEST_TILE, Job, Jobs
 from espan.model import Network
 from espan.pixels import enter, leave_on_device
 from espan.plan import Plan
+from espan.runtimes import OnnxRuntime, OpenVino
 
 log = logging.getLogger("espan")
 
@@ -87,7 +88,7 @@ class Runner:
         (height, width), form = job.part.window.size, self.forms[dtype]
         count = job.pictures * height * width
         entered = count * 3 * (4 + dtype.itemsize)
-        if isinstance(form, CpuNetwork):
+        if isinstance(form, CpuNetwork | OpenVino | OnnxRuntime):
             return entered + form.memory(job.pictures, height, width)
         return entered + memory.for_pixels(count, self.channels, dtype)
 
