@@ -165,3 +165,10 @@ def test_links_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_tests_that_are_named_exist():
+    for page in PAGES:
+        for file, name in re.findall(r"`(tests/\w+\.py)(?:::(\w+))?`", page.read_text()):
+            assert (ROOT / file).is_file(), f"{page.name} names {file}"
+            assert not name or f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"

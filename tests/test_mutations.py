@@ -5,9 +5,10 @@ import pytest
 
 from tests.mutations import ROOT, Mutation, SurvivedError, plant
 from tests.mutations.kernels import KERNELS
+from tests.mutations.outside import OUTSIDE
 from tests.mutations.promises import PROMISES
 
-ALL = [*KERNELS, *PROMISES]
+ALL = [*KERNELS, *PROMISES, *OUTSIDE]
 
 
 @pytest.mark.parametrize("mutation", ALL, ids=lambda one: one.promise)
@@ -19,7 +20,7 @@ def test_a_mutation_can_be_planted(mutation):
 
 
 def test_planted_bugs_are_caught():
-    assert plant([KERNELS[8], PROMISES[1]]) == {"planted": 2, "caught": 2}
+    assert plant([KERNELS[8], PROMISES[1], OUTSIDE[9]]) == {"planted": 3, "caught": 3}
 
 
 def test_what_changes_nothing_survives():

@@ -6,6 +6,7 @@ import sys
 
 from tests.mutations import SurvivedError, plant, plant_in_cuda
 from tests.mutations.kernels import KERNELS
+from tests.mutations.outside import OUTSIDE
 from tests.mutations.promises import PROMISES
 
 parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__)
@@ -21,6 +22,7 @@ lists = {
     "kernels": lambda: plant(KERNELS[: arguments.count], tell),
     "cuda": lambda: plant_in_cuda(arguments.count),
     "promises": lambda: plant(PROMISES[: arguments.count], tell),
+    "outside": lambda: plant(OUTSIDE[: arguments.count], tell),
 }
 found, survived = {}, []
 for name, run in lists.items():
