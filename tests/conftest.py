@@ -1,6 +1,7 @@
 """What tests share: the data folder beside the repository, a small network, the host build."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ import torch
 if not torch.cuda.is_available():
     # Before anything imports triton, which reads it once.
     os.environ["TRITON_INTERPRET"] = "1"
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # So it is in the background of a shell, and what tests start would never be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from espan_kernels import native
 from tests import shim as host
