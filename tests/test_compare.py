@@ -216,6 +216,27 @@ def test_what_does_not_fit_is_one_line(compare, folder, arguments, message, caps
         assert not (folder / "page.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("outputs", "says"),
+    [
+        (["-o", "small.png"], "small.png: would replace an input"),
+        (["-o", "page.html", "--sheet", "../original.png"], "would replace an input"),
+        (["-o", "sheet.png", "--sheet", "sheet.png"], "sheet.png: is given twice"),
+        (["-o", "page.html", "--sheet", "sheet.html"], "expected a name that ends in .png"),
+    ],
+)
+def test_no_output_replaces_an_input_or_another(
+    compare, folder, monkeypatch, capsys, outputs, says
+):
+    before = (folder / "small.png").read_bytes(), (folder / "original.png").read_bytes()
+    (folder / "here").mkdir()
+    monkeypatch.chdir(folder if ".." not in outputs[-1] else folder / "here")
+    lr, hr = folder / "small.png", folder / "original.png"
+    assert main(["compare", str(lr), str(hr), *outputs]) == 2
+    assert says in capsys.readouterr().err
+    assert before == (lr.read_bytes(), hr.read_bytes())
+
+
 @pytest.mark.parametrize("name", ["no/folder/page.html", "taken.html"])
 def test_an_output_that_cannot_be_is_said_before_the_work(folder, name, monkeypatch):
     (folder / "taken.html").mkdir()

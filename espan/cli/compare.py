@@ -5,6 +5,7 @@ import sys
 
 from espan.cli.engine import add_engine, upscaler_of
 from espan.cli.exits import OK
+from espan.errors import InputError
 
 
 def add_to(command) -> None:
@@ -23,7 +24,10 @@ def run(arguments: argparse.Namespace) -> int:
     from espan.evaluate import COLUMNS
 
     outputs = [arguments.output] + ([arguments.sheet] if arguments.sheet else [])
-    comparison.check_outputs(outputs)
+    inputs = [arguments.lr, *([arguments.hr] if arguments.hr else []), *(arguments.model or [])]
+    if arguments.sheet and not arguments.sheet.lower().endswith(".png"):
+        raise InputError(f"{arguments.sheet}: expected a name that ends in .png")
+    comparison.check_outputs(outputs, inputs)
 
     def upscaler(model):
         return upscaler_of(argparse.Namespace(**{**vars(arguments), "model": model}), None)

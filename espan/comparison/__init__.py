@@ -57,7 +57,7 @@ def compare(
     from espan.upscaler import Upscaler
 
     outputs = [output] if isinstance(output, str | Path) else [*output]
-    check_outputs(outputs)
+    check_outputs(outputs, [lr, *([hr] if hr else []), *models])
     engine = {"dtype": "fp32"} | engine
     comparison = make(lr, hr, models, lambda model: Upscaler(model, **engine))
     for each in outputs:
@@ -101,9 +101,13 @@ def make(
     return comparison
 
 
-def check_outputs(outputs: Sequence[str | Path]) -> None:
-    """Says what cannot be written before the work, not after it."""
+def check_outputs(outputs: Sequence[str | Path], inputs: Sequence[str | Path]) -> None:
+    """Says what cannot be written, or would replace an input, before the work, not after it."""
+    taken = {Path(each).resolve(): "would replace an input" for each in inputs}
     for path in map(Path, outputs):
+        if reason := taken.get(path.resolve()):
+            raise InputError(f"{path}: {reason}")
+        taken[path.resolve()] = "is given twice"
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(f"{path}: expected .html (a page) or .png (a contact sheet)")
         if path.is_dir() or not os.access(path.parent, os.W_OK):
