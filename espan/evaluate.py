@@ -76,6 +76,11 @@ def benchmark_sets(data: Path, scale: int) -> list[Path]:
     return sets
 
 
+def sets_without_lr(data: str | Path, scale: int) -> list[Path]:
+    """The sets in a folder that have no LR pictures of this scale: they will be made."""
+    return [s for s in benchmark_sets(Path(data), scale) if not (s / f"LRx{scale}").is_dir()]
+
+
 def _pictures(folder: Path) -> list[Path]:
     folder = folder / "HR" if (folder / "HR").is_dir() else folder
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in files.READ_SUFFIXES)

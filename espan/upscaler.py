@@ -259,9 +259,9 @@ def check_scale(scale: float, largest: int) -> float:
     if isinstance(scale, bool) or not isinstance(scale, int | float | np.number):
         raise InputError(f"scale: expected a number, got {scale!r}")
     if not 1 <= scale <= largest:
+        more = "; for more, upscale the result again" if scale > largest else ""
         raise InputError(
-            f"scale: expected 1 to {largest} (the network's own scale), got {scale:g}; "
-            "for more, upscale the result again"
+            f"scale: expected 1 to {largest} (the network's own scale), got {scale:g}{more}"
         )
     return scale
 

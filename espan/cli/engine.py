@@ -34,7 +34,9 @@ def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto", several: bo
         choices=("auto", "fp32", "fp16", "bf16"),
         help=f"precision to compute in; default: {dtype}",
     )
-    parser.add_argument("--backend", default="auto", choices=BACKENDS)
+    parser.add_argument(
+        "--backend", default="auto", choices=BACKENDS, help="who computes; see espan doctor"
+    )
 
 
 def _tile(text: str) -> str | int | None:

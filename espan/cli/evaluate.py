@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import sys
 from dataclasses import asdict
 from math import isfinite
@@ -10,10 +11,17 @@ from espan.cli.engine import add_engine, upscaler_of
 from espan.cli.exits import FAILED, OK
 from espan.errors import InputError
 
+log = logging.getLogger("espan")
+
 
 def add_to(command) -> None:
     ev = command("eval", run, "PSNR and SSIM over benchmark sets (see README).")
-    ev.add_argument("--data", required=True, metavar="DIR", help="HR/ (and LRx4/), or a folder of")
+    ev.add_argument(
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="HR/ and LRx4/, HR pictures, or folders of these",
+    )
     ev.add_argument("-s", "--scale", type=int, default=4, choices=(2, 3, 4))
     ev.add_argument("--bicubic", action="store_true", help="measure MATLAB's bicubic instead")
     ev.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -21,7 +29,7 @@ def add_to(command) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from espan.evaluate import COLUMNS, bicubic, evaluate
+    from espan.evaluate import COLUMNS, bicubic, evaluate, sets_without_lr
 
     if arguments.bicubic:
         upscaler = bicubic(arguments.scale)
@@ -29,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
         upscaler = upscaler_of(arguments, arguments.scale)
         if upscaler.scale != arguments.scale:
             raise InputError(f"scale: the model's is {upscaler.scale}, not {arguments.scale}")
+    for folder in sets_without_lr(arguments.data, arguments.scale):
+        log.info("%s: no LRx%d, made here by MATLAB's bicubic", folder, arguments.scale)
     rows = []
     for row in evaluate(upscaler, arguments.data, arguments.scale):
         if not arguments.json and not rows:

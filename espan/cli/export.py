@@ -10,7 +10,9 @@ from espan.cli.exits import OK
 def add_to(command) -> None:
     ex = command("export", run, "Write a network as a file that other programs run.")
     ex.add_argument("model", metavar="MODEL", help="built-in name or weights file")
-    ex.add_argument("-o", "--output", required=True, metavar="FILE")
+    ex.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="its ending says the format"
+    )
     ex.add_argument(
         "-f",
         "--format",
