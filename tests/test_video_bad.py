@@ -102,6 +102,16 @@ def test_frames_that_refer_to_a_damaged_one_are_counted_too(tmp_path, clip, capl
     assert len(clips.frames(out)) == 12 and "bad.mp4: frame" in caplog.text
 
 
+def test_a_file_that_ends_early_without_an_error(tmp_path, caplog):
+    whole = clips.make(tmp_path / "in.mkv", 90, options={"g": "10"})
+    short = tmp_path / "short.mkv"
+    short.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 5])
+    with pytest.raises(InputError, match=r"short\.mkv: cut off: its last frame is at .* of 3\.6 s"):
+        espan.upscale_video(short, tmp_path / "out.mkv", model=NET)
+    out = espan.upscale_video(short, tmp_path / "out.mkv", model=NET, on_error="repeat")
+    assert 1 < len(clips.frames(out)) < 60 and "short.mkv: cut off" in caplog.text
+
+
 def test_a_file_that_was_cut_off(tmp_path, caplog):
     whole = clips.make(
         tmp_path / "in.mov", 40, (64, 64), codec="mjpeg", format="yuvj420p", options={}

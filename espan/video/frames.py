@@ -14,6 +14,9 @@ from espan.video.source import Clip, opened, reason
 
 log = logging.getLogger("espan")
 
+# Seconds that a header may promise more than there is: a last frame that stays, other roundings.
+MISSING = 1.0
+
 
 class Frame(NamedTuple):
     """pts and duration in the clip's time base; picture (H, W, 3) RGB in uint8 or uint16."""
@@ -45,6 +48,20 @@ def read(clip: Clip, on_error: str = "stop", skip: int = 0) -> Iterator[Frame]:
         if frame is not shown:
             shown, picture = frame, clip.turn(pixels.rgb(frame))
         yield Frame(last, duration, picture)
+    _check_end(clip, last, on_error)
+
+
+def _check_end(clip: Clip, last: int | None, on_error: str) -> None:
+    """Whether the file has all of the video that its header speaks of, but for MISSING seconds."""
+    if clip.seconds is None or last is None:
+        return
+    end = float(last * clip.time_base)
+    if clip.seconds - end <= max(MISSING, 5 / clip.rate):
+        return
+    told = f"{clip.path}: cut off: its last frame is at {end:.1f} of {clip.seconds:.1f} s"
+    if on_error == "stop":
+        raise InputError(told)
+    log.warning("%s", told)
 
 
 def _damaged(clip: Clip, number: int, pts: int | None, why: str, on_error: str) -> None:

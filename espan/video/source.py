@@ -1,6 +1,7 @@
 """What is known of a video file before the work."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ class Clip:
     """What is known of a video file from its header and its first frame.
 
     width, height, sar: of a frame upright. start: the timestamp that becomes 0, in time_base.
-    total: frames, by the header's word, 0 where it does not tell.
+    total: frames, by the header's word, 0 where it does not tell. seconds: how long the stream
+    itself is said to be, or None.
     """
 
     path: Path
@@ -44,6 +46,7 @@ class Clip:
     time_base: Fraction
     start: int
     total: int
+    seconds: float | None
 
 
 @contextmanager
@@ -106,6 +109,7 @@ def look(path: str | Path) -> Clip:
             time_base=Fraction(stream.time_base),
             start=round(start / stream.time_base),
             total=stream.frames or _estimate(container, stream, rate),
+            seconds=_seconds(stream),
         )
         if frame.interlaced_frame:
             log.warning("%s: interlaced; lines of two times are upscaled as one picture", path)
@@ -129,6 +133,14 @@ def _estimate(container, stream, rate) -> int:
     if stream.duration:
         return round(stream.duration * stream.time_base * rate)
     return round(container.duration * Fraction(1, av.time_base) * rate) if container.duration else 0
+
+
+def _seconds(stream) -> float | None:
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    # Matroska has it as text: 00:00:02.400000000
+    told = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    return int(told[1]) * 3600 + int(told[2]) * 60 + float(told[3]) if told else None
 
 
 def _first(container, stream):
