@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espan import __version__
-from espan.atomic import whole_file
+from espan.atomic import remove_leftovers, whole_file
 from espan.errors import EspanError, InputError, OutputError
 from espan.video.options import Options, need_pyav
 
@@ -133,7 +133,7 @@ def convert(
     import av
 
     from espan.video import encoding, frames, mux, source
-    from espan.video.segments import Segments
+    from espan.video.segments import Segments, alone
 
     clip = source.look(path)
     if output.exists() and output.samefile(path):
@@ -144,30 +144,32 @@ def convert(
     format = container.format.name
     chosen = encoding.choose(container, clip, scale, options)
     others, flags = mux.check(format, clip, chosen)
+    remove_leftovers(output.parent)  # of runs that were killed as they put a file together
     facts = path.stat()
-    segments = Segments(
-        output,
-        {
-            "input": [str(path.resolve()), facts.st_size, facts.st_mtime_ns],
-            "scale": scale,
-            "network": identity,
-            "encoding": [chosen, flags, options.on_error, SEGMENT],
-            "made by": [__version__, av.__version__, str(av.library_versions)],
-        },
-    )
-    done = segments.frames
-    if done:
-        log.info("%s: goes on after frame %d", output, done)
-    decoded = frames.read(clip, options.on_error, skip=done)
-    with closing(_enlarged(clip, decoded, upscaler, scale)) as pictures:
-        counted = _told(pictures, done, clip.total, progress)
-        while (first := next(counted, None)) is not None:
-            part = chain([first], islice(counted, SEGMENT - 1))
-            segments.write(encoding.encoded(part, chosen, flags))
-    with whole_file(output) as temporary:
-        mux.write(temporary, format, clip, chosen, others, segments)
-    segments.remove()
-    return Report(segments.frames, chosen.width, chosen.height)
+    with alone(output):
+        segments = Segments(
+            output,
+            {
+                "input": [str(path.resolve()), facts.st_size, facts.st_mtime_ns],
+                "scale": scale,
+                "network": identity,
+                "encoding": [chosen, flags, options.on_error, SEGMENT],
+                "made by": [__version__, av.__version__, str(av.library_versions)],
+            },
+        )
+        done = segments.frames
+        if done:
+            log.info("%s: goes on after frame %d", output, done)
+        decoded = frames.read(clip, options.on_error, skip=done)
+        with closing(_enlarged(clip, decoded, upscaler, scale)) as pictures:
+            counted = _told(pictures, done, clip.total, progress)
+            while (first := next(counted, None)) is not None:
+                part = chain([first], islice(counted, SEGMENT - 1))
+                segments.write(encoding.encoded(part, chosen, flags))
+        with whole_file(output) as temporary:
+            mux.write(temporary, format, clip, chosen, others, segments)
+        segments.remove()
+        return Report(segments.frames, chosen.width, chosen.height)
 
 
 def _enlarged(clip, decoded: Iterator, upscaler: "Upscaler", scale: float) -> Iterator[tuple]:
