@@ -152,3 +152,9 @@ def test_files_without_a_folder_of_results_have_no_journal(folder, weights):
 
 def test_settings_of_built_in_networks_differ():
     assert len({batch.settings_of(f"espan-x{scale}", 2.0) for scale in (2, 3, 4)}) == 3
+
+
+def test_reading_damaged_files_is_a_setting(folder, resume):
+    resume()
+    assert resume("--allow-truncated") == ALL
+    assert resume("--allow-truncated") == []

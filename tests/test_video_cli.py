@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from espan import files
-from espan.cli import main
+from espan.cli import main, video
+from espan.errors import DeviceLostError
+from espan.upscaler import Upscaler
 from tests.makers import noise
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
@@ -103,3 +105,56 @@ def test_shards_share_the_videos(folder, upscale, capsys):
         done += [row["output"] for row in json.loads(capsys.readouterr().out)]
     assert sorted(done) == [f"{folder}/out/one.mp4", f"{folder}/out/two.mkv"]
     assert names(folder / "out") == {"one.mp4", "two.mkv"}
+
+
+def test_no_result_replaces_an_input_or_another_result(folder, upscale, capsys):
+    one, made = folder / "one.mp4", folder / "one_x2.mp4"
+    made.write_bytes(before := (folder / "in/three.mp4").read_bytes())
+    assert upscale("-s", "2", one, made) == 1
+    assert made.read_bytes() == before
+    assert "one_x2.mp4 would replace an input" in capsys.readouterr().err
+    other = one.rename(folder / "three.mp4")
+    assert upscale(folder / "in/three.mp4", other, "-o", f"{folder}/out/", "--json") == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["status"] for row in rows] == ["done", "failed"]
+    assert "is already the result of" in rows[1]["error"]
+
+
+def test_a_folder_that_cannot_be_made_fails_its_video_alone(folder, upscale, capsys):
+    assert upscale(folder / "one.mp4", folder / "two.avi", "-o", f"{folder}/a.png/x/") == 1
+    shown = capsys.readouterr().err
+    assert shown.count("could not be made") == 2 and "2 of 2 failed" in shown
+
+
+def test_a_picture_goes_into_the_folder_of_a_video(folder, upscale):
+    out = folder / "results"
+    assert upscale(folder / "a.png", folder / "one.mp4", "-o", out) == 0
+    assert names(out) == {"a.png", "one.mp4"}
+    assert upscale(folder / "two.avi", folder / "one.mp4", "-o", folder / "b.png") == 2
+
+
+def test_a_lost_device_ends_the_run_and_what_was_done_is_told(folder, upscale, capsys, monkeypatch):
+    convert_one = video._convert
+
+    def lost(path, *rest):
+        if path.name == "two.avi":
+            raise DeviceLostError("cuda:0: gone")
+        return convert_one(path, *rest)
+
+    monkeypatch.setattr(video, "_convert", lost)
+    assert upscale(folder / "one.mp4", folder / "two.avi", folder / "a.png", "--json") == 1
+    shown = capsys.readouterr()
+    assert [row["status"] for row in json.loads(shown.out)] == ["done"]
+    assert "one_x4.mp4 128 x 96" in shown.err and "cuda:0: gone" in shown.err
+
+
+def test_pictures_and_videos_share_one_network(folder, upscale, monkeypatch):
+    made, whole = [], Upscaler.__init__
+
+    def counted(self, *arguments, **options):
+        made.append(self)
+        whole(self, *arguments, **options)
+
+    monkeypatch.setattr(Upscaler, "__init__", counted)
+    assert upscale(folder / "a.png", folder / "one.mp4") == 0
+    assert len(made) == 1

@@ -2,16 +2,18 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 import espan
+from espan.errors import OutputError
 from tests.makers import python, random_net
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
 
 from espan.cli import main  # noqa: E402
-from espan.video import convert  # noqa: E402
+from espan.video import convert, segments  # noqa: E402
 from tests import clips  # noqa: E402
 
 NET = random_net()
@@ -166,6 +168,41 @@ sys.exit(main(["upscale", {str(clip)!r}, "-o", {str(out)!r}, "-s", "2"]))
     assert not out.exists() and "000001.segment" in left_over(tmp_path)
     assert main(["upscale", str(clip), "-o", str(out), "-s", "2"]) == 0
     assert len(clips.frames(out)) == 23 and not left_over(tmp_path)
+
+
+@pytest.mark.skipif(segments.fcntl is None, reason="there are no locks")
+def test_two_runs_never_write_one_output(clip, tmp_path):
+    out = tmp_path / "out.mkv"
+    stopped(clip, out, 13)
+    kept = left_over(tmp_path)
+    with segments.alone(out):
+        with pytest.raises(OutputError, match=r"out\.mkv: another run is writing it"):
+            espan.upscale_video(clip, out, **HOW)
+        with pytest.raises(OutputError, match="another run"):
+            espan.upscale_video(clip, out, crf=30, **HOW)
+        assert left_over(tmp_path) == kept
+    assert counted(clip, out)[0] == 11
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv", "out.mkv"]
+
+
+def test_what_the_system_refuses_of_segments_names_the_output(clip, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "out.mkv"
+    for owner, name in [(Path, "replace"), (segments.shutil, "rmtree")]:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, full)
+            with pytest.raises(OutputError, match=r"out\.mkv: could not be written: No space"):
+                espan.upscale_video(clip, out, **HOW)
+
+
+@pytest.mark.skipif(segments.fcntl is None, reason="there are no locks")
+def test_what_a_kill_left_of_a_result_is_removed(clip, tmp_path):
+    part = tmp_path / ".espan-0.part"
+    part.write_bytes(b"half of it")
+    espan.upscale_video(clip, tmp_path / "out.mkv", **HOW)
+    assert not part.exists()
 
 
 def test_networks_are_told_apart_by_their_weights():

@@ -47,6 +47,7 @@ def plan(
     *,
     scale: float = 4,
     format: str | None = None,
+    alone: bool = True,
 ) -> list[Job]:
     """The jobs of files and folders (searched recursively).
 
@@ -54,13 +55,14 @@ def plan(
     there), by default beside the input as NAME_x4.EXT. A folder keeps its structure in `output`,
     by default FOLDER_x4. The extension stays if that format can be written, else it is .png;
     `format` (such as "png") sets it. Two pictures never share one result, and no result replaces
-    an input: such a job has a `problem`, as has a folder that cannot be read.
+    an input: such a job has a `problem`, as has a folder that cannot be read. alone: nothing but
+    these inputs goes to `output`.
 
     InputError for arguments that cannot be right: an unknown format, several inputs into one file.
     """
     suffix = None if format is None else _suffix(format)
     found = [(Path(each), _search(Path(each), output)) for each in inputs]
-    single = len(found) == 1 and found[0][1] is None
+    single = alone and len(found) == 1 and found[0][1] is None
     one_file = output is not None and not _is_folder(output)
     if one_file and not single and Path(output).suffix.lower() in files.WRITE_FORMATS:
         raise InputError(f"output: {output} is one file, and there are several pictures")
@@ -86,7 +88,7 @@ def plan(
             root = here.with_name(here.name + tag) if output is None else Path(output)
             jobs = [_into(root, path, job, suffix) for job in searched]
         for job in jobs:
-            _refuse_a_clash(job, sources, taken)
+            refuse_a_clash(job, sources, taken)
         planned += jobs
     return planned
 
@@ -112,7 +114,10 @@ def _into(root: Path, folder: Path, found: Job, suffix: str | None) -> Job:
     return Job(found.input, root / inside, root, found.problem)
 
 
-def _refuse_a_clash(job: Job, sources: set[Path], taken: dict[Path, Path]) -> None:
+def refuse_a_clash(job: Job, sources: set[Path], taken: dict[Path, Path]) -> None:
+    """Gives a job a `problem` if its result is one of `sources`, the inputs, or in `taken`, the
+    results so far with their inputs; else notes it there. All paths are resolved.
+    """
     key = job.output.resolve()
     if job.problem:
         return

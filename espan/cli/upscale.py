@@ -4,11 +4,12 @@ import argparse
 import json
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import closing, redirect_stdout
 from dataclasses import asdict
 
 from espan.cli import video
-from espan.cli.engine import add_engine, options_of, upscalers_of
+from espan.cli.engine import add_engine, options_of, upscaler_of, upscalers_of
 from espan.cli.exits import FAILED, OK, WRONG_USE
 from espan.errors import InputError
 
@@ -73,15 +74,40 @@ def run(arguments: argparse.Namespace) -> int:
     tqdm.set_lock(threading.RLock())  # the default one, for processes, is left behind by kill -9
     start, means, largest = (_ray if arguments.engine == "ray" else _local)(arguments)
     scale = check_scale(largest if arguments.scale is None else arguments.scale, largest)
-    jobs = batch.plan(inputs, arguments.output, scale=scale, format=arguments.format)
-    found, part = len(jobs) + len(videos), ""
+    plain = {"scale": scale, "format": arguments.format, "alone": not videos}
+    jobs = batch.plan(inputs, arguments.output, **plain)
+    clips = video.plan(videos, jobs, scale, arguments.output)
+    video.note_left_out(inputs)
+    found, part = len(jobs) + len(clips), ""
     if arguments.shard:
-        jobs, part = batch.shard(jobs, *arguments.shard), "-{}-of-{}".format(*arguments.shard)
+        jobs, clips = (batch.shard(each, *arguments.shard) for each in (jobs, clips))
+        part = "-{}-of-{}".format(*arguments.shard)
+    outcomes = []
+    try:
+        if clips:
+            local = arguments.engine == "local"
+            upscaler = means[0] if local else upscaler_of(arguments, arguments.scale)
+            for outcome in video.run(clips, upscaler, scale, arguments):
+                outcomes.append(outcome)
+                _report(outcome, arguments)
+        with closing(_pictures(start, jobs, means, scale, part, arguments)) as pictures:
+            for outcome in pictures:
+                outcomes.append(outcome)
+    finally:  # also where a lost device ends the run
+        if arguments.json:
+            print(json.dumps([asdict(each) for each in outcomes], indent=2))
+    return _sum_up(outcomes, found, arguments)
+
+
+def _pictures(start, jobs: list, means, scale: float, part: str, arguments) -> Iterator:
+    """Upscales the pictures, reporting and yielding what became of each."""
+    from tqdm import tqdm
+
+    from espan import batch
+
     model = options_of(arguments, arguments.scale)["model"]
-    settings = batch.settings_of(model, scale, arguments.dtype, arguments.backend)
-    outcomes = video.run(videos, inputs, arguments)
-    for outcome in outcomes:
-        _report(outcome, arguments)
+    choices = arguments.dtype, arguments.backend, arguments.allow_truncated
+    settings = batch.settings_of(model, scale, *choices)
     silent = arguments.quiet or not sys.stderr.isatty()
     with (
         tqdm(total=len(jobs), unit="file", disable=silent, leave=False) as bar,
@@ -100,11 +126,10 @@ def run(arguments: argparse.Namespace) -> int:
         # Ray says on stdout what it thinks of lost workers; that is for data.
         with redirect_stdout(sys.stderr), closing(start(jobs, means, scale, **how)) as done:
             for outcome in done:
-                outcomes.append(outcome)
                 bar.update()
                 with bar.external_write_mode(sys.stderr):
                     _report(outcome, arguments)
-    return _sum_up(outcomes, found, arguments)
+                yield outcome
 
 
 def _local(arguments: argparse.Namespace) -> tuple:
@@ -126,8 +151,6 @@ def _ray(arguments: argparse.Namespace) -> tuple:
 
 
 def _sum_up(outcomes: list, found: int, arguments: argparse.Namespace) -> int:
-    if arguments.json:
-        print(json.dumps([asdict(each) for each in outcomes], indent=2))
     if not found:
         named = ", ".join([*arguments.input, *arguments.inputs])
         print(f"espan: no pictures in {named}", file=sys.stderr)

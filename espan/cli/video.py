@@ -4,11 +4,10 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from espan.cli.engine import upscaler_of
-from espan.errors import EspanError, InputError
+from espan.errors import DeviceLostError, EspanError, InputError, OutputError
 
 log = logging.getLogger("espan")
 
@@ -46,15 +45,33 @@ def left_out(folders: Sequence[str]) -> list[Path]:
     return sorted(p for p in inside if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
-def run(videos: list[Path], others: Sequence[str], arguments: argparse.Namespace) -> list:
-    """Upscales video after video; what became of each."""
+def plan(videos: list[Path], pictures: list, scale: float, output: str | None) -> list:
+    """The jobs of videos; `pictures` are those that the same run has for pictures.
+
+    No result replaces an input or another result: such a job has a `problem`.
+    """
+    from espan.batch import Job
+    from espan.batch.planning import refuse_a_clash
+
+    alone = len(videos) == 1 and not pictures
+    sources = {each.resolve() for each in (*videos, *(job.input for job in pictures))}
+    taken = {job.output.resolve(): job.input for job in pictures if not job.problem}
+    jobs = [Job(video, _target(video, alone, output, scale)) for video in videos]
+    for job in jobs:
+        refuse_a_clash(job, sources, taken)
+    return jobs
+
+
+def note_left_out(others: Sequence[str]) -> None:
+    """Says which videos lie in the folders among the inputs."""
     if left := left_out(others):
         more = f" and {len(left) - 1} more" if len(left) > 1 else ""
         log.info("%s%s: a video in a folder is left out; name it to upscale it", left[0], more)
-    if not videos:
-        return []
-    from espan.batch import Job, Outcome, shard
-    from espan.upscaler import check_scale
+
+
+def run(jobs: Sequence, upscaler, scale: float, arguments: argparse.Namespace) -> Iterator:
+    """Upscales video after video, yielding what became of each."""
+    from espan.batch.work import failed, skipped
     from espan.video.convert import identity_of
     from espan.video.options import OptionError, Options, need_pyav
 
@@ -62,34 +79,31 @@ def run(videos: list[Path], others: Sequence[str], arguments: argparse.Namespace
     options = Options(
         *(arguments.codec, arguments.crf, arguments.preset, arguments.pix_fmt, arguments.on_error)
     )
-    upscaler = upscaler_of(arguments, arguments.scale)
-    scale = check_scale(
-        upscaler.scale if arguments.scale is None else arguments.scale, upscaler.scale
-    )
     how = (arguments.device, arguments.gpu, arguments.dtype, arguments.backend, arguments.tile)
     identity = identity_of(arguments.model, scale, *how)
-    outcomes = []
-    alone = len(videos) + len(others) == 1
-    jobs = [Job(video, _target(video, alone, arguments.output, scale)) for video in videos]
-    for job in shard(jobs, *arguments.shard) if arguments.shard else jobs:
-        video, target = job.input, job.output
-        if _is_done(video, target, arguments):
-            outcomes.append(Outcome(str(video), str(target), "skipped"))
-            continue
-        began = time.perf_counter()
-        try:
-            report = _convert(video, target, upscaler, scale, identity, options, arguments)
-        except OptionError:
-            raise
-        except EspanError as error:
-            said = str(error)
-            named = said if said.startswith(f"{video}: ") else f"{video}: {said}"
-            outcomes.append(Outcome(str(video), str(target), "failed", named))
-            continue
-        seconds = round(time.perf_counter() - began, 3)
-        size = report.width, report.height
-        outcomes.append(Outcome(str(video), str(target), "done", None, *size, seconds))
-    return outcomes
+    for job in jobs:
+        if job.problem:
+            yield failed(job, job.problem)
+        elif _is_done(job.input, job.output, arguments):
+            yield skipped(job)
+        else:
+            try:
+                yield _done(job, upscaler, scale, identity, options, arguments)
+            except (OptionError, DeviceLostError):  # which would end every other video too
+                raise
+            except EspanError as error:
+                yield failed(job, str(error))
+
+
+def _done(job, upscaler, scale, identity, options, arguments):
+    """The outcome of a video that could be done."""
+    from espan.batch import Outcome
+
+    began = time.perf_counter()
+    report = _convert(job.input, job.output, upscaler, scale, identity, options, arguments)
+    seconds = round(time.perf_counter() - began, 3)
+    size = report.width, report.height
+    return Outcome(str(job.input), str(job.output), "done", None, *size, seconds)
 
 
 def _convert(video: Path, target: Path, upscaler, scale, identity, options, arguments):
@@ -98,7 +112,10 @@ def _convert(video: Path, target: Path, upscaler, scale, identity, options, argu
     from espan.video.convert import convert
 
     silent = arguments.quiet or not sys.stderr.isatty()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{target.parent}: could not be made: {error.strerror}") from error
     with tqdm(desc=video.name, unit="frame", disable=silent, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -128,6 +145,8 @@ def _is_done(video: Path, target: Path, arguments: argparse.Namespace) -> bool:
 
 def _target(video: Path, alone: bool, output: str | None, scale: float) -> Path:
     """Where a video's result goes, as `espan.batch.plan` has it for pictures."""
+    from espan.files import READ_SUFFIXES
+
     suffix = video.suffix if video.suffix.lower() in _KEPT else ".mkv"
     if output is None:
         return video.with_name(f"{video.stem}_x{scale:g}{suffix}")
@@ -135,7 +154,7 @@ def _target(video: Path, alone: bool, output: str | None, scale: float) -> Path:
         return Path(output) / f"{video.stem}{suffix}"
     if alone:
         return Path(output)
-    if Path(output).suffix.lower() in SUFFIXES:
+    if Path(output).suffix.lower() in (*SUFFIXES, *READ_SUFFIXES):
         raise InputError(f"output: {output} is one file, and there are several inputs")
     return Path(output) / f"{video.stem}{suffix}"
 

@@ -9,6 +9,7 @@ from espan.files.reading import (
     MAX_OUTPUT_PIXELS,
     READ_FORMATS,
     Limits,
+    check_size,
     read,
     read_rgb,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "WRITE_FORMATS",
     "Limits",
     "check_output",
+    "check_size",
     "read",
     "read_rgb",
     "rows",

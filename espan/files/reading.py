@@ -62,7 +62,7 @@ def read(
     path = Path(path)
 
     def check(size: tuple[int, int]) -> None:
-        _check_size(size, scale, max_input, max_output)
+        check_size(size, scale, max_input, max_output)
 
     with _naming(path):
         try:
@@ -153,7 +153,8 @@ def _why_unknown(path: Path) -> str:
     return f"not a picture in a known format ({known})"
 
 
-def _check_size(size: tuple[int, int], scale: float, max_input: int, max_output: int) -> None:
+def check_size(size: tuple[int, int], scale: float, max_input: int, max_output: int) -> None:
+    """LimitError for a picture of (width, height) pixels that is too large, or its result."""
     width, height = size
     if width * height > max_input:
         raise LimitError(f"{width} x {height} pixels are over the limit of {max_input:,}")

@@ -9,15 +9,16 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espan import __version__
-from espan.atomic import whole_file
-from espan.errors import EspanError, InputError, OutputError
+from espan import __version__, files
+from espan.atomic import remove_leftovers, whole_file
+from espan.errors import EspanError, InputError, LimitError, OutputError
 from espan.video.options import Options, need_pyav
 
 if TYPE_CHECKING:
     import numpy as np
 
     from espan.upscaler import Upscaler
+    from espan.video.source import Clip
 
 log = logging.getLogger("espan")
 
@@ -46,6 +47,7 @@ def upscale_video(
     dtype: Any = "auto",
     backend: str = "auto",
     tile: Any = "auto",
+    limits: files.Limits = files.LIMITS,
     codec: str | None = None,
     crf: float | None = None,
     preset: str | None = None,
@@ -56,14 +58,14 @@ def upscale_video(
     """Writes the video at `path`, made `scale` times larger, to `output`; returns its path.
 
     All other streams, chapters, metadata and times are kept; the suffix of `output` names the
-    container. model to tile: as for `Upscaler`. codec, preset, pix_fmt: as FFmpeg names them; crf:
-    quality, less is better. on_error, for a frame that cannot be decoded: "stop" raises, "repeat"
-    shows its neighbour. `progress(done, total)` counts frames. Work that was interrupted goes on
+    container. model to limits: as for `Upscaler`. codec, preset, pix_fmt: as FFmpeg names them;
+    crf: quality, less is better. on_error, for a frame that cannot be decoded: "stop" raises,
+    "repeat" shows its neighbour. `progress(done, total)` counts frames. Interrupted work goes on
     from its last whole segment of 240 frames if called again with the same settings.
 
     Raises InputError for the input and the arguments, OutputError for what cannot be written.
     """
-    upscaler, identity = _prepared(model, scale, device, dtype, backend, tile)
+    upscaler, identity = _prepared(model, scale, device, dtype, backend, tile, limits)
     options = Options(codec, crf, preset, pix_fmt, on_error)
     convert(Path(path), Path(output), upscaler, scale, identity, options, progress)
     return Path(output)
@@ -78,6 +80,7 @@ def video_frames(
     dtype: Any = "auto",
     backend: str = "auto",
     tile: Any = "auto",
+    limits: files.Limits = files.LIMITS,
     on_error: str = "stop",
 ) -> "Iterator[tuple[float, np.ndarray]]":
     """(seconds, picture) of every frame of a video, upright and upscaled, in order of time.
@@ -85,11 +88,11 @@ def video_frames(
     picture: (H, W, 3) RGB, uint8, or uint16 from 0 to 65535 for videos of more than 8 bits. The
     next frames are computed while one is used. Arguments and errors as for `upscale_video`.
     """
-    upscaler, _ = _prepared(model, scale, device, dtype, backend, tile)
+    upscaler, _ = _prepared(model, scale, device, dtype, backend, tile, limits)
     need_pyav()
-    from espan.video import frames, source
+    from espan.video import frames
 
-    clip = source.look(path)
+    clip = _looked_at(Path(path), scale, upscaler.limits)
     decoded = frames.read(clip, Options(on_error=on_error).on_error)
     with closing(_enlarged(clip, decoded, upscaler, scale)) as pictures:
         for frame, picture in pictures:
@@ -109,12 +112,13 @@ def identity_of(model: Any, scale: float, *settings: Any) -> list:
     return [digest.hexdigest(), *map(str, settings)]
 
 
-def _prepared(model, scale, device, dtype, backend, tile) -> "tuple[Upscaler, list]":
+def _prepared(model, scale, device, dtype, backend, tile, limits) -> "tuple[Upscaler, list]":
     from espan.upscaler import Upscaler, check_scale, model_for
 
     if model is None:
         model = model_for(scale)
-    upscaler = Upscaler(model, device=device, dtype=dtype, backend=backend, tile=tile)
+    how = {"device": device, "dtype": dtype, "backend": backend, "tile": tile}
+    upscaler = Upscaler(model, **how, limits=limits)
     check_scale(scale, upscaler.scale)
     return upscaler, identity_of(model, scale, device, dtype, backend, tile)
 
@@ -132,10 +136,10 @@ def convert(
     need_pyav()
     import av
 
-    from espan.video import encoding, frames, mux, source
-    from espan.video.segments import Segments
+    from espan.video import encoding, frames, mux
+    from espan.video.segments import Segments, alone
 
-    clip = source.look(path)
+    clip = _looked_at(path, scale, upscaler.limits)
     if output.exists() and output.samefile(path):
         raise InputError(f"{output}: would replace its input")
     if not output.parent.is_dir():
@@ -144,30 +148,44 @@ def convert(
     format = container.format.name
     chosen = encoding.choose(container, clip, scale, options)
     others, flags = mux.check(format, clip, chosen)
+    remove_leftovers(output.parent)  # of runs that were killed as they put a file together
     facts = path.stat()
-    segments = Segments(
-        output,
-        {
-            "input": [str(path.resolve()), facts.st_size, facts.st_mtime_ns],
-            "scale": scale,
-            "network": identity,
-            "encoding": [chosen, flags, options.on_error, SEGMENT],
-            "made by": [__version__, av.__version__, str(av.library_versions)],
-        },
-    )
-    done = segments.frames
-    if done:
-        log.info("%s: goes on after frame %d", output, done)
-    decoded = frames.read(clip, options.on_error, skip=done)
-    with closing(_enlarged(clip, decoded, upscaler, scale)) as pictures:
-        counted = _told(pictures, done, clip.total, progress)
-        while (first := next(counted, None)) is not None:
-            part = chain([first], islice(counted, SEGMENT - 1))
-            segments.write(encoding.encoded(part, chosen, flags))
-    with whole_file(output) as temporary:
-        mux.write(temporary, format, clip, chosen, others, segments)
-    segments.remove()
-    return Report(segments.frames, chosen.width, chosen.height)
+    with alone(output):
+        segments = Segments(
+            output,
+            {
+                "input": [str(path.resolve()), facts.st_size, facts.st_mtime_ns],
+                "scale": scale,
+                "network": identity,
+                "encoding": [chosen, flags, options.on_error, SEGMENT],
+                "made by": [__version__, av.__version__, str(av.library_versions)],
+            },
+        )
+        done = segments.frames
+        if done:
+            log.info("%s: goes on after frame %d", output, done)
+        decoded = frames.read(clip, options.on_error, skip=done)
+        with closing(_enlarged(clip, decoded, upscaler, scale)) as pictures:
+            counted = _told(pictures, done, clip.total, progress)
+            while (first := next(counted, None)) is not None:
+                part = chain([first], islice(counted, SEGMENT - 1))
+                segments.write(encoding.encoded(part, chosen, flags))
+        with whole_file(output) as temporary:
+            mux.write(temporary, format, clip, chosen, others, segments)
+        segments.remove()
+        return Report(segments.frames, chosen.width, chosen.height)
+
+
+def _looked_at(path: Path, scale: float, limits: files.Limits) -> "Clip":
+    """The clip in a file, of a size that the limits allow."""
+    from espan.video import source
+
+    clip = source.look(path)
+    try:
+        files.check_size((clip.width, clip.height), scale, limits.max_input, limits.max_output)
+    except LimitError as error:
+        raise LimitError(f"{path}: {error}") from error
+    return clip
 
 
 def _enlarged(clip, decoded: Iterator, upscaler: "Upscaler", scale: float) -> Iterator[tuple]:

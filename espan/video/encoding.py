@@ -7,7 +7,6 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.codec.codec import UnknownCodecError, find_best_pix_fmt_of_list
-from av.codec.context import Flags
 from av.error import FFmpegError
 
 from espan.errors import OutputError
@@ -38,9 +37,7 @@ _QUALITY = {
     "h264_nvenc": ("cq", 19),
     "hevc_nvenc": ("cq", 21),
     "av1_nvenc": ("cq", 25),
-    "mpeg4": ("qscale", 2),
-    "mpeg2video": ("qscale", 2),
-    "mjpeg": ("qscale", 2),
+    "mpeg4": ("qmin", 2),
 }
 _OTHER = ("prores_ks", "ffv1", "utvideo", "dnxhd", "png")
 _PRESETS = {
@@ -63,7 +60,6 @@ class Encoding:
     time_base: Fraction
     colour: Colour
     options: Mapping[str, str] = field(default_factory=dict)
-    qscale: int | None = None
 
     def set(self, context, flags: int = 0) -> None:
         """Gives an encoder's context, not open yet, all settings and `flags`."""
@@ -75,9 +71,6 @@ class Encoding:
         context.colorspace, context.color_range = self.colour.matrix, self.colour.range
         context.flags |= flags
         context.options = dict(self.options)
-        if self.qscale is not None:
-            context.flags |= Flags.qscale
-            context.global_quality = self.qscale
 
     def open(self, flags: int) -> "av.VideoCodecContext":
         """The encoder, ready for frames; OutputError for settings that it refuses."""
@@ -104,7 +97,7 @@ def choose(container, clip: Clip, scale: float, options: Options) -> Encoding:
         -(-round(side * scale) // step) * step
         for side, step in zip((clip.width, clip.height), _steps(format), strict=True)
     )
-    settings, qscale = _quality(encoder.name, options.crf)
+    settings = _quality(encoder.name, options.crf)
     preset = options.preset or _PRESETS.get(encoder.name)
     if preset:
         settings["preset"] = preset
@@ -119,7 +112,6 @@ def choose(container, clip: Clip, scale: float, options: Options) -> Encoding:
         time_base=clip.time_base,
         colour=clip.colour.written_as(format, clip.height),
         options=settings,
-        qscale=qscale,
     )
     encoding.open(flags=0)  # what it refuses is said before the work, not after it
     return encoding
@@ -169,19 +161,19 @@ def _steps(format) -> tuple[int, int]:
     return 16 // format.chroma_width(16), 16 // format.chroma_height(16)
 
 
-def _quality(codec: str, crf: float | None) -> tuple[dict[str, str], int | None]:
+def _quality(codec: str, crf: float | None) -> dict[str, str]:
     if codec not in _QUALITY:
         if crf is not None:
             raise OptionError(f"crf: {codec} has no constant quality; {', '.join(_QUALITY)} have")
-        return {}, None
+        return {}
     option, usual = _QUALITY[codec]
     value = usual if crf is None else crf
-    if option == "qscale":
-        return {}, round(value)
+    if option == "qmin":  # one quantizer for all frames; FFmpeg's qscale does nothing here
+        return dict.fromkeys(("qmin", "qmax"), str(min(max(round(value), 1), 31)))
     options = {option: f"{value:g}"}
     if option == "cq":
         options["rc"] = "vbr"
-    return options, None
+    return options
 
 
 def _check_settings(encoder, settings: Mapping[str, str]) -> None:

@@ -103,7 +103,8 @@ def _in_order(clip: Clip, strict: bool) -> Iterator[tuple]:
                 frames = packet.decode()
             except FFmpegError as error:
                 damage = reason(error)
-                broken.add(at)
+                if at is not None:
+                    broken.add(at)
                 continue
             for frame in frames:
                 pts = frame.pts if frame.pts is not None else 0 if pts is None else pts + step
@@ -117,6 +118,9 @@ def _in_order(clip: Clip, strict: bool) -> Iterator[tuple]:
                 else:
                     yield pts, frame.duration, frame, ""
                     shown = frame
+                    if damage and pts > max(broken, default=pts - 1):  # it is over
+                        damage = ""
+                        broken.clear()
         if damage and shown:
             for gone in sorted(sent):
                 yield *gone, shown, damage

@@ -6,11 +6,16 @@ import os
 import shutil
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from espan.errors import EspanError, OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows: nobody is kept from a second run
+    fcntl = None
 
 _HEAD = struct.Struct("<qqBI")
 
@@ -36,6 +41,49 @@ def writing(output: Path) -> Iterator[None]:
         raise OutputError(f"{output}: could not be written: {said}") from error
 
 
+@contextmanager
+def alone(output: Path) -> Iterator[None]:
+    """Keeps other processes from the same output, by a locked file beside it.
+
+    OutputError where one has it. The system drops the lock of a process that is killed.
+    """
+    if fcntl is None:
+        yield
+        return
+    path = output.with_name(f".espan-{_hashed(output)}.lock")
+    with writing(output):
+        descriptor = _locked(path)
+    if descriptor is None:
+        raise OutputError(f"{output}: another run is writing it")
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int | None:
+    """A descriptor that holds the lock, or None if somebody else does."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError:  # some file systems have no locks
+            return descriptor
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # removed by its last holder in the moment before the lock
+
+
+def _hashed(output: Path) -> str:
+    """A name's stand-in, as the name may already be as long as one can be."""
+    return hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]
+
+
 class Segments:
     """The whole segments in a folder beside `output`, of the work that `key` describes.
 
@@ -43,8 +91,7 @@ class Segments:
     """
 
     def __init__(self, output: Path, key: dict):
-        name = hashlib.sha256(output.name.encode()).hexdigest()[:16]
-        self.folder = output.with_name(f".espan-{name}")
+        self.folder = output.with_name(f".espan-{_hashed(output)}")
         self.output, self.count = output, 0
         described = json.dumps(key, indent=1, default=str)
         noted = self.folder / "work.json"
@@ -60,14 +107,15 @@ class Segments:
     def write(self, packets: Iterable[Coded]) -> None:
         """The next segment, whole once all packets are there."""
         part = self.folder / "next.part"
-        with writing(self.output), part.open("wb") as file:
-            for pts, duration, keyframe, data in packets:
-                file.write(_HEAD.pack(pts, duration, keyframe, len(data)))
-                file.write(data)
-                self.frames += 1
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._path(self.count))
+        with writing(self.output):
+            with part.open("wb") as file:
+                for pts, duration, keyframe, data in packets:
+                    file.write(_HEAD.pack(pts, duration, keyframe, len(data)))
+                    file.write(data)
+                    self.frames += 1
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self._path(self.count))
         self.count += 1
 
     def heads(self) -> Iterator[int]:
@@ -90,8 +138,9 @@ class Segments:
                         yield Coded(pts, duration, bool(keyframe), b"")
 
     def remove(self) -> None:
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        with writing(self.output):
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06}.segment"

@@ -110,7 +110,11 @@ def _copy(container, stream, clip: Clip):
 
 def _cover(clip: Clip, index: int) -> bytes:
     with opened(clip.path) as source:
-        return next(bytes(packet) for packet in source.demux(source.streams[index]))
+        packets = source.demux(source.streams[index])
+        picture = next((bytes(packet) for packet in packets if packet.size), None)
+    if picture is None:
+        raise ValueError("a cover without a picture")
+    return picture
 
 
 def _kept_metadata(metadata: dict) -> dict:
