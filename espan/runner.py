@@ -7,7 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import torch
@@ -122,17 +122,19 @@ class Runner:
                         continue
                 job, started = under_way.popleft()
                 try:
-                    self._finish(started, job, source, target)
+                    try:
+                        self._finish(started, job, source, target)
+                    finally:
+                        started.release()  # which on a lost GPU fails too
                 except (RuntimeError, MemoryError) as error:
                     self._halve(jobs, job, error)
                     continue
-                finally:
-                    started.release()
                 done += job.pixels
                 step(done, n * size[0] * size[1])
         finally:
             for _, started in under_way:
-                started.release()
+                with suppress(RuntimeError):  # what is raised already says why
+                    started.release()
 
     def _dtype_for(self, pixels: torch.dtype) -> torch.dtype:
         low = self.low_precision or pixels == torch.uint8

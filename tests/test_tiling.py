@@ -150,7 +150,10 @@ def test_out_of_memory_for_the_smallest_tile_is_an_error(monkeypatch):
     assert failing.count < 10
 
 
-@pytest.mark.parametrize("error", [RuntimeError("sizes"), ValueError("x"), KeyError(1)])
+HARMLESS = [RuntimeError(f"cuDNN error: {name} when calling it") for name in memory.HARMLESS]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("sizes"), ValueError("x"), KeyError(1), *HARMLESS])
 def test_other_errors_stop_at_once(monkeypatch, error):
     failing = Failing(monkeypatch, {2}, error)
     with pytest.raises(type(error)) as caught:
