@@ -215,7 +215,7 @@ class Runner:
         run = partial(form, buffers=form.allocate(n, *size)) if planned else form
 
         def work() -> tuple[Tensor, Tensor]:
-            with _exact_float32(dtype):
+            with _exact_float32(dtype, self.device):
                 if planned and pixels.dtype == torch.uint8 and channels == 3:
                     return form.checked(pixels, run.keywords["buffers"])
                 y = run(enter(pixels, self.device, dtype))
@@ -225,14 +225,14 @@ class Runner:
 
     @torch.inference_mode()
     def _forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        with _exact_float32(dtype):
+        with _exact_float32(dtype, self.device):
             return self.forms[dtype](x)
 
 
 @contextmanager
-def _exact_float32(dtype: torch.dtype):
-    """cuDNN computes float32 as such."""
-    if dtype != torch.float32 or not torch.cuda.is_available():
+def _exact_float32(dtype: torch.dtype, device: torch.device):
+    """cuDNN computes float32 as such; on a CPU nobody asks it, and nobody waits for its switch."""
+    if dtype != torch.float32 or device.type != "cuda":
         yield
         return
     with _CUDNN_FLAGS:
