@@ -101,7 +101,8 @@ def _format(path: Path, format: str | None) -> str:
 
 
 def _is_size(size) -> bool:
-    return len(size) == 2 and all(type(side) is int and side >= 1 for side in size)
+    pair = isinstance(size, tuple | list) and len(size) == 2
+    return pair and all(type(side) is int and side >= 1 for side in size)
 
 
 def _network(model: str | Path | nn.Module) -> tuple[Network, dict[str, str]]:
@@ -166,8 +167,9 @@ def _example(size: tuple[int, int] | None, batch: int) -> Tensor:
 
 
 def description(net: Network, notes: dict[str, str]) -> dict[str, str]:
-    """What a file says of itself."""
+    """What a file says of itself: what is so of this one comes before any note on another."""
     return {
+        **notes,
         "arch": type(net).__name__,
         "config": json.dumps(net.config),
         "scale": str(net.scale),
@@ -175,7 +177,6 @@ def description(net: Network, notes: dict[str, str]) -> dict[str, str]:
         "range": "0..1",
         "channels_order": "RGB",
         "producer": f"espan {espan.__version__}",
-        **notes,
     }
 
 
@@ -261,7 +262,7 @@ def _read_program(path: Path) -> Callable[[Tensor], Tensor]:
 
 def _write_safetensors(net: Network, dtype, _size, notes, path: Path) -> None:
     if not isinstance(net, SPAN):
-        weights.save(net, path, dtype=dtype, **notes)
+        path.write_bytes(weights.to_bytes(net, dtype, notes))
         return
     # Without our own metadata, which would promise our names.
     state = {

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from espan.errors import InputError
+
 MODES = {2: "LA;16", 3: "RGB;16", 4: "RGBA;16"}
 
 
-@dataclass
+@dataclass(eq=False)  # of arrays, == is no single answer
 class Image16:
     """A picture of 16-bit colour or transparency, as read from a file and written to one.
 
@@ -19,6 +21,11 @@ class Image16:
 
     pixels: np.ndarray
     info: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape, dtype = np.shape(self.pixels), getattr(self.pixels, "dtype", None)
+        if dtype != np.uint16 or len(shape) != 3 or shape[2] not in MODES:
+            raise InputError(f"pixels: expected (H, W, 2..4) uint16, got {shape} {dtype}")
 
     @property
     def mode(self) -> str:

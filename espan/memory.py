@@ -49,6 +49,13 @@ OUT_OF_MEMORY = (
 )
 # What says that work on a GPU failed; from then on everything there fails.
 LOST = ("CUDA error", "cudaError", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
+# Unless it was refused before anything ran.
+HARMLESS = (
+    "CUDNN_STATUS_NOT_SUPPORTED",
+    "CUDNN_STATUS_BAD_PARAM",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDA error: invalid argument",
+)
 
 
 def ran_out(error: BaseException) -> bool:
@@ -61,6 +68,8 @@ def ran_out(error: BaseException) -> bool:
 def lost(error: BaseException) -> bool:
     """Whether `error` comes of a GPU that this process cannot use again."""
     if ran_out(error) or not isinstance(error, RuntimeError):
+        return False
+    if any(each in str(error) for each in HARMLESS):
         return False
     accelerator = getattr(torch, "AcceleratorError", ())  # torch 2.8 and later
     return isinstance(error, accelerator) or any(each in str(error) for each in LOST)

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import torch
@@ -122,17 +122,19 @@ class Runner:
                         continue
                 job, started = under_way.popleft()
                 try:
-                    self._finish(started, job, source, target)
+                    try:
+                        self._finish(started, job, source, target)
+                    finally:
+                        started.release()  # which on a lost GPU fails too
                 except (RuntimeError, MemoryError) as error:
                     self._halve(jobs, job, error)
                     continue
-                finally:
-                    started.release()
                 done += job.pixels
                 step(done, n * size[0] * size[1])
         finally:
             for _, started in under_way:
-                started.release()
+                with suppress(RuntimeError):  # what is raised already says why
+                    started.release()
 
     def _dtype_for(self, pixels: torch.dtype) -> torch.dtype:
         low = self.low_precision or pixels == torch.uint8
@@ -213,7 +215,7 @@ class Runner:
         run = partial(form, buffers=form.allocate(n, *size)) if planned else form
 
         def work() -> tuple[Tensor, Tensor]:
-            with _exact_float32(dtype):
+            with _exact_float32(dtype, self.device):
                 if planned and pixels.dtype == torch.uint8 and channels == 3:
                     return form.checked(pixels, run.keywords["buffers"])
                 y = run(enter(pixels, self.device, dtype))
@@ -223,14 +225,14 @@ class Runner:
 
     @torch.inference_mode()
     def _forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        with _exact_float32(dtype):
+        with _exact_float32(dtype, self.device):
             return self.forms[dtype](x)
 
 
 @contextmanager
-def _exact_float32(dtype: torch.dtype):
-    """cuDNN computes float32 as such."""
-    if dtype != torch.float32 or not torch.cuda.is_available():
+def _exact_float32(dtype: torch.dtype, device: torch.device):
+    """cuDNN computes float32 as such; on a CPU nobody asks it, and nobody waits for its switch."""
+    if dtype != torch.float32 or device.type != "cuda":
         yield
         return
     with _CUDNN_FLAGS:

@@ -88,14 +88,18 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
 
 def check_plain(state: State) -> None:
     """WeightsError unless all are finite floating point numbers that the file really has."""
+    _at_most(MAX_TENSORS, len(state), "tensors")
     for key, tensor in state.items():
         if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout != torch.strided:
             raise WeightsError(f"expected plain dense tensors, {key} is none")
-        if tensor.device.type != "cpu" or not tensor.is_floating_point():
+        known = tensor.is_floating_point() and "float4" not in str(tensor.dtype)
+        if tensor.device.type != "cpu" or not known:
             kind = f"{tensor.dtype} on {tensor.device}"
             raise WeightsError(f"expected floating point numbers, {key} is {kind}")
     if hollow := [k for k, t in state.items() if t.nbytes > t.untyped_storage().nbytes()]:
         raise WeightsError(f"weights claim more numbers than the file has: {some(hollow)}")
+    # Many names may share one storage, but each becomes a tensor of its own.
+    _at_most(MAX_BYTES, sum(tensor.nbytes for tensor in state.values()), "bytes of tensors")
     # As float32, which is what they become: float64 has larger ones.
     if bad := [key for key, tensor in state.items() if not tensor.float().isfinite().all()]:
         raise WeightsError(f"weights are not finite: {some(bad)}")

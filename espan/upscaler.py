@@ -172,7 +172,7 @@ class Upscaler:
         """
         _, channels, height, width = planes.shape
         size = round(height * scale), round(width * scale)
-        self._check_memory(planes, size, scale != self.scale, copy)
+        self._check_memory(planes, size, scale, copy)
 
         out = large = new(*size)
         if scale != self.scale:
@@ -190,13 +190,13 @@ class Upscaler:
             enlarge_alpha(planes[0, -1:], out[0, -1:])
         return out
 
-    def _check_memory(self, planes: Tensor, size, resized: bool, copy: int) -> None:
+    def _check_memory(self, planes: Tensor, size, scale: float, copy: int) -> None:
         """LimitError before any work if the result and one tile cannot fit in host memory."""
-        need, free = self._need(planes, size, resized, copy), memory.available()
+        need, free = self._need(planes, size, scale != self.scale, copy), memory.available()
         if free is not None and need > free:
             height, width = planes.shape[2:]
             raise LimitError(
-                f"{width} x {height} pixels x{self.scale} need {need / 2**20:,.0f} MiB of memory, "
+                f"{width} x {height} pixels x{scale:g} need {need / 2**20:,.0f} MiB of memory, "
                 f"{free / 2**20:,.0f} MiB are free (smaller tiles need less)"
             )
 

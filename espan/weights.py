@@ -126,6 +126,13 @@ def save(net: Network, path: str | Path, *, dtype: torch.dtype | None = None, **
 
     Raises OutputError if it cannot be written.
     """
+    content = to_bytes(net, dtype, notes)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def to_bytes(net: Network, dtype: torch.dtype | None, notes: dict[str, str]) -> bytes:
+    """What `save` writes."""
     description = {
         "arch": type(net).__name__,
         "config": net.config,
@@ -138,6 +145,4 @@ def save(net: Network, path: str | Path, *, dtype: torch.dtype | None = None, **
         key: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
         for key, tensor in net.state_dict().items()
     }
-    content = to_safetensors(state, metadata={"espan": json.dumps(description), **notes})
-    with whole_file(path) as temporary:
-        temporary.write_bytes(content)
+    return to_safetensors(state, metadata={**notes, "espan": json.dumps(description)})

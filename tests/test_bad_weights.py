@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -216,3 +217,16 @@ def test_metadata_that_is_not_understood(tmp_path, description):
     path = tmp_path / "net.safetensors"
     save_file({"a": torch.zeros(2)}, path, metadata={"espan": description})
     refused(path, "metadata is not understood|does not fit|metadata: channels: expected at most")
+
+
+def test_names_of_one_storage_count_each(tmp_path):
+    one = torch.zeros(2**18)
+    torch.save({f"t{i}": one for i in range(300)}, tmp_path / "a.pth")
+    refused(tmp_path / "a.pth", "expected at most 268,435,456 bytes of tensors")
+
+
+def test_float4_is_not_known(tmp_path):
+    entry = {"a": {"dtype": "F4", "shape": [4], "data_offsets": [0, 2]}}
+    header, path = json.dumps(entry).encode(), tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"12")
+    refused(path, "floating point numbers, a is torch.float4|unknown variant")

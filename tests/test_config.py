@@ -1,11 +1,13 @@
 """Training settings: unknown keys, wrong types and impossible values are named in one line."""
 
+import os
+
 import pytest
 from PIL import Image
 
 from espan import InputError, files
 from espan.cli import main
-from espan.training.config import read_config
+from espan.training.config import TrainConfig, read_config
 from tests.makers import TINY_RUN, as_yaml, noise
 
 
@@ -74,3 +76,11 @@ def test_overrides_that_cannot_be(settings, tmp_path, override):
     path = as_yaml(tmp_path / "run.yaml", **settings)
     with pytest.raises(InputError):
         read_config(path, [override])
+
+
+def test_saved_settings_take_the_place_of_the_old_ones_at_once(settings, tmp_path):
+    config, path, old = TrainConfig(**settings), tmp_path / "config.json", tmp_path / "old.json"
+    path.write_text("what was there")
+    os.link(path, old)
+    config.save(path)
+    assert old.read_text() == "what was there" and '"data"' in path.read_text()

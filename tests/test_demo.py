@@ -208,6 +208,7 @@ def test_a_preview_where_the_browser_has_none(page):
     before = page.ask("GET", f"/jobs/{last['id']}/before")[2]
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(before))), noise(9, 7, 3))
     assert page.ask("GET", f"/jobs/{page.upscale(content)['id']}/before")[0] == 404
+    assert page.ask("GET", f"/jobs/{last['id']}/anything")[0] == 404
 
 
 def test_every_file_of_the_page_is_in_the_package_and_served(page):

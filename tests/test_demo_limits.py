@@ -15,7 +15,7 @@ pytest.importorskip("uvicorn", reason="the page needs uvicorn: pip install 'espa
 
 from espan import DeviceLostError
 from espan.demo import server
-from espan.demo.jobs import Jobs
+from espan.demo.jobs import Asked, Jobs
 from espan.demo.limits import Limits
 from espan.demo.work import Work
 from tests import demo_server
@@ -169,6 +169,21 @@ def test_results_are_thrown_away(serve, slow, limit, kept):
         until(lambda: [path.stem for path in page.files()] == ids[4 - kept :])
         assert page.ask("GET", f"/jobs/{ids[0]}/result")[0] == 404
         assert page.ask("GET", f"/jobs/{ids[-1]}/result")[0] == (200 if kept else 404)
+
+
+def test_a_preview_counts_and_what_cannot_be_removed_stops_nobody(tmp_path):
+    def work(job, progress):
+        job.result.write_bytes(b"12345")
+        job.preview.write_bytes(b"123")
+
+    jobs = Jobs(work, tmp_path, Limits())
+    done, stuck = jobs.open(Asked("a", "m", 4, ".png")), jobs.open(Asked("b", "m", 4, ".png"))
+    stuck.source.mkdir()  # which no unlink removes
+    for job in (stuck, done):
+        jobs.submit(job)
+        until(lambda job=job: job.state == "done", seconds=5)
+    jobs.close()
+    assert done.bytes == 8
 
 
 def test_failures_are_forgotten(serve):

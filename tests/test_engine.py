@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from espan import DeviceError, NonFiniteError, Upscaler, engine
+from espan import DeviceError, DeviceLostError, NonFiniteError, Upscaler, engine
 from espan.graph import Graph
 from espan.plan import Plan
 from espan.runner import Runner
@@ -215,3 +215,25 @@ def test_a_lane_that_never_fits_is_an_error_and_comes_back(monkeypatch):
             with pytest.raises(DeviceError, match="out of memory even for a tile of"):
                 up(PICTURES["uint8"])
     assert up(PICTURES["uint8"]).shape == (180, 244, 3)
+
+
+class Lost:
+    """A job on a GPU that has failed, of which everything fails from then on."""
+
+    dtype = torch.float32
+
+    def into(self, out, area):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def release(self):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered, again")
+
+
+def test_a_gpu_lost_with_tiles_under_way_is_named(monkeypatch):
+    up = planned(tile=26)
+    (lanes,) = {id(each): each for each in up._runner._engines.values()}.values()
+    started = [Lost(), Lost()]
+    monkeypatch.setattr(lanes, "start", lambda pixels, wait: started.pop() if started else None)
+    with pytest.raises(DeviceLostError, match="only a new process"):
+        up(PICTURES["uint8"])
+    assert not started

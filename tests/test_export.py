@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 import espan
 from espan import SPAN, SPANF, InputError, OutputError, WeightsError, exporting
+from espan import weights as espan_weights
 from espan.cli import main
 from tests.makers import random_net
 
@@ -115,6 +117,21 @@ def test_safetensors_load_again(name, tmp_path):
     torch.testing.assert_close(again(picture(1, 3, 9, 8)), net(picture(1, 3, 9, 8)))
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_notes_of_any_name_are_kept_and_none_is_believed(name, tmp_path):
+    net = NETWORKS[name]()
+    notes = {"dtype": "a", "net": "b", "path": "c", "licence": "d", "scale": "9", "espan": "{}"}
+    source = tmp_path / "source.safetensors"
+    source.write_bytes(espan_weights.to_bytes(net, None, notes))
+    made = espan.export(source, tmp_path / "net.safetensors", fp16=True)
+    with safe_open(made.path, framework="pt") as file:
+        said = file.metadata()
+    assert said["net"] == "b" and said["licence"] == "d"
+    # Of a SPAN, as others read it, these are the file's own; the rest is one description.
+    assert said["scale"] == str(net.scale) if "radius" in said else "espan" in said
+    assert espan.load(made.path).scale == net.scale
+
+
 def test_a_network_in_train_form_is_folded_first(tmp_path):
     net = random_net(rep="espan")
     made = espan.export(net, tmp_path / "net.pt2")
@@ -166,6 +183,7 @@ def test_weights_that_overflow_float16_are_refused(tmp_path, net):
         ("net.onnx", {"format": "tensorrt"}, "format: expected one of onnx, torch, safetensors"),
         ("net.onnx", {"size": (0, 4)}, "size: expected height and width"),
         ("net.onnx", {"size": (4,)}, "size: expected height and width"),
+        ("net.onnx", {"size": 64}, "size: expected height and width"),
         ("net.safetensors", {"size": (4, 4)}, "of ONNX and torch only"),
     ],
 )

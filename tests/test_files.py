@@ -266,6 +266,9 @@ def test_missing_output_folder(tmp_path):
     [
         ("a.jpg", "RGBA", (4, 4), "JPEG cannot hold transparency"),
         ("a.jpg", "LA", (4, 4), "JPEG cannot hold transparency"),
+        ("a.jpg", "LA;16", (4, 4), "JPEG cannot hold transparency"),
+        ("a.bmp", "RGBA;16", (4, 4), "BMP cannot hold transparency"),
+        ("a.webp", "RGBA;16", (4, 4), "WEBP cannot hold RGBA;16 pixels"),
         ("a.jpg", "I;16", (4, 4), "JPEG cannot hold I;16"),
         ("a.webp", "I;16", (4, 4), "WEBP cannot hold I;16"),
         ("a.bmp", "RGBA", (4, 4), "BMP cannot hold transparency"),

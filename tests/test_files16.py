@@ -162,6 +162,15 @@ def test_others_read_what_is_written(tmp_path, suffix):
     np.testing.assert_array_equal(read, image.pixels)
 
 
+def test_pixels_that_are_no_colour_of_16_bits_are_refused():
+    pixels = np.zeros((3, 4, 3), np.uint16)
+    for wrong in (pixels.astype(np.uint8), pixels[..., 0], pixels[..., :1], None):
+        with pytest.raises(InputError, match=r"expected \(H, W, 2..4\) uint16"):
+            Image16(wrong)
+    one = Image16(pixels)
+    assert one == one and one != Image16(pixels)
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "webp", "bmp", "avif"])
 def test_formats_of_8_bits_are_named(tmp_path, suffix):
     with pytest.raises(OutputError, match="cannot hold RGB;16 pixels; choose png"):

@@ -110,6 +110,8 @@ def test_too_many_tensors(tmp_path):
     header = json.dumps({f"t{i}": entry for i in range(5000)}, separators=(",", ":"))
     path = with_header(tmp_path / "a.safetensors", header.encode())
     refused(path, "expected at most 4,096 tensors, found 5,000")
+    torch.save({f"t{i}": torch.zeros(0) for i in range(4097)}, tmp_path / "a.pth")
+    refused(tmp_path / "a.pth", "expected at most 4,096 tensors, found 4,097")
 
 
 def test_a_file_too_large(tmp_path):

@@ -1,6 +1,7 @@
 """What picture files are read: the limits of pixels and the truncated ones, as the caller sets."""
 
 import logging
+import sys
 import threading
 import warnings
 
@@ -14,6 +15,7 @@ from espan.cli import main
 from espan.files.pillow import decoding
 from espan.image16 import Image16
 from tests.makers import RGB, nearest_net, noise, png
+from tests.threads import in_threads
 
 PIXELS = noise(64, 48, 3)
 
@@ -140,6 +142,20 @@ def test_threads_do_not_lend_each_other_what_they_may_read(tmp_path):
     assert not wrong
     assert before == Image.MAX_IMAGE_PIXELS and not ImageFile.LOAD_TRUNCATED_IMAGES
     assert [*warnings.filters] == filters
+
+
+def test_a_limit_that_another_thread_has_raised_is_not_taken_for_the_usual_one(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    path = files.write(tmp_path / "a.png", Image.fromarray(PIXELS))
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        in_threads(lambda _: [files.read(path, max_input=64 * 48) for _ in range(100)], 4)
+    finally:
+        sys.setswitchinterval(switch)
+    assert Image.MAX_IMAGE_PIXELS == 1000
 
 
 def test_options_of_the_command(tmp_path, weights, capsys):

@@ -5,11 +5,13 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
-from espan import Upscaler, files
+from espan import DeviceError, DeviceLostError, Upscaler, files
+from espan.batch import cluster as cluster_engine
 from espan.cli import main
 from tests.makers import noise
 
@@ -90,6 +92,38 @@ def test_what_a_worker_cannot_load_ends_the_run(cluster, tmp_path):
     options = {"model": "/nowhere/net.safetensors", "device": "cpu"}
     with pytest.raises(WeightsError, match="no such weights file"):
         [*engine.run(jobs, options, 4)]
+
+
+def test_a_worker_whose_gpu_is_lost_ends_its_process(monkeypatch):
+    def lost(*_):
+        raise DeviceLostError("cuda:0")
+
+    monkeypatch.setattr(cluster_engine, "do", lost)
+    monkeypatch.setattr(cluster_engine.os, "_exit", sys.exit)
+    worker = cluster_engine.Worker({})
+    worker.upscaler = lost
+    with pytest.raises(SystemExit):
+        worker.upscale(None, 4)
+
+
+def test_a_worker_that_dies_as_it_starts_is_named(monkeypatch):
+    class Ray:
+        """Of Ray what is asked of it, whose one actor is dead."""
+
+        exceptions = SimpleNamespace(RayActorError=ConnectionError, RayTaskError=ValueError)
+
+        def wait(self, tasks, timeout):
+            return tasks[:1], tasks[1:]
+
+        def get(self, task):
+            raise ConnectionError
+
+        def cluster_resources(self):
+            return {"CPU": 2}
+
+    actor = SimpleNamespace(ready=SimpleNamespace(remote=lambda: "task"))
+    with pytest.raises(DeviceError, match="a worker died as it started"):
+        [*cluster_engine._share_out(Ray(), [actor], [None], 4, None)]
 
 
 def test_without_ray_one_line_says_what_to_install(tmp_path, weights, monkeypatch, capsys):

@@ -11,6 +11,7 @@ from espan import (
     NonFiniteError,
     Upscaler,
     memory,
+    runner,
 )
 from espan.runner import LANES, SHARE, Runner
 from espan.tiling import Tile, cut
@@ -150,7 +151,11 @@ def test_out_of_memory_for_the_smallest_tile_is_an_error(monkeypatch):
     assert failing.count < 10
 
 
-@pytest.mark.parametrize("error", [RuntimeError("sizes"), ValueError("x"), KeyError(1)])
+STATES = "CUDNN_STATUS_NOT_SUPPORTED CUDNN_STATUS_BAD_PARAM CUBLAS_STATUS_NOT_INITIALIZED"
+HARMLESS = [RuntimeError(each) for each in (*STATES.split(), "CUDA error: invalid argument")]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("sizes"), ValueError("x"), KeyError(1), *HARMLESS])
 def test_other_errors_stop_at_once(monkeypatch, error):
     failing = Failing(monkeypatch, {2}, error)
     with pytest.raises(type(error)) as caught:
@@ -252,8 +257,8 @@ def test_auto_keeps_float32_for_more_than_8_bits():
 def test_memory_is_checked_before_any_work(monkeypatch, tile):
     monkeypatch.setattr(memory, "available", lambda: 1000)
     failing = Failing(monkeypatch, {1}, AssertionError("work has begun"))
-    with pytest.raises(LimitError, match="MiB of memory"):
-        Upscaler(NET, dtype="fp32", tile=tile)(IMAGE)
+    with pytest.raises(LimitError, match=r"pixels x1\.5 need .* MiB of memory"):
+        Upscaler(NET, dtype="fp32", tile=tile)(IMAGE, 1.5)
     assert failing.count == 0
 
 
@@ -282,3 +287,10 @@ def test_gpu_out_of_memory_and_tiles():
     expected = whole(device="cpu")
     up = Upscaler(NET, device="cuda", dtype="fp32", tile=13)
     assert np.abs(up(IMAGE) - expected).max() <= 1e-5
+
+
+def test_a_cpu_waits_for_no_switch_of_cudnns(monkeypatch):
+    up = Upscaler(NET, device="cpu", dtype="fp32")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(runner, "_CUDNN_FLAGS", None)  # whoever takes it fails
+    assert up(IMAGE).shape[2] == 3

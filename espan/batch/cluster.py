@@ -10,7 +10,7 @@ from espan.atomic import remove_leftovers
 from espan.batch.journal import Journal, mark
 from espan.batch.planning import Job, Outcome
 from espan.batch.work import do, failed, skipped
-from espan.errors import DeviceError
+from espan.errors import DeviceError, DeviceLostError
 
 # How often a picture is tried again whose worker was lost. One that ends every worker it meets must
 # not go round for ever.
@@ -84,8 +84,12 @@ class Worker:
             self.upscaler = Upscaler(**self.options)
 
     def upscale(self, job: Job, scale: float) -> Outcome:
-        self.ready()
-        return do(job, self.upscaler, scale)
+        try:
+            self.ready()
+            return do(job, self.upscaler, scale)
+        except DeviceLostError:
+            # Only a new process can use the GPU again: Ray starts one, and tries the picture there.
+            os._exit(1)
 
 
 def _ray():
@@ -120,7 +124,10 @@ def _share_out(ray, actors: list, jobs: list[Job], scale: float, journal) -> Ite
             raise DeviceError(f"ray: no worker came in {PATIENCE} s; there is {_there(ray)}")
         (task,) = tasks
         if task in starting:
-            _result(ray, task)
+            try:
+                _result(ray, task)
+            except ray.exceptions.RayActorError as error:
+                raise DeviceError(f"ray: a worker died as it started; {_there(ray)}") from error
             free.append(starting.pop(task))
             continue
         job, actor, source = working.pop(task)

@@ -102,6 +102,8 @@ def make_app(jobs: Jobs, work: Work, limits: Limits, *, names=(), local: bool = 
         return StreamingResponse(news(), media_type="text/event-stream")
 
     async def result(request: Request) -> Response:
+        if request.path_params["what"] not in ("result", "before"):
+            raise HTTPException(404, "Not Found")
         job = find(request)
         if job.state != "done":
             raise HTTPException(404, "not done")

@@ -9,6 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class Job:
     dropped: bool = False
     heard: float = field(default_factory=time.monotonic)  # when someone last listened
     ended: float = 0.0
-    bytes: int = 0  # of the result's file
+    bytes: int = 0  # of the files that are kept
 
     @property
     def source(self) -> Path:
@@ -73,7 +74,9 @@ class Job:
 
     def forget_files(self, *but: Path) -> None:
         for path in {self.source, self.preview, self.result} - {*but}:
-            path.unlink(missing_ok=True)
+            # What cannot be removed goes with the folder; the worker goes on to the next picture.
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 Work = Callable[[Job, Callable[[int, int], None]], None]
@@ -192,6 +195,8 @@ class Jobs:
             progress(0, 1)
             self.work(job, progress)
             job.bytes = job.result.stat().st_size
+            if job.preview.is_file():
+                job.bytes += job.preview.stat().st_size
         except GivenUpError as reason:
             error = str(reason)
         except DeviceLostError as lost:

@@ -23,9 +23,7 @@ class _Decoding:
 
     @contextmanager
     def __call__(self, pixels: int, truncated: bool) -> Iterator[None]:
-        usual = Image.MAX_IMAGE_PIXELS
-        alone = truncated or (usual is not None and pixels > usual)
-        self._enter(alone)
+        alone, usual = self._enter(pixels, truncated)
         try:
             if alone:
                 Image.MAX_IMAGE_PIXELS = None if usual is None else max(pixels, usual)
@@ -37,10 +35,17 @@ class _Decoding:
                 ImageFile.LOAD_TRUNCATED_IMAGES = False
             self._leave()
 
-    def _enter(self, alone: bool) -> None:
+    def _enter(self, pixels: int, truncated: bool) -> tuple[bool, int | None]:
+        """(whether the caller is alone inside, Pillow's own limit)."""
+
+        def alone() -> bool:
+            usual = Image.MAX_IMAGE_PIXELS
+            return truncated or (usual is not None and pixels > usual)
+
         with self.changed:
-            self.changed.wait_for(lambda: not self.alone and not (alone and self.inside))
-            self.alone = alone
+            # The limit is read in here only: another thread may have turned it until then.
+            self.changed.wait_for(lambda: not self.alone and not (self.inside and alone()))
+            usual, self.alone = Image.MAX_IMAGE_PIXELS, alone()
             self.inside += 1
             if self.inside == 1:
                 # Two threads that each saved and restored the filters would leave them changed.
@@ -49,6 +54,7 @@ class _Decoding:
                 # Of damage it repairs, such as bad EXIF.
                 warnings.filterwarnings("ignore", module="PIL")
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return self.alone, usual
 
     def _leave(self) -> None:
         with self.changed:

@@ -65,7 +65,8 @@ def check_output(path: str | Path, mode: str, size: tuple[int, int]) -> str:
         raise OutputError(f"{path}: {path.parent}: {reason}")
     longest, modes = _LIMITS[name]
     if mode not in modes:
-        what = "transparency" if mode in ("LA", "RGBA") else f"{mode} pixels"
+        transparent = mode.startswith(("LA", "RGBA")) and "RGBA" not in modes
+        what = "transparency" if transparent else f"{mode} pixels"
         raise OutputError(f"{path}: {name} cannot hold {what}; choose png")
     if max(size) > longest:
         raise OutputError(

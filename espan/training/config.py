@@ -10,6 +10,7 @@ import typing
 from collections.abc import Sequence
 from pathlib import Path
 
+from espan.atomic import whole_file
 from espan.errors import InputError
 from espan_kernels.dct2d import BLOCKS
 
@@ -147,7 +148,8 @@ class TrainConfig:
             raise InputError(f"{where}: {error}") from error
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        with whole_file(path) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
 
 KINDS = typing.get_type_hints(TrainConfig)

@@ -15,7 +15,7 @@ OUTSIDE = [
         (
             "who turns a setting of Pillow's decodes alone",
             "espan/files/pillow.py",
-            "self.changed.wait_for(lambda: not self.alone and not (alone and self.inside))",
+            "self.changed.wait_for(lambda: not self.alone and not (self.inside and alone()))",
             "pass",
             "test_limits.py::test_who_turns_a_setting_of_pillows_is_alone",
         ),
