@@ -8,6 +8,8 @@ from espan.resize import resize
 
 # Less than half of the faintest alpha a 16-bit picture has, on the scale 0..1 of floats.
 INVISIBLE = 2.0**-17
+# That a transparent picture takes per pixel: colour and alpha in float32, twice over.
+BYTES = 64
 
 
 def bleed(colour: Tensor, alpha: Tensor) -> Tensor:

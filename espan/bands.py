@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from espan import files, memory, shutdown
-from espan.alpha import bleed
+from espan.alpha import BYTES, bleed
 from espan.errors import LimitError
 from espan.picture import from_any
 from espan.resize import RowByRow, resize_rows
@@ -29,7 +29,6 @@ Progress = Callable[[int, int], None]
 # Pixels of a result from which on it is written in bands.
 LARGE = 64_000_000
 
-_BLEED_BYTES = 64  # per pixel of a transparent picture, as in `espan.upscaler`
 # Bands of the result at once: computed, handed over, being written with what it takes to compress.
 _BANDS = 2.5
 
@@ -155,7 +154,7 @@ def _check_memory(runner, planes: Tensor, scale: float, has_alpha: bool) -> None
     row = runner.scale * width * channels * planes.element_size()
     need = runner.host_memory(1, height, width, planes.dtype)
     need += int(_BANDS * runner.rows(height, width) * runner.scale * row)
-    need += has_alpha * _BLEED_BYTES * height * width
+    need += has_alpha * BYTES * height * width
     free = memory.available()
     if free is not None and need > free:
         raise LimitError(

@@ -13,6 +13,11 @@ def pick_device(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
+    except RuntimeError as error:
+        raise DeviceError(
+            f"device: expected auto, cpu, cuda, cuda:1, ..., got {device!r}"
+        ) from error
+    try:
         torch.empty(0, device=chosen)
         if chosen.type == "meta":
             raise RuntimeError("it has no data")

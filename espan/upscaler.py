@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from espan import bands, files, memory, shutdown
-from espan.alpha import bleed, enlarge_alpha, resize_into
+from espan.alpha import BYTES, bleed, enlarge_alpha, resize_into
 from espan.errors import DeviceError, InputError, LimitError
 from espan.forms import BACKENDS
 from espan.machine import pick_device, pick_dtype
@@ -22,7 +22,6 @@ from espan.runner import Runner
 from espan.weights import BUILTIN, load
 
 _PIL_COPY = 4  # bytes per pixel of the result: PIL keeps its own
-_BLEED_BYTES = 64  # per pixel of a transparent picture: colour and alpha in float32, twice over
 
 Progress = Callable[[int, int], None]
 
@@ -206,7 +205,7 @@ class Upscaler:
         need = self._runner.host_memory(n, height, width, planes.dtype)
         need += n * size[0] * size[1] * copy
         if channels in (2, 4):
-            need += _BLEED_BYTES * height * width
+            need += BYTES * height * width
         if planes.device.type == "cpu":
             pixels = size[0] * size[1] + resized * height * width * self.scale**2
             need += n * pixels * channels * planes.element_size()

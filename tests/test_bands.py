@@ -171,6 +171,25 @@ def test_resize_row_by_row(before, after):
     np.testing.assert_array_equal(resize_rows(whole, (after, 5), (after - 1, after)), expected[-1:])
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_bands_are_compressed_side_by_side(tmp_path, monkeypatch, threads, suffix):
+    monkeypatch.setattr(f"espan.files.{'png' if suffix == 'png' else 'tiff'}.BAND", 1000)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    ramp = np.arange(90, dtype=np.uint8)
+    pixels = np.concatenate(  # what each of the filters is best at
+        [
+            np.tile(noise(40, 1, 3), (1, 90, 1)),
+            np.tile(noise(1, 90, 3), (40, 1, 1)),
+            (ramp[:40, None, None] + ramp[None, :, None]) * np.ones(3, np.uint8),
+        ]
+    )
+    path = files.write(tmp_path / f"a.{suffix}", Image.fromarray(pixels))
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(np.asarray(image), pixels)
+    assert path.stat().st_size < pixels.size / (4 if suffix == "png" else 2)
+
+
 def test_bigtiff_beyond_4_gb(tmp_path, monkeypatch):
     monkeypatch.setattr("espan.files.tiff._CLASSIC", 1000)
     exif = Image.Exif()

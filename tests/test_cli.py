@@ -143,9 +143,9 @@ def test_failed_write_does_not_stop_the_others(pictures, upscale, tmp_path, monk
         return save_picture(self, target, *args, **how)
 
     monkeypatch.setattr(Image.Image, "save", full_once)
-    assert upscale(pictures, "-o", tmp_path / "out", "--jobs", 1) == 1
+    assert upscale(pictures, "-o", tmp_path / "out", "--jobs", 1, "-f", "webp") == 1
     assert tree(tmp_path / "out") == ["deep/er/b.webp"]
-    assert "a.png: could not be written: No space left on device" in capsys.readouterr().err
+    assert "a.webp: could not be written: No space left on device" in capsys.readouterr().err
 
 
 def test_missing_input_is_named_and_the_rest_done(pictures, upscale, capsys):
@@ -159,6 +159,24 @@ def test_two_pictures_never_share_a_result(pictures, upscale, tmp_path, capsys):
     assert upscale(pictures, "-o", tmp_path / "out", "-f", "png") == 1
     assert "is already the result of" in capsys.readouterr().err
     assert tree(tmp_path / "out") == ["a.png", "deep/er/b.png"]
+
+
+def test_a_result_goes_to_the_picture_whose_extension_it_keeps(pictures, upscale, tmp_path, capsys):
+    Image.fromarray(noise(9, 9, 3)).save(pictures / "a.gif")  # before a.png by name
+    assert upscale(pictures, "-o", tmp_path / "out") == 1
+    assert "a.gif: " in (said := capsys.readouterr().err) and "result of" in said
+    assert Image.open(tmp_path / "out/a.png").size == (24, 20)
+
+
+def test_named_twice_is_done_once(pictures, upscale, tmp_path, capsys):
+    twice = [pictures / "a.png", pictures / "deep/../a.png"]
+    assert upscale(*twice, "-o", f"{tmp_path}/out", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)) == 1
+
+
+def test_names_of_one_format_fit(pictures, upscale, tmp_path):
+    assert upscale(pictures / "a.png", "-o", tmp_path / "big.jpg", "-f", "jpeg") == 0
+    assert upscale(pictures / "a.png", "-o", tmp_path / "big.tiff", "-f", "tif") == 0
 
 
 def test_no_result_replaces_its_input(pictures, upscale, capsys):
@@ -232,8 +250,17 @@ def test_interrupted(pictures, upscale, tmp_path, monkeypatch, capsys):
         ["upscale", "a.png", "--shard", "1"],
         ["upscale", "a.png", "--resume", "--skip-existing"],
         ["upscale", "a.png", "--engine", "ray", "--gpu", "0"],
+        ["upscale", "a.png", "-o", "b.gif"],
+        ["upscale", "a.png", "-o", "b"],
+        ["upscale", "a.png", "--device", "abacus"],
+        ["upscale", "a.png", "--resume"],
+        ["upscale", "a.png", "--crf", "20"],
+        ["upscale", "a.png", "--on-error", "stop"],
+        ["upscale", "a.mp4", "-f", "png"],
+        ["upscale", "a.mp4", "-o", "a.png"],
         ["eval"],
         ["eval", "--data", ".", "--scale", "5"],
+        ["eval", "--data", ".", "--bicubic", "-n", "x4"],
         ["train"],
     ],
     ids=" ".join,

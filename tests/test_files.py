@@ -205,27 +205,32 @@ def full_disk(self, target, **_how):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def disk_full_at_last(_rows):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def fails_to_sync(_number):
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["old-file", "no-file"])
 @pytest.mark.parametrize(
-    ("what", "how", "reason"),
+    ("name", "what", "how", "reason"),
     [
-        ("PIL.Image.Image.save", full_disk, "No space left on device"),
-        ("os.fsync", fails_to_sync, "Input/output error"),
+        ("a.webp", "PIL.Image.Image.save", full_disk, "No space left on device"),
+        ("a.png", "espan.files.png.PngRows.finish", disk_full_at_last, "No space left on device"),
+        ("a.png", "os.fsync", fails_to_sync, "Input/output error"),
     ],
-    ids=["disk-full", "no-sync"],
+    ids=["disk-full", "disk-full-at-last", "no-sync"],
 )
-def test_failed_write_leaves_what_was_there(tmp_path, monkeypatch, what, how, reason, there):
-    path = tmp_path / "a.png"
+def test_failed_write_leaves_what_was_there(tmp_path, monkeypatch, name, what, how, reason, there):
+    path = tmp_path / name
     if there:
         path.write_bytes(b"old")
     monkeypatch.setattr(what, how)
-    with pytest.raises(OutputError, match=rf"a\.png: could not be written: {reason}"):
+    with pytest.raises(OutputError, match=rf"{name}: could not be written: {reason}"):
         files.write(path, Image.new("L", (4, 4)))
-    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.png", b"old")] * there
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(name, b"old")] * there
 
 
 def test_new_file_takes_the_place_of_the_old_one_at_once(tmp_path):
@@ -242,11 +247,11 @@ def test_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):
     def interrupted(*_args, **_how):
         raise KeyboardInterrupt
 
-    (tmp_path / "a.png").write_bytes(b"old")
+    (tmp_path / "a.webp").write_bytes(b"old")
     monkeypatch.setattr("PIL.Image.Image.save", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        files.write(tmp_path / "a.png", Image.new("L", (4, 4)))
-    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.png", b"old")]
+        files.write(tmp_path / "a.webp", Image.new("L", (4, 4)))
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.webp", b"old")]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -131,5 +131,5 @@ def test_without_ray_one_line_says_what_to_install(tmp_path, weights, monkeypatc
     folder = pictures(tmp_path, 1)
     assert main(["upscale", str(folder), "-n", weights, "--engine", "ray"]) == 2
     shown = capsys.readouterr()
-    assert shown.err == "espan: --engine ray needs Ray: pip install 'espan[ray]'\n"
+    assert shown.err == "espan: --engine ray needs ray: pip install 'espan[ray]'\n"
     assert not shown.out

@@ -152,7 +152,7 @@ def test_settings(clip, tmp_path, options, said):
         ("in.mp4", {}, InputError, r"in\.mp4: would replace its input"),
         ("none/out.mp4", {}, OutputError, r"none: no such folder"),
         ("out.webm", {"codec": "libx264"}, OutputError, r"webm cannot hold libx264"),
-        ("out.mkv", {"preset": "warp"}, OutputError, r"libx264 refuses .*preset warp"),
+        ("out.mkv", {"preset": "warp"}, InputError, r"libx264 refuses .*preset warp"),
     ],
 )
 def test_outputs(clip, tmp_path, output, options, error, said):
@@ -251,7 +251,7 @@ sys.exit(main(["upscale", {str(clip)!r}]))
 """
     result = python(code)
     assert result.returncode == 2 and result.stdout == "upscale_video video_frames\n"
-    assert result.stderr == "espan: video needs PyAV: pip install 'espan[video]'\n"
+    assert result.stderr == "espan: video needs av: pip install 'espan[video]'\n"
 
 
 def test_options_are_checked_when_made():

@@ -78,6 +78,11 @@ def test_options_of_the_encoder(folder, upscale):
         assert result.streams.audio[0].codec_context.name == "aac"
 
 
+@pytest.mark.parametrize("wrong", [("--crf", "nan"), ("--crf", "-1"), ("--preset", "hasty")])
+def test_wrong_options_of_the_encoder_are_wrong_use(folder, upscale, wrong):
+    assert upscale(folder / "one.mp4", folder / "two.avi", "-o", f"{folder}/out/", *wrong) == 2
+
+
 def test_existing_results_are_left_on_request(folder, upscale, capsys):
     out = folder / "out.mp4"
     out.write_bytes(b"mine")

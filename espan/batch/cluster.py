@@ -11,6 +11,7 @@ from espan.batch.journal import Journal, mark
 from espan.batch.planning import Job, Outcome
 from espan.batch.work import do, failed, skipped
 from espan.errors import DeviceError, DeviceLostError
+from espan.extras import extra
 
 # How often a picture is tried again whose worker was lost. One that ends every worker it meets must
 # not go round for ever.
@@ -40,7 +41,7 @@ def run(
 
     DeviceError without Ray, or when no worker starts; what an `Upscaler` raises if one cannot be.
     """
-    ray, left = _ray(), []
+    ray, left = extra("ray", "--engine ray", "ray", DeviceError), []
     for job in jobs:
         if job.problem:
             yield failed(job, job.problem)
@@ -90,14 +91,6 @@ class Worker:
         except DeviceLostError:
             # Only a new process can use the GPU again: Ray starts one, and tries the picture there.
             os._exit(1)
-
-
-def _ray():
-    try:
-        import ray
-    except ImportError as error:
-        raise DeviceError("--engine ray needs Ray: pip install 'espan[ray]'") from error
-    return ray
 
 
 def _hire(ray, options: dict, most: int) -> list:

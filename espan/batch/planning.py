@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espan import files
-from espan.errors import InputError
+from espan.errors import InputError, OutputError
 
 
 @dataclass
@@ -54,9 +54,9 @@ def plan(
     A file goes to `output` (a file, or a folder if it is one, ends in "/", or several pictures go
     there), by default beside the input as NAME_x4.EXT. A folder keeps its structure in `output`,
     by default FOLDER_x4. The extension stays if that format can be written, else it is .png;
-    `format` (such as "png") sets it. Two pictures never share one result, and no result replaces
-    an input: such a job has a `problem`, as has a folder that cannot be read. alone: nothing but
-    these inputs goes to `output`.
+    `format` (such as "png") sets it. A picture named twice is one job. Two pictures never share one
+    result, and no result replaces an input: such a job has a `problem`, as has a folder that cannot
+    be read. alone: nothing but these inputs goes to `output`.
 
     InputError for arguments that cannot be right: an unknown format, several inputs into one file.
     """
@@ -66,13 +66,17 @@ def plan(
     one_file = output is not None and not _is_folder(output)
     if one_file and not single and Path(output).suffix.lower() in files.WRITE_FORMATS:
         raise InputError(f"output: {output} is one file, and there are several pictures")
-    if one_file and single and suffix and Path(output).suffix.lower() != suffix:
-        raise InputError(f"format: {format} does not fit the output {output}")
+    if one_file and single:
+        try:
+            named = files.format_of(output)
+        except OutputError as error:
+            raise InputError(str(error)) from error
+        if suffix and files.WRITE_FORMATS[suffix] != named:
+            raise InputError(f"format: {format} does not fit the output {output}")
 
     tag = f"_x{scale:g}"
     sources = {job.input.resolve() for path, jobs in found for job in jobs or [Job(path, path)]}
     planned: list[Job] = []
-    taken: dict[Path, Path] = {}
     for path, searched in found:
         if searched is None:
             ending = suffix or _kept_suffix(path)
@@ -82,15 +86,12 @@ def plan(
                 job = Job(path, Path(output))
             else:
                 job = Job(path, Path(output) / (_stem(path) + ending), Path(output))
-            jobs = [job]
+            planned.append(job)
         else:
             here = path.resolve()
             root = here.with_name(here.name + tag) if output is None else Path(output)
-            jobs = [_into(root, path, job, suffix) for job in searched]
-        for job in jobs:
-            refuse_a_clash(job, sources, taken)
-        planned += jobs
-    return planned
+            planned += [_into(root, path, job, suffix) for job in searched]
+    return settle(planned, sources, {})
 
 
 def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
@@ -114,19 +115,27 @@ def _into(root: Path, folder: Path, found: Job, suffix: str | None) -> Job:
     return Job(found.input, root / inside, root, found.problem)
 
 
-def refuse_a_clash(job: Job, sources: set[Path], taken: dict[Path, Path]) -> None:
-    """Gives a job a `problem` if its result is one of `sources`, the inputs, or in `taken`, the
-    results so far with their inputs; else notes it there. All paths are resolved.
+def settle(jobs: Sequence[Job], sources: set[Path], taken: dict[Path, Path]) -> list[Job]:
+    """The jobs, each once, of which no two have one result: one of them keeps it, the one whose
+    extension it is or else the first, and others get a `problem`.
+
+    sources: what no result may replace. taken: results of other jobs, with their inputs. Their
+    paths are resolved.
     """
-    key = job.output.resolve()
-    if job.problem:
-        return
-    if key in sources:
-        job.problem = f"{job.output} would replace an input"
-    elif key in taken:
-        job.problem = f"{job.output} is already the result of {taken[key]}"
-    else:
-        taken[key] = job.input
+    repeated = set()
+    for job in sorted(jobs, key=lambda job: job.output.suffix != job.input.suffix):
+        key = job.output.resolve()
+        if job.problem:
+            continue
+        if key in sources:
+            job.problem = f"{job.output} would replace an input"
+        elif taken.setdefault(key, job.input) is job.input:
+            continue
+        elif taken[key].resolve() == job.input.resolve():
+            repeated.add(id(job))
+        else:
+            job.problem = f"{job.output} is already the result of {taken[key]}"
+    return [job for job in jobs if id(job) not in repeated]
 
 
 def _search(folder: Path, output: str | Path | None) -> list[Job] | None:

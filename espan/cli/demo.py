@@ -4,7 +4,7 @@ import argparse
 
 from espan.cli.engine import add_engine, upscaler_of
 from espan.cli.exits import OK
-from espan.errors import InputError
+from espan.extras import extra
 
 
 def add_to(command) -> None:
@@ -25,13 +25,10 @@ def add_to(command) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    try:
-        from espan.demo.server import listen, serve
-    except ImportError as error:
-        raise InputError(
-            f"the page needs Starlette and uvicorn: pip install 'espan[demo]' ({error})"
-        ) from error
+    for package in ("starlette", "uvicorn"):
+        extra(package, "the page", "demo")
     from espan.demo.limits import Limits
+    from espan.demo.server import listen, serve
     from espan.demo.work import Work
 
     limits = Limits(

@@ -31,6 +31,8 @@ def add_to(command) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from espan.evaluate import COLUMNS, bicubic, evaluate, sets_without_lr
 
+    if arguments.bicubic and arguments.model:
+        raise InputError("model: --bicubic measures none")
     if arguments.bicubic:
         upscaler = bicubic(arguments.scale)
     else:

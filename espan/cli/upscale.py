@@ -66,6 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
         print("espan upscale: no input given (see espan upscale --help)", file=sys.stderr)
         return WRONG_USE
     videos, inputs = video.split(inputs)
+    video.refuse_unheeded(arguments, videos)
+    if arguments.format and not inputs:
+        raise InputError("format: is for pictures; a video's container is the output's extension")
     from tqdm import tqdm
 
     from espan import batch
@@ -78,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = batch.plan(inputs, arguments.output, **plain)
     clips = video.plan(videos, jobs, scale, arguments.output)
     video.note_left_out(inputs)
+    if arguments.resume and jobs and not clips and not any(job.root for job in jobs):
+        raise InputError("resume: needs a folder of results; --skip-existing works without one")
     found, part = len(jobs) + len(clips), ""
     if arguments.shard:
         jobs, clips = (batch.shard(each, *arguments.shard) for each in (jobs, clips))

@@ -28,9 +28,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--on-error",
         choices=("stop", "repeat"),
-        default="stop",
         help="a damaged frame stops the video, or its neighbour is repeated; default: stop",
     )
+
+
+def refuse_unheeded(arguments: argparse.Namespace, videos: Sequence) -> None:
+    """InputError for an option for videos where there is none."""
+    for name in ("codec", "crf", "preset", "pix_fmt", "on_error"):
+        if not videos and getattr(arguments, name) is not None:
+            raise InputError(f"{name}: is for videos, and no video is named")
 
 
 def split(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -51,15 +57,13 @@ def plan(videos: list[Path], pictures: list, scale: float, output: str | None) -
     No result replaces an input or another result: such a job has a `problem`.
     """
     from espan.batch import Job
-    from espan.batch.planning import refuse_a_clash
+    from espan.batch.planning import settle
 
     alone = len(videos) == 1 and not pictures
     sources = {each.resolve() for each in (*videos, *(job.input for job in pictures))}
     taken = {job.output.resolve(): job.input for job in pictures if not job.problem}
     jobs = [Job(video, _target(video, alone, output, scale)) for video in videos]
-    for job in jobs:
-        refuse_a_clash(job, sources, taken)
-    return jobs
+    return settle(jobs, sources, taken)
 
 
 def note_left_out(others: Sequence[str]) -> None:
@@ -77,7 +81,8 @@ def run(jobs: Sequence, upscaler, scale: float, arguments: argparse.Namespace) -
 
     need_pyav()
     options = Options(
-        *(arguments.codec, arguments.crf, arguments.preset, arguments.pix_fmt, arguments.on_error)
+        *(arguments.codec, arguments.crf, arguments.preset, arguments.pix_fmt),
+        arguments.on_error or "stop",
     )
     how = (arguments.device, arguments.gpu, arguments.dtype, arguments.backend, arguments.tile)
     identity = identity_of(arguments.model, scale, *how)
@@ -145,13 +150,15 @@ def _is_done(video: Path, target: Path, arguments: argparse.Namespace) -> bool:
 
 def _target(video: Path, alone: bool, output: str | None, scale: float) -> Path:
     """Where a video's result goes, as `espan.batch.plan` has it for pictures."""
-    from espan.files import READ_SUFFIXES
+    from espan.files import READ_SUFFIXES, WRITE_FORMATS
 
     suffix = video.suffix if video.suffix.lower() in _KEPT else ".mkv"
     if output is None:
         return video.with_name(f"{video.stem}_x{scale:g}{suffix}")
     if output.endswith(("/", "\\")) or _is_dir(Path(output)):
         return Path(output) / f"{video.stem}{suffix}"
+    if alone and Path(output).suffix.lower() in WRITE_FORMATS:
+        raise InputError(f"output: {output} is a picture, and {video} a video; try .mp4 or .mkv")
     if alone:
         return Path(output)
     if Path(output).suffix.lower() in (*SUFFIXES, *READ_SUFFIXES):

@@ -13,7 +13,15 @@ from espan.files.reading import (
     read,
     read_rgb,
 )
-from espan.files.writing import WRITE_FORMATS, check_output, rows, takes_rows, write, writer
+from espan.files.writing import (
+    WRITE_FORMATS,
+    check_output,
+    format_of,
+    rows,
+    takes_rows,
+    write,
+    writer,
+)
 
 READ_SUFFIXES = (
     *WRITE_FORMATS,
@@ -39,6 +47,7 @@ __all__ = [
     "Limits",
     "check_output",
     "check_size",
+    "format_of",
     "read",
     "read_rgb",
     "rows",

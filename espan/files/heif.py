@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from espan.errors import InputError
+from espan.extras import extra
 from espan.image16 import Image16
 
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1"}
@@ -28,10 +28,7 @@ def read(path: Path, check: Callable[[tuple[int, int]], None]) -> Image.Image | 
 
     `check(size)` is called before anything is decoded.
     """
-    try:
-        import pillow_heif
-    except ImportError as error:
-        raise InputError("HEIC needs pillow-heif: pip install 'espan[image]'") from error
+    pillow_heif = extra("pillow_heif", "HEIC", "image")
     try:
         heif = pillow_heif.open_heif(path, convert_hdr_to_8bit=False, hdr_to_16bit=False)
         check(heif.size)

@@ -1,4 +1,4 @@
-"""A PNG row by row: Pillow wants the whole picture at once, and writes no colour of 16 bits."""
+"""A PNG row by row, by all cores. Pillow has one core, the whole picture, and colour of 8 bits."""
 
 import struct
 import zlib
@@ -7,11 +7,12 @@ from typing import IO
 import numpy as np
 
 from espan.errors import OutputError
+from espan.files.deflate import BAND, compress, spread
 
-# The fastest: to compress a PNG takes longer than the network otherwise (docs/decisions.md).
-LEVEL = 1
 _COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}
-_SUB, _UP, _PAETH = 1, 2, 4
+_SUB, _UP, _AVERAGE = 1, 2, 3
+# Of so many rows one is looked at to choose the filter of a band.
+_LOOK = 8
 
 
 class PngRows:
@@ -24,7 +25,7 @@ class PngRows:
         self.file, self.left = file, size[1]
         self.bytes = channels * dtype.itemsize  # of a pixel
         self.above = np.zeros((1, size[0] * self.bytes), np.uint8)
-        self.deflate = zlib.compressobj(LEVEL)
+        self.head, self.adler = b"\x78\x01", 1  # of zlib, and its sum
         file.write(b"\x89PNG\r\n\x1a\n")
         head = struct.pack(">IIBBBBB", *size, 8 * dtype.itemsize, _COLOUR[channels], 0, 0, 0)
         self._chunk(b"IHDR", head)
@@ -40,50 +41,50 @@ class PngRows:
         rows = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder(">"))
         rows = rows.view(np.uint8).reshape(len(pixels), -1)
         self.left -= len(rows)
-        self._data(self.deflate.compress(self._filtered(rows).data))
+        step = max(1, BAND // rows.shape[1])
+
+        def band(top: int) -> tuple[np.ndarray, bytes]:
+            part = rows[top : top + step]
+            over = rows[top - 1 : top] if top else self.above
+            filtered = self._filtered(part, np.concatenate([over, part[:-1]]))
+            # Ends at a whole byte, and knows nothing of the band before.
+            return filtered, compress(filtered.data, -15, zlib.Z_SYNC_FLUSH)
+
+        for filtered, data in spread(band, range(0, len(rows), step)):
+            self._chunk(b"IDAT", self.head + data)
+            self.head, self.adler = b"", zlib.adler32(filtered, self.adler)
         self.above = rows[-1:].copy()
 
     def finish(self) -> None:
         if self.left:
             raise OutputError(f"{self.left} rows are missing")
-        self._data(self.deflate.flush())
+        self._chunk(b"IDAT", b"\x03\0" + struct.pack(">I", self.adler))  # an empty last block
         self._chunk(b"IEND", b"")
 
-    def _filtered(self, rows: np.ndarray) -> np.ndarray:
-        """Each row less what its neighbours let expect, by the filter that leaves the least."""
-        above = np.concatenate([self.above, rows[:-1]])
-        left, corner = np.zeros_like(rows), np.zeros_like(rows)
-        left[:, self.bytes :] = rows[:, : -self.bytes]
-        corner[:, self.bytes :] = above[:, : -self.bytes]
-        best = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
-        least = np.full(len(rows), np.iinfo(np.int64).max)
-        for number, expected in (
-            (_SUB, left),
-            (_UP, above),
-            (_PAETH, _paeth(left, above, corner)),
-        ):
-            rest = rows - expected
-            cost = np.minimum(rest, -rest).sum(1, dtype=np.int64)
-            better = cost < least
-            best[better, 0] = number
-            best[better, 1:] = rest[better]
-            least = np.minimum(cost, least)
-        return best
+    def _filtered(self, rows: np.ndarray, above: np.ndarray) -> np.ndarray:
+        """Rows less what their neighbours let expect, by the filter that leaves the least."""
 
-    def _data(self, data: bytes) -> None:
-        if data:
-            self._chunk(b"IDAT", data)
+        def rest(number: int, some: slice) -> np.ndarray:
+            here, over = rows[some], above[some]
+            left = np.zeros_like(here)
+            left[:, self.bytes :] = here[:, : -self.bytes]
+            if number == _SUB:
+                return here - left
+            if number == _UP:
+                return here - over
+            return here - ((left & over) + ((left ^ over) >> 1))  # half their sum, in 8 bits
+
+        def cost(number: int) -> int:
+            left_over = rest(number, slice(None, None, _LOOK))
+            return int(np.minimum(left_over, -left_over).sum(dtype=np.int64))
+
+        best = min((_AVERAGE, _UP, _SUB), key=cost)
+        filtered = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
+        filtered[:, 0] = best
+        filtered[:, 1:] = rest(best, slice(None))
+        return filtered
 
     def _chunk(self, kind: bytes, data: bytes) -> None:
         self.file.write(struct.pack(">I", len(data)) + kind)
         self.file.write(data)
         self.file.write(struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))))
-
-
-def _paeth(left: np.ndarray, above: np.ndarray, corner: np.ndarray) -> np.ndarray:
-    """Of the three neighbours, the one nearest to left + above - corner; the first of equals."""
-    a, b, c = (each.astype(np.int16) for each in (left, above, corner))
-    to_left, to_above = np.abs(b - c), np.abs(a - c)
-    to_corner = np.abs(a + b - 2 * c)
-    near = np.where(to_above <= to_corner, above, corner)
-    return np.where((to_left <= to_above) & (to_left <= to_corner), left, near)

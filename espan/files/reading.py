@@ -1,6 +1,7 @@
 """Picture files in: strict about what they are. Pillow decodes, with an allow-list of formats."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Pixels of one picture, from its header. The first is the size at which Pillow begins to warn.
 MAX_INPUT_PIXELS = 89_478_485
 MAX_OUTPUT_PIXELS = 1_500_000_000
+_RAISE = "(--max-pixels, Limits.max_input)"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ def read(
             with decoding(max_input):
                 return _read(path, check)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise LimitError(f"too large, over the limit of {max_input:,} pixels") from error
+            said = re.search(r"\d{4,}", str(error))  # the first number is its pixels
+            pixels = f"{int(said[0]):,} pixels are" if said else "it is"
+            raise LimitError(f"{pixels} over the limit of {max_input:,} {_RAISE}") from error
         except DECODE_ERRORS as error:
             hopeless = isinstance(error, EspanError | UnidentifiedImageError)
             if not allow_truncated or hopeless or getattr(error, "strerror", None):
@@ -157,10 +161,11 @@ def check_size(size: tuple[int, int], scale: float, max_input: int, max_output: 
     """LimitError for a picture of (width, height) pixels that is too large, or its result."""
     width, height = size
     if width * height > max_input:
-        raise LimitError(f"{width} x {height} pixels are over the limit of {max_input:,}")
+        raise LimitError(f"{width} x {height} pixels are over the limit of {max_input:,} {_RAISE}")
     if round(width * scale) * round(height * scale) > max_output:
         raise LimitError(
-            f"{width} x {height} pixels x{scale:g} are over the output limit of {max_output:,}"
+            f"{width} x {height} pixels x{scale:g} are over the output limit of {max_output:,} "
+            "(--max-output-pixels, Limits.max_output)"
         )
 
 

@@ -1,7 +1,6 @@
 """A TIFF row by row, in strips: compressed as they come, the directory of them behind the last."""
 
 import struct
-import zlib
 from contextlib import suppress
 from fractions import Fraction
 from typing import IO
@@ -10,11 +9,11 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from espan.errors import OutputError
+from espan.files.deflate import BAND, compress, spread
 from espan.files.metadata import DECODE_ERRORS, TIFF_TAGS
 
-# Bytes of a strip before compression, and of a file that needs no 64-bit offsets: deflate makes
-# noise longer by a thousandth at most.
-_STRIP, _CLASSIC = 1 << 18, int(4e9)
+# Bytes of a file that needs no 64-bit offsets: deflate makes noise longer by a thousandth at most.
+_CLASSIC = int(4e9)
 
 _SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8, _ASCII = 3, 4, 5, 7, 16, 2
 _CODES = {_SHORT: "H", _LONG: "I", _RATIONAL: "II", _LONG8: "Q"}
@@ -31,7 +30,7 @@ class TiffRows:
         self.metadata = metadata
         row = size[0] * channels * dtype.itemsize
         self.big = row * size[1] > _CLASSIC
-        self.rows = max(1, _STRIP // row)
+        self.rows = max(1, BAND // row)
         self.rest = np.empty((0, size[0], channels), dtype)
         self.offsets: list[int] = []
         self.lengths: list[int] = []
@@ -42,13 +41,12 @@ class TiffRows:
         """The next rows, (h, W, C)."""
         pixels = np.concatenate([self.rest, pixels])
         whole = len(pixels) - len(pixels) % self.rows
-        for top in range(0, whole, self.rows):
-            self._strip(pixels[top : top + self.rows])
+        self._strips([pixels[top : top + self.rows] for top in range(0, whole, self.rows)])
         self.rest = pixels[whole:].copy()
 
     def finish(self) -> None:
         if len(self.rest):
-            self._strip(self.rest)
+            self._strips([self.rest])
         if len(self.offsets) != -(-self.size[1] // self.rows):
             raise OutputError("rows are missing")
         if self.file.tell() % 2:
@@ -58,14 +56,17 @@ class TiffRows:
         self.file.seek(8 if self.big else 4)
         self.file.write(struct.pack("<Q" if self.big else "<I", place))
 
-    def _strip(self, pixels: np.ndarray) -> None:
+    def _strips(self, strips: list[np.ndarray]) -> None:
+        for data in spread(self._strip, strips):
+            self.offsets.append(self.file.tell())
+            self.lengths.append(len(data))
+            self.file.write(data)
+
+    def _strip(self, pixels: np.ndarray) -> bytes:
         """Predictor 2: each value less the one to its left."""
         rest = pixels.astype(self.dtype.newbyteorder("<"))
         rest[:, 1:] -= pixels[:, :-1]
-        data = zlib.compress(rest.data)
-        self.offsets.append(self.file.tell())
-        self.lengths.append(len(data))
-        self.file.write(data)
+        return compress(rest.data)
 
     def _directory(self, place: int) -> bytes:
         width, height = self.size

@@ -11,7 +11,7 @@ from PIL import Image, features
 from espan.atomic import whole_file
 from espan.errors import OutputError
 from espan.files import metadata
-from espan.files.png import LEVEL, PngRows
+from espan.files.png import PngRows
 from espan.files.tiff import TiffRows
 from espan.image16 import Image16
 
@@ -29,16 +29,15 @@ WRITE_FORMATS = {
 _EXACT = ("L", "LA", "RGB", "RGBA", "I;16")
 # What an encoder takes: (longest side, modes).
 _LIMITS = {
-    "PNG": (2**31 - 1, (*_EXACT, "LA;16", "RGB;16", "RGBA;16", "P", "1")),
+    "PNG": (2**31 - 1, (*_EXACT, "LA;16", "RGB;16", "RGBA;16")),
     "JPEG": (65535, ("L", "RGB")),
     "WEBP": (16383, ("L", "RGB", "RGBA", "LA")),
     # Pillow cannot read what would be LA;16.
-    "TIFF": (2**31 - 1, (*_EXACT, "RGB;16", "RGBA;16", "P", "1")),
-    "BMP": (2**31 - 1, ("L", "RGB", "P", "1")),
+    "TIFF": (2**31 - 1, (*_EXACT, "RGB;16", "RGBA;16")),
+    "BMP": (2**31 - 1, ("L", "RGB")),
     "AVIF": (65535, ("L", "RGB", "RGBA", "LA")),
 }
 SAVE = {
-    "PNG": {"compress_level": LEVEL},
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
     "WEBP": {"quality": 95},
     "AVIF": {"quality": 90, "subsampling": "4:4:4"},
@@ -49,8 +48,8 @@ _ROWS = {"PNG": PngRows, "TIFF": TiffRows}
 _STEP = 1 << 22
 
 
-def check_output(path: str | Path, mode: str, size: tuple[int, int]) -> str:
-    """The format a path asks for; OutputError if that format cannot hold such a picture."""
+def format_of(path: str | Path) -> str:
+    """The format that a path's extension names; OutputError if it names none."""
     path = Path(path)
     name = WRITE_FORMATS.get(path.suffix.lower())
     if name is None:
@@ -58,6 +57,12 @@ def check_output(path: str | Path, mode: str, size: tuple[int, int]) -> str:
         hint = "" if path.suffix else f"; for a folder, write {path}/"
         what = path.suffix or "a file without extension"
         raise OutputError(f"{path}: cannot write {what} (known: {known}){hint}")
+    return name
+
+
+def check_output(path: str | Path, mode: str, size: tuple[int, int]) -> str:
+    """The format a path asks for; OutputError if that format cannot hold such a picture."""
+    path, name = Path(path), format_of(path)
     if name == "AVIF" and not features.check("avif"):
         raise OutputError(f"{path}: this build of Pillow has no AVIF; choose png")
     if not os.access(path.parent, os.W_OK):
@@ -88,8 +93,7 @@ def writer(path: str | Path, image: Image.Image | Image16) -> Callable[[], Path]
     """`write` up to the writing: a function of no arguments, which another thread may call."""
     path = Path(path)
     name = check_output(path, image.mode, image.size)
-    # Pillow has no colour of 16 bits, and writes a TIFF with EXIF only uncompressed.
-    if isinstance(image, Image16) or (name == "TIFF" and image.mode in _EXACT):
+    if takes_rows(path, image.mode):
 
         def finish() -> Path:
             with rows(path, image.mode, image.size, image.info) as add:
@@ -111,7 +115,7 @@ def writer(path: str | Path, image: Image.Image | Image16) -> Callable[[], Path]
 def takes_rows(path: str | Path, mode: str) -> bool:
     """Whether such a picture can be written to `path` by `rows`."""
     name = WRITE_FORMATS.get(Path(path).suffix.lower())
-    return name in _ROWS and mode in _LIMITS[name][1] and mode not in ("P", "1")
+    return name in _ROWS and mode in _LIMITS[name][1]
 
 
 @contextmanager

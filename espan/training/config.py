@@ -12,6 +12,7 @@ from pathlib import Path
 
 from espan.atomic import whole_file
 from espan.errors import InputError
+from espan.extras import extra
 from espan_kernels.dct2d import BLOCKS
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -161,11 +162,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     Raises InputError for an unreadable file, an unknown key (naming the nearest known one), a
     missing one, or a value of the wrong type.
     """
-    try:
-        import yaml
-    except ImportError as error:
-        raise InputError("training reads YAML: pip install 'espan[train]'") from error
-
+    yaml = extra("yaml", "training", "train")
     try:
         values = yaml.safe_load(Path(path).read_text()) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -3,6 +3,7 @@
 import os
 
 from espan.errors import InputError
+from espan.extras import extra
 from espan.machine import pick_device
 from espan.training.config import PRECISIONS, TrainConfig
 
@@ -12,21 +13,20 @@ def launch(config: TrainConfig):
 
     Under torchrun its environment says how many processes there are, else `devices` and `nodes`.
     """
-    try:
-        from lightning_fabric import Fabric
-        from lightning_fabric.plugins import MixedPrecision, Precision
-    except ImportError as error:
-        raise InputError("training runs on lightning-fabric: pip install 'espan[train]'") from error
-
+    lightning = extra("lightning_fabric", "training", "train")
+    plugins = lightning.plugins
     device = pick_device(config.device)
     here = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))
     world = int(os.environ.get("WORLD_SIZE", here * config.nodes))
     if config.batch % world:
         raise InputError(f"batch: {config.batch} is not a multiple of {world} processes")
     name = PRECISIONS[config.precision]
-    precision = MixedPrecision(name, device.type) if name.endswith("mixed") else Precision()
+    if name.endswith("mixed"):
+        precision = plugins.MixedPrecision(name, device.type)
+    else:
+        precision = plugins.Precision()
     devices = [device.index] if device.index is not None and world == 1 else here
-    fabric = Fabric(
+    fabric = lightning.Fabric(
         accelerator="cuda" if device.type == "cuda" else device.type,
         devices=devices,
         num_nodes=max(world // here, 1),

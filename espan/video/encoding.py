@@ -1,7 +1,7 @@
 """Which encoder, and how: what the user asked for, else what suits the container and the input."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import av
@@ -113,7 +113,13 @@ def choose(container, clip: Clip, scale: float, options: Options) -> Encoding:
         colour=clip.colour.written_as(format, clip.height),
         options=settings,
     )
-    encoding.open(flags=0)  # what it refuses is said before the work, not after it
+    try:
+        encoding.open(flags=0)  # what it refuses is said before the work, not after it
+    except OutputError as error:
+        if not (options.preset or options.crf):
+            raise
+        replace(encoding, options=_quality(encoder.name, None)).open(flags=0)
+        raise OptionError(str(error)) from error  # so it is for what was asked of it
     return encoding
 
 

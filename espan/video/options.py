@@ -1,8 +1,10 @@
 """What the user may set about a video. Importing it does not need PyAV."""
 
 from dataclasses import dataclass
+from math import isfinite
 
 from espan.errors import InputError
+from espan.extras import extra
 
 ON_ERROR = ("stop", "repeat")
 
@@ -25,11 +27,10 @@ class Options:
         if self.on_error not in ON_ERROR:
             known = ", ".join(ON_ERROR)
             raise OptionError(f"on_error: expected one of {known}, got {self.on_error!r}")
+        if self.crf is not None and not (isfinite(self.crf) and self.crf >= 0):
+            raise OptionError(f"crf: expected a number from 0, got {self.crf}")
 
 
 def need_pyav() -> None:
     """OptionError, with what to install, where PyAV is not."""
-    try:
-        import av  # noqa: F401
-    except ImportError as error:
-        raise OptionError("video needs PyAV: pip install 'espan[video]'") from error
+    extra("av", "video", "video", OptionError)
