@@ -4,6 +4,8 @@ Both hold one model for pictures of all sizes: one for each size had to be compi
 picture of a folder, and is no faster (docs/deployment.md).
 """
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,10 +34,9 @@ class OpenVino:
     """
 
     def __init__(self, net: Network):
-        openvino = extra("openvino", "backend 'openvino'", "openvino", DeviceError)
         self.scale, self.dtype = net.scale, next(net.parameters()).dtype
         self.channels = net.config["channels"]
-        core, wanted = openvino.Core(), CAPABILITIES[self.dtype]
+        core, wanted = _core(), CAPABILITIES[self.dtype]
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if wanted not in able:
             names = ", ".join(name for name in CAPABILITIES.values() if name in able)
@@ -65,6 +66,16 @@ class OpenVino:
 
     def explain(self) -> str:
         return f"OpenVINO on the CPU in {self.dtype}"
+
+
+@functools.cache
+def _core():
+    """OpenVINO, once and until the process ends.
+
+    Its CPU plugin gives the thread that loads it a stack for signals, and takes the memory away as
+    it goes: with two that do not go in the reverse order, the next Ctrl-C ended the process.
+    """
+    return extra("openvino", "backend 'openvino'", "openvino", DeviceError).Core()
 
 
 class OnnxRuntime:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from espan import SPAN, SPANF, DeviceError, Upscaler
+from espan import SPAN, SPANF, DeviceError, Upscaler, runtimes
 from espan.cli import engine, main
 from espan.forms import BACKENDS, copy_to, fastest_proven, with_backend
 from espan.plan import Plan
 from espan_kernels import machine
-from tests.makers import noise, random_net
+from tests.makers import noise, python, random_net
 from tests.threads import same_bits_in_threads
 
 needs_triton = pytest.mark.skipif(not machine.HAS_TRITON, reason="Triton is not installed")
@@ -124,6 +124,26 @@ def test_openvino_computes_in_bf16_where_the_processor_has_it():
     assert "OpenVINO on the CPU in torch.bfloat16" in other.explain()
 
 
+def test_signals_arrive_when_openvino_has_come_and_gone():
+    pytest.importorskip("openvino")
+    code = """
+import gc, signal
+from espan import Upscaler
+first = Upscaler("espan-x2", device="cpu", backend="openvino")
+second = Upscaler("espan-x2", device="cpu", backend="openvino", dtype="fp32")
+del first
+gc.collect()
+del second
+gc.collect()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = python(code)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
 def test_what_openvino_lacks_is_refused(monkeypatch):
     openvino = pytest.importorskip("openvino")
 
@@ -132,6 +152,7 @@ def test_what_openvino_lacks_is_refused(monkeypatch):
             return ["FP32", "INT8"]
 
     monkeypatch.setattr(openvino, "Core", Core)
+    monkeypatch.setattr(runtimes, "_core", runtimes._core.__wrapped__)
     with pytest.raises(DeviceError, match="'openvino': computes in FP32 here, not in BF16"):
         Upscaler(random_net(), device="cpu", dtype="bf16", backend="openvino")
 
@@ -158,6 +179,7 @@ def test_a_program_that_is_not_installed_is_named_with_its_extra(
     backend, package, extra, monkeypatch, capsys, weights, tmp_path
 ):
     monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(runtimes, "_core", runtimes._core.__wrapped__)
     says = rf"backend '{backend}' needs {package}: pip install 'espan\[{extra}\]'"
     with pytest.raises(DeviceError, match=says):
         Upscaler(random_net(), device="cpu", backend=backend)
