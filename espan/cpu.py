@@ -42,6 +42,7 @@ class CpuNetwork:
         reads = [step.reads for step in steps] + [tail.reads]
         self._channels = {PICTURE: 3} | {step.makes: step.channels for step in steps}
         self._last_read = {name: i for i, names in enumerate(reads) for name in names}
+        self._most = self._at_once()
         self._idle: list[Maps] = []
 
     @torch.inference_mode()
@@ -58,21 +59,25 @@ class CpuNetwork:
 
     def memory(self, n: int, height: int, width: int) -> int:
         """Bytes that it will take for n pictures (3, H, W), beside what it keeps from before."""
+        maps = Maps(height, width, self.dtype)
+        kept = sum(maps.shape(channels).numel() * count for channels, count in self._most.items())
+        # A convolution's band and what is made of it.
+        enlarged = 3 * self.scale**2
+        widest = max(*self._most, enlarged)
+        scratch = 2 * widest * width * max(hi - lo for lo, hi in maps.bands)
+        values = kept + scratch + n * enlarged * height * width
+        idle = sum(one.bytes for one in self._idle[-1:])
+        return max(0, values * self.dtype.itemsize - idle)
+
+    def _at_once(self) -> Counter[int]:
+        """How many maps of so many channels there are at most."""
         live, most = Counter({3: 1}), Counter({3: 1})
         for i, step in enumerate((*self.steps, self.tail)):
             live[step.channels] += 1
             most |= live
             done = (name for name in {*step.reads} if self._last_read[name] == i)
             live -= Counter(self._channels[name] for name in done)
-        maps = Maps(height, width, self.dtype)
-        kept = sum(maps.shape(channels).numel() * count for channels, count in most.items())
-        # A convolution's band and what is made of it.
-        enlarged = 3 * self.scale**2
-        widest = max(*most, enlarged)
-        scratch = 2 * widest * width * max(hi - lo for lo, hi in maps.bands)
-        values = kept + scratch + n * enlarged * height * width
-        idle = sum(one.bytes for one in self._idle[-1:])
-        return max(0, values * self.dtype.itemsize - idle)
+        return most
 
     def _take(self, height: int, width: int) -> "Maps":
         try:
