@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 
@@ -91,15 +92,24 @@ MEASURED = [
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs /proc")
 def test_the_estimate_is_near_the_measured_peak():
+    # What PyTorch's own operators take depends on what the allocator keeps between them: in one
+    # run of twenty, half as much again.
+    ours = [case for case in MEASURED if "backend" not in case[3]]
+    pytorchs = [case for case in MEASURED if "backend" in case[3]]
+    for case, (need, took) in zip(ours, _said_and_taken(ours), strict=True):
+        assert 0.8 < need / took < 1.2, f"{case}: {need >> 20} MiB said, {took >> 20} taken"
+    tries = zip(*(_said_and_taken(pytorchs) for _ in range(3)), strict=True)
+    for case, measured in zip(pytorchs, tries, strict=True):
+        need, took = measured[0][0], statistics.median(took for _, took in measured)
+        assert 0.8 < need / took < 1.5, f"{case}: {need >> 20} MiB said, {took >> 20} taken"
+
+
+def _said_and_taken(cases) -> list[tuple[int, int]]:
     done = subprocess.run(
-        [sys.executable, "-c", AGREE, json.dumps(MEASURED)], capture_output=True, text=True
+        [sys.executable, "-c", AGREE, json.dumps(cases)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    for case, line in zip(MEASURED, done.stdout.splitlines(), strict=True):
-        need, took = json.loads(line)
-        # PyTorch's own operators take more or less as the allocator keeps memory between them.
-        least, most = (0.8, 1.5) if "backend" in case[3] else (0.8, 1.2)
-        assert least < need / took < most, f"{case}: {need >> 20} MiB said, {took >> 20} taken"
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
 def test_what_is_kept_from_before_is_not_needed_again():
