@@ -6,6 +6,7 @@ computed here, and swscale only enlarges and reduces their chroma.
 
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import av
 import numpy as np
@@ -50,9 +51,10 @@ class Colour:
     range: int
 
     @classmethod
-    def of(cls, frame) -> "Colour":
-        """A frame's tags. Without one, limited range is assumed, and for the matrix BT.601 under
-        720 lines and BT.709 from there on. InputError for a matrix that is none.
+    def of(cls, frame, path: Path) -> "Colour":
+        """The tags of a frame of the video at `path`. Without one, limited range is assumed, and
+        for the matrix BT.601 under 720 lines and BT.709 from there on. InputError for a matrix that
+        is none.
         """
         primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
         if frame.format.is_rgb or frame.format.has_palette:
@@ -62,10 +64,11 @@ class Colour:
         if matrix in (RGB, UNSPECIFIED):
             matrix = assumed(frame.height)
             name = "BT.709" if matrix == BT709 else "BT.601"
-            log.info("no colour matrix is named; %s is assumed, by %d lines", name, frame.height)
+            said = "%s: no colour matrix is named; %s is assumed, by %d lines"
+            log.info(said, path, name, frame.height)
         if matrix not in LUMA:
             raise InputError(
-                f"colour matrix {matrix} (H.273) is not supported; "
+                f"{path}: colour matrix {matrix} (H.273) is not supported; "
                 f"known are {', '.join(map(str, LUMA))}"
             )
         return cls(primaries, transfer, matrix, FULL if full else LIMITED)

@@ -87,10 +87,7 @@ def look(path: str | Path) -> Clip:
         frame = _first(container, stream)
         if frame is None:
             raise InputError(f"{path}: no frame in it could be decoded")
-        try:
-            colour = Colour.of(frame)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+        colour = Colour.of(frame, path)
         turn = Turn.of(frame)
         width, height = turn.size(frame.width, frame.height)
         sar = stream.sample_aspect_ratio or Fraction(1)
