@@ -160,9 +160,15 @@ def _sum_up(outcomes: list, found: int, arguments: argparse.Namespace) -> int:
         named = ", ".join([*arguments.input, *arguments.inputs])
         print(f"espan: no pictures in {named}", file=sys.stderr)
         return FAILED
-    failed = sum(each.status == "failed" for each in outcomes)
+    failed = [each.error for each in outcomes if each.status == "failed"]
+    for limit, option in (
+        ("over the limit of", "pixels"),
+        ("over the output limit", "output-pixels"),
+    ):
+        if any(limit in error for error in failed):
+            print(f"espan: --max-{option} N raises the limit", file=sys.stderr)
     if failed and len(outcomes) > 1:
-        print(f"espan: {failed} of {len(outcomes)} failed", file=sys.stderr)
+        print(f"espan: {len(failed)} of {len(outcomes)} failed", file=sys.stderr)
     return FAILED if failed else OK
 
 

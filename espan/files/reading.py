@@ -24,7 +24,6 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Pixels of one picture, from its header. The first is the size at which Pillow begins to warn.
 MAX_INPUT_PIXELS = 89_478_485
 MAX_OUTPUT_PIXELS = 1_500_000_000
-_RAISE = "(--max-pixels, Limits.max_input)"
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def read(
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             said = re.search(r"\d{4,}", str(error))  # the first number is its pixels
             pixels = f"{int(said[0]):,} pixels are" if said else "it is"
-            raise LimitError(f"{pixels} over the limit of {max_input:,} {_RAISE}") from error
+            raise LimitError(f"{pixels} over the limit of {max_input:,}") from error
         except DECODE_ERRORS as error:
             hopeless = isinstance(error, EspanError | UnidentifiedImageError)
             if not allow_truncated or hopeless or getattr(error, "strerror", None):
@@ -161,11 +160,10 @@ def check_size(size: tuple[int, int], scale: float, max_input: int, max_output: 
     """LimitError for a picture of (width, height) pixels that is too large, or its result."""
     width, height = size
     if width * height > max_input:
-        raise LimitError(f"{width} x {height} pixels are over the limit of {max_input:,} {_RAISE}")
+        raise LimitError(f"{width} x {height} pixels are over the limit of {max_input:,}")
     if round(width * scale) * round(height * scale) > max_output:
         raise LimitError(
-            f"{width} x {height} pixels x{scale:g} are over the output limit of {max_output:,} "
-            "(--max-output-pixels, Limits.max_output)"
+            f"{width} x {height} pixels x{scale:g} are over the output limit of {max_output:,}"
         )
 
 
