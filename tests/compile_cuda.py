@@ -3,9 +3,12 @@
 python -m tests.compile_cuda > tests/cuda_costs.json
 """
 
+import os
 import re
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 from bench import sass
@@ -30,11 +33,19 @@ def costs(path: Path) -> dict[str, dict]:
 
 def measure(folder: Path) -> tuple[dict[str, dict], dict[str, str]]:
     """({"source kernel": {architecture: cost}}, {"source architecture": the assembler's text})"""
+
+    def build(pair: tuple[str, str]) -> tuple[str, dict[str, dict]]:
+        source, architecture = pair
+        text = sass.build(source, architecture, folder)
+        return text, costs(sass.cubin(folder, source, architecture))
+
+    pairs = [*product(KERNELS, sass.ARCHITECTURES)]
     every, texts = {}, {}
-    for source in KERNELS:
-        for architecture in sass.ARCHITECTURES:
-            texts[f"{source} sm_{architecture}"] = sass.build(source, architecture, folder)
-            found = costs(sass.cubin(folder, source, architecture))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for (source, architecture), (text, found) in zip(
+            pairs, pool.map(build, pairs), strict=True
+        ):
+            texts[f"{source} sm_{architecture}"] = text
             for name, cost in sorted(found.items()):
                 every.setdefault(f"{source} {name}", {})[f"sm_{architecture}"] = cost
     return every, texts

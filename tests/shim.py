@@ -1,9 +1,11 @@
 """Builds csrc for the CPU, against csrc/host: the module that tests run without a GPU."""
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -40,7 +42,9 @@ def compile_source(source: Path, folder: Path, flag: str = "-O2") -> Path:
 def objects(folder: Path) -> dict[str, Path]:
     """{source: its object}, for csrc as it is."""
     sources = [*sorted(SOURCES.glob("*.cu")), SOURCES / "bindings.cpp"]
-    return {source.name: compile_source(source, folder) for source in sources}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        built = pool.map(lambda source: compile_source(source, folder), sources)
+        return {source.name: made for source, made in zip(sources, built, strict=True)}
 
 
 def load(built: dict[str, Path], folder: Path) -> ModuleType:

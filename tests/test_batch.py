@@ -229,6 +229,22 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path):
     assert [job.input.name for job in batch.plan([tmp_path / "in"])] == ["0.png"]
 
 
+def test_a_result_goes_to_the_picture_whose_extension_it_keeps(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.gif", "a.png"):  # by name, the one that has to change it comes first
+        Image.fromarray(noise(2, 2, 3)).save(tmp_path / "in" / name)
+    first, second = batch.plan([tmp_path / "in"], tmp_path / "big")
+    assert first.problem == f"{tmp_path}/big/a.png is already the result of {tmp_path}/in/a.png"
+    assert second.problem is None
+
+
+def test_named_twice_is_one_job(tmp_path):
+    (job,) = pictures(tmp_path, 1)
+    twice = [job.input, tmp_path / "in/../in/0.png"]
+    assert len(batch.plan(twice, tmp_path / "big")) == 1
+    assert len(batch.plan([*twice, tmp_path / "in"], tmp_path / "big")) == 1
+
+
 def test_names_that_are_no_text_survive(tmp_path):
     (job,) = pictures(tmp_path, 1)
     odd = os.fsdecode(b"caf\xe9 \xff.png")

@@ -161,19 +161,6 @@ def test_two_pictures_never_share_a_result(pictures, upscale, tmp_path, capsys):
     assert tree(tmp_path / "out") == ["a.png", "deep/er/b.png"]
 
 
-def test_a_result_goes_to_the_picture_whose_extension_it_keeps(pictures, upscale, tmp_path, capsys):
-    Image.fromarray(noise(9, 9, 3)).save(pictures / "a.gif")  # before a.png by name
-    assert upscale(pictures, "-o", tmp_path / "out") == 1
-    assert "a.gif: " in (said := capsys.readouterr().err) and "result of" in said
-    assert Image.open(tmp_path / "out/a.png").size == (24, 20)
-
-
-def test_named_twice_is_done_once(pictures, upscale, tmp_path, capsys):
-    twice = [pictures / "a.png", pictures / "deep/../a.png"]
-    assert upscale(*twice, "-o", f"{tmp_path}/out", "--json") == 0
-    assert len(json.loads(capsys.readouterr().out)) == 1
-
-
 def test_names_of_one_format_fit(pictures, upscale, tmp_path):
     assert upscale(pictures / "a.png", "-o", tmp_path / "big.jpg", "-f", "jpeg") == 0
     assert upscale(pictures / "a.png", "-o", tmp_path / "big.tiff", "-f", "tif") == 0

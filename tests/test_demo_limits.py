@@ -13,7 +13,7 @@ from tests.makers import noise
 pytest.importorskip("starlette", reason="the page needs Starlette: pip install 'espan[demo]'")
 pytest.importorskip("uvicorn", reason="the page needs uvicorn: pip install 'espan[demo]'")
 
-from espan import DeviceLostError
+from espan import DeviceLostError, files
 from espan.demo import server
 from espan.demo.jobs import Asked, Jobs
 from espan.demo.limits import Limits
@@ -156,15 +156,13 @@ def test_a_picture_that_takes_too_long_is_stopped(serve):
         assert page.files() == []
 
 
-RESULT = encoded(noise(20, 30, 3).repeat(4, 0).repeat(4, 1))
-
-
-@pytest.mark.parametrize(
-    ("limit", "kept"), [({"keep_bytes": 3 * len(RESULT) // 2}, 1), ({"keep_seconds": 0.3}, 0)]
-)
-def test_results_are_thrown_away(serve, slow, limit, kept):
+@pytest.mark.parametrize(("limit", "kept"), [("keep_bytes", 1), ("keep_seconds", 0)])
+def test_results_are_thrown_away(serve, slow, tmp_path_factory, limit, kept):
     slow.go.set()
-    with serve(**limit, grace=0.3) as page:
+    large = Image.fromarray(noise(20, 30, 3).repeat(4, 0).repeat(4, 1))
+    size = files.write(tmp_path_factory.mktemp("large") / "a.png", large).stat().st_size
+    limits = {"keep_bytes": 3 * size // 2, "keep_seconds": 0.3}
+    with serve(**{limit: limits[limit]}, grace=0.3) as page:
         ids = [page.upscale(PICTURE)["id"] for _ in range(4)]
         until(lambda: [path.stem for path in page.files()] == ids[4 - kept :])
         assert page.ask("GET", f"/jobs/{ids[0]}/result")[0] == 404

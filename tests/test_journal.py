@@ -144,10 +144,12 @@ def test_a_journal_that_cannot_be_written_fails_no_picture(
     assert resume() == ALL
 
 
-def test_files_without_a_folder_of_results_have_no_journal(folder, weights):
-    arguments = ["upscale", f"{folder}/in/a.png", "-n", weights, "-q", "--resume"]
-    assert main(arguments) == 0 == main(arguments)
+def test_files_without_a_folder_of_results_have_no_journal(folder, weights, capsys):
+    arguments = ["upscale", f"{folder}/in/a.png", "-n", weights, "-q"]
+    assert main(arguments) == 0
     assert [*folder.rglob(".espan*")] == []
+    assert main([*arguments, "--resume"]) == 2
+    assert "resume: needs a folder of results" in capsys.readouterr().err
 
 
 def test_settings_of_built_in_networks_differ():
