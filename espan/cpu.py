@@ -7,6 +7,7 @@ maps serve the network by turns, from one picture to the next.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -17,8 +18,9 @@ from torch import Tensor
 from espan.model import Network
 from espan.steps import PICTURE, STEPS, Conv, Normalise, Step, Tail
 
-# Pixels that a convolution makes at a time.
-BAND = 1 << 16
+# Bytes of a channel that a convolution makes at a time (measured: docs/performance.md), and pixels
+# that a gate takes, so that its passes find them in the caches.
+BAND, STRIP = 1 << 18, 1 << 13
 # A gated map is kept times this, which its readers' weights undo exactly: it takes a pass less.
 GATED = -2.0
 
@@ -110,10 +112,11 @@ class CpuNetwork:
             y = maps.convolve(x, rows, step.weight, step.bias)
             made = maps.rows(out, rows)
             if gate:
-                # t (sigmoid(y) - 1/2) times GATED = -2, for t = y + x: t - 2 t sigmoid(y).
-                sigmoid, times = torch.sigmoid(y), self._times.get(step.reads[1], 1.0)
-                torch.add(y, maps.rows(gate[0], rows), alpha=1 / times, out=made)
-                torch.addcmul(made, made, sigmoid, value=GATED, out=made)
+                times = self._times.get(step.reads[1], 1.0)
+                for part, before, after in maps.strips(y, maps.rows(gate[0], rows), made):
+                    # t (sigmoid(y) - 1/2) times GATED = -2, for t = y + x: t - 2 t sigmoid(y).
+                    torch.add(part, before, alpha=1 / times, out=after)
+                    torch.addcmul(after, after, part.sigmoid_(), value=GATED, out=after)
             elif isinstance(step, Conv) and step.act == "silu":
                 torch.ops.aten.silu.out(y, out=made)
             else:
@@ -186,7 +189,7 @@ class Maps:
 
     def __init__(self, height: int, width: int, dtype: torch.dtype):
         self.size, self.dtype = (height, width), dtype
-        count = min(height, max(1, round(height * width / BAND)))
+        count = min(height, max(1, round(height * width * dtype.itemsize / BAND)))
         edges = [height * i // count for i in range(count + 1)]
         self.bands = [*pairwise(edges)]
         self.bytes = 0  # of all its maps
@@ -221,6 +224,11 @@ class Maps:
         """Rows lo..hi and `pad` more on both sides, (rows, W, C)."""
         first = (len(made) - self.size[0]) // 2
         return made[first + rows[0] - pad : first + rows[1] + pad]
+
+    def strips(self, *bands: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Bands (rows, W, C) in parts of a few rows, side by side."""
+        rows = max(1, STRIP // self.size[1])
+        return zip(*(band.split(rows) for band in bands), strict=True)
 
     def convolve(self, x: Tensor, rows: tuple[int, int], weight: Tensor, bias: Tensor) -> Tensor:
         """Rows lo..hi of the convolution of a map, (rows, W, C), in memory of their own."""

@@ -16,12 +16,9 @@ WHITE = {
     torch.float32: 1,
     torch.float64: 1,
 }
-# Values of a result turned into pixels at a time: so few that PyTorch leaves them to one thread, as
-# two gain less than waiting for each other costs where others use their cores too; or, for more
-# threads, as many for each as stay in its cache in float32.
-BAND, BAND_OF_MANY = (1 << 15) - 1, 1 << 17
-# Added to a number under 2^22 in float32 and taken away, it rounds to the nearest, halves to even.
-ROUND = 1.5 * 2**23
+# Values of a result that a thread turns into pixels at a time: so few that they stay in its cache
+# in float32, so many that a pass takes longer than to begin it and to wait for the other threads.
+BAND = 1 << 17
 
 
 def enter(pixels: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -50,9 +47,7 @@ def leave(y: Tensor, pixels: Tensor) -> bool:
     # By rows of pixels, as both usually lie in memory.
     y, pixels = y.permute(0, 2, 3, 1), pixels.permute(0, 2, 3, 1)
     white = WHITE[pixels.dtype]
-    threads = torch.get_num_threads()
-    values = BAND if threads <= 2 else BAND_OF_MANY * threads
-    rows = max(1, values // max(1, y[:, :1].numel()))
+    rows = max(1, BAND * torch.get_num_threads() // max(1, y[:, :1].numel()))
     for band, out in zip(y.split(rows, 1), pixels.split(rows, 1), strict=True):
         band = band.float()
         # A sum is quick, and no number if any of its terms is none.
@@ -62,7 +57,7 @@ def leave(y: Tensor, pixels: Tensor) -> bool:
             band = band.mean(3, keepdim=True)
         band.mul_(white).clamp_(0, white)
         if not out.is_floating_point():
-            band.add_(ROUND).sub_(ROUND)  # `round_` splits its work too finely among threads
+            band.round_()
         out.copy_(band)
     return True
 

@@ -37,9 +37,10 @@ def picture(*shape: int, dtype=torch.float64):
     return torch.rand(shape, dtype=torch.float64).to(dtype)
 
 
-@pytest.fixture(params=[1 << 16, 20, 97])
+@pytest.fixture(params=[(1 << 18, 1 << 13), (8 * 20, 1 << 13), (8 * 97, 20)], ids=str)
 def bands(request, monkeypatch):
-    monkeypatch.setattr(cpu, "BAND", request.param)
+    for name, value in zip(("BAND", "STRIP"), request.param, strict=True):
+        monkeypatch.setattr(cpu, name, value)
 
 
 @pytest.mark.parametrize("name", NETS)
