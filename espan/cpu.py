@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from espan.machine import one_thread
 from espan.model import Network
 from espan.steps import PICTURE, STEPS, Conv, Normalise, Step, Tail
 
@@ -35,7 +36,7 @@ class CpuNetwork:
 
     def __init__(self, net: Network):
         self.scale, self.dtype = net.scale, next(net.parameters()).dtype
-        with torch.no_grad():
+        with torch.no_grad(), one_thread():
             *steps, tail = [part for step in STEPS[type(net)](net) for part in step.convs()]
             gated = {step.makes for step in steps if isinstance(step, Conv) and len(step.reads) > 1}
             self._times = dict.fromkeys(gated, GATED)

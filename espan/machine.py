@@ -1,10 +1,29 @@
 """Devices and precisions: what "auto" means on this machine, and why something is refused."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from espan.errors import DeviceError
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch's operators in the calling thread alone.
+
+    OpenMP keeps threads for every thread that ever computed with several. Once there are more of
+    them than cores they no longer spin while they wait for each other but sleep, and a network
+    takes half as long again: who only makes a network, for another thread to run, shall have none.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def pick_device(device: str | torch.device) -> torch.device:

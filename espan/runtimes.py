@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from espan.errors import DeviceError
-from espan.exporting import onnx_bytes, read_onnx
 from espan.extras import extra
 from espan.model import Network
 from espan.steps import PICTURE, STEPS, Conv, Normalise, Step, Tail
@@ -87,6 +86,8 @@ class OnnxRuntime:
         if (dtype := next(net.parameters()).dtype) != torch.float32:
             raise DeviceError(f"backend 'onnx': computes in float32, not in {dtype}")
         self.scale, self.channels = net.scale, net.config["channels"]
+        from espan.exporting import onnx_bytes, read_onnx  # which nobody else needs at import
+
         self._run = read_onnx(onnx_bytes(net, torch.float32))
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -1,31 +1,17 @@
 """Folders of pictures: several at once, by one device or more, whatever becomes of each."""
 
-import os
 import threading
 import time
-from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from bench.batch import folder as measured_folder
 from espan import Upscaler, batch, files
 from espan.batch import work
 from espan.errors import LimitError, OutputError
-from tests.makers import noise
-
-
-def pictures(folder, count: int) -> list[batch.Job]:
-    """Jobs from folder/in into folder/big."""
-    (folder / "in").mkdir()
-    for i in range(count):
-        files.write(folder / f"in/{i}.png", Image.fromarray(noise(4, 5, 3, seed=i)))
-    return batch.plan([folder / "in"], folder / "big")
-
-
-def larger(image, scale, progress):
-    progress(20, 20)
-    return image.resize((image.width * scale, image.height * scale))
+from tests.makers import larger, pictures
 
 
 @pytest.fixture
@@ -66,8 +52,11 @@ def test_as_many_pictures_are_under_way_as_there_are_workers(tmp_path, many_core
     assert {one.status for one in outcomes} == {"done"}
 
 
-@pytest.mark.parametrize(("held", "at_once"), [(2 * 20 * 16, 2), (0, 1), (10**6, 4)])
-def test_results_in_memory_are_few(tmp_path, monkeypatch, many_cores, held, at_once):
+@pytest.mark.parametrize(
+    ("cores", "held", "at_once"), [(2, 20 * 16, 2), (2, 20 * 16 - 1, 1), (8, 0, 1), (8, 20 * 16, 4)]
+)
+def test_results_in_memory_are_few(tmp_path, monkeypatch, many_cores, cores, held, at_once):
+    monkeypatch.setattr(work.torch, "get_num_threads", lambda: cores)
     monkeypatch.setattr(work, "HELD", held)
     lock, inside, most = threading.Lock(), [], []
 
@@ -131,11 +120,37 @@ def test_cores_are_not_asked_for_more_than_they_are(tmp_path, monkeypatch):
     jobs = pictures(tmp_path, 12)
     [*batch.run(jobs, [counted], 4, workers=6)]
     assert max(most) == 3
-    assert asked == [1] * 12 + [3]  # at the end the caller's number is put back
-    asked.clear()
-    monkeypatch.setattr(work, "HELD", 1)
-    [*batch.run(jobs, [larger], 4, workers=6)]
-    assert {*asked} == {3}  # one picture at a time has them all
+    # The workers', the one's that makes large results; at the end the caller's is put back.
+    assert sorted(asked[:-1]) == [1] * 6 + [3] and asked[-1] == 3
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_large_results_are_made_by_one_thread_with_all_cores(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(work, "HELD", 20 * 16 - 1)
+    cores, seen = torch.get_num_threads(), []
+
+    def watched(image, scale, progress):
+        seen.append((threading.get_ident(), torch.get_num_threads()))
+        return larger(image, scale, progress)
+
+    jobs = pictures(tmp_path, 8)
+    assert {one.status for one in batch.run(jobs, [watched], 4, workers=workers)} == {"done"}
+    assert len(seen) == 8 and len({*seen}) == 1 and seen[0][1] == cores
+    assert torch.get_num_threads() == cores
+
+
+def test_tiles_done_again_are_counted_for_large_results_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(work, "HELD", 0)
+
+    class Upscaler:
+        redone_here = 0
+
+        def __call__(self, image, scale, progress):
+            self.redone_here += 2
+            return larger(image, scale, progress)
+
+    outcomes = [*batch.run(pictures(tmp_path, 3), [Upscaler()], 4, workers=3)]
+    assert [one.redone for one in outcomes] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("error", [LimitError("little memory is free"), MemoryError()])
@@ -202,78 +217,6 @@ def test_a_file_that_goes_after_the_plan_is_named(tmp_path):
     outcomes = [*batch.run(jobs, [larger], 4)]
     assert [one.status for one in outcomes] == ["done", "failed", "done"]
     assert outcomes[1].error == f"{jobs[1].input}: no such file or directory"
-
-
-def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
-    jobs = pictures(tmp_path, 2)
-    (tmp_path / "in/closed").mkdir()
-    scandir = os.scandir
-
-    def closed(path):
-        if Path(path).name == "closed":
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", closed)
-    outcomes = [*batch.run(batch.plan([tmp_path / "in"], tmp_path / "big"), [larger], 4)]
-    assert [one.status for one in outcomes] == ["done", "done", "failed"]
-    assert outcomes[2].error == f"{tmp_path}/in/closed: cannot be searched: permission denied"
-    assert outcomes[1].output == str(jobs[1].output)
-
-
-def test_hidden_files_and_folders_are_passed_over(tmp_path):
-    pictures(tmp_path, 1)
-    for name in (".hidden.png", ".thumbs/small.png"):
-        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
-        files.write(tmp_path / "in" / name, Image.fromarray(noise(2, 2, 3)))
-    assert [job.input.name for job in batch.plan([tmp_path / "in"])] == ["0.png"]
-
-
-def test_a_result_goes_to_the_picture_whose_extension_it_keeps(tmp_path):
-    (tmp_path / "in").mkdir()
-    for name in ("a.gif", "a.png"):  # by name, the one that has to change it comes first
-        Image.fromarray(noise(2, 2, 3)).save(tmp_path / "in" / name)
-    first, second = batch.plan([tmp_path / "in"], tmp_path / "big")
-    assert first.problem == f"{tmp_path}/big/a.png is already the result of {tmp_path}/in/a.png"
-    assert second.problem is None
-
-
-def test_named_twice_is_one_job(tmp_path):
-    (job,) = pictures(tmp_path, 1)
-    twice = [job.input, tmp_path / "in/../in/0.png"]
-    assert len(batch.plan(twice, tmp_path / "big")) == 1
-    assert len(batch.plan([*twice, tmp_path / "in"], tmp_path / "big")) == 1
-
-
-def test_names_that_are_no_text_survive(tmp_path):
-    (job,) = pictures(tmp_path, 1)
-    odd = os.fsdecode(b"caf\xe9 \xff.png")
-    job.input.rename(job.input.with_name(odd))
-    (job,) = batch.plan([tmp_path / "in"], tmp_path / "big")
-    with batch.Journal("settings") as journal:
-        (outcome,) = batch.run([job], [larger], 4, journal=journal)
-    assert outcome.status == "done"
-    assert (tmp_path / "big" / odd).is_file()
-    assert batch.Journal("settings").has(job)
-    assert batch.shard([job], 1, 1) == [job]
-
-
-@pytest.mark.parametrize("count", [1, 2, 7])
-def test_shards_are_a_partition_that_other_files_do_not_change(tmp_path, count):
-    (tmp_path / "in").mkdir()
-    for i in range(60):
-        (tmp_path / f"in/{i}.png").touch()
-    jobs = batch.plan([tmp_path / "in"], tmp_path / "big")
-    shards = [batch.shard(jobs, i + 1, count) for i in range(count)]
-    assert sorted(job.input for part in shards for job in part) == [job.input for job in jobs]
-    assert sum(map(len, shards)) == len(jobs) and min(map(len, shards)) >= 60 // count // 4
-    for i in range(60, 90):
-        (tmp_path / f"in/{i}.png").touch()
-    more = batch.shard(batch.plan([tmp_path / "in"], tmp_path / "big"), 1, count)
-    assert {job.input for job in shards[0]} <= {job.input for job in more}
-    assert {job.input for job in more} & {job.input for job in jobs} == {
-        job.input for job in shards[0]
-    }
 
 
 def test_the_measurement_of_a_folder_runs():

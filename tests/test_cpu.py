@@ -2,6 +2,7 @@
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from espan import Upscaler, cpu
 from espan.cpu import CpuNetwork
 from espan.errors import DeviceError
 from espan.model import ESPAN, SPAN, SPANF
+from tests.makers import python
 
 NETS = {
     "espan": lambda: ESPAN(channels=8, blocks=2),
@@ -123,3 +125,25 @@ def test_compiling_needs_a_compiler(monkeypatch):
 def test_an_upscaler_on_a_cpu_takes_it():
     up = Upscaler(made("espan", torch.float32), device="cpu")
     assert {type(form) for form in up._runner.forms.values()} == {CpuNetwork}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize("model", ['"espan-x4"', "espan.ESPAN(channels=32)"])
+def test_making_an_upscaler_starts_no_threads(model):
+    """Beside another thread's they would make that one wait in its sleep."""
+    code = f"""
+import os, threading
+import numpy, torch
+torch.set_num_threads(4)
+import espan
+def threads():
+    return len(os.listdir("/proc/self/task"))
+before = threads()
+upscaler = espan.Upscaler({model}, device="cpu")
+assert threads() == before, (before, threads())
+assert torch.get_num_threads() == 4
+upscaler(numpy.zeros((64, 64, 3), numpy.uint8))
+assert threads() == before + 3, (before, threads())
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr

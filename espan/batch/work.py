@@ -2,6 +2,7 @@
 
 import os
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -22,12 +23,15 @@ from espan.errors import DeviceLostError, EspanError, LimitError, OutputError
 if TYPE_CHECKING:
     from espan.upscaler import Upscaler
 
-# Pixels of results that may be in memory at once; a larger one is alone.
-HELD = 100_000_000
+# Pixels of results that may be in memory at once, for each core. On a CPU a larger result is made
+# alone, by all cores.
+HELD = 50_000_000
 # Seconds that a run which is stopped waits for the tiles and files under way.
 GRACE = 2.0
 
 Progress = Callable[[Job, int, int], None]
+# Calls a function of no arguments, in the thread that is to do such work.
+Doer = Callable[[Callable[[], int]], int]
 
 
 def run(
@@ -71,46 +75,52 @@ def default_workers(devices: int) -> int:
     return max(2 * (cores or 1), 2 * devices)
 
 
+@contextmanager
+def _here(pixels: int) -> Iterator[Doer]:
+    yield lambda make: make()
+
+
 def do(
     job: Job,
     upscaler: "Upscaler",
     scale: float,
-    hold: Callable[[int], AbstractContextManager] = lambda pixels: bands.ALWAYS,
+    hold: Callable[[int], AbstractContextManager[Doer]] = _here,
     progress: Callable[[int, int], None] | None = None,
     computing: AbstractContextManager = bands.ALWAYS,
 ) -> Outcome:
-    """One job from file to file; its result is made and written in the context `hold(pixels)`, and
-    made in the context `computing`.
+    """One job from file to file; its result is made and written in the context `hold(pixels)`, by
+    what that gives, and made in the context `computing`.
 
     Raises what is no fault of the picture.
     """
     if job.problem:
         return failed(job, job.problem)
-    began, redone = time.perf_counter(), getattr(upscaler, "redone_here", 0)
+    began = time.perf_counter()
     try:
         limits = getattr(upscaler, "limits", files.LIMITS)
         image = files.read(job.input, scale=scale, **vars(limits))
         size = round(image.width * scale), round(image.height * scale)
         _check_place(job.output, image.mode, size)  # before the work, not after it
 
-        def make() -> None:
+        def make() -> int:
+            before = getattr(upscaler, "redone_here", 0)
             bands.upscale_to(job.output, upscaler, image, scale, progress, computing)
+            return getattr(upscaler, "redone_here", 0) - before
 
         try:
-            with hold(size[0] * size[1]):
-                make()
+            with hold(size[0] * size[1]) as done_by:
+                redone = done_by(make)
         except (LimitError, MemoryError, RuntimeError) as error:
             if not isinstance(error, LimitError) and not memory.ran_out(error):
                 raise
-            with hold(HELD):  # perhaps the pictures beside it had the memory: now alone
-                make()
+            with hold(sys.maxsize) as done_by:  # perhaps those beside it had the memory: now alone
+                redone = done_by(make)
     except Exception as error:
         lost = isinstance(error, DeviceLostError)
         if lost or (not isinstance(error, EspanError) and not memory.ran_out(error)):
             raise
         return failed(job, str(error) if isinstance(error, EspanError) else "out of memory")
     seconds = round(time.perf_counter() - began, 3)
-    redone = getattr(upscaler, "redone_here", 0) - redone
     return Outcome(str(job.input), str(job.output), "done", None, *size, seconds, redone)
 
 
@@ -121,6 +131,9 @@ class Crew:
         self.scale, self.skip, self.journal = scale, skip, journal
         self.progress = progress or (lambda job, done, total: None)
         self.workers, self.cores = workers, torch.get_num_threads()
+        self.most = HELD * self.cores
+        self.on_cpu = all(str(getattr(each, "device", "cpu")) == "cpu" for each in upscalers)
+        self._large: queue.SimpleQueue = queue.SimpleQueue()
         self._jobs: queue.SimpleQueue = queue.SimpleQueue()
         self._idle: queue.SimpleQueue = queue.SimpleQueue()
         for i in range(workers):  # a worker uses whichever device has the fewest pictures
@@ -130,6 +143,7 @@ class Crew:
         # More at once would only take memory: a core computes one, a GPU has two lanes.
         self._computing = threading.BoundedSemaphore(max(2, self.cores))
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
+        self._threads.append(threading.Thread(target=self._work_large, daemon=True))
         for thread in self._threads:
             thread.start()
 
@@ -145,12 +159,14 @@ class Crew:
             self._changed.notify_all()
         for _ in self._threads:
             self._jobs.put(None)
+        self._large.put(None)
         end = time.monotonic() + GRACE
         for thread in self._threads:
             thread.join(max(0, end - time.monotonic()))
         torch.set_num_threads(self.cores)
 
     def _work(self) -> None:
+        torch.set_num_threads(max(1, self.cores // self.workers))  # of this thread
         while (taken := self._jobs.get()) is not None:
             job, future = taken
             try:
@@ -178,26 +194,42 @@ class Crew:
             self.journal.add(job, source)
         return outcome
 
+    def _work_large(self) -> None:
+        """The one thread that computes with all cores: OpenMP wants no second (`one_thread`)."""
+        torch.set_num_threads(self.cores)
+        while (taken := self._large.get()) is not None:
+            make, future = taken
+            try:
+                future.set_result(make())
+            except BaseException as error:
+                future.set_exception(error)
+
+    def _by_all_cores(self, make: Callable[[], int]) -> int:
+        future: Future = Future()
+        self._large.put((make, future))
+        return future.result()
+
     def _go_on(self) -> None:
         if self._stopping.is_set():
             raise _Stopped
 
     @contextmanager
-    def _hold(self, pixels: int) -> Iterator[None]:
-        """Waits until a result of so many pixels may be in memory; gives it its share of cores."""
+    def _hold(self, pixels: int) -> Iterator[Doer]:
+        """Waits until a result of so many pixels may be in memory; gives who is to make it."""
+        alone = pixels > (HELD if self.on_cpu else self.most)
+        share = self.most if alone else pixels
+        handed_over = alone and self.on_cpu and self.workers > 1  # else this thread has all cores
         with self._changed:
             self._changed.wait_for(
-                lambda: self._stopping.is_set() or not self._held or self._held + pixels <= HELD
+                lambda: self._stopping.is_set() or not self._held or self._held + share <= self.most
             )
             self._go_on()
-            self._held += pixels
-        at_once = min(self.workers, max(1, HELD // max(1, pixels)))
-        torch.set_num_threads(max(1, self.cores // at_once))  # of this thread
+            self._held += share
         try:
-            yield
+            yield self._by_all_cores if handed_over else lambda make: make()
         finally:
             with self._changed:
-                self._held -= pixels
+                self._held -= share
                 self._changed.notify_all()
 
 

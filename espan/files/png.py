@@ -11,8 +11,9 @@ from espan.files.deflate import BAND, compress, spread
 
 _COLOUR = {1: 0, 2: 4, 3: 2, 4: 6}
 _SUB, _UP, _AVERAGE = 1, 2, 3
-# Of so many rows one is looked at to choose the filter of a band.
-_LOOK = 8
+# Of so many rows one is looked at to choose the filter of a band. An odd number: rows of what is
+# upscaled differ with their place in the pattern of the scale.
+_LOOK = 3
 
 
 class PngRows:
@@ -48,7 +49,7 @@ class PngRows:
             over = rows[top - 1 : top] if top else self.above
             filtered = self._filtered(part, np.concatenate([over, part[:-1]]))
             # Ends at a whole byte, and knows nothing of the band before.
-            return filtered, compress(filtered.data, -15, zlib.Z_SYNC_FLUSH)
+            return filtered, compress(filtered, -15, zlib.Z_SYNC_FLUSH)
 
         for filtered, data in spread(band, range(0, len(rows), step)):
             self._chunk(b"IDAT", self.head + data)

@@ -66,7 +66,7 @@ class TiffRows:
         """Predictor 2: each value less the one to its left."""
         rest = pixels.astype(self.dtype.newbyteorder("<"))
         rest[:, 1:] -= pixels[:, :-1]
-        return compress(rest.data)
+        return compress(rest)
 
     def _directory(self, place: int) -> bytes:
         width, height = self.size
