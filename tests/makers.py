@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
-from espan import ESPAN, batch, files
+from espan import ESPAN
 from espan.model import Network
 
 
@@ -105,17 +104,3 @@ def as_yaml(path: Path, **settings) -> str:
 def python(code: str) -> subprocess.CompletedProcess:
     """A Python of its own that runs `code`."""
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-
-
-def pictures(folder, count: int) -> list[batch.Job]:
-    """Jobs from folder/in into folder/big."""
-    (folder / "in").mkdir()
-    for i in range(count):
-        files.write(folder / f"in/{i}.png", Image.fromarray(noise(4, 5, 3, seed=i)))
-    return batch.plan([folder / "in"], folder / "big")
-
-
-def larger(image, scale, progress):
-    """An upscaler of PIL pictures without a network."""
-    progress(20, 20)
-    return image.resize((image.width * scale, image.height * scale))

@@ -11,7 +11,7 @@ from bench.batch import folder as measured_folder
 from espan import Upscaler, batch, files
 from espan.batch import work
 from espan.errors import LimitError, OutputError
-from tests.makers import larger, pictures
+from tests.folders import larger, pictures
 
 
 @pytest.fixture

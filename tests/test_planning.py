@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from espan import batch, files
-from tests.makers import larger, noise, pictures
+from tests.folders import larger, pictures
+from tests.makers import noise
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
