@@ -1,5 +1,6 @@
 """Folders of pictures: several at once, by one device or more, whatever becomes of each."""
 
+import os
 import threading
 import time
 
@@ -122,6 +123,19 @@ def test_cores_are_not_asked_for_more_than_they_are(tmp_path, monkeypatch):
     assert max(most) == 3
     # The workers', the one's that makes large results; at the end the caller's is put back.
     assert sorted(asked[:-1]) == [1] * 6 + [3] and asked[-1] == 3
+
+
+def test_small_results_are_made_by_a_core_each(tmp_path):
+    seen = []
+
+    def watched(image, scale, progress):
+        seen.append(torch.get_num_threads())
+        return larger(image, scale, progress)
+
+    for turn in range(5):
+        (tmp_path / str(turn)).mkdir()
+        [*batch.run(pictures(tmp_path / str(turn), 8), [watched], 4, workers=2 * os.cpu_count())]
+    assert {*seen} == {1}
 
 
 @pytest.mark.parametrize("workers", [1, 4])

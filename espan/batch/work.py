@@ -166,7 +166,7 @@ class Crew:
         torch.set_num_threads(self.cores)
 
     def _work(self) -> None:
-        torch.set_num_threads(max(1, self.cores // self.workers))  # of this thread
+        _take_threads(max(1, self.cores // self.workers))
         while (taken := self._jobs.get()) is not None:
             job, future = taken
             try:
@@ -196,7 +196,7 @@ class Crew:
 
     def _work_large(self) -> None:
         """The one thread that computes with all cores: OpenMP wants no second (`one_thread`)."""
-        torch.set_num_threads(self.cores)
+        _take_threads(self.cores)
         while (taken := self._large.get()) is not None:
             make, future = taken
             try:
@@ -235,6 +235,12 @@ class Crew:
 
 class _Stopped(BaseException):
     """Ends a picture that nobody waits for any more."""
+
+
+def _take_threads(count: int) -> None:
+    """Gives PyTorch's operators so many threads in the calling one."""
+    torch.get_num_threads()  # whose first call in a thread would undo it, by what another has set
+    torch.set_num_threads(count)
 
 
 def _check_place(output: Path, mode: str, size: tuple[int, int]) -> None:
