@@ -1,9 +1,11 @@
 """Folding: train form -> deploy form, every re-parameterised convolution merged into one."""
 
+from espan.machine import one_thread
 from espan.model import Network
 from espan.rep import RepConv
 
 
+@one_thread()
 def fold(net: Network) -> Network:
     """A new network of plain convolutions equal to `net`, the image border included.
 

@@ -21,7 +21,6 @@ from espan.folding import fold
 from espan.forms import copy_to, with_backend
 from espan.graph import Lane
 from espan.jobs import SMALLEST_TILE, Job, Jobs
-from espan.machine import one_thread
 from espan.model import Network
 from espan.pixels import enter, leave_on_device
 from espan.plan import Plan
@@ -63,8 +62,7 @@ class Runner:
         tile: tuple[int, int] | str | None,
         low_precision: bool,
     ):
-        with one_thread():
-            net = net if net.folded else fold(net)
+        net = net if net.folded else fold(net)
         self.scale, self.radius = net.scale, net.radius
         self.channels = net.config["channels"]
         self.device, self.dtype, self.tile = device, dtype, tile

@@ -14,7 +14,6 @@ from espan.atomic import whole_file
 from espan.errors import WeightsError
 from espan.folding import fold
 from espan.layouts import one_line, recognise
-from espan.machine import one_thread
 from espan.model import ARCHITECTURES, Network
 from espan.untrusted import State, check_plain, check_size, read_safetensors, read_torch
 
@@ -55,8 +54,7 @@ def load(path_or_name: str | Path, *, folded: bool = True) -> Network:
         net = _read(path, digest)
     except (WeightsError, OSError) as error:
         raise WeightsError(f"{path}: {error}") from error
-    with one_thread():
-        return (fold(net) if folded and not net.folded else net).eval()
+    return (fold(net) if folded and not net.folded else net).eval()
 
 
 def _read(path: Path, digest: str | None) -> Network:

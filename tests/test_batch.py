@@ -74,6 +74,15 @@ def test_results_in_memory_are_few(tmp_path, monkeypatch, many_cores, cores, hel
     assert max(most) == at_once
 
 
+def test_results_in_memory_are_as_many_as_it_has_room_for(tmp_path, monkeypatch, many_cores):
+    monkeypatch.setattr(work, "HELD", 20 * 16)
+    for free, most in ((None, 2), (0, 2), (5 * 20 * 16 * work.ROOM, 5), (10**12, 8)):
+        monkeypatch.setattr(work.memory, "available", lambda free=free: free)
+        crew = work.Crew([larger], 4, 1, None, None, None)
+        assert crew.most == most * 20 * 16
+        crew.close()
+
+
 def test_every_device_gets_pictures_and_none_gets_all(tmp_path, net, many_cores):
     devices = [Upscaler(net, device="cpu", dtype="fp32") for _ in range(3)]
     used, together = set(), threading.Barrier(3, timeout=20)

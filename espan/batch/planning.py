@@ -129,8 +129,8 @@ def settle(jobs: Sequence[Job], sources: set[Path], taken: dict[Path, Path]) -> 
             continue
         if key in sources:
             job.problem = f"{job.output} would replace an input"
-        elif taken.setdefault(key, job.input) is job.input:
-            continue
+        elif key not in taken:
+            taken[key] = job.input
         elif taken[key].resolve() == job.input.resolve():
             repeated.add(id(job))
         else:

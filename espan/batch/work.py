@@ -23,9 +23,11 @@ from espan.errors import DeviceLostError, EspanError, LimitError, OutputError
 if TYPE_CHECKING:
     from espan.upscaler import Upscaler
 
-# Pixels of results that may be in memory at once, for each core. On a CPU a larger result is made
-# alone, by all cores.
+# Pixels of a result that one core makes by itself on a CPU; all cores make a larger one, alone. As
+# many for each core are in memory at once where there is room for them, and twice as many anywhere.
 HELD = 50_000_000
+# Bytes of free memory that are wanted for each of them: pixels, PIL's copy, what is compressed.
+ROOM = 32
 # Seconds that a run which is stopped waits for the tiles and files under way.
 GRACE = 2.0
 
@@ -131,7 +133,8 @@ class Crew:
         self.scale, self.skip, self.journal = scale, skip, journal
         self.progress = progress or (lambda job, done, total: None)
         self.workers, self.cores = workers, torch.get_num_threads()
-        self.most = HELD * self.cores
+        room = (memory.available() or 0) // ROOM
+        self.most = max(2 * HELD, min(HELD * self.cores, room))
         self.on_cpu = all(str(getattr(each, "device", "cpu")) == "cpu" for each in upscalers)
         self._large: queue.SimpleQueue = queue.SimpleQueue()
         self._jobs: queue.SimpleQueue = queue.SimpleQueue()
