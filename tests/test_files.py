@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -231,6 +232,15 @@ def test_failed_write_leaves_what_was_there(tmp_path, monkeypatch, name, what, h
     with pytest.raises(OutputError, match=rf"{name}: could not be written: {reason}"):
         files.write(path, Image.new("L", (4, 4)))
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(name, b"old")] * there
+
+
+@pytest.mark.parametrize("size", [(480, 480), (111, 95)])
+def test_photographs_are_hardly_larger_than_by_the_fastest_level_of_zlib(tmp_path, size):
+    with Image.open(Path(__file__).parents[1] / "docs/images/kitten.png") as image:
+        photograph = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    photograph.save(tmp_path / "pillow.png", compress_level=1)
+    ours = files.write(tmp_path / "ours.png", photograph)
+    assert ours.stat().st_size < 1.15 * (tmp_path / "pillow.png").stat().st_size
 
 
 def test_new_file_takes_the_place_of_the_old_one_at_once(tmp_path):

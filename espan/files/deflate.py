@@ -18,8 +18,7 @@ def compress(data: np.ndarray, wbits: int = 15, flush: int = zlib.Z_FINISH) -> b
     """As `zlib.compress`, of single values only, or of runs too where there are many.
 
     What a filter has left of a photograph repeats itself by chance: the search for repeats takes
-    most of zlib's time, and at its fast levels what it finds costs more than it saves
-    (docs/decisions.md).
+    most of zlib's time, and at its fast levels it hardly saves bytes (docs/decisions.md).
     """
     values = data.view(np.uint8).ravel()
     first = values[: len(values) // 8]

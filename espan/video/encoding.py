@@ -116,7 +116,7 @@ def choose(container, clip: Clip, scale: float, options: Options) -> Encoding:
     try:
         encoding.open(flags=0)  # what it refuses is said before the work, not after it
     except OutputError as error:
-        if not (options.preset or options.crf):
+        if options.preset is None and options.crf is None:
             raise
         replace(encoding, options=_quality(encoder.name, None)).open(flags=0)
         raise OptionError(str(error)) from error  # so it is for what was asked of it
