@@ -108,6 +108,8 @@ class Journal:
     def _give_up(self, root: Path, error: OSError) -> None:
         """Results matter more than the record of them."""
         log.warning("%s: %s; --resume will do this run again", root / self.name, error.strerror)
+        if self._descriptors.get(root) is not None:
+            os.close(self._descriptors[root])
         self._descriptors[root] = None
 
 
