@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 
 # Numbers that a network run by PyTorch's own operators holds at once per input pixel and channel:
-# the most that was measured on a CPU, at 480 x 480. What the allocator keeps between operators is
-# in it, and is less for larger pictures (docs/performance.md).
-PER_CHANNEL = 13
+# near the most that was measured on a CPU, at 480 x 480. What the allocator keeps between operators
+# is in it: more in one run than in the next, less for larger pictures (docs/performance.md).
+PER_CHANNEL = 15
 
 
 def available() -> int | None:

@@ -92,8 +92,8 @@ MEASURED = [
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs /proc")
 def test_the_estimate_is_near_the_measured_peak():
-    # What PyTorch's own operators take depends on what the allocator keeps between them: in one
-    # run of twenty, half as much again.
+    # What PyTorch's own operators take depends on what the allocator keeps between them: in some
+    # runs half as much again as in others.
     ours = [case for case in MEASURED if "backend" not in case[3]]
     pytorchs = [case for case in MEASURED if "backend" in case[3]]
     for case, (need, took) in zip(ours, _said_and_taken(ours), strict=True):
