@@ -38,7 +38,8 @@ def bleed(colour: Tensor, alpha: Tensor) -> Tensor:
         filled = torch.where(weight > 0, total / weight, filled)
     if not colour.is_floating_point():
         filled = filled.round()
-    return torch.where(holes, filled[0].to(colour.dtype), colour)
+    # Chosen in float32, as torch 2.11 has no `where` of uint16.
+    return torch.where(holes, filled[0], colour).to(colour.dtype)
 
 
 def enlarge_alpha(alpha: Tensor, out: Tensor) -> None:

@@ -13,6 +13,7 @@ triton = pytest.importorskip("triton", reason="Triton is not installed")
 RECORD = Path(__file__).with_name("triton_costs.json")
 # Registers come in steps of 8 a thread, and the assembler's choices move by a few.
 REGISTERS, SHARED = 24, 1.1
+A_FEW = 32  # bytes
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +40,22 @@ def kernels(costs: dict):
 
 
 def test_no_kernel_spills(costs):
+    """By the Triton of the record; another may keep a few bytes of a thread on its stack."""
     measured = dict(kernels(costs))
     assert len(measured) > 100
-    spilled = {name: cost["spills"] for name, cost in measured.items() if cost["spills"]}
+    most = 0 if recorded_with() == triton.__version__ else A_FEW
+    spilled = {name: cost["spills"] for name, cost in measured.items() if cost["spills"] > most}
     assert not spilled
 
 
+def recorded_with() -> str:
+    return json.loads(RECORD.read_text())["triton"]
+
+
 def test_costs_are_as_recorded(costs):
-    record = json.loads(RECORD.read_text())
-    if record["triton"] != triton.__version__:
-        pytest.skip(f"recorded with triton {record['triton']}, this is {triton.__version__}")
-    measured, recorded = dict(kernels(costs)), dict(kernels(record))
+    if recorded_with() != triton.__version__:
+        pytest.skip(f"recorded with triton {recorded_with()}, this is {triton.__version__}")
+    measured, recorded = dict(kernels(costs)), dict(kernels(json.loads(RECORD.read_text())))
     assert measured.keys() == recorded.keys(), (
         "python -m tests.compile_triton > tests/triton_costs.json"
     )

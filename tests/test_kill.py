@@ -1,5 +1,6 @@
 """Runs that are killed, interrupted, left by their program or forked (long: bench/kills.py)."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -144,5 +145,11 @@ if __name__ == "__main__":
 """
     script = tmp_path / "script.py"
     script.write_text(code)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # as the script lies elsewhere
+    )
     assert (done.returncode, done.stderr) == (0, "")

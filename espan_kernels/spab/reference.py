@@ -1,6 +1,6 @@
 """The SPAN attention block in eager PyTorch: its definition."""
 
-from collections.abc import Sequence
+from typing import Sequence  # noqa: UP035 (torch 2.6 makes no schema of collections.abc's)
 
 import torch.nn.functional as F
 from torch import Tensor

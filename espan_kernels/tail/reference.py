@@ -1,6 +1,6 @@
 """The tail of a SPAN network in eager PyTorch: its definition."""
 
-from collections.abc import Sequence
+from typing import Sequence  # noqa: UP035 (torch 2.6 makes no schema of collections.abc's)
 
 import torch
 import torch.nn.functional as F
