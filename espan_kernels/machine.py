@@ -1,5 +1,6 @@
 """What this machine has for kernels: Triton, CUDA kernels, a GPU; each "no" is a reason."""
 
+import functools
 import importlib.util
 import os
 
@@ -11,6 +12,8 @@ from espan_kernels import native
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 # Triton decides when it is imported whether kernels run on a GPU or in its interpreter.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
+# The first that compiles kernels which take tuples of pointers and of constants.
+MINIMUM_TRITON = (3, 4)
 MINIMUM_CAPABILITY = (8, 0)
 KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -27,7 +30,7 @@ def tensors(args) -> list[Tensor]:
     for arg in args:
         if isinstance(arg, Tensor):
             found.append(arg)
-        elif isinstance(arg, list | tuple):
+        elif isinstance(arg, (list, tuple)):  # torch 2.6 does not compile `list | tuple`
             found.extend(item for item in arg if isinstance(item, Tensor))
     return found
 
@@ -37,10 +40,24 @@ def first(args) -> Tensor:
     return args[0] if isinstance(args[0], Tensor) else args[0][0]
 
 
+def no_triton(least: tuple[int, int] = MINIMUM_TRITON) -> str | None:
+    """Why there is no Triton to use, of version `least` or later; None: there is."""
+    return _too_old_triton(least) if HAS_TRITON else "Triton is not installed"
+
+
+@functools.cache
+def _too_old_triton(least: tuple[int, int]) -> str | None:
+    import triton
+
+    if tuple(map(int, triton.__version__.split(".")[:2])) >= least:
+        return None
+    return f"needs Triton {least[0]}.{least[1]} or later, this is {triton.__version__}"
+
+
 def needs_triton(*args) -> str | None:
     """Why Triton cannot run on these arguments; None: it can."""
-    if not HAS_TRITON:
-        return "Triton is not installed"
+    if reason := no_triton():
+        return reason
     device = first(args).device
     if INTERPRETED:
         if device.type != "cpu":

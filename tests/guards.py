@@ -60,8 +60,8 @@ def guard_bands():
 @pytest.fixture
 def kernel_device():
     """Tensors that name no device are where kernels run; one seed. Skips without Triton."""
-    if not machine.HAS_TRITON:
-        pytest.skip("Triton is not installed")
+    if reason := machine.no_triton():
+        pytest.skip(reason)
     torch.manual_seed(0)
     torch.set_default_device("cuda" if torch.cuda.is_available() else None)
     yield

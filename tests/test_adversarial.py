@@ -83,7 +83,7 @@ def test_adversarial_pictures(kind, backend, dtype):
     assert_near(Upscaler(net, device="cpu", dtype=dtype, backend=backend, tile=17), net, dtype)
 
 
-@pytest.mark.skipif(not machine.HAS_TRITON, reason="Triton is not installed")
+@pytest.mark.skipif(bool(machine.no_triton()), reason=str(machine.no_triton()))
 def test_adversarial_pictures_through_triton():
     net, device = random_net(channels=32), "cuda" if torch.cuda.is_available() else "cpu"
     assert_near(Upscaler(net, device=device, dtype="fp32", backend="triton"), net, "fp32", (9, 12))
@@ -149,7 +149,7 @@ def test_nothing_but_numbers_becomes_a_pixel(piece, where, value, as_bias, backe
     numbers_or_an_error(up, noise(6, 7, 3))
 
 
-@pytest.mark.skipif(not machine.HAS_TRITON, reason="Triton is not installed")
+@pytest.mark.skipif(bool(machine.no_triton()), reason=str(machine.no_triton()))
 @pytest.mark.parametrize("piece", PIECES)
 def test_nothing_but_numbers_becomes_a_pixel_through_triton(piece):
     net = poisoned(piece, 3, float("nan"), True)

@@ -14,7 +14,7 @@ from espan_kernels import machine
 from tests.makers import noise, python, random_net
 from tests.threads import same_bits_in_threads
 
-needs_triton = pytest.mark.skipif(not machine.HAS_TRITON, reason="Triton is not installed")
+needs_triton = pytest.mark.skipif(bool(machine.no_triton()), reason=str(machine.no_triton()))
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # One network of each kind, two blocks deep: the interpreter takes a second for each.
 NETWORKS = {

@@ -229,4 +229,4 @@ def test_float4_is_not_known(tmp_path):
     entry = {"a": {"dtype": "F4", "shape": [4], "data_offsets": [0, 2]}}
     header, path = json.dumps(entry).encode(), tmp_path / "a.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header + b"12")
-    refused(path, "floating point numbers, a is torch.float4|unknown variant")
+    refused(path, "floating point numbers, a is torch.float4|unknown variant|no attribute")

@@ -14,6 +14,7 @@ from espan_kernels.machine import (
     kernel_dtype,
     needs_cuda,
     needs_triton,
+    no_triton,
 )
 from espan_kernels.op import Op
 from espan_kernels.spab import sample
@@ -22,6 +23,8 @@ from espan_kernels.spab.reference import reference
 
 def fits_registers(x, weights, biases) -> str | None:
     """The fused kernel holds every open row of every convolution in registers."""
+    if reason := no_triton(least=(3, 6)):  # those before do not compile it
+        return reason
     if x.shape[1] not in (16, 32):
         return f"fused rows hold 16 or 32 channels, got {x.shape[1]}"
     if x.is_cuda and x.dtype != torch.float32 and capability(x.device.index) >= (12, 0):
