@@ -48,7 +48,7 @@ def find_nvcc() -> Path:
 def architectures(nvcc: Path) -> str:
     """nvcc's flags: machine code for each architecture, and PTX for later ones."""
     wanted = os.environ.get("ESPAN_CUDA_ARCHS")
-    archs = re.findall(r"\d+a?", wanted or ARCHS)
+    archs = re.findall(r"\d+a?", (wanted or ARCHS).replace(".", ""))  # 9.0, as others write it
     if not wanted:
         listed = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout
         archs = [arch for arch in archs if f"sm_{arch}\n" in listed + "\n"]

@@ -131,9 +131,10 @@ def test_a_build_without_nvcc_says_where_it_looked(tmp_path):
 
 def test_a_failed_compile_is_noted_or_fatal(tmp_path):
     failing = {"NVCC": "false"}
-    result = build(tmp_path, ESPAN_CUDA="auto", ESPAN_CUDA_ARCHS="80", **failing)
+    result = build(tmp_path, ESPAN_CUDA="auto", ESPAN_CUDA_ARCHS="8.0", **failing)
     assert result.returncode == 0, result.stderr
     assert left_out(tmp_path).startswith("the compile failed:")
+    assert "arch=compute_80,code=sm_80 " in result.stdout + result.stderr
     assert "espan: without CUDA kernels: " in result.stdout + result.stderr
     assert build(tmp_path, ESPAN_CUDA="1", ESPAN_CUDA_ARCHS="80", **failing).returncode != 0
 
