@@ -49,17 +49,16 @@ def run(
     """Upscales files, yielding what became of each, in order; never raises for a single file.
 
     upscalers: one per device; pictures go to whichever is free. workers: pictures under way at
-    once, by default two per processor core: while one waits for the disk, others decode, compute
-    and encode. On a CPU they share the cores instead of each taking all; what a picture becomes
-    does not depend on it. skip: jobs to leave, asked when their turn comes. journal: notes what is
-    done. `progress(job, done, total)` counts the input pixels of a picture under way; any thread
-    calls it.
+    once, see `default_workers`. On a CPU they share the cores instead of each taking all; what a
+    picture becomes does not depend on it. skip: jobs to leave, asked when their turn comes.
+    journal: notes what is done. `progress(job, done, total)` counts the input pixels of a picture
+    under way; any thread calls it.
 
     Leaving the iterator early, as Ctrl-C does, stops the pictures under way at their next tile.
     """
     for folder in {job.output.parent for job in jobs}:
         remove_leftovers(folder)
-    workers = workers or default_workers(len(upscalers))
+    workers = workers or default_workers(upscalers)
     workers = max(1, min(workers, len(jobs)))
     crew = Crew(upscalers, scale, workers, skip, journal, progress)
     with closing(crew), shutdown.calling(crew.close):
@@ -72,9 +71,18 @@ def run(
             yield under_way.popleft().result()
 
 
-def default_workers(devices: int) -> int:
+def default_workers(upscalers: "Sequence[Upscaler]") -> int:
+    """One per processor core, or two where GPUs compute, which workers wait for; two at least.
+
+    On a CPU more of them only take the caches from each other (docs/folder.md).
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(2 * (cores or 1), 2 * devices)
+    each = 1 if _on_cpu(upscalers) else 2
+    return max(each * (cores or 1), 2 * len(upscalers))
+
+
+def _on_cpu(upscalers: "Sequence[Upscaler]") -> bool:
+    return all(str(getattr(each, "device", "cpu")) == "cpu" for each in upscalers)
 
 
 @contextmanager
@@ -135,7 +143,7 @@ class Crew:
         self.workers, self.cores = workers, torch.get_num_threads()
         room = (memory.available() or 0) // ROOM
         self.most = max(2 * HELD, min(HELD * self.cores, room))
-        self.on_cpu = all(str(getattr(each, "device", "cpu")) == "cpu" for each in upscalers)
+        self.on_cpu = _on_cpu(upscalers)
         self._large: queue.SimpleQueue = queue.SimpleQueue()
         self._jobs: queue.SimpleQueue = queue.SimpleQueue()
         self._idle: queue.SimpleQueue = queue.SimpleQueue()

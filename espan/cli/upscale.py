@@ -29,7 +29,7 @@ def add_to(command) -> None:
         "--resume", action="store_true", help="leave what is done and has not changed since"
     )
     up.add_argument(
-        "-j", "--jobs", type=_count, metavar="N", help="pictures at once; default: 2 per core"
+        "-j", "--jobs", type=_count, metavar="N", help="pictures at once; default: one per core"
     )
     up.add_argument(
         "--shard", type=_shard, metavar="I/N", help="of N machines this is the I-th, from 1"
