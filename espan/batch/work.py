@@ -74,7 +74,7 @@ def run(
 def default_workers(upscalers: "Sequence[Upscaler]") -> int:
     """One per processor core, or two where GPUs compute, which workers wait for; two at least.
 
-    On a CPU more of them only take the caches from each other (docs/folder.md).
+    On a CPU more of them only take more processor time (docs/folder.md).
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     each = 1 if _on_cpu(upscalers) else 2
