@@ -1,6 +1,5 @@
 """What this machine has for kernels: Triton, CUDA kernels, a GPU; each "no" is a reason."""
 
-import functools
 import importlib.util
 import os
 
@@ -42,12 +41,9 @@ def first(args) -> Tensor:
 
 def no_triton(least: tuple[int, int] = MINIMUM_TRITON) -> str | None:
     """Why there is no Triton to use, of version `least` or later; None: there is."""
-    return _too_old_triton(least) if HAS_TRITON else "Triton is not installed"
-
-
-@functools.cache
-def _too_old_triton(least: tuple[int, int]) -> str | None:
-    import triton
+    if not HAS_TRITON:
+        return "Triton is not installed"
+    import triton  # late: it alone takes longer than the rest of this package
 
     if tuple(map(int, triton.__version__.split(".")[:2])) >= least:
         return None
@@ -56,17 +52,14 @@ def _too_old_triton(least: tuple[int, int]) -> str | None:
 
 def needs_triton(*args) -> str | None:
     """Why Triton cannot run on these arguments; None: it can."""
-    if reason := no_triton():
-        return reason
+    if not HAS_TRITON:
+        return no_triton()
     device = first(args).device
-    if INTERPRETED:
-        if device.type != "cpu":
+    if device.type != ("cpu" if INTERPRETED else "cuda"):
+        if INTERPRETED:
             return f"TRITON_INTERPRET=1 runs kernels on the cpu, the tensors are on {device}"
-    elif device.type != "cuda":
         return f"Triton kernels need a CUDA device, the tensors are on {device}"
-    else:
-        return _too_old(device)
-    return None
+    return no_triton() or (_too_old(device) if device.type == "cuda" else None)
 
 
 def needs_cuda(*args) -> str | None:

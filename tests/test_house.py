@@ -76,17 +76,18 @@ finally:
     assert result.returncode == 0 and result.stdout and not result.stderr
 
 
-def test_import_costs_next_to_nothing():
+def test_import_costs_a_small_part_of_what_torch_costs():
     code = """
-import sys, time
+from time import process_time as now
+start = now()
 import torch
-began = time.process_time()
+middle = now()
 import espan
 espan.upscale, espan.load, espan.ESPAN, espan.psnr
-print(time.process_time() - began)
+print((now() - middle) / (middle - start))
 """
-    # The best of some: what else the machine does is not the import's cost.
-    assert any(float(python(code).stdout) < 0.15 for _ in range(8))
+    # A ratio, as both are slower on a busy machine; about 0.14 on a quiet one.
+    assert any(float(python(code).stdout) < 0.25 for _ in range(8))
 
 
 def test_import_of_the_name_alone_costs_nothing():
