@@ -2,7 +2,6 @@
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 
@@ -92,21 +91,25 @@ MEASURED = [
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs /proc")
 def test_the_estimate_is_near_the_measured_peak():
-    # What PyTorch's own operators take depends on what the allocator keeps between them: in some
-    # runs half as much again as in others.
+    # Between PyTorch's own operators the heap keeps maps of less than 32 MiB, as many as it happens
+    # to. With a mapping for each map all runs take the same, about half of what is to be allowed.
     ours = [case for case in MEASURED if "backend" not in case[3]]
     pytorchs = [case for case in MEASURED if "backend" in case[3]]
     for case, (need, took) in zip(ours, _said_and_taken(ours), strict=True):
         assert 0.8 < need / took < 1.2, f"{case}: {need >> 20} MiB said, {took >> 20} taken"
-    tries = zip(*(_said_and_taken(pytorchs) for _ in range(3)), strict=True)
-    for case, measured in zip(pytorchs, tries, strict=True):
-        need, took = measured[0][0], statistics.median(took for _, took in measured)
-        assert 0.8 < need / took < 1.5, f"{case}: {need >> 20} MiB said, {took >> 20} taken"
+    for case, (need, took) in zip(pytorchs, _said_and_taken(pytorchs), strict=True):
+        assert need / took > 0.8, f"{case}: {need >> 20} MiB said, {took >> 20} taken"
+    mapped = _said_and_taken(pytorchs, MALLOC_MMAP_THRESHOLD_=str(2**20))
+    for case, (need, took) in zip(pytorchs, mapped, strict=True):
+        assert 1.5 < need / took < 2.2, f"{case}: {need >> 20} MiB said, {took >> 20} taken"
 
 
-def _said_and_taken(cases) -> list[tuple[int, int]]:
+def _said_and_taken(cases, **environment: str) -> list[tuple[int, int]]:
     done = subprocess.run(
-        [sys.executable, "-c", AGREE, json.dumps(cases)], capture_output=True, text=True
+        [sys.executable, "-c", AGREE, json.dumps(cases)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stderr
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
