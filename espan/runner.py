@@ -104,6 +104,7 @@ class Runner:
         from the one reached on; DeviceError when even the smallest does not fit, DeviceLostError
         for whatever else a GPU fails with.
         """
+        torch.get_num_threads()  # a new thread's convolutions go by torch.set_num_threads only now
         n, _, *size = source.shape
         engine = self._engines[self._dtype_for(source.dtype)]
         jobs, done = self._jobs(engine, n, size), 0

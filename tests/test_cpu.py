@@ -147,3 +147,27 @@ assert threads() == before + 3, (before, threads())
 """
     done = python(code)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_a_new_thread_keeps_to_the_number_of_threads_that_was_set(backend):
+    """PyTorch tells a new thread of it at the first operator that asks: convolutions do not."""
+    code = f"""
+import os, threading
+import numpy, torch
+import espan
+upscaler = espan.Upscaler("espan-x4", device="cpu", dtype="fp32", backend={backend!r})
+torch.set_num_threads(1)
+found = []
+def work():
+    before = os.listdir("/proc/self/task")
+    upscaler(numpy.zeros((64, 64, 3), numpy.uint8))
+    found.append(len(os.listdir("/proc/self/task")) - len(before))
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+assert found == [0], found
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr

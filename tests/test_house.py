@@ -86,8 +86,8 @@ import espan
 espan.upscale, espan.load, espan.ESPAN, espan.psnr
 print((now() - middle) / (middle - start))
 """
-    # A ratio, as both are slower on a busy machine; about 0.14 on a quiet one.
-    assert any(float(python(code).stdout) < 0.25 for _ in range(8))
+    # A ratio, as both are slower on a busy machine; 0.14 to 0.16 on two cores.
+    assert any(float(python(code).stdout) < 0.2 for _ in range(8))
 
 
 def test_import_of_the_name_alone_costs_nothing():
