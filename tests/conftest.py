@@ -31,6 +31,14 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(skip)
 
 
+@pytest.fixture(autouse=hasattr(os, "sched_getscheduler"))
+def scheduling_stays():
+    """A process at real time's priority starves what it waits for: the tests after this one."""
+    before = os.sched_getscheduler(0)
+    yield
+    assert os.sched_getscheduler(0) == before
+
+
 @pytest.fixture(scope="session")
 def shim_objects(tmp_path_factory):
     """csrc compiled for the CPU."""

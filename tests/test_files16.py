@@ -10,6 +10,7 @@ from PIL import Image, ImageCms
 import espan
 from espan import InputError, LimitError, OutputError, Upscaler, files
 from espan.image16 import Image16
+from espan.video import scheduling
 from tests.makers import GREY_ALPHA, RGB, RGB_ALPHA, chunk, nearest_net, noise, png, scanlines
 from tests.test_bad_files import tiff
 
@@ -225,7 +226,9 @@ def test_avif_of_10_bits_is_refused_by_name(tmp_path):
         stream = container.add_stream("libsvtav1", rate=1)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
         frame = av.VideoFrame.from_ndarray(noise(64, 64, 3), format="rgb24")
-        container.mux([*stream.encode(frame.reformat(format="yuv420p10le")), *stream.encode(None)])
+        with scheduling.kept():
+            packets = stream.encode(frame.reformat(format="yuv420p10le"))
+        container.mux([*packets, *stream.encode(None)])
     with pytest.raises(InputError, match=r"a\.avif: 10-bit colour, which would be cut to 8 bits"):
         files.read(path)
 

@@ -1,5 +1,5 @@
 """Video through PyAV (the extra `video`): decode, upscale, encode; all other streams are kept.
 
 source -> colour -> the network -> colour -> encoding -> segments -> mux; convert.py joins them, and
-is the only file that can be imported without PyAV.
+can be imported without PyAV.
 """

@@ -10,6 +10,7 @@ from av.codec.codec import UnknownCodecError, find_best_pix_fmt_of_list
 from av.error import FFmpegError
 
 from espan.errors import OutputError
+from espan.video import scheduling
 from espan.video.colour import Colour, Pixels
 from espan.video.options import OptionError, Options
 from espan.video.segments import Coded
@@ -77,7 +78,8 @@ class Encoding:
         context = av.CodecContext.create(self.codec, "w")
         self.set(context, flags)
         try:
-            context.open()
+            with scheduling.kept():
+                context.open()
         except (FFmpegError, ValueError) as error:
             what = f"{self.codec} refuses {self.width} x {self.height} pixels in {self.format}"
             given = "".join(f", {name} {value}" for name, value in self.options.items())

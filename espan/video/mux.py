@@ -11,6 +11,7 @@ from av.error import FFmpegError
 from av.packet import Packet
 
 from espan.errors import InputError, OutputError
+from espan.video import scheduling
 from espan.video.encoding import Encoding
 from espan.video.segments import Segments
 from espan.video.source import Clip, opened, reason
@@ -42,8 +43,7 @@ def check(format: str, clip: Clip, encoding: Encoding) -> tuple[list[int], int]:
     with opened(clip.path) as source, trial(format) as container:
         others = kept(source, clip, format)
         try:
-            streams = lay_out(container, source, clip, encoding, others)
-            container.start_encoding()
+            streams = _started(container, source, clip, encoding, others)
         except (FFmpegError, ValueError) as error:
             said = reason(error) if isinstance(error, FFmpegError) else str(error)
             what = f"{encoding.codec} of {encoding.width} x {encoding.height} in {encoding.format}"
@@ -61,11 +61,19 @@ def write(
         opened(clip.path) as source,
         av.open(f"file:{path}", "w", format=format, container_options=options) as container,
     ):
-        streams = lay_out(container, source, clip, encoding, others)
+        streams = _started(container, source, clip, encoding, others)
         video = _video_packets(segments, clip, streams[clip.index])
         copied = _copied_packets(source, clip, streams)
         for _, packet in heapq.merge(video, copied, key=lambda each: each[0]):
             container.mux(packet)
+
+
+def _started(container, *layout) -> dict:
+    """The streams of `lay_out`, their header written: which opens the encoder too."""
+    streams = lay_out(container, *layout)
+    with scheduling.kept():
+        container.start_encoding()
+    return streams
 
 
 def _video_packets(segments: Segments, clip: Clip, stream) -> Iterator[tuple]:
