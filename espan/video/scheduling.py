@@ -20,14 +20,18 @@ def kept() -> Iterator[None]:
     if not _TASKS.is_dir():
         yield
         return
-    before = _threads()
-    usual = os.sched_getscheduler(0), os.sched_getparam(0)
+    before, usual = _threads(), _policy(0)
     try:
         yield
     finally:
         for thread in (0, *(_threads() - before)):
             with suppress(ProcessLookupError):  # it has ended meanwhile
-                os.sched_setscheduler(thread, *usual)
+                if _policy(thread) != usual:
+                    os.sched_setscheduler(thread, *usual)
+
+
+def _policy(thread: int) -> tuple:
+    return os.sched_getscheduler(thread), os.sched_getparam(thread)
 
 
 def _threads() -> set[int]:
