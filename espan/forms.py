@@ -14,6 +14,7 @@ from torch import Tensor
 from espan import memory
 from espan.cpu import CpuNetwork
 from espan.errors import DeviceError
+from espan.layers import Conv2d
 from espan.model import Network
 from espan.pixels import enter
 from espan.plan import Plan
@@ -25,13 +26,25 @@ log = logging.getLogger("espan")
 BACKENDS = ("auto", "cuda", "triton", "eager", "compile", "openvino", "onnx")
 # Those of other programs, which compute on the CPU.
 RUNTIMES = ("openvino", "onnx")
+# Those that go by PyTorch's own convolutions.
+WITH_TF32 = ("auto", "eager", "compile")
 
 
-def copy_to(net: Network, device: torch.device, dtype: torch.dtype) -> Network:
-    """A folded network of the same weights, ready to run: eval mode, channels last, no gradient."""
+def copy_to(net: Network, device: torch.device, dtype: torch.dtype, tf32: bool = False) -> Network:
+    """A folded network of the same weights, ready to run: eval mode, channels last, no gradient.
+
+    In float32 a GPU multiplies its convolutions in TF32 only if `tf32`, whatever PyTorch's switch
+    says.
+    """
     copy = type(net)(**net.config)
     copy.load_state_dict(net.state_dict())
+    for layer in _convolutions(copy):
+        layer.tf32 = tf32
     return copy.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
+
+
+def _convolutions(net: Network) -> list[Conv2d]:
+    return [layer for layer in net.modules() if isinstance(layer, Conv2d)]
 
 
 def with_backend(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
@@ -41,11 +54,18 @@ def with_backend(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
     on a CPU and the network elsewhere; "compile" is the network through torch.compile,
     "openvino" and "onnx" are other programs that run it. A kernel or program asked for by name
     that refuses to run here is a DeviceError with its reason; so is "cuda" where no step has one,
-    and a warning for each that goes by the next in line.
+    and a warning for each that goes by the next in line. Where the network allows TF32, "auto" is
+    the network, and kernels, which multiply float32 as such, are refused.
     """
     some = next(net.parameters())
     if backend == "auto" and DEFAULT_IMPL:
         backend = DEFAULT_IMPL  # asked for by the environment variable ESPAN_IMPL
+    if any(layer.tf32 for layer in _convolutions(net)):
+        if backend not in WITH_TF32:
+            raise DeviceError(
+                f"backend {backend!r}: has no TF32, which is for {', '.join(WITH_TF32)}"
+            )
+        backend = "eager" if backend == "auto" else backend
     if backend == "auto" and some.device.type == "cuda":
         return fastest_proven(net)
     if backend == "auto" and some.device.type == "cpu":
@@ -87,7 +107,8 @@ def _compiled(net: Network) -> Callable[[Tensor], Tensor]:
 def fastest_proven(net: Network) -> Callable[[Tensor], Tensor]:
     """The fastest form of `net` that gives the network's own picture here, on a small sample.
 
-    A kernel may fail on a GPU, driver or compiler it has not met: it is left aside with a warning.
+    net: of `copy_to`; in float32 the kernels are held against float32, not against TF32. A kernel
+    may fail on a GPU, driver or compiler it has not met: it is left aside with a warning.
     """
     some = next(net.parameters())
     generator = torch.Generator().manual_seed(0)

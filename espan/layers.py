@@ -5,12 +5,27 @@ from torch import Tensor, nn
 
 from espan.rep import RepConv
 from espan_kernels import span_gate
+from espan_kernels.convolution import conv2d
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution that may say itself what float32 is multiplied in on a GPU.
+
+    tf32: whether TF32 is allowed, or None, which leaves that to PyTorch's switch, as in training.
+    """
+
+    tf32: bool | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.tf32 is None:
+            return super().forward(x)
+        return conv2d(x, self.weight, self.bias, self.padding[0], tf32=self.tf32)
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, rep: str | None) -> nn.Module:
     """A convolution that keeps H x W: re-parameterised for training, plain (`rep=None`) else."""
     if rep is None:
-        return nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+        return Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
     return RepConv(in_channels, out_channels, kernel, rep)
 
 

@@ -7,7 +7,13 @@ import torch
 
 from espan.errors import DeviceError
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# "tf32" is float32 whose convolutions may be multiplied in TF32.
+DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
 
 
 @contextmanager
@@ -50,7 +56,7 @@ def pick_dtype(
 ) -> torch.dtype:
     """ "auto" is fp16 on GPUs; on CPUs bf16 where the processor has it in hardware, else fp32.
 
-    ONNX Runtime has fp32 only.
+    ONNX Runtime has fp32 only. DeviceError for another name, and for "tf32" off a GPU.
     """
     if dtype == "auto" and backend == "onnx":
         return torch.float32
@@ -61,6 +67,8 @@ def pick_dtype(
     chosen = DTYPES.get(str(dtype), dtype)
     if chosen not in DTYPES.values():
         raise DeviceError(f"dtype: expected auto, {', '.join(DTYPES)}, got {dtype!r}")
+    if str(dtype) == "tf32" and device.type != "cuda":
+        raise DeviceError(f"dtype 'tf32': CUDA devices have it, the device is {device}")
     return chosen
 
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espan.errors import InputError
-from espan.layers import SPAB, conv
+from espan.layers import SPAB, Conv2d, conv
 
 # Mean of DIV2K in 0..1, which SPAN subtracts.
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
@@ -64,7 +64,7 @@ class ESPAN(Network):
         self.conv_1 = conv(3, channels, 9, rep)
         self.blocks = nn.ModuleList(SPAB(channels, n, rep) for n in convs)
         self.conv_2 = conv(channels, channels, 3, rep)
-        self.conv_cat = nn.Conv2d(4 * channels, channels, 1)
+        self.conv_cat = Conv2d(4 * channels, channels, 1)
         self.upsampler = conv(channels, 3 * scale**2, 3, rep)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,8 +113,8 @@ class SPAN(Network):
         self.conv_1 = conv(3, channels, 3, rep)
         self.blocks = nn.ModuleList(SPAB(channels, 3, rep) for _ in range(blocks))
         self.conv_2 = conv(channels, channels, 3, rep)
-        self.conv_cat = nn.Conv2d(4 * channels, channels, 1)
-        self.upsampler = nn.Conv2d(channels, 3 * scale**2, 3, padding=1)
+        self.conv_cat = Conv2d(4 * channels, channels, 1)
+        self.upsampler = Conv2d(channels, 3 * scale**2, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         feature = self.conv_1((x - self.mean) * self.img_range)
@@ -137,7 +137,7 @@ class SPANF(Network):
         self.radius = 3 * blocks + 1
         self.block_1 = nn.ModuleList(conv(c, channels, 3, rep) for c in (3, channels, channels))
         self.blocks = nn.ModuleList(SPAB(channels, 3, rep) for _ in range(blocks - 1))
-        self.conv_cat = nn.Conv2d(3 * scale**2 + 2 * channels, channels, 1)
+        self.conv_cat = Conv2d(3 * scale**2 + 2 * channels, channels, 1)
         self.conv_2 = conv(channels, 3 * scale**2, 3, rep)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 
 import torch
@@ -37,10 +37,6 @@ LANES = 2
 # Of a GPU's free memory, what the windows of its lanes may take by a pessimist's estimate.
 SHARE = 0.5
 
-# cuDNN computes float32 in TF32 unless told otherwise, by a switch of the whole process: one
-# thread at a time turns it.
-_CUDNN_FLAGS = threading.Lock()
-
 Step = Callable[[int, int], None]
 
 
@@ -48,8 +44,9 @@ class Runner:
     """Runs a network on batches of planes (N, C, H, W) of any dtype a picture can have.
 
     low_precision: whether pictures of more than 8 bits too are computed in `dtype`; else in
-    float32. `redone` counts tiles that overflowed in `dtype` and were computed again in float32,
-    `redone_here` those of the thread that asks.
+    float32. tf32: whether a GPU may multiply its float32 convolutions in TF32. `redone` counts
+    tiles that overflowed in `dtype` and were computed again in float32, `redone_here` those of the
+    thread that asks.
     Safe between threads, which get the bits that each would get alone.
     """
 
@@ -61,16 +58,17 @@ class Runner:
         backend: str,
         tile: tuple[int, int] | str | None,
         low_precision: bool,
+        tf32: bool = False,
     ):
         net = net if net.folded else fold(net)
         self.scale, self.radius = net.scale, net.radius
         self.channels = net.config["channels"]
         self.device, self.dtype, self.tile = device, dtype, tile
-        self.low_precision = low_precision
+        self.low_precision, self.tf32 = low_precision, tf32
         self.redone, self._here = 0, threading.local()
         self.window = self._auto_window()
         self._lock = threading.Lock()
-        self.forms = {dtype: with_backend(copy_to(net, device, dtype), backend)}
+        self.forms = {dtype: with_backend(copy_to(net, device, dtype, tf32), backend)}
         if dtype != torch.float32:
             # The CUDA convolutions take float16: what float32 is for goes by the next in line.
             other = "auto" if backend == "cuda" else backend
@@ -197,7 +195,8 @@ class Runner:
         form = self.forms[self.dtype]
         if hasattr(form, "explain"):
             return form.explain()
-        return f"{type(form).__name__} by PyTorch's own operators in {self.dtype}"
+        tf32 = " with TF32" * self.tf32
+        return f"{type(form).__name__} by PyTorch's own operators in {self.dtype}{tf32}"
 
     def _direct(self, dtype: torch.dtype) -> Direct:
         return Direct(lambda x: self._forward(x, dtype), self.device, dtype)
@@ -216,30 +215,13 @@ class Runner:
         run = partial(form, buffers=form.allocate(n, *size)) if planned else form
 
         def work() -> tuple[Tensor, Tensor]:
-            with _exact_float32(dtype, self.device):
-                if planned and pixels.dtype == torch.uint8 and channels == 3:
-                    return form.checked(pixels, run.keywords["buffers"])
-                y = run(enter(pixels, self.device, dtype))
+            if planned and pixels.dtype == torch.uint8 and channels == 3:
+                return form.checked(pixels, run.keywords["buffers"])
+            y = run(enter(pixels, self.device, dtype))
             return leave_on_device(y, channels, pixels.dtype)
 
         return work
 
     @torch.inference_mode()
     def _forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        with _exact_float32(dtype, self.device):
-            return self.forms[dtype](x)
-
-
-@contextmanager
-def _exact_float32(dtype: torch.dtype, device: torch.device):
-    """cuDNN computes float32 as such; on a CPU nobody asks it, and nobody waits for its switch."""
-    if dtype != torch.float32 or device.type != "cuda":
-        yield
-        return
-    with _CUDNN_FLAGS:
-        before = torch.backends.cudnn.allow_tf32
-        torch.backends.cudnn.allow_tf32 = False
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.allow_tf32 = before
+        return self.forms[dtype](x)

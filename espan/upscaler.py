@@ -30,8 +30,9 @@ class Upscaler:
     """A network held ready to upscale pictures. Callable, and safe to call from several threads.
 
     model: a built-in name, a weights file, or a network; None is the built-in one of scale 4.
-    device: "auto", "cpu", "cuda", "cuda:1", ... dtype: "auto", "fp32", "fp16" or "bf16"; "auto"
-    keeps float32 for pictures of more than 8 bits. backend: "auto", or one to insist on:
+    device: "auto", "cpu", "cuda", "cuda:1", ... dtype: "auto", "fp32", "fp16", "bf16" or, on a GPU,
+    "tf32": float32 whose convolutions may be multiplied in TF32, which "fp32" never does; "auto"
+    keeps fp32 for pictures of more than 8 bits. backend: "auto", or one to insist on:
     "cuda", "triton" (kernels; see espan_kernels.explain), "eager" (PyTorch's own operators),
     "compile" (torch.compile: half a minute before the first picture, faster ones after it), or, on
     a CPU, "openvino" and "onnx" (OpenVINO and ONNX Runtime, which come with extras).
@@ -72,7 +73,9 @@ class Upscaler:
         low_precision = dtype != "auto"  # else only what has 8 bits is computed in half precision
         shutdown.prepare_for_forks()
         self._arguments = net, str(self.device), dtype, backend, tile, nonfinite, limits
-        self._runner = Runner(net, self.device, self.dtype, backend, self.tile, low_precision)
+        self._runner = Runner(
+            net, self.device, self.dtype, backend, self.tile, low_precision, dtype == "tf32"
+        )
 
     def __reduce__(self):
         """Another process makes its own, of the same network."""

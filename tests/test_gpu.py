@@ -7,6 +7,8 @@ every op: float64, guard bands, reruns, streams, threads.
 import pytest
 import torch
 
+from espan.forms import copy_to, fastest_proven
+from espan.plan import Plan
 from espan_kernels import OPS
 from tests import gpu_checks
 from tests.contract import DTYPES
@@ -21,12 +23,6 @@ KERNELS = [
     if kernel.run is not None
 ]
 each_kernel = pytest.mark.parametrize(("op", "impl"), KERNELS)
-
-
-@pytest.fixture(autouse=True)
-def plain_float32(monkeypatch):
-    """What kernels are compared with multiplies in full float32."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 @each_kernel
@@ -63,6 +59,22 @@ def upscalers():
         Upscaler(net, device="cuda", backend="cuda", dtype="fp16"),
         Upscaler(net, device="cuda", backend="eager", dtype="fp32"),
     )
+
+
+@torch.no_grad()
+def test_float32_is_no_tf32(monkeypatch, caplog):
+    """Whatever the process allows: the network against the CPU's float64, and kernels kept."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    net = random_net(channels=32, blocks=5, last_convs=2)
+    x = torch.rand(1, 3, 40, 50, generator=torch.Generator().manual_seed(0))
+    want = copy_to(net, torch.device("cpu"), torch.float64)(x.double()).float()
+    copy = copy_to(net, torch.device("cuda"), torch.float32)
+    for run in (copy, fastest_proven(copy)):
+        torch.testing.assert_close(run(x.cuda()).cpu(), want, rtol=0, atol=1e-5)
+    assert isinstance(run, Plan) and not caplog.records
+    if torch.cuda.get_device_capability() >= (8, 0):
+        tf32 = copy_to(net, torch.device("cuda"), torch.float32, tf32=True)
+        assert (tf32(x.cuda()).cpu() - want).abs().max() > 2e-5
 
 
 def test_engine_agrees(upscalers):

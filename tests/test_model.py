@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from espan import ESPAN, SPAN, SPANF, fold
+from espan.forms import copy_to
 from espan.rep import PRESETS, RepConv, compose
 from tests.makers import random_net
 
@@ -211,5 +212,5 @@ def test_gpu_agrees_with_cpu():
     net = random_net(ESPAN, channels=32, blocks=5, last_convs=2)
     x = picture(40, 50).float()
     y = net(x)
-    with torch.backends.cudnn.flags(allow_tf32=False):
-        torch.testing.assert_close(net.cuda()(x.cuda()).cpu(), y, rtol=0, atol=1e-4)
+    on_gpu = copy_to(net, torch.device("cuda"), torch.float32)
+    torch.testing.assert_close(on_gpu(x.cuda()).cpu(), y, rtol=0, atol=1e-4)

@@ -31,7 +31,7 @@ def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto", several: bo
     parser.add_argument(
         "--dtype",
         default=dtype,
-        choices=("auto", "fp32", "fp16", "bf16"),
+        choices=("auto", "fp32", "tf32", "fp16", "bf16"),
         help=f"precision to compute in; default: {dtype}",
     )
     parser.add_argument(

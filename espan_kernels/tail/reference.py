@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from espan_kernels.convolution import conv2d
+
 
 def reference(
     inputs: Sequence[Tensor],
@@ -17,10 +19,10 @@ def reference(
     clamp: bool,
     uint8: bool,
 ) -> Tensor:
-    h = F.conv2d(inputs[0], weights[0], bias, padding=weights[0].shape[-1] // 2)
+    h = conv2d(inputs[0], weights[0], bias, padding=weights[0].shape[-1] // 2)
     for x, weight in zip(inputs[1:], weights[1:], strict=True):
-        h = h + F.conv2d(x, weight, padding=weight.shape[-1] // 2)
-    out = F.pixel_shuffle(F.conv2d(h, up_weight, up_bias, padding=1), scale)
+        h = h + conv2d(x, weight, padding=weight.shape[-1] // 2)
+    out = F.pixel_shuffle(conv2d(h, up_weight, up_bias, padding=1), scale)
     if clamp or uint8:
         out = out.clamp(0, 1)
     if uint8:
