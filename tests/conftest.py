@@ -5,9 +5,10 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
 
-if not torch.cuda.is_available():
+from tests.gpu import GPU
+
+if not GPU:
     # Before anything imports triton, which reads it once.
     os.environ["TRITON_INTERPRET"] = "1"
 
@@ -24,7 +25,7 @@ __all__ = ["guard_bands", "kernel_device"]
 
 
 def pytest_collection_modifyitems(items):
-    if not torch.cuda.is_available():
+    if not GPU:
         skip = pytest.mark.skip(reason="no CUDA device")
         for item in items:
             if "gpu" in item.keywords:
@@ -53,14 +54,19 @@ def shim_module(shim_objects, tmp_path_factory):
 
 
 @pytest.fixture
-def shim(request, monkeypatch):
-    """impl="cuda" runs: on the GPU, or in the host build where there is none."""
-    if not torch.cuda.is_available():
-        module = request.getfixturevalue("shim_module")
-        module.seed(0)
-        monkeypatch.setattr(native, "MODULE", module)
-        monkeypatch.setattr(native, "REASON", None)
-        monkeypatch.setattr(native, "DEVICE", module.DEVICE)
+def host_build(shim_module, monkeypatch):
+    """impl="cuda" runs in the host build, on tensors of the CPU."""
+    shim_module.seed(0)
+    monkeypatch.setattr(native, "MODULE", shim_module)
+    monkeypatch.setattr(native, "REASON", None)
+    monkeypatch.setattr(native, "DEVICE", shim_module.DEVICE)
+
+
+@pytest.fixture
+def shim(request):
+    """impl="cuda" runs on tensors of `tests.gpu.DEVICE`."""
+    if not GPU:
+        request.getfixturevalue("host_build")
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from espan_kernels import OPS
 from espan_kernels.op import Op
+from tests.gpu import DEVICE
 from tests.guards import guarded
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 

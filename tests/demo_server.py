@@ -22,7 +22,9 @@ from tests.makers import random_net
 def tiny(model: str) -> Upscaler:
     """For a built-in name a small network of its scale; for a file, the file's."""
     scale = {"espan-x2": 2, "espan-x3": 3, "espan-x4": 4}.get(model)
-    return Upscaler(random_net(scale=scale) if scale else model, dtype="fp32", tile=16)
+    return Upscaler(
+        random_net(scale=scale) if scale else model, device="cpu", dtype="fp32", tile=16
+    )
 
 
 class Slow:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from espan_kernels import layout, machine
+from tests.gpu import DEVICE, GPU
 
 BAND = 64
 
@@ -63,6 +64,6 @@ def kernel_device():
     if reason := machine.no_triton():
         pytest.skip(reason)
     torch.manual_seed(0)
-    torch.set_default_device("cuda" if torch.cuda.is_available() else None)
+    torch.set_default_device(DEVICE if GPU else None)
     yield
     torch.set_default_device(None)

@@ -14,6 +14,7 @@ from espan.cpu import CpuNetwork
 from espan.forms import with_backend
 from espan.plan import Plan
 from espan_kernels import machine
+from tests.gpu import DEVICE
 from tests.lanes import with_lanes
 from tests.makers import noise, random_net
 
@@ -85,14 +86,14 @@ def test_adversarial_pictures(kind, backend, dtype):
 
 @pytest.mark.skipif(bool(machine.no_triton()), reason=str(machine.no_triton()))
 def test_adversarial_pictures_through_triton():
-    net, device = random_net(channels=32), "cuda" if torch.cuda.is_available() else "cpu"
-    assert_near(Upscaler(net, device=device, dtype="fp32", backend="triton"), net, "fp32", (9, 12))
+    net = random_net(channels=32)
+    assert_near(Upscaler(net, device=DEVICE, dtype="fp32", backend="triton"), net, "fp32", (9, 12))
 
 
-@pytest.mark.usefixtures("shim")
+@pytest.mark.usefixtures("host_build")
 def test_adversarial_pictures_through_cuda():
     net = random_net(channels=32)
-    up = Upscaler(net, dtype="fp16", backend="cuda")
+    up = Upscaler(net, device="cpu", dtype="fp16", backend="cuda")
     with_lanes(up)  # 8 bits from the tail's kernel
     assert {chosen.name for chosen in up._runner.forms[torch.float16].chosen} == {"cuda"}
     assert_near(up, net, "fp16", (9, 12))
@@ -153,17 +154,16 @@ def test_nothing_but_numbers_becomes_a_pixel(piece, where, value, as_bias, backe
 @pytest.mark.parametrize("piece", PIECES)
 def test_nothing_but_numbers_becomes_a_pixel_through_triton(piece):
     net = poisoned(piece, 3, float("nan"), True)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     with pytest.raises(NonFiniteError, match="not finite"):
-        Upscaler(net, device=device, dtype="fp32", backend="triton")(noise(6, 7, 3))
+        Upscaler(net, device=DEVICE, dtype="fp32", backend="triton")(noise(6, 7, 3))
 
 
-@pytest.mark.usefixtures("shim")
+@pytest.mark.usefixtures("host_build")
 @pytest.mark.parametrize("piece", PIECES)
 def test_nothing_but_numbers_becomes_a_pixel_through_cuda(piece):
     net = random_net(channels=32)
     net.get_submodule(piece).bias.data[1] = float("nan")
-    up = Upscaler(net, dtype="fp16", backend="cuda")
+    up = Upscaler(net, device="cpu", dtype="fp16", backend="cuda")
     with_lanes(up)
     with pytest.raises(NonFiniteError, match="not finite"):
         up(noise(6, 7, 3))
@@ -192,22 +192,24 @@ def test_input_that_is_no_number_is_refused_or_replaced(channels, dtype, value):
     before = image.copy()
     net = random_net()
     with pytest.raises(NonFiniteError, match="NaN or infinite"):
-        espan.upscale(image, model=net)
+        espan.upscale(image, device="cpu", model=net)
     clean = image.copy()
     clean[4, 5, channels - 1] = 1 if value == np.inf else 0
-    up = Upscaler(net, nonfinite="replace")
-    np.testing.assert_array_equal(up(image), Upscaler(net)(clean))
-    np.testing.assert_array_equal(espan.upscale(image, model=net, nonfinite="replace"), up(clean))
+    up = Upscaler(net, device="cpu", nonfinite="replace")
+    np.testing.assert_array_equal(up(image), Upscaler(net, device="cpu")(clean))
+    np.testing.assert_array_equal(
+        espan.upscale(image, device="cpu", model=net, nonfinite="replace"), up(clean)
+    )
     np.testing.assert_array_equal(image, before)
     tensor = torch.from_numpy(image).permute(2, 0, 1)
     expected = up(torch.from_numpy(clean).permute(2, 0, 1))
     for kind in (tensor, tensor[None], [tensor]):
         with pytest.raises(NonFiniteError):
-            Upscaler(net)(kind)
+            Upscaler(net, device="cpu")(kind)
         got = up(kind)
         assert torch.equal(got if kind is tensor else got[0], expected)
 
 
 def test_nonfinite_is_error_or_replace():
     with pytest.raises(InputError, match="nonfinite: expected error or replace, got 'ignore'"):
-        Upscaler(random_net(), nonfinite="ignore")
+        Upscaler(random_net(), device="cpu", nonfinite="ignore")

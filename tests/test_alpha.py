@@ -21,7 +21,9 @@ def blurring_net():
 
 def test_no_dark_edge():
     # Black lies under the transparent pixels; blurred in, it would darken the rim.
-    out = Upscaler(blurring_net(), dtype="fp32")(np.pad(disc(), ((16, 16), (16, 16), (0, 0))))
+    out = Upscaler(blurring_net(), device="cpu", dtype="fp32")(
+        np.pad(disc(), ((16, 16), (16, 16), (0, 0)))
+    )
     visible = out[out[..., 3] > 0][:, :3]
     assert len(visible) > 1000
     assert np.abs(visible.astype(int) - [200, 180, 220]).max() <= 1
@@ -30,14 +32,14 @@ def test_no_dark_edge():
 def test_colour_under_transparent_pixels_does_not_matter():
     image, other = disc(), disc()
     other[other[..., 3] == 0, :3] = [0, 255, 0]
-    up = Upscaler(random_net(), dtype="fp32")
+    up = Upscaler(random_net(), device="cpu", dtype="fp32")
     np.testing.assert_array_equal(up(image), up(other))
 
 
 @pytest.mark.parametrize("scale", [4, 2.5])
 def test_alpha_is_enlarged_by_bicubic(scale):
     image = noise(12, 10, 4)
-    out = Upscaler(random_net(), dtype="fp32")(image, scale)
+    out = Upscaler(random_net(), device="cpu", dtype="fp32")(image, scale)
     np.testing.assert_array_equal(out[..., 3], resize(image[..., 3], out.shape[:2]))
 
 
@@ -45,14 +47,14 @@ def test_what_is_opaque_or_clear_stays_so_away_from_the_edge():
     image = noise(24, 24, 4)
     image[..., 3] = 0
     image[6:18, 6:18, 3] = 255
-    alpha = Upscaler(random_net())(image)[..., 3]
+    alpha = Upscaler(random_net(), device="cpu")(image)[..., 3]
     assert (alpha[32:64, 32:64] == 255).all()
     assert (alpha[:16] == 0).all() and (alpha[:, :16] == 0).all()
 
 
 def test_opaque_colours_are_as_without_alpha():
     image = noise(12, 10, 4) | np.array([0, 0, 0, 1], np.uint8)  # nothing wholly transparent
-    up = Upscaler(random_net(), dtype="fp32")
+    up = Upscaler(random_net(), device="cpu", dtype="fp32")
     np.testing.assert_array_equal(up(image)[..., :3], up(image[..., :3].copy()))
 
 
@@ -66,7 +68,7 @@ def test_opaque_colours_are_as_without_alpha():
 def test_constant_alpha_is_kept_and_costs_nothing(monkeypatch, channels, dtype, alpha):
     image = noise(12, 10, channels, dtype=dtype)
     image[..., -1] = alpha
-    up = Upscaler(random_net(), dtype="fp32")
+    up = Upscaler(random_net(), device="cpu", dtype="fp32")
     calls, forward = [], up._runner._forward
     monkeypatch.setattr(up._runner, "_forward", lambda *args: calls.append(1) or forward(*args))
     out = up(image)
@@ -78,7 +80,7 @@ def test_constant_alpha_is_kept_and_costs_nothing(monkeypatch, channels, dtype, 
 def test_constant_alpha_survives_other_scales():
     image = noise(12, 10, 4)
     image[..., 3] = 77
-    assert (Upscaler(random_net(), dtype="fp32")(image, 2.5)[..., 3] == 77).all()
+    assert (Upscaler(random_net(), device="cpu", dtype="fp32")(image, 2.5)[..., 3] == 77).all()
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_float_alpha_a_little_below_zero():
     image = disc().astype(np.float32) / 255
     below = image.copy()
     below[image[..., 3] == 0, 3] = -0.01
-    up = Upscaler(blurring_net(), dtype="fp32")
+    up = Upscaler(blurring_net(), device="cpu", dtype="fp32")
     visible = image.repeat(4, 0).repeat(4, 1)[..., 3] > 0
     np.testing.assert_allclose(up(below)[visible][:, :3], up(image)[visible][:, :3], atol=0.01)
 
@@ -129,4 +131,4 @@ def test_alpha_too_small_for_sums():
     image = noise(40, 40, 4, dtype=np.float32)
     image[..., 3] = 0
     image[0, 0, 3] = 1e-42
-    assert np.isfinite(Upscaler(random_net(), dtype="fp32")(image)).all()
+    assert np.isfinite(Upscaler(random_net(), device="cpu", dtype="fp32")(image)).all()

@@ -11,11 +11,11 @@ from espan.cli import engine, main
 from espan.forms import BACKENDS, copy_to, fastest_proven, with_backend
 from espan.plan import Plan
 from espan_kernels import machine
+from tests.gpu import DEVICE
 from tests.makers import noise, python, random_net
 from tests.threads import same_bits_in_threads
 
 needs_triton = pytest.mark.skipif(bool(machine.no_triton()), reason=str(machine.no_triton()))
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # One network of each kind, two blocks deep: the interpreter takes a second for each.
 NETWORKS = {
     "espan": lambda: random_net(channels=32, blocks=1, last_convs=2),
@@ -48,10 +48,8 @@ def test_triton_in_tiles_gives_the_whole_picture():
 
 
 def test_a_backend_that_is_not_there_is_refused_with_its_reason():
-    if torch.cuda.is_available():
-        pytest.skip("this machine may have it")
     with pytest.raises(DeviceError, match=r"backend 'cuda': .* refuses: ."):
-        Upscaler(random_net(), backend="cuda")
+        Upscaler(random_net(), device="cpu", backend="cuda")
 
 
 @pytest.fixture(params=["openvino", "onnx"])

@@ -109,7 +109,7 @@ def test_what_a_picture_becomes_does_not_depend_on_the_workers(tmp_path, net):
     jobs = pictures(tmp_path, 5)
     made = []
     for workers in (1, 4):
-        [*batch.run(jobs, [Upscaler(net)], 4, workers=workers)]
+        [*batch.run(jobs, [Upscaler(net, device="cpu")], 4, workers=workers)]
         made.append([job.output.read_bytes() for job in jobs])
     assert made[0] == made[1]
 
@@ -171,7 +171,7 @@ def test_tiles_done_again_are_counted_for_large_results_too(tmp_path, monkeypatc
             self.redone_here += 2
             return larger(image, scale, progress)
 
-    outcomes = [*batch.run(pictures(tmp_path, 3), [Upscaler()], 4, workers=3)]
+    outcomes = [*batch.run(pictures(tmp_path, 3), [Upscaler(device="cpu")], 4, workers=3)]
     assert [one.redone for one in outcomes] == [2, 2, 2]
 
 

@@ -42,7 +42,7 @@ def tree(folder) -> list[str]:
 
 def test_one_file_beside_its_input(pictures, upscale, net, capsys):
     assert upscale(pictures / "a.png") == 0
-    expected = Upscaler(net, dtype="fp32")(noise(5, 6, 3))
+    expected = Upscaler(net, device="cpu", dtype="fp32")(noise(5, 6, 3))
     np.testing.assert_array_equal(np.asarray(Image.open(pictures / "a_x4.png")), expected)
     shown = capsys.readouterr()
     assert shown.out == "" and "a_x4.png 24 x 20" in shown.err

@@ -53,7 +53,9 @@ def test_page_holds_the_very_pixels(compare, folder, capsys):
     small = files.read_rgb(folder / "small.png")
     assert list(shown) == ["bicubic", "tiny", "nearest", "original"]
     np.testing.assert_array_equal(shown["bicubic"], bicubic(4)(small))
-    np.testing.assert_array_equal(shown["tiny"], Upscaler(random_net(), dtype="fp32")(small))
+    np.testing.assert_array_equal(
+        shown["tiny"], Upscaler(random_net(), device="cpu", dtype="fp32")(small)
+    )
     np.testing.assert_array_equal(shown["nearest"], small.repeat(4, 0).repeat(4, 1))
     original = files.read_rgb(folder / "original.png")[:, :200]
     np.testing.assert_array_equal(shown["original"], original)
@@ -69,8 +71,8 @@ def test_scores_are_those_of_eval(compare, folder, tmp_path, capsys):
     (folder / "small.png").rename(folder / "set/LRx4/original.png")
     for name, upscaler in [
         ("bicubic", bicubic(4)),
-        ("tiny", Upscaler(random_net(), dtype="fp32")),
-        ("nearest", Upscaler(nearest_net(), dtype="fp32")),
+        ("tiny", Upscaler(random_net(), device="cpu", dtype="fp32")),
+        ("nearest", Upscaler(nearest_net(), device="cpu", dtype="fp32")),
     ]:
         row = next(evaluate(upscaler, folder / "set", 4)).values
         expected = [f"{v:.3f}" if k.startswith("psnr") else f"{v:.4f}" for k, v in row.items()]

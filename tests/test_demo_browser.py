@@ -32,7 +32,7 @@ PHOTO = {"name": "photo.png", "mimeType": "image/png", "buffer": encoded(PIXELS)
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    upscaler = Upscaler(nearest_net(), dtype="fp32")
+    upscaler = Upscaler(nearest_net(), device="cpu", dtype="fp32")
     folder = tmp_path_factory.mktemp("server")
     with demo_server.page(folder, lambda _: upscaler, upload=50_000) as page:
         yield page

@@ -29,7 +29,7 @@ EAGER = {"dtype": "fp32", "backend": "eager"}
 
 def planned(net=NET, **options) -> Upscaler:
     """An upscaler whose forms are plans, as on a GPU; on the eager ops."""
-    up = Upscaler(net, **(EAGER | options))
+    up = Upscaler(net, device="cpu", **(EAGER | options))
     up._runner.forms = {dtype: Plan(form, "eager") for dtype, form in up._runner.forms.items()}
     return up
 
@@ -37,7 +37,7 @@ def planned(net=NET, **options) -> Upscaler:
 @pytest.mark.parametrize("form", ["plan", "network"])
 @pytest.mark.parametrize("name", PICTURES)
 def test_lanes_give_the_picture(name, form):
-    up = planned(tile=26) if form == "plan" else Upscaler(NET, tile=26, **EAGER)
+    up = planned(tile=26) if form == "plan" else Upscaler(NET, device="cpu", tile=26, **EAGER)
     expected = up(PICTURES[name])
     lanes = with_lanes(up)
     for _ in range(3):  # as it is, captured, replayed
@@ -56,7 +56,7 @@ def test_lanes_give_the_picture(name, form):
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
 def test_tiles_of_8_bits_are_those_of_the_whole_picture(dtype):
     up, image = planned(tile=26, dtype=dtype), PICTURES["uint8"]
-    whole = Upscaler(NET, tile=None, dtype="fp32")(image)
+    whole = Upscaler(NET, device="cpu", tile=None, dtype="fp32")(image)
     with_lanes(up)
     allowed = {"fp16": 4, "bf16": 12, "fp32": 1}[dtype]
     assert np.abs(up(image).astype(int) - whole).max() <= allowed
@@ -119,7 +119,7 @@ def test_a_picture_that_cannot_be_trusted_is_computed_again(dtype, caplog):
     up = planned(loud_net(2.0**16), dtype=dtype, tile=20)
     with_lanes(up)
     result = up(image).astype(int)
-    assert np.abs(result - Upscaler(NET, dtype="fp32")(image)).max() <= 12
+    assert np.abs(result - Upscaler(NET, device="cpu", dtype="fp32")(image)).max() <= 12
     overflowed = dtype == "fp16"
     assert (up.redone > 0) == overflowed
     assert ("computed again in float32" in caplog.text) == overflowed

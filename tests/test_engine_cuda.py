@@ -17,7 +17,7 @@ WIDE = {
 }
 
 
-@pytest.mark.usefixtures("shim")
+@pytest.mark.usefixtures("host_build")
 @pytest.mark.parametrize("tile", [None, 14])
 def test_cuda_kernels_give_the_picture_shim(tile, caplog):
     net, image = WIDE["espan"](), noise(3, 38, 3)
@@ -30,7 +30,7 @@ def test_cuda_kernels_give_the_picture_shim(tile, caplog):
     assert "block 1 = spab(feature) in buffer 1: cuda" in up.explain()
 
 
-@pytest.mark.usefixtures("shim")
+@pytest.mark.usefixtures("host_build")
 def test_what_cuda_kernels_refuse_is_said_and_runs_shim(caplog):
     net, image = WIDE["span"](), noise(3, 4, 3)
     expected = Upscaler(net, device="cpu", dtype="fp32")(image).astype(int)
@@ -40,7 +40,7 @@ def test_what_cuda_kernels_refuse_is_said_and_runs_shim(caplog):
     assert np.abs(up(image) - expected).max() <= 4
 
 
-@pytest.mark.usefixtures("shim")
+@pytest.mark.usefixtures("host_build")
 def test_more_bits_go_round_the_cuda_kernels_shim():
     net, image = WIDE["espan"](), noise(9, 14, 3, dtype=np.uint16)
     up = Upscaler(net, device="cpu", backend="cuda", dtype="fp16")

@@ -15,7 +15,7 @@ def folder_of_two(tmp_path) -> list:
 
 
 def test_overflowed_tiles_are_counted_for_each_file(tmp_path):
-    up = Upscaler(loud_net(2.0**16), dtype="fp16", tile=16)
+    up = Upscaler(loud_net(2.0**16), device="cpu", dtype="fp16", tile=16)
     outcomes = [*batch.run(folder_of_two(tmp_path), [up], 4)]
     assert [each.status for each in outcomes] == ["done", "done"]
     assert outcomes[0].redone == outcomes[1].redone == up.redone / 2 > 0
@@ -24,4 +24,4 @@ def test_overflowed_tiles_are_counted_for_each_file(tmp_path):
 def test_a_lost_device_ends_a_folder(monkeypatch, tmp_path):
     Failing(monkeypatch, range(1, 99), RuntimeError("CUDA error: an illegal memory access"))
     with pytest.raises(DeviceLostError, match="only a new process"):
-        [*batch.run(folder_of_two(tmp_path), [Upscaler(NET, dtype="fp32")], 4)]
+        [*batch.run(folder_of_two(tmp_path), [Upscaler(NET, device="cpu", dtype="fp32")], 4)]

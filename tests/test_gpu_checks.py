@@ -19,8 +19,9 @@ from espan_kernels import OPS, native
 from espan_kernels.build_info import PACKAGE
 from tests import gpu_checks
 from tests import shim as host
+from tests.gpu import GPU
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the suite itself runs here")
+pytestmark = pytest.mark.skipif(GPU, reason="the suite itself runs here")
 
 # What a machine for the suite may lack.
 ABSENT = ["PIL", "safetensors", "tqdm", "scipy", "skimage", "yaml"]
@@ -76,7 +77,7 @@ def span_gate(module, to: str):
 
 
 @pytest.fixture
-def use(shim, shim_module, monkeypatch):
+def use(host_build, shim_module, monkeypatch):
     def use(to: str):
         wrong = SimpleNamespace(**vars(shim_module))
         wrong.span_gate = span_gate(shim_module, to)
@@ -113,11 +114,13 @@ def test_checks_fail_a_wrong_kernel_shim(use, check, wrong, message):
 
 
 @pytest.mark.parametrize("shape, block", [((2, 67, 71), None), ((2, 16, 24), 8)], ids=str)
-def test_dct_gradient_passes_shim(shim, shape, block):
+def test_dct_gradient_passes_shim(host_build, shape, block):
     gpu_checks.check_dct_gradient(shape, block, "cuda", "cpu")
 
 
-def test_dct_gradient_fails_one_float16_product_shim(shim, shim_objects, monkeypatch, tmp_path):
+def test_dct_gradient_fails_one_float16_product_shim(
+    host_build, shim_objects, monkeypatch, tmp_path
+):
     low = "if constexpr (!EXACT) mma_m16n8k16(small, low[t], b[c].x, b[c].y);"
     module = host.patched(shim_objects, tmp_path, "dct.cu", {low: ""}, "dct.cuh", "-O0")
     monkeypatch.setattr(native, "MODULE", module)

@@ -12,12 +12,13 @@ from espan_kernels.spab import kernel_cuda as spab_door
 from espan_kernels.tail import kernel_cuda as tail_door
 from tests import test_exact as exact
 from tests.contract import mapped
+from tests.gpu import GPU
 from tests.makers import python
 from tests.sparse import sparse
 
 pytestmark = [
     pytest.mark.usefixtures("kernel_device"),
-    pytest.mark.skipif(torch.cuda.is_available(), reason="for the host build and the interpreter"),
+    pytest.mark.skipif(GPU, reason="for the host build and the interpreter"),
     pytest.mark.skipif(sys.platform != "linux", reason="memory without pages is Linux's"),
 ]
 
@@ -81,7 +82,7 @@ ROWS, COLUMNS, READ = 1, 20, (14, 48)
 
 
 @pytest.fixture
-def last_blocks(shim, shim_module):
+def last_blocks(host_build, shim_module):
     """Makes the host build run the last blocks of a launch alone, each with one of the last items
     of its work: what lies before is neither read nor written."""
     shim_module.run_last_blocks(6)

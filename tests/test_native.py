@@ -95,7 +95,7 @@ def test_the_hash_sees_every_source(tmp_path):
         (700, "^span_gate: cudaErrorIllegalAddress: .*; the CUDA context is lost, restart the"),
     ],
 )
-def test_errors_name_the_op_shim(shim, shim_module, monkeypatch, error, message):
+def test_errors_name_the_op_shim(host_build, shim_module, monkeypatch, error, message):
     monkeypatch.setattr(native, "MODULE", SimpleNamespace(**vars(shim_module)))
     monkeypatch.setattr(native.MODULE, "span_gate", lambda *args: error)
     with pytest.raises(native.CudaError, match=message):

@@ -9,7 +9,7 @@ from espan import InputError, NonFiniteError, Upscaler
 from espan.resize import resize
 from tests.makers import disc, nearest_net, noise, random_net
 
-UP = Upscaler(random_net(), dtype="fp32")
+UP = Upscaler(random_net(), device="cpu", dtype="fp32")
 H, W = 6, 9
 
 
@@ -45,7 +45,7 @@ def test_palette_with_transparency_stays_transparent():
     image = Image.fromarray(disc()[..., 3] // 255).convert("P")
     image.putpalette([0, 0, 0, 90, 160, 30])
     image.info["transparency"] = 0
-    out = Upscaler(nearest_net(), dtype="fp32")(image)
+    out = Upscaler(nearest_net(), device="cpu", dtype="fp32")(image)
     assert out.mode == "P"
     expected = resize(disc()[..., 3], (out.height, out.width)).astype(int)
     got = np.asarray(out.convert("RGBA"))[..., 3]

@@ -7,7 +7,7 @@ from espan.folding import fold
 from espan.model import ESPAN, SPAN, SPANF
 from espan.plan import Plan
 from espan_kernels import layout
-from tests.contract import DEVICE
+from tests.gpu import DEVICE, GPU
 
 pytestmark = pytest.mark.usefixtures("kernel_device")
 
@@ -141,7 +141,7 @@ def test_explains_itself():
     lines = plan.explain().splitlines()
     assert lines[0].startswith("feature = conv9x9_head(picture)")
     assert lines[3].startswith("result = tail(block 2, feature, block 1)")
-    if not torch.cuda.is_available():
+    if not GPU:
         assert lines[1] == "block 1 = spab(feature): eager"
         assert plan.memory(1, 100, 100) == 0 and plan.allocate(1, 100, 100) == []
 

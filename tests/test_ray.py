@@ -40,7 +40,7 @@ def test_bad_files_stay_alone_and_the_rest_can_be_resumed(cluster, tmp_path, net
     rows = {Path(row["input"]).name: row for row in json.loads(capsys.readouterr().out)}
     assert rows.pop("bad.png")["error"] == f"{folder}/bad.png: empty file"
     assert len(rows) == 6 and {row["status"] for row in rows.values()} == {"done"}
-    upscaler = Upscaler(net, dtype="fp32")
+    upscaler = Upscaler(net, device="cpu", dtype="fp32")
     for path in sorted(out.glob("*.png")):
         assert Image.open(path).tobytes() == upscaler(folder / path.name).tobytes()
 
@@ -78,7 +78,7 @@ def test_the_picture_of_a_lost_worker_is_done_again(cluster, tmp_path, net, monk
     assert (folder / "4.png.died").read_text() == "xx"
     assert (folder / "1.png.died").read_text() == "x"
     assert len(outcomes) == 5 and {one.status for one in outcomes.values()} == {"done"}
-    upscaler = Upscaler(net, dtype="fp32")
+    upscaler = Upscaler(net, device="cpu", dtype="fp32")
     for one in outcomes.values():
         assert Image.open(one.output).tobytes() == upscaler(one.input).tobytes()
 

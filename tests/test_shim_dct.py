@@ -107,18 +107,20 @@ def caught(module) -> str | None:
     return None
 
 
-def test_shim_finds_nothing_in_dct_where_nothing_is(shim, shim_module):
+def test_shim_finds_nothing_in_dct_where_nothing_is(host_build, shim_module):
     assert caught(shim_module) is None
 
 
 @pytest.mark.parametrize(("how", "file", "change"), BUGS, ids=NAMES)
-def test_shim_finds_planted_in_dct(shim, shim_objects, monkeypatch, tmp_path, how, file, change):
+def test_shim_finds_planted_in_dct(
+    host_build, shim_objects, monkeypatch, tmp_path, how, file, change
+):
     module = host.patched(shim_objects, tmp_path, "dct.cu", change, file, "-O0")
     monkeypatch.setattr(native, "MODULE", module)
     assert re.search(how, caught(module) or "nothing")
 
 
-def test_shim_chunks_of_strips_change_nothing(shim, shim_objects, monkeypatch, tmp_path):
+def test_shim_chunks_of_strips_change_nothing(host_build, shim_objects, monkeypatch, tmp_path):
     sr, hr = pictures((5, 24, 40))
     whole = [run(sr, hr, block) for block in (None, 8)]
     chunked = host.patched(shim_objects, tmp_path, "dct.cu", {"1 << 22": "1 << 11"}, flag="-O0")
@@ -130,11 +132,11 @@ def test_shim_chunks_of_strips_change_nothing(shim, shim_objects, monkeypatch, t
 
 
 @pytest.mark.parametrize("shape", [(8, 512), (200, 130)], ids=str)
-def test_shim_dct_of_long_lines(shim, shape):
+def test_shim_dct_of_long_lines(host_build, shape):
     assert_agrees(OP, OP.make(((1, *shape), None), torch.float32), loss_and_gradient, "cuda")
 
 
-def test_shim_dct_refuses_what_it_cannot_number(shim):
+def test_shim_dct_refuses_what_it_cannot_number(host_build):
     strip = torch.empty(4, (1 << 24) + 4)
     with pytest.raises(ValueError, match=r"'cuda' refuses: .* rows of up to 16777216 numbers, got"):
         dct_l1(strip, strip, block=4, impl="cuda")

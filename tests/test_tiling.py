@@ -24,7 +24,7 @@ NET = random_net()
 
 
 def whole(image=IMAGE, **options) -> np.ndarray:
-    return Upscaler(NET, tile=None, **({"dtype": "fp32"} | options))(image)
+    return Upscaler(NET, device="cpu", tile=None, **({"dtype": "fp32"} | options))(image)
 
 
 def assert_same(result: np.ndarray, expected: np.ndarray) -> None:
@@ -35,7 +35,7 @@ def assert_same(result: np.ndarray, expected: np.ndarray) -> None:
 @pytest.mark.parametrize("tile", [1, 7, 16, 30, 44, 45, 60, 61, 1000, (3, 40), (45, 8), (40, 1)])
 def test_tiled_equals_whole(tile):
     image = IMAGE[:9, :11] if tile == 1 else IMAGE
-    assert_same(Upscaler(NET, dtype="fp32", tile=tile)(image), whole(image))
+    assert_same(Upscaler(NET, device="cpu", dtype="fp32", tile=tile)(image), whole(image))
 
 
 @pytest.mark.parametrize("kind", ["ESPAN", "SPAN", "SPANF"])
@@ -44,13 +44,13 @@ def test_tiled_equals_whole_for_every_network(kind):
 
     config = {"ESPAN": {}, "SPAN": {"blocks": 2, "img_range": 1.0}, "SPANF": {"blocks": 2}}[kind]
     net = random_net(getattr(espan, kind), **config)
-    expected = Upscaler(net, dtype="fp32", tile=None)(IMAGE)
-    assert_same(Upscaler(net, dtype="fp32", tile=13)(IMAGE), expected)
+    expected = Upscaler(net, device="cpu", dtype="fp32", tile=None)(IMAGE)
+    assert_same(Upscaler(net, device="cpu", dtype="fp32", tile=13)(IMAGE), expected)
 
 
 def test_a_halo_one_pixel_too_small_shows():
     # Otherwise the tests above would prove nothing.
-    up = Upscaler(NET, dtype="fp32", tile=13)
+    up = Upscaler(NET, device="cpu", dtype="fp32", tile=13)
     up._runner.radius -= 1
     assert np.abs(up(IMAGE) - whole()).max() > 1e-6
 
@@ -58,15 +58,15 @@ def test_a_halo_one_pixel_too_small_shows():
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (2, 3)], ids=str)
 def test_pictures_smaller_than_the_halo(size):
     image = noise(*size, 3, dtype=np.float32)
-    assert_same(Upscaler(NET, dtype="fp32", tile=4)(image), whole(image))
+    assert_same(Upscaler(NET, device="cpu", dtype="fp32", tile=4)(image), whole(image))
 
 
 def test_train_form_gives_the_deploy_forms_result():
     net = random_net(rep="espan")
     from espan import fold
 
-    expected = Upscaler(fold(net), dtype="fp32", tile=None)(IMAGE)
-    assert_same(Upscaler(net, dtype="fp32", tile=20)(IMAGE), expected)
+    expected = Upscaler(fold(net), device="cpu", dtype="fp32", tile=None)(IMAGE)
+    assert_same(Upscaler(net, device="cpu", dtype="fp32", tile=20)(IMAGE), expected)
 
 
 @pytest.mark.parametrize("tile", [1, 2, 5, 16, 99])
@@ -132,7 +132,7 @@ OUT = {
 def test_out_of_memory_goes_on_with_smaller_tiles(monkeypatch, calls, error):
     image = noise(90, 122, 3, dtype=np.float32)
     expected = whole(image)
-    up = Upscaler(NET, dtype="fp32", tile=60)
+    up = Upscaler(NET, device="cpu", dtype="fp32", tile=60)
     failing = Failing(monkeypatch, calls, OUT[error])
     assert_same(up(image), expected)
     assert failing.count > 4 + len(calls)
@@ -140,14 +140,14 @@ def test_out_of_memory_goes_on_with_smaller_tiles(monkeypatch, calls, error):
 
 def test_out_of_memory_does_not_repeat_finished_tiles(monkeypatch):
     failing = Failing(monkeypatch, {4}, OUT["torch"])
-    Upscaler(NET, dtype="fp32", tile=60)(noise(90, 122, 3))
+    Upscaler(NET, device="cpu", dtype="fp32", tile=60)(noise(90, 122, 3))
     assert failing.count == 4 + 4  # the fourth tile again, in 2 x 2
 
 
 def test_out_of_memory_for_the_smallest_tile_is_an_error(monkeypatch):
     failing = Failing(monkeypatch, range(1, 1000), OUT["torch"])
     with pytest.raises(DeviceError, match="out of memory even for a tile of"):
-        Upscaler(NET, dtype="fp32")(IMAGE)
+        Upscaler(NET, device="cpu", dtype="fp32")(IMAGE)
     assert failing.count < 10
 
 
@@ -159,7 +159,7 @@ HARMLESS = [RuntimeError(each) for each in (*STATES.split(), "CUDA error: invali
 def test_other_errors_stop_at_once(monkeypatch, error):
     failing = Failing(monkeypatch, {2}, error)
     with pytest.raises(type(error)) as caught:
-        Upscaler(NET, dtype="fp32", tile=40)(IMAGE)
+        Upscaler(NET, device="cpu", dtype="fp32", tile=40)(IMAGE)
     assert caught.value is error
     assert failing.count == 2
 
@@ -181,7 +181,7 @@ ACCELERATOR = getattr(torch, "AcceleratorError", None)
 def test_a_lost_device_stops_at_once_and_says_so(monkeypatch, error):
     failing = Failing(monkeypatch, {2}, error)
     with pytest.raises(DeviceLostError, match="context is lost, only a new process") as caught:
-        Upscaler(NET, dtype="fp32", tile=40)(IMAGE)
+        Upscaler(NET, device="cpu", dtype="fp32", tile=40)(IMAGE)
     assert caught.value.__cause__ is error and "\n" not in str(caught.value)
     assert failing.count == 2
 
@@ -198,7 +198,7 @@ def loud_net(factor: float):
 
 def test_overflowed_tiles_are_computed_again_in_float32(caplog):
     net = loud_net(2.0**16)
-    up = Upscaler(net, dtype="fp16", tile=20)
+    up = Upscaler(net, device="cpu", dtype="fp16", tile=20)
     assert up.dtype == torch.float16
     result = up(IMAGE)
     assert "computed again in float32" in caplog.text
@@ -207,7 +207,7 @@ def test_overflowed_tiles_are_computed_again_in_float32(caplog):
 
 
 def test_overflowed_tiles_are_counted_for_each_thread():
-    up = Upscaler(loud_net(2.0**16), dtype="fp16", tile=20)
+    up = Upscaler(loud_net(2.0**16), device="cpu", dtype="fp16", tile=20)
     counts = {}
 
     def work(i: int) -> None:
@@ -223,7 +223,7 @@ def test_overflowed_tiles_are_counted_for_each_thread():
 @pytest.mark.parametrize("free", [0, 2**20, 2**24, 2**40])
 def test_automatic_tiles_fit_the_free_memory_of_a_gpu(monkeypatch, free):
     monkeypatch.setattr(memory, "free_on", lambda device: free)
-    up = Upscaler(NET, dtype="fp32")
+    up = Upscaler(NET, device="cpu", dtype="fp32")
     window = up._runner.window
     taken = LANES * memory.for_pixels(window, NET.config["channels"], torch.float32)
     smallest = (2 * NET.radius + 16) ** 2
@@ -238,7 +238,7 @@ def test_overflow_in_float32_is_an_error_and_no_picture():
     net.upsampler.bias += float("inf")
     for dtype in ("fp32", "bf16"):
         with pytest.raises(NonFiniteError, match="not finite"):
-            Upscaler(net, dtype=dtype)(noise(8, 8, 3))
+            Upscaler(net, device="cpu", dtype=dtype)(noise(8, 8, 3))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp16", 4), ("bf16", 12)])
@@ -258,7 +258,7 @@ def test_memory_is_checked_before_any_work(monkeypatch, tile):
     monkeypatch.setattr(memory, "available", lambda: 1000)
     failing = Failing(monkeypatch, {1}, AssertionError("work has begun"))
     with pytest.raises(LimitError, match=r"pixels x1\.5 need .* MiB of memory"):
-        Upscaler(NET, dtype="fp32", tile=tile)(IMAGE, 1.5)
+        Upscaler(NET, device="cpu", dtype="fp32", tile=tile)(IMAGE, 1.5)
     assert failing.count == 0
 
 
@@ -266,8 +266,8 @@ def test_smaller_tiles_need_less_memory(monkeypatch):
     image = noise(300, 300, 3)
     monkeypatch.setattr(memory, "available", lambda: 20 * 2**20)
     with pytest.raises(LimitError):
-        Upscaler(NET, dtype="fp32", tile=None)(image)
-    assert Upscaler(NET, dtype="fp32", tile=64)(image).shape == (1200, 1200, 3)
+        Upscaler(NET, device="cpu", dtype="fp32", tile=None)(image)
+    assert Upscaler(NET, device="cpu", dtype="fp32", tile=64)(image).shape == (1200, 1200, 3)
 
 
 def test_unknown_memory_is_no_obstacle(monkeypatch):
@@ -277,7 +277,7 @@ def test_unknown_memory_is_no_obstacle(monkeypatch):
 
 @pytest.mark.parametrize("options", [{"dtype": "fp32"}, {"dtype": "bf16", "tile": 20}], ids=str)
 def test_eight_threads_get_the_bits_of_one(options):
-    up = Upscaler(NET, **options)
+    up = Upscaler(NET, device="cpu", **options)
     images = [noise(30, 20 + n, 4 if n % 2 else 3, seed=n) for n in range(8)]
     same_bits_in_threads(up, images, 5)
 

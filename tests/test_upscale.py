@@ -12,7 +12,7 @@ from espan.resize import resize
 from tests.makers import noise, random_net
 
 NET = random_net()
-UP = Upscaler(NET, dtype="fp32")
+UP = Upscaler(NET, device="cpu", dtype="fp32")
 H, W = 6, 9
 
 
@@ -121,7 +121,9 @@ def test_path_gives_a_picture(tmp_path, as_text):
 def test_path_to_a_file(tmp_path, weights):
     image = Image.fromarray(noise(H, W, 3))
     path = files.write(tmp_path / "a.png", image)
-    written = espan.upscale(path, model=weights, dtype="fp32", output=tmp_path / "b.png")
+    written = espan.upscale(
+        path, device="cpu", model=weights, dtype="fp32", output=tmp_path / "b.png"
+    )
     assert written == tmp_path / "b.png"
     np.testing.assert_array_equal(np.asarray(Image.open(written)), np.asarray(UP(image)))
 
@@ -151,7 +153,7 @@ def test_other_scales_are_a_good_downscale_of_the_networks(dtype):
 
 @pytest.mark.parametrize("model_scale", [2, 3, 4])
 def test_scale_is_the_models_by_default(model_scale):
-    up = Upscaler(random_net(scale=model_scale))
+    up = Upscaler(random_net(scale=model_scale), device="cpu")
     assert up.scale == model_scale
     assert up(noise(5, 6, 3)).shape == (5 * model_scale, 6 * model_scale, 3)
 
@@ -159,7 +161,7 @@ def test_scale_is_the_models_by_default(model_scale):
 @pytest.mark.parametrize("scale", [0, -1, 0.5, 4.01, float("nan"), float("inf"), "4", True])
 def test_scales_that_cannot_be(scale):
     with pytest.raises(InputError, match="scale: expected"):
-        espan.upscale(noise(4, 4, 3), scale, model=NET)
+        espan.upscale(noise(4, 4, 3), scale, device="cpu", model=NET)
 
 
 def test_grey_stays_grey_and_equals_the_mean_of_three():
@@ -181,7 +183,7 @@ def test_input_is_not_changed(channels, scale):
 def test_network_given_is_not_changed():
     net = random_net().train()
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
-    Upscaler(net)(noise(4, 4, 3))
+    Upscaler(net, device="cpu")(noise(4, 4, 3))
     assert net.training
     assert all(torch.equal(tensor, before[key]) for key, tensor in net.state_dict().items())
     assert all(p.requires_grad for p in net.parameters())
@@ -205,7 +207,7 @@ def test_network_given_is_not_changed():
 )
 def test_options_that_cannot_be(option, error):
     with pytest.raises(error):
-        espan.upscale(noise(4, 4, 3), **({"model": NET} | option))
+        espan.upscale(noise(4, 4, 3), device="cpu", **({"model": NET} | option))
 
 
 def test_a_rewritten_weights_file_is_another_model(tmp_path):
@@ -215,14 +217,16 @@ def test_a_rewritten_weights_file_is_another_model(tmp_path):
     results = []
     for seed in range(2):
         save(random_net(seed=seed), path)
-        results.append(espan.upscale(image, model=path))
+        results.append(espan.upscale(image, device="cpu", model=path))
     assert (results[0] != results[1]).any()
 
 
 @pytest.mark.parametrize(("size", "scale"), [((H, W, 3), 4), ((H, W, 4), 4), ((H, W, 3), 2.5)])
 def test_progress_ends_at_its_total(size, scale):
     seen = []
-    Upscaler(NET, tile=4)(noise(*size), scale, progress=lambda *each: seen.append(each))
+    Upscaler(NET, device="cpu", tile=4)(
+        noise(*size), scale, progress=lambda *each: seen.append(each)
+    )
     done, totals = zip(*seen, strict=True)
     assert len(set(totals)) == 1 and done[-1] == totals[0]
     assert list(done) == sorted(set(done))
@@ -230,4 +234,4 @@ def test_progress_ends_at_its_total(size, scale):
 
 def test_same_result_twice():
     image = noise(H, W, 4)
-    np.testing.assert_array_equal(UP(image), Upscaler(NET, dtype="fp32")(image))
+    np.testing.assert_array_equal(UP(image), Upscaler(NET, device="cpu", dtype="fp32")(image))

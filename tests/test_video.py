@@ -47,7 +47,7 @@ def test_pictures_and_their_times(tmp_path):
     clip = clips.make(tmp_path / "in.mp4", 12)
     told = []
     out = espan.upscale_video(
-        clip, tmp_path / "out.mp4", progress=lambda *each: told.append(each), **FINE
+        clip, tmp_path / "out.mp4", device="cpu", progress=lambda *each: told.append(each), **FINE
     )
     assert out == tmp_path / "out.mp4"
     assert_same_pictures(clip, out)
@@ -60,7 +60,7 @@ def test_pictures_and_their_times(tmp_path):
 def test_uneven_times_are_kept_to_the_tick(tmp_path, ending):
     times = [0, 40, 47, 133, 134, 300, 301, 302, 900, 1000]
     clip = clips.make(tmp_path / "in.mkv", times=times, time_base=Fraction(1, 1000))
-    out = espan.upscale_video(clip, tmp_path / f"out.{ending}", model=NET)
+    out = espan.upscale_video(clip, tmp_path / f"out.{ending}", device="cpu", model=NET)
     assert clips.times(out) == [Fraction(each, 1000) for each in times]
 
 
@@ -80,7 +80,7 @@ def test_all_other_streams_are_kept_bit_for_bit(tmp_path):
     clip = clips.make(
         tmp_path / "in.mkv", sound=True, subtitles=True, attachment=True, chapters=True
     )
-    out = espan.upscale_video(clip, tmp_path / "out.mkv", model=NET)
+    out = espan.upscale_video(clip, tmp_path / "out.mkv", device="cpu", model=NET)
     assert clips.packets(out, "audio") == clips.packets(clip, "audio")
     assert clips.packets(out, "subtitles") == clips.packets(clip, "subtitles")
     assert len(clips.packets(out, "audio")) > 10 and len(clips.packets(out, "subtitles")) == 2
@@ -96,14 +96,14 @@ def test_all_other_streams_are_kept_bit_for_bit(tmp_path):
 
 def test_what_the_container_cannot_hold_is_named(tmp_path, caplog):
     clip = clips.make(tmp_path / "in.mkv", sound=True, subtitles=True, chapters=True)
-    out = espan.upscale_video(clip, tmp_path / "out.mp4", model=NET)
+    out = espan.upscale_video(clip, tmp_path / "out.mp4", device="cpu", model=NET)
     assert "stream 2, subtitle srt (fra) is left out: mp4 cannot hold it" in caplog.text
     assert [data for _, data in clips.packets(out, "audio")] == [
         data for _, data in clips.packets(clip, "audio")
     ]
     with av.open(str(out)) as after:
         assert [each["metadata"]["title"] for each in after.chapters()] == ["part 0", "part 1"]
-    again = espan.upscale_video(out, tmp_path / "again.mp4", 1, model=NET)
+    again = espan.upscale_video(out, tmp_path / "again.mp4", 1, device="cpu", model=NET)
     with av.open(str(again)) as after:  # the chapters' titles are a track in MP4, not to be copied
         assert len(after.chapters()) == 2 and len(after.streams) == 3
 
@@ -120,7 +120,7 @@ def test_dispositions_are_kept(tmp_path):
             if packet.pts is not None:
                 packet.stream = new[packet.stream.index]
                 target.mux(packet)
-    out = espan.upscale_video(marked, tmp_path / "out.mkv", model=NET)
+    out = espan.upscale_video(marked, tmp_path / "out.mkv", device="cpu", model=NET)
     with av.open(str(out)) as after:
         assert after.streams[1].disposition & Disposition.dub
         assert after.streams[2].disposition & Disposition.forced
@@ -135,7 +135,7 @@ def test_colour_tags_are_kept_and_true(tmp_path, codec, matrix):
     clip = clips.make(tmp_path / "in.mkv", 3, (32, 32), colour=tags)
     crf = None if codec == "ffv1" else 5
     how = {**FINE, "codec": codec, "crf": crf}
-    out = espan.upscale_video(clip, tmp_path / "out.mkv", **how)
+    out = espan.upscale_video(clip, tmp_path / "out.mkv", device="cpu", **how)
     frame = clips.frames(out)[0]
     assert (frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range) == (
         *(tags.primaries, tags.transfer, tags.matrix),
@@ -146,7 +146,7 @@ def test_colour_tags_are_kept_and_true(tmp_path, codec, matrix):
 
 def test_full_range_stays_full(tmp_path):
     clip = clips.make(tmp_path / "in.mp4", 3, colour=Colour(1, 1, 1, FULL))
-    out = espan.upscale_video(clip, tmp_path / "out.mp4", **FINE)
+    out = espan.upscale_video(clip, tmp_path / "out.mp4", device="cpu", **FINE)
     assert clips.frames(out)[0].color_range == FULL
     assert_same_pictures(clip, out)
 
@@ -156,7 +156,7 @@ def test_untagged_colours_are_assumed_said_and_tagged(tmp_path, caplog, height, 
     caplog.set_level(logging.INFO)
     clip = clips.make(tmp_path / "in.mp4", 2, (16, height), colour=None)
     assert clips.frames(clip)[0].colorspace == 2
-    out = espan.upscale_video(clip, tmp_path / "out.mp4", 1, **FINE)
+    out = espan.upscale_video(clip, tmp_path / "out.mp4", 1, device="cpu", **FINE)
     frame = clips.frames(out)[0]
     assert (frame.colorspace, frame.color_range) == (matrix, LIMITED)
     name = {6: "BT.601", 1: "BT.709"}[matrix]
@@ -168,7 +168,7 @@ def test_untagged_colours_are_assumed_said_and_tagged(tmp_path, caplog, height, 
 def test_ten_bits_stay_ten(tmp_path, format, range):
     tags = Colour(9, 16, 9, range)
     clip = clips.make(tmp_path / "in.mkv", 3, format=format, codec="ffv1", colour=tags)
-    out = espan.upscale_video(clip, tmp_path / "out.mkv", model=NET, codec="ffv1")
+    out = espan.upscale_video(clip, tmp_path / "out.mkv", device="cpu", model=NET, codec="ffv1")
     frame = clips.frames(out)[0]
     assert frame.format.name == format and frame.color_trc == 16
     luma = [np.frombuffer(f.planes[0], "<u2") for f in (clips.frames(clip)[0], frame)]
@@ -206,7 +206,7 @@ def test_white_black_and_colours_are_exact(bits, matrix, range):
 
 def test_shape_of_pixels_is_kept(tmp_path):
     clip = clips.make(tmp_path / "in.mkv", 2, sar=Fraction(16, 11))
-    out = espan.upscale_video(clip, tmp_path / "out.mp4", 3, model=NET)
+    out = espan.upscale_video(clip, tmp_path / "out.mp4", 3, device="cpu", model=NET)
     with av.open(str(out)) as after:
         video = after.streams.video[0]
         assert video.sample_aspect_ratio == Fraction(16, 11)
@@ -216,7 +216,7 @@ def test_shape_of_pixels_is_kept(tmp_path):
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_turned_frames_come_out_upright(tmp_path, degrees):
     clip = clips.make(tmp_path / "in.mp4", 2, turned=degrees, sar=Fraction(2))
-    out = espan.upscale_video(clip, tmp_path / "out.mkv", **FINE)
+    out = espan.upscale_video(clip, tmp_path / "out.mkv", device="cpu", **FINE)
     before, after = clips.frames(clip)[0], clips.frames(out)[0]
     assert before.rotation % 360 == degrees and after.rotation == 0
     upright = np.rot90(rgb(before), degrees // 90)  # FFmpeg's angles are anticlockwise too
@@ -229,7 +229,7 @@ def test_turned_frames_come_out_upright(tmp_path, degrees):
 @pytest.mark.parametrize(("scale", "size"), [(2.5, (82, 62)), (3, (100, 76)), (1, (34, 26))])
 def test_odd_sizes_get_a_last_line_more_where_chroma_is_halved(tmp_path, scale, size):
     clip = clips.make(tmp_path / "in.mkv", 2, (33, 25), codec="ffv1")
-    out = espan.upscale_video(clip, tmp_path / "out.mp4", scale, **FINE)
+    out = espan.upscale_video(clip, tmp_path / "out.mp4", scale, device="cpu", **FINE)
     frame = clips.frames(out)[0]
     assert (frame.width, frame.height) == size
     pixels = rgb(frame)
@@ -240,7 +240,7 @@ def test_odd_sizes_get_a_last_line_more_where_chroma_is_halved(tmp_path, scale, 
 def test_frames_from_python(tmp_path):
     clip = clips.make(tmp_path / "in.mp4", 5, turned=90)
     net = random_net()
-    up = espan.Upscaler(net, dtype="fp32")
+    up = espan.Upscaler(net, device="cpu", dtype="fp32")
     got = list(espan.video_frames(clip, 4, model=net, dtype="fp32"))
     assert [seconds for seconds, _ in got] == [i / 25 for i in range(5)]
     tags = Pixels(clips.TAGGED)

@@ -52,9 +52,9 @@ def test_empty_text_missing_and_soundless(tmp_path):
         path = tmp_path / name
         path.write_bytes(content)
         with pytest.raises(InputError, match=rf"{name}: {said}"):
-            espan.upscale_video(path, tmp_path / "out.mp4", model=NET)
+            espan.upscale_video(path, tmp_path / "out.mp4", device="cpu", model=NET)
     with pytest.raises(InputError, match=r"none\.mp4: no such file"):
-        espan.upscale_video(tmp_path / "none.mp4", tmp_path / "out.mp4", model=NET)
+        espan.upscale_video(tmp_path / "none.mp4", tmp_path / "out.mp4", device="cpu", model=NET)
     assert names(tmp_path) == ["empty.mp4", "text.mp4"]
 
 
@@ -68,13 +68,13 @@ def test_sound_alone_is_no_video(tmp_path):
                 packet.stream = new
                 target.mux(packet)
     with pytest.raises(InputError, match=r"sound\.mkv: no video stream"):
-        espan.upscale_video(alone, tmp_path / "out.mkv", model=NET)
+        espan.upscale_video(alone, tmp_path / "out.mkv", device="cpu", model=NET)
 
 
 def test_no_frames(tmp_path, clip):
     bad = spoiled(clips.make(tmp_path / "one.mp4", 1), tmp_path / "bad.mp4", 0, "junk")
     with pytest.raises(InputError, match=r"bad\.mp4: no frame in it could be decoded"):
-        espan.upscale_video(bad, tmp_path / "out.mp4", model=NET)
+        espan.upscale_video(bad, tmp_path / "out.mp4", device="cpu", model=NET)
 
 
 @pytest.mark.parametrize("codec", ["mpeg4", "libx265"])
@@ -84,9 +84,9 @@ def test_a_damaged_frame_is_named_or_its_neighbour_repeated(tmp_path, caplog, co
     bad = spoiled(whole, tmp_path / "bad.mkv", 5, kind)
     out = tmp_path / "out.mkv"
     with pytest.raises(InputError, match=r"bad\.mkv: frame 5 \(0\.200 s\) cannot be decoded"):
-        espan.upscale_video(bad, out, model=NET)
+        espan.upscale_video(bad, out, device="cpu", model=NET)
     assert not out.exists()
-    espan.upscale_video(bad, out, model=NET, on_error="repeat", dtype="fp32", crf=1)
+    espan.upscale_video(bad, out, device="cpu", model=NET, on_error="repeat", dtype="fp32", crf=1)
     assert clips.times(out) == clips.times(whole)
     if kind == "cut":  # of which decoders make something
         return
@@ -98,7 +98,7 @@ def test_a_damaged_frame_is_named_or_its_neighbour_repeated(tmp_path, caplog, co
 
 def test_frames_that_refer_to_a_damaged_one_are_counted_too(tmp_path, clip, caplog):
     bad = spoiled(clip, tmp_path / "bad.mp4", 5, "junk")
-    out = espan.upscale_video(bad, tmp_path / "out.mp4", model=NET, on_error="repeat")
+    out = espan.upscale_video(bad, tmp_path / "out.mp4", device="cpu", model=NET, on_error="repeat")
     assert len(clips.frames(out)) == 12 and "bad.mp4: frame" in caplog.text
 
 
@@ -107,8 +107,10 @@ def test_a_file_that_ends_early_without_an_error(tmp_path, caplog):
     short = tmp_path / "short.mkv"
     short.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 5])
     with pytest.raises(InputError, match=r"short\.mkv: cut off: its last frame is at .* of 3\.6 s"):
-        espan.upscale_video(short, tmp_path / "out.mkv", model=NET)
-    out = espan.upscale_video(short, tmp_path / "out.mkv", model=NET, on_error="repeat")
+        espan.upscale_video(short, tmp_path / "out.mkv", device="cpu", model=NET)
+    out = espan.upscale_video(
+        short, tmp_path / "out.mkv", device="cpu", model=NET, on_error="repeat"
+    )
     assert 1 < len(clips.frames(out)) < 60 and "short.mkv: cut off" in caplog.text
 
 
@@ -116,12 +118,16 @@ def test_a_file_that_was_cut_off(tmp_path, caplog):
     whole = clips.make(
         tmp_path / "in.mov", 40, (64, 64), codec="mjpeg", format="yuvj420p", options={}
     )
-    moved = espan.upscale_video(whole, tmp_path / "first.mp4", 1, model=NET)  # its index first
+    moved = espan.upscale_video(
+        whole, tmp_path / "first.mp4", 1, device="cpu", model=NET
+    )  # its index first
     short = tmp_path / "short.mp4"
     short.write_bytes(moved.read_bytes()[: moved.stat().st_size // 2])
     with pytest.raises(InputError, match=r"short\.mp4: (cannot be read on from )?frame \d+"):
-        espan.upscale_video(short, tmp_path / "out.mp4", model=NET)
-    out = espan.upscale_video(short, tmp_path / "out.mp4", model=NET, on_error="repeat")
+        espan.upscale_video(short, tmp_path / "out.mp4", device="cpu", model=NET)
+    out = espan.upscale_video(
+        short, tmp_path / "out.mp4", device="cpu", model=NET, on_error="repeat"
+    )
     assert 1 <= len(clips.frames(out)) <= 40 and "short.mp4" in caplog.text
 
 
@@ -139,7 +145,7 @@ def test_a_file_that_was_cut_off(tmp_path, caplog):
 )
 def test_settings(clip, tmp_path, options, said):
     with pytest.raises(InputError, match=said):
-        espan.upscale_video(clip, tmp_path / "out.mkv", model=NET, **options)
+        espan.upscale_video(clip, tmp_path / "out.mkv", device="cpu", model=NET, **options)
     assert not list(tmp_path.glob("*out*")) + list(tmp_path.glob(".*"))
 
 
@@ -158,7 +164,7 @@ def test_settings(clip, tmp_path, options, said):
 def test_outputs(clip, tmp_path, output, options, error, said):
     before = clip.read_bytes()
     with pytest.raises(error, match=said):
-        espan.upscale_video(clip, tmp_path / output, model=NET, **options)
+        espan.upscale_video(clip, tmp_path / output, device="cpu", model=NET, **options)
     assert clip.read_bytes() == before and names(tmp_path) == ["in.mp4"]
 
 
@@ -174,7 +180,7 @@ def test_a_matrix_that_cannot_be_converted(tmp_path):
         out.mux(video.encode(frame))
         out.mux(video.encode(None))
     with pytest.raises(InputError, match=r"in\.mkv: colour matrix 14 \(H\.273\) is not supported"):
-        espan.upscale_video(clip, tmp_path / "out.mkv", model=NET)
+        espan.upscale_video(clip, tmp_path / "out.mkv", device="cpu", model=NET)
 
 
 def test_a_playlist_in_the_clothes_of_a_video_opens_no_other_file(clip, tmp_path):
@@ -187,7 +193,7 @@ def test_a_playlist_in_the_clothes_of_a_video_opens_no_other_file(clip, tmp_path
         list_of_files = tmp_path / "list.mp4"
         list_of_files.write_text(text)
         with pytest.raises(InputError, match=r"list\.mp4: (no video in a known|invalid data)"):
-            espan.upscale_video(list_of_files, tmp_path / "out.mp4", model=NET)
+            espan.upscale_video(list_of_files, tmp_path / "out.mp4", device="cpu", model=NET)
         assert not (tmp_path / "out.mp4").exists()
 
 
@@ -195,7 +201,7 @@ def test_names_with_colons_and_percents(clip, tmp_path):
     folder = tmp_path / "http:%03d"
     folder.mkdir()
     named = clip.rename(folder / "12:30 #1 ä%d.mp4")
-    out = espan.upscale_video(named, folder / "a:b.mp4", model=NET)
+    out = espan.upscale_video(named, folder / "a:b.mp4", device="cpu", model=NET)
     assert len(clips.frames(out)) == 12
 
 
@@ -231,12 +237,12 @@ def upscale(weights):
 
 def test_exit_codes(upscale, clip, tmp_path, capsys):
     (tmp_path / "bad.mp4").write_bytes(b"nothing")
-    assert upscale(tmp_path / "bad.mp4", clip, "-o", f"{tmp_path}/big/") == 1
+    assert upscale(tmp_path / "bad.mp4", clip, "-o", f"{tmp_path}/big/", device="cpu") == 1
     shown = capsys.readouterr().err
     assert "bad.mp4: invalid data" in shown and "1 of 2 failed" in shown
     assert names(tmp_path / "big") == ["in.mp4"]
-    assert upscale(clip, "--codec", "h269") == 2
-    assert upscale(clip, tmp_path / "bad.mp4", "-o", tmp_path / "one.mp4") == 2
+    assert upscale(clip, "--codec", "h269", device="cpu") == 2
+    assert upscale(clip, tmp_path / "bad.mp4", "-o", tmp_path / "one.mp4", device="cpu") == 2
     assert "there are several" in capsys.readouterr().err
 
 

@@ -62,9 +62,11 @@ def test_a_cover_without_a_picture(monkeypatch):
 def test_limits_hold_for_frames(tmp_path, capsys):
     clip, out = clips.make(tmp_path / "in.mp4", 2), tmp_path / "out.mp4"
     with pytest.raises(LimitError, match=r"in\.mp4: 32 x 24 pixels are over the limit of 767"):
-        espan.upscale_video(clip, out, model=NET, limits=Limits(max_input=767))
+        espan.upscale_video(clip, out, device="cpu", model=NET, limits=Limits(max_input=767))
     with pytest.raises(LimitError, match="over the output limit of 9"):
         next(espan.video_frames(clip, model=NET, limits=Limits(max_output=9)))
     assert main(["upscale", str(clip), "--max-pixels", "700"]) == 1
     assert "in.mp4: 32 x 24 pixels are over the limit of 700" in capsys.readouterr().err
-    espan.upscale_video(clip, out, model=NET, limits=Limits(max_input=768, max_output=768 * 16))
+    espan.upscale_video(
+        clip, out, device="cpu", model=NET, limits=Limits(max_input=768, max_output=768 * 16)
+    )

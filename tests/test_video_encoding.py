@@ -27,7 +27,7 @@ def test_a_larger_crf_makes_a_smaller_file(codec, tmp_path):
     for crf in (3, 14, 30):
         out = tmp_path / f"{crf}.mkv"
         try:
-            espan.upscale_video(clip, out, model=NET, codec=codec, crf=crf)
+            espan.upscale_video(clip, out, device="cpu", model=NET, codec=codec, crf=crf)
         except OutputError:
             if "nvenc" in codec:
                 pytest.skip("no encoder in hardware")
@@ -49,7 +49,9 @@ def test_threads_are_scheduled_as_ever(codec, tmp_path):
 
     clip = clips.make(tmp_path / "in.mp4", 30, (48, 40))
     try:
-        espan.upscale_video(clip, tmp_path / "out.mkv", model=NET, codec=codec, progress=progress)
+        espan.upscale_video(
+            clip, tmp_path / "out.mkv", device="cpu", model=NET, codec=codec, progress=progress
+        )
     except OutputError:
         if "nvenc" in codec:
             pytest.skip("no encoder in hardware")

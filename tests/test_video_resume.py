@@ -42,7 +42,7 @@ def stopped(clip, out, at: int, error=KeyboardInterrupt, **how) -> None:
             raise error
 
     with pytest.raises(error):
-        espan.upscale_video(clip, out, **{**HOW, "progress": progress, **how})
+        espan.upscale_video(clip, out, device="cpu", **{**HOW, "progress": progress, **how})
 
 
 def coded(path) -> list[tuple]:
@@ -51,13 +51,15 @@ def coded(path) -> list[tuple]:
 
 def counted(clip, out, **how) -> list[int]:
     told = []
-    espan.upscale_video(clip, out, **{**HOW, "progress": lambda d, n: told.append(d), **how})
+    espan.upscale_video(
+        clip, out, device="cpu", **{**HOW, "progress": lambda d, n: told.append(d), **how}
+    )
     return told
 
 
 @pytest.mark.parametrize("at", [1, 5, 6, 13, 23])
 def test_it_goes_on_after_the_last_whole_segment(clip, tmp_path, at):
-    unbroken = espan.upscale_video(clip, tmp_path / "unbroken.mkv", **HOW)
+    unbroken = espan.upscale_video(clip, tmp_path / "unbroken.mkv", device="cpu", **HOW)
     out = tmp_path / "out.mkv"
     stopped(clip, out, at)
     assert not out.exists()
@@ -68,9 +70,9 @@ def test_it_goes_on_after_the_last_whole_segment(clip, tmp_path, at):
 
 
 def test_segments_change_nothing_but_where_keyframes_are(clip, tmp_path, monkeypatch):
-    parts = espan.upscale_video(clip, tmp_path / "parts.mkv", codec="ffv1", **HOW)
+    parts = espan.upscale_video(clip, tmp_path / "parts.mkv", device="cpu", codec="ffv1", **HOW)
     monkeypatch.setattr(convert, "SEGMENT", 1000)
-    whole = espan.upscale_video(clip, tmp_path / "whole.mkv", codec="ffv1", **HOW)
+    whole = espan.upscale_video(clip, tmp_path / "whole.mkv", device="cpu", codec="ffv1", **HOW)
     assert clips.times(parts) == clips.times(whole) == clips.times(clip)
     for a, b in zip(clips.frames(parts), clips.frames(whole), strict=True):
         assert bytes(a.planes[0]) == bytes(b.planes[0])
@@ -92,7 +94,9 @@ espan.upscale_video({str(clip)!r}, {str(out)!r}, model=random_net(), dtype="fp32
     assert python(code).returncode == -signal.SIGKILL
     assert not out.exists() and "000001.segment" in left_over(tmp_path)
     assert counted(clip, out, codec="ffv1")[0] == 11  # which writes every frame at once
-    unbroken = espan.upscale_video(clip, tmp_path / "unbroken.mkv", codec="ffv1", **HOW)
+    unbroken = espan.upscale_video(
+        clip, tmp_path / "unbroken.mkv", device="cpu", codec="ffv1", **HOW
+    )
     assert coded(out) == coded(unbroken)
     assert not left_over(tmp_path)
 
@@ -177,9 +181,9 @@ def test_two_runs_never_write_one_output(clip, tmp_path):
     kept = left_over(tmp_path)
     with segments.alone(out):
         with pytest.raises(OutputError, match=r"out\.mkv: another run is writing it"):
-            espan.upscale_video(clip, out, **HOW)
+            espan.upscale_video(clip, out, device="cpu", **HOW)
         with pytest.raises(OutputError, match="another run"):
-            espan.upscale_video(clip, out, crf=30, **HOW)
+            espan.upscale_video(clip, out, device="cpu", crf=30, **HOW)
         assert left_over(tmp_path) == kept
     assert counted(clip, out)[0] == 11
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv", "out.mkv"]
@@ -194,14 +198,14 @@ def test_what_the_system_refuses_of_segments_names_the_output(clip, tmp_path, mo
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, full)
             with pytest.raises(OutputError, match=r"out\.mkv: could not be written: No space"):
-                espan.upscale_video(clip, out, **HOW)
+                espan.upscale_video(clip, out, device="cpu", **HOW)
 
 
 @pytest.mark.skipif(segments.fcntl is None, reason="there are no locks")
 def test_what_a_kill_left_of_a_result_is_removed(clip, tmp_path):
     part = tmp_path / ".espan-0.part"
     part.write_bytes(b"half of it")
-    espan.upscale_video(clip, tmp_path / "out.mkv", **HOW)
+    espan.upscale_video(clip, tmp_path / "out.mkv", device="cpu", **HOW)
     assert not part.exists()
 
 

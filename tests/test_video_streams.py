@@ -39,7 +39,7 @@ def test_a_cover_picture_stays_as_it_is(tmp_path, ending):
     clip = with_picture(
         clips.make(tmp_path / "in.mkv", 6), tmp_path / "covered.mp4", Disposition.attached_pic
     )
-    out = espan.upscale_video(clip, tmp_path / f"out.{ending}", model=NET)
+    out = espan.upscale_video(clip, tmp_path / f"out.{ending}", device="cpu", model=NET)
     with av.open(str(clip)) as before, av.open(str(out)) as after:
         covers = [
             [bytes(p) for p in each.demux() if p.size and p.stream.name == "mjpeg"]
@@ -54,7 +54,7 @@ def test_a_cover_picture_stays_as_it_is(tmp_path, ending):
 
 def test_a_second_video_is_left_out_and_named(tmp_path, caplog):
     clip = with_picture(clips.make(tmp_path / "in.mkv", 6), tmp_path / "two.mkv", 0)
-    out = espan.upscale_video(clip, tmp_path / "out.mkv", model=NET)
+    out = espan.upscale_video(clip, tmp_path / "out.mkv", device="cpu", model=NET)
     assert "is left out: a second video" in caplog.text
     with av.open(str(out)) as after:
         assert len(after.streams.video) == 1
@@ -71,7 +71,7 @@ def test_a_recording_that_begins_late_begins_at_nought(tmp_path, ending):
     )
     before = clips.times(clip)
     assert before[0] > 30_000
-    out = espan.upscale_video(clip, tmp_path / f"out.{ending}", model=NET)
+    out = espan.upscale_video(clip, tmp_path / f"out.{ending}", device="cpu", model=NET)
     after = clips.times(out)
     if ending != "ts":  # whose own habit is to begin a little later
         assert after[0] == 0
@@ -80,7 +80,7 @@ def test_a_recording_that_begins_late_begins_at_nought(tmp_path, ending):
 
 def test_sound_keeps_its_place(tmp_path):
     clip = clips.make(tmp_path / "in.ts", 30, sound=True)
-    out = espan.upscale_video(clip, tmp_path / "out.mp4", model=NET)
+    out = espan.upscale_video(clip, tmp_path / "out.mp4", device="cpu", model=NET)
     (video, sound), (new_video, new_sound) = (
         [clips.packets(path, kind) for kind in ("video", "audio")] for path in (clip, out)
     )
@@ -92,7 +92,9 @@ def test_sound_keeps_its_place(tmp_path):
 
 def test_grey_video_stays_grey(tmp_path):
     clip = clips.make(tmp_path / "in.mkv", 3, codec="ffv1", format="gray")
-    out = espan.upscale_video(clip, tmp_path / "out.mkv", model=NET, dtype="fp32", codec="ffv1")
+    out = espan.upscale_video(
+        clip, tmp_path / "out.mkv", device="cpu", model=NET, dtype="fp32", codec="ffv1"
+    )
     before, after = clips.frames(clip)[1], clips.frames(out)[1]
     assert after.format.name == "gray"
     small = np.frombuffer(before.planes[0], "u1").reshape(24, -1)[:, :32].astype(int)
@@ -109,7 +111,9 @@ def test_video_of_rgb_is_given_a_matrix_and_says_so(tmp_path):
         colour=None,
         options={"crf": "0"},
     )
-    out = espan.upscale_video(clip, tmp_path / "out.mp4", model=NET, pix_fmt="yuv420p")
+    out = espan.upscale_video(
+        clip, tmp_path / "out.mp4", device="cpu", model=NET, pix_fmt="yuv420p"
+    )
     frame = clips.frames(out)[0]
     assert (frame.colorspace, frame.color_range) == (6, 1)
     error = frame.to_ndarray(format="rgb24").astype(float).mean((0, 1)) - clips.picture(0).mean(

@@ -57,7 +57,9 @@ def test_official_files_are_recognised(shared, kind):
     ],
 )
 def test_published_decibels(shared, kind, dataset, y, rgb):
-    upscaler = Upscaler(shared / "weights" / OFFICIAL[kind][0], dtype="fp32", tile=None)
+    upscaler = Upscaler(
+        shared / "weights" / OFFICIAL[kind][0], device="cpu", dtype="fp32", tile=None
+    )
     measured = decibels(upscaler, shared / "data/benchmark" / dataset)
     assert measured == pytest.approx((y, rgb), abs=0.01)
 
@@ -66,7 +68,7 @@ def test_published_decibels(shared, kind, dataset, y, rgb):
 def test_spanf_gives_a_picture(shared):
     # No published number is known; the reference picture of docs/method.md puts it 0.2 dB
     # under ESPAN.
-    upscaler = Upscaler(shared / "weights" / OFFICIAL["spanf"][0], dtype="fp32")
+    upscaler = Upscaler(shared / "weights" / OFFICIAL["spanf"][0], device="cpu", dtype="fp32")
     y, _ = decibels(upscaler, shared / "data/benchmark/Set5")
     assert 31.5 < y < 31.94
 
@@ -78,7 +80,7 @@ LEAST = {2: (37.3, 32.9), 3: (33.5, 29.7), 4: (31.2, 28.0)}
 @pytest.mark.parametrize("scale", LEAST)
 @pytest.mark.shared
 def test_built_in_weights_reach_their_numbers(shared, dataset, scale):
-    upscaler = Upscaler(f"espan-x{scale}", dtype="fp32")
+    upscaler = Upscaler(f"espan-x{scale}", device="cpu", dtype="fp32")
     y, _ = decibels(upscaler, shared / "data/benchmark" / dataset)
     assert y >= dict(zip(("Set5", "Set14"), LEAST[scale], strict=True))[dataset]
 
