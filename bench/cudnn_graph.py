@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from espan.model import Network
-from espan.steps import PICTURE, STEPS, Normalise, Tail
+from espan.backends.program import PICTURE, STEPS, Normalise, Tail
+from espan.networks.models import Network
 
 # What channels are filled up to with zeros: float16 tensors of cuDNN come in groups of 8.
 GROUP = 8

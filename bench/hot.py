@@ -17,8 +17,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench import network
 from bench.peers import prepared
-from espan.forms import copy_to, with_backend
-from espan.machine import pick_device
+from espan.backends.select import copy_to, with_backend
+from espan.system.devices import pick_device
 
 SECTIONS = ("SpeedOfLight", "Occupancy", "MemoryWorkloadAnalysis", "WarpStateStats")
 RUNS = 3

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from bench.peers import AbsentError
-from espan.model import ESPAN, Network
+from espan.networks.models import ESPAN, Network
 
 ADD, SUBTRACT, MULTIPLY = 0, 1, 2
 

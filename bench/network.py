@@ -14,8 +14,8 @@ from bench import peers
 from bench.machine import ROOT
 from bench.record import Record
 from bench.timing import Timing, interleaved, one_line
-from espan.model import ESPAN, SPAN, SPANF, Network
-from espan.steps import STEPS, Block, Normalise, Tail
+from espan.backends.program import STEPS, Block, Normalise, Tail
+from espan.networks.models import ESPAN, SPAN, SPANF, Network
 
 FRAMES = ((480, 270), (510, 339), (960, 540), (1920, 1080))
 MEGAPIXELS = (0.1, 0.25, 0.5, 1, 2, 4, 16, 64)
@@ -221,7 +221,7 @@ def _from_file_to_file(record, Upscaler, device, size, seconds) -> None:
     """
     from PIL import Image
 
-    from espan import files
+    from espan.images import files
 
     up = Upscaler("espan-x4", device=device)
     with tempfile.TemporaryDirectory() as folder:

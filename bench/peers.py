@@ -13,10 +13,10 @@ from torch import Tensor
 
 from bench.cudnn_graph import CudnnNetwork
 from bench.timing import one_line
+from espan.backends.select import copy_to, with_backend
 from espan.errors import DeviceError
-from espan.forms import copy_to, with_backend
-from espan.model import SPAN, Network
-from espan.pixels import enter
+from espan.images.pixels import enter
+from espan.networks.models import SPAN, Network
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

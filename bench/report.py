@@ -57,13 +57,15 @@ def parts(folder: Path, device: torch.device) -> list[Part]:
         ),
         Part(
             "GPU tests",
-            [*python, "bench/gpu_suite.py", "--part", "cuda"],
+            [*python, "tests/verification/gpu_suite.py", "--part", "cuda"],
             130,
             "gpu_tests.log",
             on_gpu,
         ),
         Part("profile", [*python, "bench/hot.py", "--device", str(device)], 45, "profile.log"),
-        Part("sanitizers", [*python, "bench/sanitize.py"], 175, "sanitize.log", on_gpu),
+        Part(
+            "sanitizers", [*python, "tests/verification/sanitize.py"], 175, "sanitize.log", on_gpu
+        ),
         Part(
             "bench, full",
             [*bench, "--full", "--json", str(folder / "bench.json")],

@@ -20,7 +20,7 @@ from bench import machine, network, ops, report
 from bench.record import Record, UsageError, absences, compared, table
 from bench.timing import one_line
 from espan.errors import DeviceError
-from espan.machine import pick_device
+from espan.system.devices import pick_device
 
 # Seconds that each contender is timed for.
 QUICK, USUAL, FULL = 0.4, 0.8, 2.0

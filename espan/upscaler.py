@@ -10,16 +10,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from espan import bands, files, memory, shutdown
-from espan.alpha import BYTES, bleed, enlarge_alpha, resize_into
+from espan.backends.select import BACKENDS
+from espan.checkpoints.weights import BUILTIN, load
 from espan.errors import DeviceError, InputError, LimitError
-from espan.forms import BACKENDS
-from espan.machine import pick_device, pick_dtype
-from espan.model import Network
-from espan.picture import from_any
-from espan.pixels import finite
-from espan.runner import Runner
-from espan.weights import BUILTIN, load
+from espan.execution import streaming
+from espan.execution.runner import Runner
+from espan.images import files
+from espan.images.adapt import from_any
+from espan.images.alpha import BYTES, bleed, enlarge_alpha, resize_into
+from espan.images.pixels import finite
+from espan.networks.models import Network
+from espan.system import memory, shutdown
+from espan.system.devices import pick_device, pick_dtype
 
 _PIL_COPY = 4  # bytes per pixel of the result: PIL keeps its own
 
@@ -146,7 +148,7 @@ class Upscaler:
         # Say what cannot be written before the work, not after it.
         size = round(image.width * scale), round(image.height * scale)
         files.check_output(output, image.mode, size)
-        return bands.upscale_to(output, self, image, scale, progress)
+        return streaming.upscale_to(output, self, image, scale, progress)
 
     def _upscale_batch(self, batch: Tensor, scale: float, progress: Progress | None) -> Tensor:
         pictures = [from_any(each) for each in batch]

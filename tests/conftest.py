@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gpu import GPU
+from tests.support.gpu import GPU
 
 if not GPU:
     # Before anything imports triton, which reads it once.
@@ -17,9 +17,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from espan_kernels import native
-from tests import shim as host
-from tests.guards import guard_bands, kernel_device
-from tests.makers import random_net
+from tests.support import shim as host
+from tests.support.guards import guard_bands, kernel_device
+from tests.support.makers import random_net
 
 __all__ = ["guard_bands", "kernel_device"]
 
@@ -64,7 +64,7 @@ def host_build(shim_module, monkeypatch):
 
 @pytest.fixture
 def shim(request):
-    """impl="cuda" runs on tensors of `tests.gpu.DEVICE`."""
+    """impl="cuda" runs on tensors of `tests.support.gpu.DEVICE`."""
     if not GPU:
         request.getfixturevalue("host_build")
 

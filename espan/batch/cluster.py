@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from espan.atomic import remove_leftovers
 from espan.batch.journal import Journal, mark
 from espan.batch.planning import Job, Outcome
 from espan.batch.work import do, failed, skipped
 from espan.errors import DeviceError, DeviceLostError
-from espan.extras import extra
+from espan.system.atomic import remove_leftovers
+from espan.system.extras import extra
 
 # How often a picture is tried again whose worker was lost. One that ends every worker it meets must
 # not go round for ever.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from espan import __version__
 from espan.batch.planning import Job
-from espan.weights import BUILTIN
+from espan.checkpoints.weights import BUILTIN
 
 log = logging.getLogger("espan")
 

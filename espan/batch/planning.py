@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from espan import files
 from espan.errors import InputError, OutputError
+from espan.images import files
 
 
 @dataclass

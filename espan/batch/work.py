@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from espan import bands, files, memory, shutdown
-from espan.atomic import remove_leftovers
 from espan.batch.journal import Journal, mark
 from espan.batch.planning import Job, Outcome
 from espan.errors import DeviceLostError, EspanError, LimitError, OutputError
+from espan.execution import streaming
+from espan.images import files
+from espan.system import memory, shutdown
+from espan.system.atomic import remove_leftovers
 
 if TYPE_CHECKING:
     from espan.upscaler import Upscaler
@@ -96,7 +98,7 @@ def do(
     scale: float,
     hold: Callable[[int], AbstractContextManager[Doer]] = _here,
     progress: Callable[[int, int], None] | None = None,
-    computing: AbstractContextManager = bands.ALWAYS,
+    computing: AbstractContextManager = streaming.ALWAYS,
 ) -> Outcome:
     """One job from file to file; its result is made and written in the context `hold(pixels)`, by
     what that gives, and made in the context `computing`.
@@ -114,7 +116,7 @@ def do(
 
         def make() -> int:
             before = getattr(upscaler, "redone_here", 0)
-            bands.upscale_to(job.output, upscaler, image, scale, progress, computing)
+            streaming.upscale_to(job.output, upscaler, image, scale, progress, computing)
             return getattr(upscaler, "redone_here", 0) - before
 
         try:

@@ -3,8 +3,8 @@
 import argparse
 import sys
 
-from espan.cli.engine import add_engine, upscaler_of
 from espan.cli.exits import OK
+from espan.cli.options import add_engine, upscaler_of
 from espan.errors import InputError
 
 
@@ -21,7 +21,7 @@ def add_to(command) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from espan import comparison
-    from espan.evaluate import COLUMNS
+    from espan.evaluation.benchmark import COLUMNS
 
     outputs = [arguments.output] + ([arguments.sheet] if arguments.sheet else [])
     inputs = [arguments.lr, *([arguments.hr] if arguments.hr else []), *(arguments.model or [])]

@@ -2,9 +2,9 @@
 
 import argparse
 
-from espan.cli.engine import add_engine, upscaler_of
 from espan.cli.exits import OK
-from espan.extras import extra
+from espan.cli.options import add_engine, upscaler_of
+from espan.system.extras import extra
 
 
 def add_to(command) -> None:

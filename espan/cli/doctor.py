@@ -16,7 +16,7 @@ def add_to(command) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from espan.doctor import examine
+    from espan.cli.diagnosis import examine
 
     facts = examine(slow=arguments.all, paths=arguments.paths)
     if arguments.json:

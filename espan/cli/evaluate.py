@@ -7,8 +7,8 @@ import sys
 from dataclasses import asdict
 from math import isfinite
 
-from espan.cli.engine import add_engine, upscaler_of
 from espan.cli.exits import FAILED, OK
+from espan.cli.options import add_engine, upscaler_of
 from espan.errors import InputError
 
 log = logging.getLogger("espan")
@@ -29,7 +29,7 @@ def add_to(command) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from espan.evaluate import COLUMNS, bicubic, evaluate, sets_without_lr
+    from espan.evaluation.benchmark import COLUMNS, bicubic, evaluate, sets_without_lr
 
     if arguments.bicubic and arguments.model:
         raise InputError("model: --bicubic measures none")

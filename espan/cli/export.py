@@ -28,7 +28,7 @@ def add_to(command) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from espan.exporting import export
+    from espan.exporting.export import export
 
     made = export(
         arguments.model,

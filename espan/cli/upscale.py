@@ -9,8 +9,8 @@ from contextlib import closing, redirect_stdout
 from dataclasses import asdict
 
 from espan.cli import video
-from espan.cli.engine import add_engine, options_of, upscaler_of, upscalers_of
 from espan.cli.exits import FAILED, OK, WRONG_USE
+from espan.cli.options import add_engine, options_of, upscaler_of, upscalers_of
 from espan.errors import InputError
 
 
@@ -147,7 +147,7 @@ def _local(arguments: argparse.Namespace) -> tuple:
 
 def _ray(arguments: argparse.Namespace) -> tuple:
     from espan.batch import cluster
-    from espan.weights import load
+    from espan.checkpoints.weights import load
 
     if arguments.gpu not in (None, [-1]):
         raise InputError("gpu: with --engine ray, Ray hands out the GPUs; only -1 can be chosen")

@@ -150,7 +150,7 @@ def _is_done(video: Path, target: Path, arguments: argparse.Namespace) -> bool:
 
 def _target(video: Path, alone: bool, output: str | None, scale: float) -> Path:
     """Where a video's result goes, as `espan.batch.plan` has it for pictures."""
-    from espan.files import READ_SUFFIXES, WRITE_FORMATS
+    from espan.images.files import READ_SUFFIXES, WRITE_FORMATS
 
     suffix = video.suffix if video.suffix.lower() in _KEPT else ".mkv"
     if output is None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from espan import files
 from espan.errors import InputError, LimitError, OutputError
-from espan.evaluate import COLUMNS, bicubic, measure
+from espan.evaluation.benchmark import COLUMNS, bicubic, measure
+from espan.images import files
 
 # Pixels of all results together: a page holds every one of them, and a browser decodes them all.
 MAX_PIXELS = 200_000_000

@@ -12,9 +12,9 @@ from string import Template
 from PIL import Image
 
 from espan import __version__
-from espan.atomic import whole_file
 from espan.comparison import Comparison, Pane
-from espan.evaluate import COLUMNS
+from espan.evaluation.benchmark import COLUMNS
+from espan.system.atomic import whole_file
 
 TITLES = {
     "psnr_y": "PSNR Y, dB",

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from espan import files
 from espan.comparison import Comparison, Pane
 from espan.comparison.page import score_text
-from espan.evaluate import COLUMNS
+from espan.evaluation.benchmark import COLUMNS
+from espan.images import files
 
 PIECE = 360  # pixels a side of what is shown of each result, if it has so many
 GAP, LINE = 16, 22

@@ -21,12 +21,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from espan import files
 from espan.demo.guard import Guard
 from espan.demo.jobs import UNFINISHED, Asked, FullError, Job, Jobs
 from espan.demo.limits import Limits
 from espan.demo.work import Work
 from espan.errors import InputError
+from espan.images import files
 
 PAGES = {
     "": ("demo.html", "text/html; charset=utf-8"),

@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from espan import memory
 from espan.demo.limits import Limits
 from espan.errors import DeviceLostError, EspanError
+from espan.system import memory
 
 log = logging.getLogger("espan")
 

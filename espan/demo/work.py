@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from espan import files
 from espan.demo.jobs import Job
 from espan.demo.limits import Limits
 from espan.errors import InputError
+from espan.images import files
 from espan.upscaler import Upscaler, check_scale, model_for
 
 BUILTIN = "built-in"

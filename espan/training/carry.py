@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from espan.errors import InputError
-from espan.model import ESPAN
-from espan.rep import RepConv
+from espan.networks.models import ESPAN
+from espan.networks.reparam import RepConv
 
 
 @torch.no_grad()

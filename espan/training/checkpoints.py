@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from espan.atomic import whole_file
+from espan.checkpoints.untrusted import read_torch
 from espan.errors import InputError, WeightsError
+from espan.system.atomic import whole_file
 from espan.training.config import FREE, TrainConfig
-from espan.untrusted import read_torch
 
 log = logging.getLogger("espan")
 

@@ -10,9 +10,9 @@ import typing
 from collections.abc import Sequence
 from pathlib import Path
 
-from espan.atomic import whole_file
 from espan.errors import InputError
-from espan.extras import extra
+from espan.system.atomic import whole_file
+from espan.system.extras import extra
 from espan_kernels.dct2d import BLOCKS
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -52,7 +52,7 @@ class TrainConfig:
     channels: int = 32
     blocks: int = 5
     last_convs: int = 2  # convs of the last, shortened block
-    rep: str | None = None  # branches to train with (espan.rep); None: plain convs
+    rep: str | None = None  # branches to train with (espan.networks.reparam); None: plain convs
     student: int | None = None  # self-distillation: depth of the student inside; None: none
 
     steps: int = 14_000

@@ -3,8 +3,8 @@
 import os
 
 from espan.errors import InputError
-from espan.extras import extra
-from espan.machine import pick_device
+from espan.system.devices import pick_device
+from espan.system.extras import extra
 from espan.training.config import PRECISIONS, TrainConfig
 
 

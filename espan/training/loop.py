@@ -12,10 +12,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from espan.checkpoints.weights import load, save
 from espan.errors import EspanError, InputError, OutputError
-from espan.evaluate import benchmark_sets
-from espan.folding import fold
-from espan.model import ESPAN
+from espan.evaluation.benchmark import benchmark_sets
+from espan.networks.folding import fold
+from espan.networks.models import ESPAN
 from espan.training.carry import carry
 from espan.training.checkpoints import Checkpoints
 from espan.training.config import BEST, SYNTHETIC, TrainConfig
@@ -28,7 +29,6 @@ from espan.training.pictures import Pictures
 from espan.training.record import Record
 from espan.training.start import initialise
 from espan.training.synthetic import make_pictures
-from espan.weights import load, save
 
 
 class TrainingError(EspanError):

@@ -6,8 +6,8 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from espan.model import ESPAN
-from espan.rep import RepConv
+from espan.networks.models import ESPAN
+from espan.networks.reparam import RepConv
 from espan.training.config import TrainConfig
 from espan.training.muon import Muon
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from espan import files
-from espan.atomic import whole_file
 from espan.errors import EspanError, InputError
-from espan.evaluate import published_lr
-from espan.resize import downscale, modcrop
+from espan.evaluation.benchmark import published_lr
+from espan.images import files
+from espan.images.resize import downscale, modcrop
+from espan.system.atomic import whole_file
 
 log = logging.getLogger("espan")
 

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from espan import files
-from espan.evaluate import evaluate
-from espan.model import Network
+from espan.evaluation.benchmark import evaluate
+from espan.images import files
+from espan.networks.models import Network
 from espan.training.config import TrainConfig
 from espan.upscaler import Upscaler
 

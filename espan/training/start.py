@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from espan.errors import InputError
-from espan.model import ESPAN
-from espan.rep import RepConv
+from espan.networks.models import ESPAN
+from espan.networks.reparam import RepConv
 
 STD = 1.0  # of every conv's output on a real batch
 STD_UP = 0.1  # of the last conv's: the residual on top of nearest upsampling

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from espan import files
+from espan.images import files
 
 
 def make_pictures(folder: Path, count: int = 6, side: int = 192, seed: int = 0) -> None:

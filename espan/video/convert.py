@@ -9,9 +9,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espan import __version__, files
-from espan.atomic import remove_leftovers, whole_file
+from espan import __version__
 from espan.errors import EspanError, InputError, LimitError, OutputError
+from espan.images import files
+from espan.system.atomic import remove_leftovers, whole_file
 from espan.video.options import Options, need_pyav
 
 if TYPE_CHECKING:
@@ -101,9 +102,9 @@ def video_frames(
 
 def identity_of(model: Any, scale: float, *settings: Any) -> list:
     """What makes the frames of two runs the same: a network's weights, and settings."""
-    from espan.model import Network
+    from espan.checkpoints.weights import load
+    from espan.networks.models import Network
     from espan.upscaler import model_for
-    from espan.weights import load
 
     net = model if isinstance(model, Network) else load(model or model_for(scale))
     digest = hashlib.sha256()

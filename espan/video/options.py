@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from espan.errors import InputError
-from espan.extras import extra
+from espan.system.extras import extra
 
 ON_ERROR = ("stop", "repeat")
 

@@ -1,0 +1,211 @@
+"""`python bench/cost_model.py`: what the CUDA kernels should cost, with no GPU: a prediction.
+
+Compiles the blocks of the network, counts the instructions of their inner loops and sets them
+against the rates of a multiprocessor; then the pictures' time on an H200, from planning figures
+(docs/performance.md). Nothing here is measured. --json prints the figures that a test keeps.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from math import ceil, inf
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench import sass
+
+SCHEDULERS = 4  # of a multiprocessor; each issues an instruction a cycle
+MUFU_CYCLES = 8  # of a scheduler's 4 lanes for a warp
+REGISTERS, MOST_WARPS = 65536, 48  # of a multiprocessor of compute capability 8.6 and 8.9
+SHARED = 100 * 1024, 1024  # their bytes of shared memory, and what each block costs besides
+
+# Cycles of a scheduler's tensor core for an HMMA.16816 with float sums: 2,048 multiply-adds at the
+# rates that the vendor states, GeForce's on 8.6 to 12.0. What Blackwell's 10.0 does with
+# these instructions is not known: taken as 9.0.
+HMMA_CYCLES = {"80": 8, "86": 32, "89": 32, "90a": 4, "100": 4, "120": 32}
+# With half sums, where that differs.
+HALF_CYCLES = {"86": 16, "89": 16, "120": 16}
+# Of that rate, what mma.sync is reported to reach on Hopper.
+REACHED = {"90a": 0.629, "100": 0.629}
+
+# Planning figures of an H200: multiprocessors, clock, bytes a second, and how much of its time
+# the limiting unit works.
+PROCESSORS, CLOCK, BANDWIDTH, BUSY = 132, 1.85e9, 4.3e12, 0.85
+SIZES = ((480, 270), (960, 540), (1920, 1080))
+
+
+@dataclass
+class Block:
+    """spab: `convs` convolutions of 32 channels in one kernel (csrc/strip.cuh)."""
+
+    convs: int
+    columns: int  # computed, in a strip
+    warps: int = 12
+    half_sums: bool = False
+    source = "spab.cu"
+    rows = 3  # that a pass of a loop takes
+
+    @property
+    def kernel(self) -> str:
+        return f"rows_kernel<32, {self.convs}, 0, {str(self.half_sums).lower()}>"
+
+    @property
+    def hmma_cycles(self) -> dict[str, int]:
+        """By architecture, of those it is for."""
+        return HALF_CYCLES if self.half_sums else HMMA_CYCLES
+
+    @property
+    def useful(self) -> int:
+        return self.columns - 2 * (self.convs - 1)
+
+
+BLOCKS = {
+    "spab, 3 convs": Block(3, 64),
+    "spab, 2 convs": Block(2, 96),
+    "spab, 3 convs, half sums": Block(3, 64, half_sums=True),
+    "spab, 2 convs, half sums": Block(2, 64, 8, half_sums=True),
+}
+# Of ESPAN x4, float16 planes and uint8 pictures: how many of each, and bytes of device memory a
+# pixel, halos from L2. Head and tail are counted by their products, filled up to those of mma, at
+# the rate that the blocks' products have.
+NETWORK = {"spab, 3 convs": 5, "spab, 2 convs": 1}
+BYTES = {"head": 3 + 64, "spab, 3 convs": 128, "spab, 2 convs": 128, "tail": 3 * 64 + 48}
+ENDS = {"head": 9 * 32 * 32, "tail": 9 * 32 * 32 + 2 * 32 * 32 + 9 * 32 * 48}
+
+
+def busy(loops: list, architecture: str, block: Block) -> dict[str, float]:
+    """Cycles that each unit of a scheduler works while a block takes `block.rows` rows."""
+    # Each loop is that of warps / convs warps; a scheduler has its share of them.
+    share = block.warps / block.convs / SCHEDULERS
+
+    def count(*names: str) -> float:
+        return share * sum(sass.total(loop, *names) for loop in loops)
+
+    # Wavefronts of 128 bytes, one a cycle for all schedulers.
+    wavefronts = (
+        4 * count("LDSM.16.M88.4", "LDGSTS")
+        + 2 * count("LDSM.16.M88.2")
+        + count("LDS", "STS")
+        - count("LDSM")
+    )
+    cycles = block.hmma_cycles[architecture] / REACHED.get(architecture, 1)
+    return {
+        "tensor": cycles * (count("HMMA.16816") + count("HMMA.1688.") / 2),
+        "issue": count(""),
+        "mufu": MUFU_CYCLES * count("MUFU"),
+        "shared": SCHEDULERS * wavefronts,
+        "others": count("") - count("HMMA"),
+    }
+
+
+def residency(used: dict[str, int], block: Block) -> tuple[int, int]:
+    """(blocks, warps) that a multiprocessor of 8.6 or 8.9 holds at once."""
+    registers = ceil(used["registers"] / 8) * 8 * 32 * block.warps
+    blocks = min(
+        REGISTERS // registers,
+        SHARED[0] // (used["shared"] + SHARED[1]),
+        MOST_WARPS // block.warps,
+    )
+    return blocks, blocks * block.warps
+
+
+def segments(strips: int, height: int, convs: int) -> int:
+    """Into how many the height is cut, as rows::count_segments does."""
+    best, least = 1, inf
+    for count in range(1, height + 1):
+        if (count - 1) * strips >= 2 * PROCESSORS:
+            break
+        rows = ceil(strips * count / PROCESSORS) * (ceil(height / count) + 2 * convs)
+        if rows < least:
+            best, least = count, rows
+    return best
+
+
+def block_seconds(block: Block, cycles: float, width: int, height: int) -> float:
+    """Of one kernel on one picture, if it does not wait for memory; cycles: of one row."""
+    strips = ceil(width / block.useful)
+    segment = ceil(height / segments(strips, height, block.convs))
+    turns = ceil(strips * ceil(height / segment) / PROCESSORS)
+    return turns * (segment + 2 * block.convs) * cycles / BUSY / CLOCK
+
+
+def milliseconds(cycles: dict[str, float], width: int, height: int) -> float:
+    """Of the network on an H200; cycles: of one row of a strip of each kind of block."""
+    pixels = width * height
+    seconds = 0.0
+    for name, count in NETWORK.items():
+        computed = block_seconds(BLOCKS[name], cycles[name], width, height)
+        seconds += count * max(computed, BYTES[name] * pixels / BANDWIDTH)
+    a_product = HMMA_CYCLES["90a"] / REACHED["90a"] / 2048
+    for name, products in ENDS.items():
+        computed = products * a_product / SCHEDULERS / PROCESSORS / BUSY / CLOCK
+        seconds += pixels * max(computed, BYTES[name] / BANDWIDTH)
+    return seconds * 1e3
+
+
+def network_bytes() -> int:
+    """Of device memory, per input pixel."""
+    return sum(BYTES[name] * NETWORK.get(name, 1) for name in BYTES)
+
+
+def figures(folder: Path) -> dict:
+    """All of it, from what `sass.build` has put into `folder`."""
+    found = {"bytes per pixel": network_bytes()}
+    cycles = {}
+    for name, block in BLOCKS.items():
+        for architecture in block.hmma_cycles:
+            path = sass.cubin(folder, block.source, architecture)
+            loops = sass.loops(sass.instructions(path)[block.kernel])
+            units = busy(loops, architecture, block)
+            others = units.pop("others")
+            limit = max(units, key=units.get)
+            found[f"{name} sm_{architecture}"] = {
+                **{unit: round(value) for unit, value in units.items()},
+                "limit": limit,
+                "hmma share": round(units["tensor"] / (units["tensor"] + others), 3),
+            }
+            if architecture == "90a":
+                cycles[name] = units[limit] / block.rows
+            if architecture in ("86", "89"):
+                blocks, warps = residency(sass.usage(path)[block.kernel], block)
+                found[f"{name} sm_{architecture}"] |= {"blocks": blocks, "warps": warps}
+    for width, height in SIZES:
+        found[f"{width}x{height} ms"] = round(milliseconds(cycles, width, height), 3)
+    return found
+
+
+def as_json(found: dict) -> str:
+    """A figure a line, so that a change shows as its line."""
+    lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in found.items()]
+    return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def as_table(found: dict) -> str:
+    lines = ["predicted, nothing measured; cycles of a scheduler for 3 rows of a strip"]
+    for name, value in found.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {one}" for key, one in value.items())
+        lines.append(f"{name:24} {value}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="as tests/kernels/cuda_model.json")
+    arguments = parser.parse_args()
+    if reason := sass.missing():
+        sys.exit(reason)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for source in {block.source for block in BLOCKS.values()}:
+            for architecture in sass.ARCHITECTURES:
+                sass.build(source, architecture, folder)
+        found = figures(folder)
+    print(as_json(found) if arguments.json else as_table(found))
+
+
+if __name__ == "__main__":
+    main()

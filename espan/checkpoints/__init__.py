@@ -1,0 +1,1 @@
+"""Weights files: this package's own, foreign ones, and how untrusted ones are read."""

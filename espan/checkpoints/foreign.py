@@ -1,0 +1,181 @@
+"""Other projects' weight files: recognised by their keys, translated to the names used here."""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from espan.checkpoints.untrusted import State, one_line, some
+from espan.errors import WeightsError
+from espan.networks.models import ESPAN, SPAN, SPANF, Network
+
+# Class and constructor arguments of a network, and its state by our key names.
+Found = tuple[type[Network], dict, State]
+
+
+class Layout(NamedTuple):
+    """One foreign file format: keys it must have, and how it becomes a network."""
+
+    name: str
+    keys: tuple[str, ...]
+    build: Callable[[State], Found]
+
+
+def _rename(state: State, *rules: tuple[str, str]) -> State:
+    """Keys translated by regular expressions; a number written as @n counts from 0, not from 1."""
+    renamed = {}
+    for key, tensor in state.items():
+        for pattern, to in rules:
+            key = re.sub(pattern, to, key)
+        key = re.sub(r"@(\d+)", lambda m: str(int(m[1]) - 1), key)
+        renamed[key] = tensor
+    return renamed
+
+
+def _count(state: State, pattern: str) -> int:
+    return len({m[1] for key in state if (m := re.match(pattern, key))})
+
+
+def _scale(state: State, key: str) -> int:
+    return round((state[key].shape[0] / 3) ** 0.5)
+
+
+def _espan(state: State) -> Found:
+    blocks = _count(state, r"block_(\d+)\.")
+    config = {
+        "channels": state["conv_1.eval_conv.weight"].shape[0],
+        "blocks": blocks,
+        "last_convs": _count(state, r"teacher_block_seq\.c(\d)_r"),
+        "scale": _scale(state, "tea_upsampler.0.eval_conv.weight"),
+    }
+    state = _rename(
+        state,
+        (r"\.eval_conv", ""),
+        (r"^block_(\d+)\.c(\d)_r", r"blocks.@\1.convs.@\2"),
+        (r"^teacher_block_seq\.c(\d)_r", rf"blocks.{blocks}.convs.@\1"),
+        (r"^tea_upsampler\.0", "upsampler"),
+        (r"^tea_", ""),
+    )
+    return ESPAN, config, state
+
+
+_SPAN_BLOCKS = (r"^block_(\d+)\.c(\d)_r", r"blocks.@\1.convs.@\2")
+
+
+def _span_config(state: State, rep: str | None) -> dict:
+    no_norm = "no_norm" in state  # neosr's mark for networks trained without normalisation
+    return {
+        "channels": state["conv_cat.weight"].shape[0],
+        "blocks": _count(state, r"block_(\d+)\."),
+        "scale": _scale(state, "upsampler.0.weight"),
+        "rep": rep,
+        **({"mean": (0.0, 0.0, 0.0), "img_range": 1.0} if no_norm else {}),
+    }
+
+
+def _span_slim(state: State) -> Found:
+    config = _span_config(state, rep=None)
+    state = {key: tensor for key, tensor in state.items() if key != "no_norm"}
+    state = _rename(state, (r"\.eval_conv", ""), _SPAN_BLOCKS, (r"^upsampler\.0", "upsampler"))
+    return SPAN, config, state
+
+
+def _span_train(state: State) -> Found:
+    config = _span_config(state, rep="span")
+    # eval_conv is the authors' cache of the merged kernel; the branches are the truth.
+    state = {k: v for k, v in state.items() if ".eval_conv." not in k and k != "no_norm"}
+    state = _rename(
+        state,
+        (r"\.sk\.", ".branches.0.0."),
+        (r"\.conv\.(\d)\.", r".branches.1.\1."),
+        _SPAN_BLOCKS,
+        (r"^upsampler\.0", "upsampler"),
+    )
+    return SPAN, config, state
+
+
+def _spanf(state: State) -> Found:
+    near = state["conv_near.weight"]
+    one_hot = torch.zeros_like(near)
+    one_hot[:, :, 1, 1] = 1
+    if not torch.equal(near, one_hot):
+        raise WeightsError("conv_near is trained; expected the fixed nearest-neighbour kernel")
+    config = {
+        "channels": state["conv_cat.weight"].shape[0],
+        "blocks": _count(state, r"block_(\d+)\."),
+        "scale": _scale(state, "conv_2.eval_conv.weight"),
+    }
+    state = {key: tensor for key, tensor in state.items() if key != "conv_near.weight"}
+    # The gateless first block is a list of its own, so block_2 becomes blocks.0.
+    state = _rename(
+        state, (r"\.eval_conv", ""), (r"^block_1\.c(\d)_r", r"block_1.@\1"), _SPAN_BLOCKS
+    )
+    state = {
+        re.sub(r"^blocks\.(\d+)", lambda m: f"blocks.{int(m[1]) - 1}", key): tensor
+        for key, tensor in state.items()
+    }
+    return SPANF, config, state
+
+
+LAYOUTS = (
+    Layout(
+        "ESPAN (NTIRE 2025, folded)",
+        (
+            "conv_1.eval_conv.weight",
+            "block_1.c1_r.eval_conv.weight",
+            "teacher_block_seq.c1_r.eval_conv.weight",
+            "tea_conv_cat.weight",
+            "tea_upsampler.0.eval_conv.weight",
+        ),
+        _espan,
+    ),
+    Layout(
+        "SPAN (training checkpoint)",
+        (
+            "conv_1.sk.weight",
+            "conv_1.conv.0.weight",
+            "block_1.c1_r.conv.0.weight",
+            "conv_cat.weight",
+            "upsampler.0.weight",
+        ),
+        _span_train,
+    ),
+    Layout(
+        "SPAN (folded)",
+        (
+            "conv_1.eval_conv.weight",
+            "block_1.c1_r.eval_conv.weight",
+            "conv_2.eval_conv.weight",
+            "conv_cat.weight",
+            "upsampler.0.weight",
+        ),
+        _span_slim,
+    ),
+    Layout(
+        "SPAN-F (NTIRE 2025, folded)",
+        (
+            "conv_near.weight",
+            "block_1.c1_r.eval_conv.weight",
+            "conv_cat.weight",
+            "conv_2.eval_conv.weight",
+        ),
+        _spanf,
+    ),
+)
+
+
+def recognise(state: State) -> Found:
+    for layout in LAYOUTS:
+        if all(key in state for key in layout.keys):
+            try:
+                return layout.build(state)
+            except (ValueError, IndexError, KeyError) as error:
+                raise WeightsError(f"looks like {layout.name}, but {one_line(error)}") from error
+    nearest = max(LAYOUTS, key=lambda each: sum(k in state for k in each.keys) / len(each.keys))
+    missing = [key for key in nearest.keys if key not in state]
+    raise WeightsError(
+        "no network known here. Looked for the metadata of this package and for the keys of "
+        f"{', '.join(layout.name for layout in LAYOUTS)}. Nearest: {nearest.name}, of which "
+        f"{some(missing)} is missing; the file has {some(list(state))}"
+    )

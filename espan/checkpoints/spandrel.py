@@ -1,0 +1,129 @@
+"""spandrel, the library by which ComfyUI, chaiNNer and InvokeAI load networks: ours for it."""
+
+import re
+
+import torch
+from torch import Tensor
+
+from espan.checkpoints.foreign import State
+from espan.errors import InputError
+from espan.networks.models import DIV2K_MEAN, ESPAN, SPAN, SPANF, Network
+
+# Of the SPAN that spandrel has. The mean is the paper's, or there is none.
+BLOCKS, RANGE = 6, 255.0
+
+
+def register_spandrel() -> None:
+    """Lets spandrel's `ModelLoader` load the files that `espan.save` writes, folded.
+
+    ESPAN, SPAN and SPAN-F. spandrel sees the weights of a file and not what it says of itself:
+    a SPAN is taken to have the paper's mean and range of pixels; `espan.export` writes one with
+    others in spandrel's own layout. Calling it again changes nothing. Raises InputError without
+    spandrel.
+    """
+    try:  # no extra brings it: it wants a torchvision, which may bring another torch
+        import spandrel
+    except ImportError as error:
+        raise InputError(f"register_spandrel() needs spandrel: {error}") from error
+
+    class Ours(spandrel.Architecture):
+        """One network of ours; under a name of its own, as spandrel has a SPAN."""
+
+        def __init__(self, network: type[Network]):
+            def detect(state: State) -> bool:
+                return _found(state) is network
+
+            super().__init__(id=f"espan.{network.__name__}", name=network.__name__, detect=detect)
+            self.network = network
+
+        def load(self, state_dict: State):
+            config = _config(self.network, state_dict)
+            net = self.network(**config)
+            return spandrel.ImageModelDescriptor(
+                net,
+                state_dict,
+                architecture=self,
+                purpose="SR",
+                tags=[f"{config['channels']}nf"],
+                supports_half=True,
+                supports_bfloat16=True,
+                scale=net.scale,
+                input_channels=3,
+                output_channels=3,
+            )
+
+    supports = [spandrel.ArchSupport.from_architecture(Ours(each)) for each in (ESPAN, SPAN, SPANF)]
+    spandrel.MAIN_REGISTRY.add(*supports, ignore_duplicates=True)
+
+
+def _found(state: State) -> type[Network] | None:
+    """Which of our networks has these keys."""
+    if {"block_1.0.weight", "conv_2.weight", "conv_cat.weight"} <= state.keys():
+        return SPANF
+    if not {"conv_1.weight", "blocks.0.convs.0.weight", "upsampler.weight"} <= state.keys():
+        return None
+    return ESPAN if state["conv_1.weight"].shape[-1] == 9 else SPAN
+
+
+def _config(network: type[Network], state: State) -> dict[str, int]:
+    """The arguments that made a network of these weights, or an equal one."""
+    convs = [_count(state, rf"blocks\.{i}\.convs\.(\d+)\.") for i in range(len(state))]
+    blocks = len([count for count in convs if count == 3])
+    up = state["conv_2.weight" if network is SPANF else "upsampler.weight"]
+    config = {
+        "channels": state["conv_cat.weight"].shape[0],
+        "blocks": blocks + (network is SPANF),
+        "scale": round((up.shape[0] / 3) ** 0.5),
+    }
+    if network is ESPAN:
+        config["last_convs"] = next((count for count in convs if count in (1, 2)), 0)
+    return config
+
+
+def _count(state: State, pattern: str) -> int:
+    return len({match[1] for key in state if (match := re.match(pattern, key))})
+
+
+def spandrels_span(net: SPAN) -> State:
+    """The weights of a folded SPAN as spandrel's own SPAN has them, and with it many programs.
+
+    Its convolutions merge branches at every call: here the branches pass the kernel through, in
+    products with 1 and 0 that are exact. Raises InputError for a SPAN that it cannot run.
+    """
+    mean, blocks = net.config["mean"], len(net.blocks)
+    if blocks != BLOCKS:
+        raise InputError(f"spandrel's SPAN has {BLOCKS} blocks, this one {blocks}")
+    if mean not in (DIV2K_MEAN, (0.0, 0.0, 0.0)):
+        raise InputError(f"spandrel's SPAN subtracts {DIV2K_MEAN} or nothing, this one {mean}")
+    state = {}
+    if not any(mean):  # then pixels stay 0..1
+        state["no_norm"] = torch.zeros(1)
+    factor = net.img_range / (RANGE if any(mean) else 1.0)
+    state |= _branches("conv_1", net.conv_1.weight * factor, net.conv_1.bias)
+    for i, block in enumerate(net.blocks, 1):
+        for j, conv in enumerate(block.convs, 1):
+            state |= _branches(f"block_{i}.c{j}_r", conv.weight, conv.bias)
+    state |= _branches("conv_2", net.conv_2.weight, net.conv_2.bias)
+    for ours, theirs in (("conv_cat", "conv_cat"), ("upsampler", "upsampler.0")):
+        for part, tensor in getattr(net, ours).state_dict().items():
+            state[f"{theirs}.{part}"] = tensor
+    return state
+
+
+def _branches(name: str, weight: Tensor, bias: Tensor) -> State:
+    """1x1 (c_in -> 2 c_in), 3x3 (-> 2 c_out), 1x1 (-> c_out), a 1x1 beside them, and their sum."""
+    c_out, c_in = weight.shape[:2]
+    middle = weight.new_zeros(2 * c_out, 2 * c_in, 3, 3)
+    middle[:c_out, :c_in] = weight
+    parts = {
+        "sk": (weight.new_zeros(c_out, c_in, 1, 1), torch.zeros_like(bias)),
+        "conv.0": (torch.eye(2 * c_in, c_in)[..., None, None], bias.new_zeros(2 * c_in)),
+        "conv.1": (middle, bias.new_zeros(2 * c_out)),
+        "conv.2": (torch.eye(c_out, 2 * c_out)[..., None, None], bias),
+        "eval_conv": (weight, bias),
+    }
+    return {
+        f"{name}.{part}.{kind}": tensor
+        for part, tensors in parts.items()
+        for kind, tensor in zip(("weight", "bias"), tensors, strict=True)
+    }

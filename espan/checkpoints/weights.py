@@ -1,0 +1,148 @@
+"""Weight files: ours are safetensors with metadata, foreign ones are recognised by their keys."""
+
+import hashlib
+import json
+import math
+from importlib import resources
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from espan.checkpoints.foreign import one_line, recognise
+from espan.checkpoints.untrusted import State, check_plain, check_size, read_safetensors, read_torch
+from espan.errors import WeightsError
+from espan.networks.folding import fold
+from espan.networks.models import ARCHITECTURES, Network
+from espan.system.atomic import whole_file
+
+# Networks that ship inside the package, by name.
+BUILTIN = {f"espan-x{scale}": f"espan_x{scale}.safetensors" for scale in (2, 3, 4)}
+SHA256 = {
+    "espan_x2.safetensors": "7d653229dc26b3cd50358862cba96786a71d0b0143541e4ce9e787206ab7cb8f",
+    "espan_x3.safetensors": "97126ba8f1e9ec2c12ef3d2860b25ef0dae0964a79c9af2051e6b55683f3a10f",
+    "espan_x4.safetensors": "8e2800f1bfe61764920b9385abf853b63b51813bada046f76cba0547d6a8c47a",
+}
+# What our metadata may ask for.
+LARGEST = {"channels": 1024, "blocks": 64}
+LONGEST_REP = 200
+
+
+def load(path_or_name: str | Path, *, folded: bool = True) -> Network:
+    """The network of a weights file, or of a built-in name such as "espan-x4".
+
+    Eval mode, float32, on the CPU; pictures (N, 3, H, W) in 0..1, any H and W; `net.scale` and
+    `net.radius` say the rest. Reads our safetensors, and `.safetensors` or `.pth` files of
+    ESPAN, SPAN (folded or training checkpoint) and SPAN-F; `.pth` never runs code. A built-in file
+    is held to its SHA-256. `folded=False` keeps the branches of a train-form file.
+
+    Raises WeightsError naming the file: missing, damaged, unsafe, too large, not finite, or of no
+    network known here (then with what was looked for and the nearest match).
+    """
+    path, digest = Path(path_or_name), None
+    if str(path_or_name) in BUILTIN:
+        file = BUILTIN[str(path_or_name)]
+        path = Path(str(resources.files("espan"))) / "builtin" / file
+        digest = SHA256.get(file)
+    if not path.is_file():
+        raise WeightsError(
+            f"{path}: no such weights file, and no built-in network of that name "
+            f"(built in: {', '.join(BUILTIN)})"
+        )
+    try:
+        net = _read(path, digest)
+    except (WeightsError, OSError) as error:
+        raise WeightsError(f"{path}: {error}") from error
+    return (fold(net) if folded and not net.folded else net).eval()
+
+
+def _read(path: Path, digest: str | None) -> Network:
+    check_size(path)
+    if digest and hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        raise WeightsError("not the file that came with this version (SHA-256); install it again")
+    with path.open("rb") as file:
+        is_safetensors = path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
+    state, metadata = read_safetensors(path) if is_safetensors else (_read_pth(path), {})
+    check_plain(state)
+    if "espan" in metadata:
+        network, config = _from_metadata(metadata["espan"])
+    else:
+        network, config, state = recognise(state)
+    state = {key: tensor.float() for key, tensor in state.items()}
+    try:
+        # First without memory: a size that the weights do not have must not be allocated.
+        with torch.device("meta"):
+            network(**config).load_state_dict(state, assign=True)
+        net = network(**config)
+        net.load_state_dict(state)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise WeightsError(f"does not fit {network.__name__}: {one_line(error)}") from error
+    return net
+
+
+def _read_pth(path: Path) -> State:
+    state = read_torch(path)
+    for wrapper in ("params_ema", "params", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+            break
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError("expected a dictionary of tensors")
+    return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
+
+
+def _from_metadata(text: str) -> tuple[type[Network], dict]:
+    """The class and the constructor's arguments that our metadata names, none of them too large.
+
+    Even without memory, a network of a million blocks would take for ever to make.
+    """
+    try:
+        description = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        network, config = ARCHITECTURES[description["arch"]], dict(description["config"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WeightsError(f"metadata is not understood: {text[:200]!r}") from error
+    for name, most in LARGEST.items():
+        value = config.get(name, 0)
+        if isinstance(value, int) and value > most:
+            raise WeightsError(f"metadata: {name}: expected at most {most}, got {str(value)[:20]}")
+    rep = config.get("rep")
+    if rep is not None and (not isinstance(rep, str) or len(rep) > LONGEST_REP):
+        raise WeightsError(f"metadata: rep: expected at most {LONGEST_REP} characters or null")
+    return network, config
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no number")
+    return value
+
+
+def save(net: Network, path: str | Path, *, dtype: torch.dtype | None = None, **notes: str) -> None:
+    """Writes `net` as safetensors with the metadata that `load` reads.
+
+    `dtype` converts the weights (torch.float16 halves the file). `notes` become metadata:
+    training data, licence, scores. The file appears whole or not at all.
+
+    Raises OutputError if it cannot be written.
+    """
+    content = to_bytes(net, dtype, notes)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def to_bytes(net: Network, dtype: torch.dtype | None, notes: dict[str, str]) -> bytes:
+    """What `save` writes."""
+    description = {
+        "arch": type(net).__name__,
+        "config": net.config,
+        "scale": net.scale,
+        "folded": net.folded,
+        "range": "0..1",
+        "channels_order": "RGB",
+    }
+    state = {
+        key: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
+        for key, tensor in net.state_dict().items()
+    }
+    return to_safetensors(state, metadata={**notes, "espan": json.dumps(description)})

@@ -1,0 +1,184 @@
+"""What this machine offers: versions, devices, backends and their speed; what lacks, and why."""
+
+import importlib.metadata
+import logging
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import espan
+import espan_kernels
+from espan.backends.select import BACKENDS
+from espan.errors import EspanError
+from espan.system import memory
+from espan.system.devices import cpu_has_bf16, pick_device, pick_dtype
+from espan_kernels import machine
+
+Facts = dict[str, str | list[str]]
+
+# Of the extras those that a feature asks for; the others are for developers.
+EXTRAS = ("train", "video", "demo", "image", "export", "openvino", "ray")
+# These take seconds or minutes before their first tile.
+SLOW = ("compile", "onnx")
+TILE = 256
+# A tile is timed until it has taken this long in all.
+SECONDS = 0.3
+
+
+def examine(*, slow: bool = False, paths: bool = False) -> Facts:
+    """Facts by name, in the order in which to print them; lists have a line for each.
+
+    slow: times the backends too that take long to make. paths: without it folders, the user and
+    the machine have no names.
+    """
+    device = pick_device("auto")
+    facts: Facts = {
+        "espan": espan.__version__,
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+    }
+    for package in ("torch", "triton", "numpy", "pillow", "safetensors"):
+        facts[package] = _version(package)
+    free = memory.available()
+    bf16 = "bf16 in hardware" if cpu_has_bf16() else "no bf16 in hardware"
+    facts["cpu"] = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads used, {bf16}"
+    facts["memory"] = "unknown" if free is None else f"{free / 2**30:.1f} GiB free"
+    facts["gpu"] = _gpus()
+    facts["nvcc"] = _nvcc()
+    dtype = str(pick_dtype("auto", device)).removeprefix("torch.")
+    facts["auto"] = f"device {device}, {dtype}"
+    facts["settings"] = [
+        f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("ESPAN_")
+    ] or ["no ESPAN_ variable is set"]
+    facts["extras"] = _extras()
+    facts["kernels"] = _kernels(device.type)
+    facts["backends"] = [f"{name}: {_timed(name, slow)}" for name in BACKENDS]
+    return facts if paths else _without_names(facts)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _gpus() -> str:
+    if torch.cuda.is_available():
+        return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    if torch.version.cuda is None:
+        return f"none: this torch ({torch.__version__}) is built without CUDA"
+    return "none: torch finds no CUDA device or driver"
+
+
+def _nvcc() -> str:
+    path = shutil.which("nvcc")
+    if path is None:
+        return "not on PATH"
+    try:
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{path}: does not run: {error}"
+    release = re.search(r"release ([\d.]+)", said.stdout)
+    return f"{release[1] if release else 'of no known release'}, {path}"
+
+
+def _extras() -> list[str]:
+    """For each extra whether its packages are there, by what this package says it needs."""
+    try:
+        needed = importlib.metadata.requires("espan") or []
+    except importlib.metadata.PackageNotFoundError:
+        return ["unknown: espan runs from a folder and was not installed"]
+    lines = []
+    for extra in EXTRAS:
+        wanted = [each for each in needed if re.search(rf"extra == ['\"]{extra}['\"]", each)]
+        names = [re.match(r"[\w.-]+", each)[0] for each in wanted]
+        missing = [name for name in names if _version(name) == "not installed"]
+        here = ", ".join(f"{name} {_version(name)}" for name in names)
+        lacks = f"no {', '.join(missing)}: pip install 'espan[{extra}]'"
+        if names:
+            lines.append(f"{extra}: {lacks if missing else here}")
+    return lines
+
+
+def _kernels(device: str) -> list[str]:
+    """Which ops each kind of kernel runs on, or why it does not: a line for every reason."""
+    said = espan_kernels.explain(device).splitlines()[len(machine.describe().splitlines()) :]
+    groups: dict[tuple[str, str], list[str]] = {}
+    notes = []
+    for line in said:
+        op, _, rest = line.partition(": ")
+        if op in espan_kernels.OPS:
+            groups.setdefault(tuple(rest.split(": ", 1)), []).append(op)
+        else:
+            notes.append(line)
+    everything = len(espan_kernels.OPS)
+    for (impl, reason), ops in groups.items():
+        names = "every op" if len(ops) == everything else ", ".join(ops)
+        notes.append(f"{impl}: {reason} ({names})")
+    return notes
+
+
+def _timed(backend: str, slow: bool) -> str:
+    """How long a tile takes it, from picture to picture, or why it does not run."""
+    if backend in SLOW and not slow:
+        return "not timed, as it takes long to begin (--all times it)"
+    if backend == "triton" and machine.INTERPRETED:
+        return "not timed, as TRITON_INTERPRET=1 interprets it"
+    tile = np.random.default_rng(0).integers(0, 256, (TILE, TILE, 3), dtype=np.uint8)
+    log = logging.getLogger("espan")
+    before = log.level
+    log.setLevel(logging.ERROR)  # what a backend warns of is said under "kernels"
+    try:
+        began = time.perf_counter()
+        upscaler = espan.Upscaler("espan-x4", backend=backend)
+        upscaler(tile)
+        ready, took = time.perf_counter() - began, []
+        while sum(took) < SECONDS:
+            began = time.perf_counter()
+            upscaler(tile)
+            took.append(time.perf_counter() - began)
+    except Exception as error:  # whatever it is: the doctor's own work is to say it
+        reason = " ".join(str(error).split())[:300]
+        known = isinstance(error, EspanError)
+        return reason.removeprefix(f"backend {backend!r}: ") if known else f"failed: {reason}"
+    finally:
+        log.setLevel(before)
+    speed = f"{1e3 * min(took):.0f} ms for {TILE} x {TILE} to x4"
+    return f"{speed} in {str(upscaler.dtype).removeprefix('torch.')}, ready after {ready:.1f} s"
+
+
+_PART = r"[/\\][^\s/\\'\",;:()]+"
+_PATH = re.compile(rf"<path>(?:{_PART})+|(?<![\w>])(?:[A-Za-z]:)?(?:{_PART}){{2,}}")
+
+
+def _without_names(facts: Facts) -> Facts:
+    """The same without absolute paths and the names of user and machine."""
+    settings = [value for key, value in os.environ.items() if key.startswith("ESPAN_")]
+    package = Path(espan.__file__).parents[1]
+    nvcc = shutil.which("nvcc") or ""
+    known = [Path.home(), Path.cwd(), package, sys.prefix, sys.base_prefix, nvcc]
+    known += [value for value in settings if os.sep in value]
+    # As a whole, for they may have spaces; the longest first, as one may be within another.
+    known = sorted({str(each) for each in known if len(str(each)) > 1}, key=len, reverse=True)
+    names = {Path.home().name, platform.node(), platform.node().split(".")[0]}
+    names |= {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME")}
+    words = "|".join(re.escape(name) for name in sorted(names - {""}, key=len, reverse=True))
+
+    def clean(text: str) -> str:
+        for path in known:
+            text = text.replace(path, "<path>")
+        text = _PATH.sub("<path>", text)
+        return re.sub(rf"(?<!\w)(?:{words})(?!\w)", "<name>", text) if words else text
+
+    return {
+        name: [clean(line) for line in value] if isinstance(value, list) else clean(value)
+        for name, value in facts.items()
+    }

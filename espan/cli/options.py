@@ -1,0 +1,101 @@
+"""The options of every command that runs a network, and the `Upscaler` they ask for."""
+
+import argparse
+
+from espan.errors import InputError
+
+# As of `espan.backends.select`, which imports torch.
+BACKENDS = ("auto", "cuda", "triton", "eager", "compile", "openvino", "onnx")
+
+
+def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto", several: bool = False) -> None:
+    """several: -n may be given more than once, `model` is then a list or None."""
+    parser.add_argument(
+        "-n",
+        "--model",
+        action="append" if several else "store",
+        help="built-in name or weights file; default: built-in" + "; repeatable" * several,
+    )
+    parser.add_argument(
+        "-t",
+        "--tile",
+        type=_tile,
+        default="auto",
+        help='input pixels a side; "auto" or 0 chooses, "none" never cuts',
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "-g", "--gpu", type=_gpus, help="number of the GPU, or several as 0,1; -1 for the CPU"
+    )
+    where.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--dtype",
+        default=dtype,
+        choices=("auto", "fp32", "tf32", "fp16", "bf16"),
+        help=f"precision to compute in; default: {dtype}",
+    )
+    parser.add_argument(
+        "--backend", default="auto", choices=BACKENDS, help="who computes; see espan doctor"
+    )
+
+
+def _tile(text: str) -> str | int | None:
+    if text in ("auto", "0"):
+        return "auto"
+    if text == "none":
+        return None
+    try:
+        side = int(text)
+    except ValueError:
+        side = 0
+    if side < 1:
+        raise argparse.ArgumentTypeError(f'expected "auto", "none" or a size, got {text!r}')
+    return side
+
+
+def _gpus(text: str) -> list[int]:
+    try:
+        numbers = [int(each) for each in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or len({*numbers}) != len(numbers) or (min(numbers) < 0 and numbers != [-1]):
+        raise argparse.ArgumentTypeError(f"expected a number, 0,1 and so on, or -1, got {text!r}")
+    return numbers
+
+
+def upscaler_of(arguments: argparse.Namespace, scale: float | None):
+    """The one upscaler of a command that has use for one."""
+    if arguments.gpu and len(arguments.gpu) > 1:
+        raise InputError(f"gpu: expected one, got {len(arguments.gpu)}")
+    return upscalers_of(arguments, scale)[0]
+
+
+def upscalers_of(arguments: argparse.Namespace, scale: float | None) -> list:
+    """An upscaler per device."""
+    from espan.upscaler import Upscaler
+
+    options = options_of(arguments, scale)
+    devices = _devices(arguments)
+    return [Upscaler(**options | {"device": each}) for each in devices]
+
+
+def options_of(arguments: argparse.Namespace, scale: float | None) -> dict:
+    """What to make an `Upscaler` of."""
+    from espan.images.files import Limits
+    from espan.upscaler import model_for
+
+    asked = {key: value for key in vars(Limits()) if (value := getattr(arguments, key, None))}
+    return {
+        "model": arguments.model or model_for(4 if scale is None else scale),
+        "device": _devices(arguments)[0],
+        "dtype": arguments.dtype,
+        "backend": arguments.backend,
+        "tile": arguments.tile,
+        "limits": Limits(**asked),
+    }
+
+
+def _devices(arguments: argparse.Namespace) -> list[str]:
+    if not arguments.gpu:
+        return [arguments.device]
+    return ["cpu" if number < 0 else f"cuda:{number}" for number in arguments.gpu]

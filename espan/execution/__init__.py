@@ -1,0 +1,1 @@
+"""A network at work: tiles, executors, CUDA graphs, results streamed row by row."""

@@ -1,0 +1,91 @@
+"""What of a batch of pictures is computed together, and how that shrinks when memory runs out."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from espan.execution.tiling import Part, Tile, cut
+
+SMALLEST_TILE = 16
+
+
+class Job(NamedTuple):
+    """A part of some of the pictures of a batch."""
+
+    first: int
+    last: int
+    part: Part
+
+    @property
+    def pictures(self) -> int:
+        return self.last - self.first
+
+    @property
+    def pixels(self) -> int:
+        """Of the input, the halo not counted."""
+        return self.pictures * self.part.tile.pixels
+
+    def source(self, batch: Tensor) -> Tensor:
+        """The pixels (n, C, h, w) to compute it from."""
+        rows, columns = self.part.window.area
+        return batch[self.first : self.last, :, rows, columns]
+
+    def target(self, results: Tensor, scale: int) -> Tensor:
+        """The pixels of the result that it fills."""
+        rows, columns = self.part.tile.enlarged(scale)
+        return results[self.first : self.last, :, rows, columns]
+
+    def area(self, scale: int) -> tuple[slice, slice]:
+        """Those pixels as rows and columns of what comes of `source`."""
+        return self.part.tile.within(self.part.window).enlarged(scale)
+
+
+class Jobs:
+    """The jobs left of `n` pictures of a size, first to last.
+
+    tile: the most rows and columns of one, its halo not counted. A job has several pictures as
+    long as their windows hold no more than `pixels` in all.
+    """
+
+    def __init__(
+        self, n: int, size: tuple[int, int], tile: tuple[int, int], halo: int, pixels: int
+    ):
+        self.size, self.halo, self.pixels = tuple(size), halo, pixels
+        self.pictures, self.tile = n, tuple(tile)
+        whole = Tile(0, size[0], 0, size[1])
+        # The next one last.
+        self._left = self._split([Job(0, n, Part(whole, whole))])
+
+    def __bool__(self) -> bool:
+        return bool(self._left)
+
+    def next(self) -> Job:
+        """The next job; it stays the next one until `pop`."""
+        return self._left[-1]
+
+    def pop(self) -> Job:
+        return self._left.pop()
+
+    def halve(self, failed: Job) -> bool:
+        """Fewer pictures in every job, or smaller tiles: `failed`, which is none of those left, ran
+        out of memory and is to be done again. False if it cannot be smaller.
+        """
+        if failed.pictures > 1:
+            self.pictures = failed.pictures // 2
+        elif max(self.tile) > SMALLEST_TILE:
+            sides = zip(self.tile, failed.part.tile.size, strict=True)
+            self.tile = tuple(max(-(-min(side) // 2), SMALLEST_TILE) for side in sides)
+        else:
+            return False
+        self._left = self._split([failed, *self._left[::-1]])
+        return True
+
+    def _split(self, jobs: Iterable[Job]) -> list[Job]:
+        parts = []
+        for job in jobs:
+            for part in cut(job.part.tile, self.size, self.tile, self.halo):
+                at_once = min(self.pictures, max(1, self.pixels // part.window.pixels))
+                for first in range(job.first, job.last, at_once):
+                    parts.append(Job(first, min(first + at_once, job.last), part))
+        return parts[::-1]

@@ -1,0 +1,164 @@
+"""A picture too large for memory, from file to file: its result is written row by row.
+
+The network computes the tiles it computes for any picture, row of tiles after row of tiles; of the
+result only the row under way and the one being written are there. The pixels are the same.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from espan.errors import LimitError
+from espan.images import files
+from espan.images.adapt import from_any
+from espan.images.alpha import BYTES, bleed
+from espan.images.resize import RowByRow, resize_rows
+from espan.system import memory, shutdown
+
+if TYPE_CHECKING:
+    from espan.upscaler import Upscaler
+
+ALWAYS = nullcontext()
+Progress = Callable[[int, int], None]
+
+# Pixels of a result from which on it is written in bands.
+LARGE = 64_000_000
+
+# Bands of the result at once: computed, handed over, being written with what it takes to compress.
+_BANDS = 2.5
+
+
+def upscale_to(
+    output: str | Path,
+    upscaler: "Upscaler",
+    image,
+    scale: float,
+    progress: Progress | None = None,
+    computing: AbstractContextManager = ALWAYS,
+) -> Path:
+    """`files.write(output, upscaler(image, scale))`; a large PNG or TIFF is never held whole.
+
+    image: what `files.read` gives. computing: a context for the work that is not writing alone.
+    Raises what both functions do.
+    """
+    pixels = round(image.width * scale) * round(image.height * scale)
+    if pixels > LARGE and files.takes_rows(output, image.mode):
+        with computing:
+            return in_bands(output, upscaler, image, scale, progress)
+    with computing:
+        result = upscaler(image, scale, progress=progress)
+    return files.write(output, result)
+
+
+def in_bands(
+    output: str | Path, upscaler: "Upscaler", image, scale: float, progress: Progress | None = None
+) -> Path:
+    """`upscale_to` for any size."""
+    runner = upscaler._runner
+    planes = from_any(image).planes[None]
+    _, channels, height, width = planes.shape
+    size = round(width * scale), round(height * scale)
+    has_alpha = channels in (2, 4)
+    colours = channels - has_alpha
+    _check_memory(runner, planes, scale, has_alpha)
+
+    source = bleed(planes[0, :-1], planes[0, -1])[None] if has_alpha else planes
+    small = RowByRow(runner.scale * height, size[::-1]) if scale != runner.scale else None
+    # Bicubic, as of any picture.
+    alpha = _Alpha(planes[0, -1].numpy(), size[::-1]) if has_alpha else None
+
+    # In this order: on an error the file is closed first, and who still writes stops at once.
+    with (
+        ThreadPoolExecutor(1) as background,
+        files.rows(output, image.mode, size, image.info) as add,
+    ):
+        writing: list[Future] = []
+
+        def emit(rows: np.ndarray) -> None:
+            if writing:
+                writing.pop().result()
+            writing.append(background.submit(finish, rows))
+
+        def finish(rows: np.ndarray) -> None:
+            if small:
+                rows = small(rows)
+            if alpha:
+                rows = np.concatenate([rows, alpha(len(rows))], 2)
+            add(rows)
+
+        target = _Rolling(runner.scale * width, colours, planes.dtype, emit)
+
+        def step(done: int, total: int) -> None:
+            target.filled(done * runner.scale**2)
+            if progress:
+                progress(done, total)
+
+        with shutdown.under_way(step) as watched:
+            runner.run(source, target, watched)
+        writing.pop().result()
+    return Path(output)
+
+
+class _Rolling:
+    """Stands for a result (1, C, H, W) of which only a band of rows exists, C = 1 or 3.
+
+    Who fills it takes slices from top to bottom, and never goes back above a row of tiles that is
+    full; that goes to `emit` as (h, W, C) then.
+    """
+
+    def __init__(self, width: int, channels: int, dtype: torch.dtype, emit: Callable):
+        self.shape, self.dtype, self.emit = (width, channels), dtype, emit
+        self.top = 0
+        self.band = self._rows(0)
+
+    def __getitem__(self, index: tuple[slice, slice, slice, slice]) -> Tensor:
+        _, _, rows, columns = index
+        missing = rows.stop - self.top - len(self.band)
+        if missing > 0:
+            more = self._rows(missing)
+            self.band = torch.cat([self.band, more]) if len(self.band) else more
+        band = self.band[rows.start - self.top : rows.stop - self.top, columns]
+        return band.permute(2, 0, 1)[None]
+
+    def filled(self, pixels: int) -> None:
+        """So many of the result are there, in all."""
+        bottom = self.top + len(self.band)
+        if pixels == bottom * self.shape[0]:
+            band, self.band, self.top = self.band, self._rows(0), bottom
+            self.emit(band.numpy())
+
+    def _rows(self, count: int) -> Tensor:
+        return torch.empty((count, *self.shape), dtype=self.dtype)
+
+
+class _Alpha:
+    """The enlarged alpha of a picture, so many rows at a time."""
+
+    def __init__(self, alpha: np.ndarray, size: tuple[int, int]):
+        self.alpha, self.size, self.done = alpha, size, 0
+
+    def __call__(self, count: int) -> np.ndarray:
+        """The next `count` rows, (count, W, 1)."""
+        self.done += count
+        wanted = (self.done - count, self.done)
+        return resize_rows(self.alpha, self.size, wanted)[..., None]
+
+
+def _check_memory(runner, planes: Tensor, scale: float, has_alpha: bool) -> None:
+    _, channels, height, width = planes.shape
+    row = runner.scale * width * channels * planes.element_size()
+    need = runner.host_memory(1, height, width, planes.dtype)
+    need += int(_BANDS * runner.rows(height, width) * runner.scale * row)
+    need += has_alpha * BYTES * height * width
+    free = memory.available()
+    if free is not None and need > free:
+        raise LimitError(
+            f"{width} x {height} pixels x{scale:g} need {need / 2**20:,.0f} MiB of memory row by "
+            f"row, {free / 2**20:,.0f} MiB are free (smaller tiles need less)"
+        )

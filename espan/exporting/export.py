@@ -1,0 +1,272 @@
+"""Networks as files for other programs: ONNX, a program of `torch.export`, safetensors.
+
+A file is read back and compared with the network before it gets its name.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+import espan
+from espan.backends.select import copy_to
+from espan.checkpoints import weights
+from espan.checkpoints.spandrel import spandrels_span
+from espan.errors import InputError, OutputError
+from espan.networks.folding import fold
+from espan.networks.models import SPAN, Network
+from espan.system.atomic import whole_file
+from espan.system.extras import extra
+
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
+# The largest difference that a file may show, of pictures in 0..1. In float16 two and a half levels
+# of 8 bits: what rounding did to published networks stayed under one.
+ALLOWED = {torch.float32: 1e-4, torch.float16: 1e-2}
+# Compared at these, where borders and rounding up would go wrong.
+SIZES = ((1, 5), (17, 23), (41, 64))
+# The lowest that PyTorch's exporter writes: older programs read it too.
+OPSET = 18
+
+
+class Exported(NamedTuple):
+    """A file, and the largest difference of a picture in 0..1 through it from the network's own."""
+
+    path: Path
+    format: str
+    error: float
+
+
+def export(
+    model: str | Path | nn.Module,
+    path: str | Path,
+    format: str | None = None,
+    *,
+    fp16: bool = False,
+    size: tuple[int, int] | None = None,
+) -> Exported:
+    """Writes a network, folded, as a file that other programs run; it appears whole or not at all.
+
+    model: as for `Upscaler`. format: "onnx", "torch" (a program of `torch.export`) or
+    "safetensors"; None goes by the suffix of `path`. fp16: weights and arithmetic in float16;
+    pictures stay float32. size: (height, width) of the only pictures that it takes, None for any.
+
+    ONNX and program take float32 RGB (N, 3, H, W) in 0..1 to (N, 3, scale*H, scale*W), not
+    clamped; N is 1 in ONNX, as programs for video want it. safetensors is the layout that
+    spandrel knows for a SPAN, else ours, for which see `register_spandrel`.
+
+    Raises WeightsError for the model, InputError for the arguments, a package that is missing, or
+    a SPAN that spandrel cannot run, OutputError if the file cannot be written or gives other
+    pictures than the network.
+    """
+    path = Path(path)
+    format = _format(path, format)
+    if size is not None and (format == "safetensors" or not _is_size(size)):
+        raise InputError(f"size: expected height and width, of ONNX and torch only, got {size!r}")
+    net, notes = _network(model)
+    dtype = torch.float16 if fp16 else torch.float32
+    with whole_file(path) as temporary:
+        write, read = {
+            "onnx": (_write_onnx, read_onnx),
+            "torch": (_write_program, _read_program),
+            "safetensors": (_write_safetensors, weights.load),
+        }[format]
+        write(net, dtype, size, notes, temporary)
+        error = difference(read(temporary), net, [size] if size else SIZES)
+        if not error <= ALLOWED[dtype]:  # not a number is no match either
+            raise OutputError(
+                f"{path}: gives other pictures than the network: off by {error:.3g} of 1, allowed "
+                f"are {ALLOWED[dtype]:g} in {str(dtype).removeprefix('torch.')}"
+            )
+    return Exported(path, format, error)
+
+
+def _format(path: Path, format: str | None) -> str:
+    named = {suffix: name for name, suffix in SUFFIXES.items()}.get(path.suffix.lower())
+    if format is not None and format not in SUFFIXES:
+        raise InputError(f"format: expected one of {', '.join(SUFFIXES)}, got {format!r}")
+    if named is None or format not in (None, named):
+        wanted = [SUFFIXES[format]] if format else SUFFIXES.values()
+        raise InputError(f"{path}: expected a name ending in {' or '.join(wanted)}")
+    return named
+
+
+def _is_size(size) -> bool:
+    pair = isinstance(size, tuple | list) and len(size) == 2
+    return pair and all(type(side) is int and side >= 1 for side in size)
+
+
+def _network(model: str | Path | nn.Module) -> tuple[Network, dict[str, str]]:
+    """The network, folded, in float32 on the CPU, and what its file says of it besides."""
+    if isinstance(model, Network):
+        net, notes = fold(model), {}
+    elif isinstance(model, nn.Module):
+        raise InputError(f"model: expected a network of espan, got {type(model).__name__}")
+    else:
+        net, notes = weights.load(model), _notes(model)
+    return copy_to(net, torch.device("cpu"), torch.float32), notes
+
+
+def _notes(model: str | Path) -> dict[str, str]:
+    """What a weights file that was read says of itself in words: licence, training data."""
+    path = Path(model)
+    if str(model) in weights.BUILTIN:
+        path = Path(str(resources.files("espan"))) / "builtin" / weights.BUILTIN[str(model)]
+    if path.suffix != ".safetensors":
+        return {}
+    with safe_open(path, framework="pt") as file:
+        return {key: value for key, value in (file.metadata() or {}).items() if key != "espan"}
+
+
+@torch.inference_mode()
+def difference(run: Callable[[Tensor], Tensor], net: Network, sizes) -> float:
+    """The largest difference between run(x) and net(x), of pictures of these sizes."""
+    generator, largest = torch.Generator().manual_seed(0), 0.0
+    for height, width in sizes:
+        # As smooth as pictures are: noise leaves 0..1, where rounding is of no account.
+        small = torch.rand(1, 3, height // 4 + 2, width // 4 + 2, generator=generator)
+        x = F.interpolate(small, (height, width), mode="bicubic").clamp(0, 1)
+        largest = max(largest, (run(x) - net(x)).abs().max().item(), key=_nan_last)
+    return largest
+
+
+def _nan_last(value: float) -> tuple[bool, float]:
+    return value != value, value
+
+
+class _Half(nn.Module):
+    """A network in float16 between pictures in float32."""
+
+    def __init__(self, net: Network):
+        super().__init__()
+        self.net = net.half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.half()).float()
+
+
+def _module(net: Network, dtype: torch.dtype) -> nn.Module:
+    """What to export: `net` computing in `dtype`."""
+    copy = copy_to(net, torch.device("cpu"), torch.float32)
+    copy = copy.to(memory_format=torch.contiguous_format)
+    return _Half(copy) if dtype == torch.float16 else copy
+
+
+def _example(size: tuple[int, int] | None, batch: int) -> Tensor:
+    """No side is 1, or equals another: an exporter may take them for always so."""
+    return torch.zeros(batch, 3, *(size or (24, 40)))
+
+
+def description(net: Network, notes: dict[str, str]) -> dict[str, str]:
+    """What a file says of itself: what is so of this one comes before any note on another."""
+    return {
+        **notes,
+        "arch": type(net).__name__,
+        "config": json.dumps(net.config),
+        "scale": str(net.scale),
+        "radius": str(net.radius),
+        "range": "0..1",
+        "channels_order": "RGB",
+        "producer": f"espan {espan.__version__}",
+    }
+
+
+def _write_onnx(net: Network, dtype, size, notes, path: Path) -> None:
+    extra("onnx", "export to ONNX", "export")
+    extra("onnxruntime", "export to ONNX", "export")
+    path.write_bytes(onnx_bytes(net, dtype, size, notes))
+
+
+def onnx_bytes(net: Network, dtype: torch.dtype, size=None, notes=None) -> bytes:
+    """`net` as ONNX: "input" float32 (1, 3, H, W) to "output"."""
+    extra("onnxscript", "ONNX", "export")
+    with _quiet():
+        made = torch.onnx.export(
+            _module(net, dtype),
+            (_example(size, 1),),
+            dynamo=True,
+            dynamic_shapes=None if size else ({2: "height", 3: "width"},),
+            opset_version=OPSET,
+            input_names=["input"],
+            output_names=["output"],
+            verbose=False,
+        )
+    proto = made.model_proto
+    values = [*proto.graph.input, *proto.graph.output, *proto.graph.value_info]
+    for part in (proto, proto.graph, *proto.graph.node, *proto.graph.initializer, *values):
+        # PyTorch's notes of where each came from: they name folders of this machine.
+        del part.metadata_props[:]
+    for key, value in description(net, notes or {}).items():
+        proto.metadata_props.add(key=key, value=value)
+    proto.producer_name, proto.producer_version = "espan", espan.__version__
+    return proto.SerializeToString()
+
+
+@contextmanager
+def _quiet():
+    """Without what the exporter says of its steps, its future and packages that it can do without.
+
+    Its own errors are raised, and what it made is compared with the network.
+    """
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    before = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for each, level in zip(loggers, before, strict=True):
+            each.setLevel(level)
+
+
+def read_onnx(model: bytes | Path) -> Callable[[Tensor], Tensor]:
+    """An ONNX file as a function of a picture, by ONNX Runtime on the CPU."""
+    runtime = extra("onnxruntime", "ONNX", "export")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(
+        str(model) if isinstance(model, Path) else model,
+        options,
+        providers=["CPUExecutionProvider"],
+    )
+    return lambda x: torch.from_numpy(session.run(None, {"input": x.contiguous().numpy()})[0])
+
+
+def _write_program(net: Network, dtype, size, notes, path: Path) -> None:
+    dimensions = zip((0, 2, 3), ("batch", "height", "width"), strict=True)
+    free = None if size else ({i: torch.export.Dim(name) for i, name in dimensions},)
+    example = _example(size, 1 if size else 2)
+    program = torch.export.export(_module(net, dtype), (example,), dynamic_shapes=free)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it names folders of this machine
+    said = {"espan.json": json.dumps(description(net, notes))}
+    with path.open("wb") as file:
+        torch.export.save(program, file, extra_files=said)
+
+
+def _read_program(path: Path) -> Callable[[Tensor], Tensor]:
+    with path.open("rb") as file:
+        return torch.export.load(file).module()
+
+
+def _write_safetensors(net: Network, dtype, _size, notes, path: Path) -> None:
+    if not isinstance(net, SPAN):
+        path.write_bytes(weights.to_bytes(net, dtype, notes))
+        return
+    # Without our own metadata, which would promise our names.
+    state = {
+        key: tensor.to(dtype).clone(memory_format=torch.contiguous_format)
+        for key, tensor in spandrels_span(net).items()
+    }
+    path.write_bytes(to_safetensors(state, metadata=description(net, notes)))

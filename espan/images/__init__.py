@@ -1,0 +1,1 @@
+"""Images of every kind to channels-first pixels and back, and image files."""

@@ -1,0 +1,159 @@
+"""One shape for every kind of picture: planes (C, H, W) going in, the caller's own kind coming out.
+
+It knows PIL, numpy and torch conventions, and no files and no networks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from espan.errors import InputError, NonFiniteError
+from espan.images.image16 import Image16
+from espan.images.pixels import WHITE
+
+_DTYPES = "uint8, uint16 or float"
+
+_PIL_16_BIT = {"I;16": "<u2", "I;16B": ">u2"}
+
+
+@dataclass
+class Picture:
+    """`planes`: (C, H, W) view of the caller's pixels, C = 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
+
+    `new(height, width)` allocates planes of the same layout for the result, and
+    `finish(planes)` turns them into the caller's kind of picture.
+    """
+
+    planes: Tensor
+    new: Callable[[int, int], Tensor]
+    finish: Callable[[Tensor], Any]
+
+    def __post_init__(self) -> None:
+        channels, height, width = self.planes.shape
+        if channels not in (1, 2, 3, 4):
+            raise InputError(f"picture: expected 1 to 4 channels, got {channels}")
+        if height == 0 or width == 0:
+            raise InputError(f"picture: expected at least 1 x 1 pixels, got {width} x {height}")
+        if not self.planes.is_floating_point():
+            return
+        low, high = (value.item() for value in torch.aminmax(self.planes))
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise NonFiniteError("picture: has NaN or infinite values")
+        # Filters overshoot 0..1 a little; 0..255 in floats is another convention altogether.
+        if low < -1 or high > 2:
+            raise InputError(
+                f"picture: float values are 0..1, got {low:g}..{high:g}; divide by the white level"
+            )
+
+    @property
+    def has_alpha(self) -> bool:
+        return self.planes.shape[0] in (2, 4)
+
+
+def from_any(image: Any) -> Picture:
+    """The Picture of a PIL image, an Image16, a numpy array (HW, HWC) or a tensor (CHW).
+
+    Raises InputError for any other kind, mode, shape or dtype; NonFiniteError for NaN or inf.
+    """
+    if isinstance(image, Image.Image):
+        return _from_pil(image)
+    if isinstance(image, Image16):
+        arrays = _from_numpy(image.pixels)
+        return replace(arrays, finish=lambda planes: Image16(arrays.finish(planes), image.info))
+    if isinstance(image, np.ndarray):
+        return _from_numpy(image)
+    if isinstance(image, Tensor):
+        return _from_tensor(image)
+    raise InputError(
+        "picture: expected a PIL image, a numpy array, a torch tensor, a path or a list of these, "
+        f"got {type(image).__name__}"
+    )
+
+
+def _from_tensor(image: Tensor) -> Picture:
+    if image.layout != torch.strided or image.is_meta:
+        raise InputError("picture: expected a dense tensor with data")
+    if image.ndim != 3:
+        raise InputError(
+            f"picture: tensors are (C, H, W) or (N, C, H, W), got shape {tuple(image.shape)}"
+        )
+    if image.dtype not in WHITE:
+        raise InputError(f"picture: expected {_DTYPES}, got {image.dtype}")
+
+    def new(height: int, width: int) -> Tensor:
+        return image.new_empty((image.shape[0], height, width), requires_grad=False)
+
+    return Picture(image.detach(), new, lambda planes: planes)
+
+
+def _from_numpy(image: np.ndarray) -> Picture:
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4)):
+        raise InputError(
+            f"picture: arrays are (H, W) or (H, W, C) with 1 to 4 channels, got shape {image.shape}"
+        )
+    dtype = image.dtype.newbyteorder("=")
+    if dtype not in (np.uint8, np.uint16, np.float16, np.float32, np.float64):
+        raise InputError(f"picture: expected {_DTYPES}, got {image.dtype}")
+    pixels = image if image.ndim == 3 else image[:, :, None]
+    if any(s < 0 or s % dtype.itemsize for s in pixels.strides) or not image.dtype.isnative:
+        pixels = np.ascontiguousarray(pixels, dtype)  # strides that torch does not have
+    if not pixels.flags.writeable:
+        pixels = pixels.copy()  # torch cannot share read-only memory
+
+    def new(height: int, width: int) -> Tensor:
+        result = np.empty((height, width, pixels.shape[2]), dtype)
+        return torch.from_numpy(result).permute(2, 0, 1)
+
+    def finish(planes: Tensor) -> np.ndarray:
+        result = planes.permute(1, 2, 0).numpy()
+        return result if image.ndim == 3 else result[:, :, 0]
+
+    return Picture(torch.from_numpy(pixels).permute(2, 0, 1), new, finish)
+
+
+def _from_pil(image: Image.Image) -> Picture:
+    arrays = _from_numpy(np.asarray(_to_plain_mode(image)))
+
+    def finish(planes: Tensor) -> Image.Image:
+        pixels = arrays.finish(planes)
+        if image.mode in _PIL_16_BIT:
+            pixels = pixels.astype(_PIL_16_BIT[image.mode])
+            result = Image.frombytes(image.mode, pixels.shape[::-1], pixels.tobytes())
+        else:
+            result = Image.fromarray(pixels)
+        if image.mode == "P":
+            method = Image.Quantize.FASTOCTREE if result.mode == "RGBA" else None
+            result = result.quantize(256, method=method)
+        elif image.mode == "1":
+            result = result.point(lambda value: 255 * (value >= 128), mode="1")
+        result.info = {key: value for key, value in image.info.items() if key != "transparency"}
+        return result
+
+    return Picture(arrays.planes, arrays.new, finish)
+
+
+def _to_plain_mode(image: Image.Image) -> Image.Image:
+    """Palettes and one-bit pictures spelled out; one colour marked transparent becomes alpha."""
+    transparent = "transparency" in image.info
+    if image.mode == "P":
+        return image.convert("RGBA" if transparent else "RGB")
+    if image.mode == "1" and not transparent:
+        return image.convert("L")
+    if image.mode in ("1", "I;16", "I;16B") and transparent:
+        raise InputError(
+            f"picture: PIL mode {image.mode} with a colour marked transparent is not supported; "
+            "convert it to LA first"
+        )
+    if image.mode in ("L", "RGB") and transparent:
+        return image.convert({"L": "LA", "RGB": "RGBA"}[image.mode])
+    if image.mode not in ("L", "LA", "RGB", "RGBA", *_PIL_16_BIT):
+        raise InputError(
+            f"picture: PIL mode {image.mode} is not supported; expected 1, L, LA, P, RGB, RGBA or "
+            "I;16 (convert it first, with its colour profile)"
+        )
+    return image

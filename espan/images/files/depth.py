@@ -1,0 +1,117 @@
+"""Colour of more than 8 bits in PNG and TIFF, which Pillow shows as 8 bits.
+
+Its decoders have the whole file all the same: they take the high byte of each value, or the low
+one when told that the bytes lie the other way round. Two decodes give 16 bits, by the same strict
+decoder as any other file.
+"""
+
+import sys
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from espan.errors import InputError
+from espan.images.image16 import Image16
+
+ALPHA_ASSOCIATED = "RGBa"
+
+
+def bits(image: Image.Image) -> int:
+    """Bits per channel as the file has them, where Pillow shows fewer."""
+    if image.format == "PNG":
+        return 16 if ";16" in raw_mode(image) else 8
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (8,)))
+    if image.format == "PPM":
+        arguments = image.tile[0].args
+        white = arguments[1] if isinstance(arguments, tuple) and len(arguments) > 1 else 255
+        return 16 if isinstance(white, int) and white > 255 else 8
+    if image.format == "AVIF":
+        image.fp.seek(0)
+        head = image.fp.read(1 << 16)
+        image.fp.seek(0)
+        # The configuration of each coded picture: marker, profile and level, then the flags.
+        flags = [each[2] for each in head.split(b"av1C")[1:] if len(each) > 2]
+        return max((8 + 2 * (each >> 6 & 1) + 2 * (each >> 5 & 1) for each in flags), default=8)
+    return 8
+
+
+def raw_mode(image: Image.Image) -> str:
+    """How the file has its pixels, in Pillow's words: "RGB;16B" has 16 bits, high byte first."""
+    arguments = image.tile[0].args if image.tile else ""
+    return arguments if isinstance(arguments, str) else arguments[0] if arguments else ""
+
+
+def halves(image: Image.Image) -> tuple[str, str | None] | None:
+    """The raw modes that give the high and the low bytes, None where Pillow has none.
+
+    Grey with alpha is one decode: its four bytes per pixel pass for RGBA.
+    """
+    kind, _, order = raw_mode(image).partition(";16")
+    planar = image.format == "TIFF" and image.tag_v2.get(ExifTags.Base.PlanarConfiguration) == 2
+    if planar or order not in ("B", "L", "N"):
+        return None
+    if kind == "LA" and order == "B":
+        return "RGBA", None
+    if kind not in ("RGB", "RGBX", "RGBA", ALPHA_ASSOCIATED):
+        return None
+    kind = "RGBA" if kind == ALPHA_ASSOCIATED else kind  # Pillow would divide bytes by alpha
+    little = order == "L" or (order == "N" and sys.byteorder == "little")
+    high, low = ("L", "B") if little else ("B", "L")
+    return f"{kind};16{high}", f"{kind};16{low}"
+
+
+def show(image: Image.Image, raw: str) -> None:
+    """Makes `image`, not yet loaded, decode its pixels as `raw`."""
+    if raw == "RGBA":
+        image._mode = raw
+    image.tile = [
+        tile._replace(args=raw if isinstance(tile.args, str) else (raw, *tile.args[1:]))
+        for tile in image.tile
+    ]
+
+
+def join(high: Image.Image, low: Image.Image | None, raw: str, transparent) -> Image16:
+    """The picture whose bytes are `high` and `low`; all bytes are in `high` if `low` is None.
+
+    raw: what `raw_mode` said. transparent: a colour that stands for transparency, or None.
+    """
+    if low is None:
+        pixels = np.ascontiguousarray(high).view(">u2").astype(np.uint16)
+    else:
+        pixels = np.asarray(high).astype(np.uint16)
+        pixels <<= 8
+        pixels |= np.asarray(low)
+    if raw.startswith(ALPHA_ASSOCIATED):
+        pixels = _straight(pixels)
+    if transparent is not None:
+        pixels = with_alpha(pixels, transparent)
+    return Image16(pixels, high.info)
+
+
+def whole_grey(image: Image.Image, grey: Image.Image) -> Image.Image:
+    """`grey`, the pixels of the TIFF `image`, from black to 65535: Pillow leaves 12 bits as they
+    are, and does not turn those of 16 whose 0 is white."""
+    levels = np.asarray(grey)
+    if bits(image) == 12:
+        levels = ((levels.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
+    if image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0:
+        levels = 65535 - levels
+    whole = Image.fromarray(levels)
+    whole.info = grey.info
+    return whole
+
+
+def with_alpha(pixels: np.ndarray, transparent) -> np.ndarray:
+    """(H, W, C) uint16 and an alpha: 0 where the colour is `transparent`, else white."""
+    if np.shape(transparent) not in ((), (pixels.shape[2],)):
+        raise InputError(f"{pixels.shape[2]} channels, but {transparent} as transparent colour")
+    opaque = (pixels != np.asarray(transparent)).any(2, keepdims=True)
+    return np.concatenate([pixels, opaque * np.uint16(65535)], 2)
+
+
+def _straight(pixels: np.ndarray) -> np.ndarray:
+    """RGBA whose colour was multiplied by its alpha, undone."""
+    alpha = np.maximum(pixels[..., 3:], 1).astype(np.uint64)
+    colour = (pixels[..., :3] * np.uint64(65535) + alpha // 2) // alpha
+    return np.concatenate([np.minimum(colour, 65535).astype(np.uint16), pixels[..., 3:]], 2)

@@ -1,0 +1,211 @@
+"""Picture files in: strict about what they are. Pillow decodes, with an allow-list of formats."""
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from espan.errors import EspanError, InputError, LimitError
+from espan.images.files import depth, heif, metadata
+from espan.images.files.metadata import DECODE_ERRORS
+from espan.images.files.pillow import decoding
+from espan.images.image16 import Image16
+
+log = logging.getLogger("espan")
+
+READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+# Pixels of one picture, from its header. The first is the size at which Pillow begins to warn.
+MAX_INPUT_PIXELS = 89_478_485
+MAX_OUTPUT_PIXELS = 1_500_000_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What picture files are read.
+
+    max_input, max_output: pixels of a picture and of its result, known from the file's header.
+    allow_truncated: a damaged file gives what can be read of it, with a warning that names it.
+    """
+
+    max_input: int = MAX_INPUT_PIXELS
+    max_output: int = MAX_OUTPUT_PIXELS
+    allow_truncated: bool = False
+
+
+LIMITS = Limits()
+
+
+def read(
+    path: str | Path,
+    *,
+    scale: float = 1,
+    max_input: int = MAX_INPUT_PIXELS,
+    max_output: int = MAX_OUTPUT_PIXELS,
+    allow_truncated: bool = False,
+) -> Image.Image | Image16:
+    """The picture in a file: decoded whole, turned upright, palettes spelled out.
+
+    A PIL image of mode L, LA, RGB, RGBA or I;16, or an Image16 for colour of 10 to 16 bits; `info`
+    keeps icc_profile, exif (orientation removed) and dpi. The pixel limits are checked on the
+    header, before anything is decoded; `scale` is what the picture will be multiplied by.
+    allow_truncated: a damaged file gives what can be read of it, with a warning that names it.
+
+    Raises InputError naming the file: missing, not a picture, damaged, animated, CMYK, colour that
+    would be cut to 8 bits; LimitError when too large.
+    """
+    path = Path(path)
+
+    def check(size: tuple[int, int]) -> None:
+        check_size(size, scale, max_input, max_output)
+
+    with _naming(path):
+        try:
+            with decoding(max_input):
+                return _read(path, check)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            said = re.search(r"\d{4,}", str(error))  # the first number is its pixels
+            pixels = f"{int(said[0]):,} pixels are" if said else "it is"
+            raise LimitError(f"{pixels} over the limit of {max_input:,}") from error
+        except DECODE_ERRORS as error:
+            hopeless = isinstance(error, EspanError | UnidentifiedImageError)
+            if not allow_truncated or hopeless or getattr(error, "strerror", None):
+                raise
+            damage = error
+        with decoding(max_input, truncated=True):
+            picture = _read(path, check)
+        log.warning("%s: damaged or truncated, read as far as it goes: %s", path, damage)
+        return picture
+
+
+def _read(path: Path, check: Callable[[tuple[int, int]], None]) -> Image.Image | Image16:
+    if heif.is_heif(path):
+        picture = heif.read(path, check)
+    else:
+        with Image.open(path, formats=READ_FORMATS) as image:
+            check(image.size)
+            _refuse_what_pillow_would_change(image)
+            picture = _deep(image, path) or _loaded(image)
+    picture.info = metadata.of(picture.info)
+    return picture
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    image.load()
+    if image.format == "TIFF":
+        image.info["exif"] = metadata.exif_of_tiff(image)
+        if image.mode == "I;16":
+            return depth.whole_grey(image, _upright(image))
+    return _upright(image)
+
+
+def _deep(image: Image.Image, path: Path) -> Image16 | None:
+    """The picture if it has more than 8 bits and more than grey."""
+    transparent = image.info.get("transparency")
+    if image.mode.startswith("I;16"):
+        if transparent is None:
+            return None
+        del image.info["transparency"]
+        grey = _loaded(image)
+        return Image16(depth.with_alpha(np.asarray(grey)[..., None], transparent), grey.info)
+    if depth.bits(image) <= 8:
+        return None
+    raw = depth.raw_mode(image)
+    image.info.pop("transparency", None)
+    high_as, low_as = depth.halves(image)
+    depth.show(image, high_as)
+    high, low = _loaded(image), None
+    if low_as:
+        with Image.open(path, formats=READ_FORMATS) as again:
+            again.info.pop("transparency", None)
+            depth.show(again, low_as)
+            low = _loaded(again)
+    return depth.join(high, low, raw, transparent)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turns everything that can go wrong with a file into one InputError that names it."""
+    try:
+        yield
+    except EspanError as error:
+        raise type(error)(f"{path}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path}: {_why_unknown(path)}") from error
+    except DECODE_ERRORS as error:
+        if isinstance(error, OSError) and error.strerror:  # the system's own, Pillow's have none
+            raise InputError(f"{path}: {error.strerror.lower()}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: damaged or truncated: {reason}") from error
+
+
+def _why_unknown(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(4)
+    if not head:
+        return "empty file"
+    if head in _TIFF:
+        return "a TIFF that is damaged or has pixels of a kind that is not read; convert it to PNG"
+    known = ", ".join((*READ_FORMATS, "HEIC"))
+    return f"not a picture in a known format ({known})"
+
+
+def check_size(size: tuple[int, int], scale: float, max_input: int, max_output: int) -> None:
+    """LimitError for a picture of (width, height) pixels that is too large, or its result."""
+    width, height = size
+    if width * height > max_input:
+        raise LimitError(f"{width} x {height} pixels are over the limit of {max_input:,}")
+    if round(width * scale) * round(height * scale) > max_output:
+        raise LimitError(
+            f"{width} x {height} pixels x{scale:g} are over the output limit of {max_output:,}"
+        )
+
+
+def _refuse_what_pillow_would_change(image: Image.Image) -> None:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # what phones write as .jpg: pictures behind the first
+        raise InputError(f"animated or multi-page ({frames} frames); extract the frames first")
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B"):
+        raise InputError(f"{image.mode} pixels are not supported; convert to RGB or grey first")
+    bits = depth.bits(image)
+    if image.mode in ("RGB", "RGBA", "LA") and bits > 8 and not depth.halves(image):
+        kind = image.format
+        raise InputError(
+            f"{bits}-bit colour, which would be cut to 8 bits: of {kind} this is not read; convert "
+            "it to PNG"
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Pixels turned as EXIF says (and the tag removed), in a mode the networks take."""
+    with suppress(*DECODE_ERRORS):  # damaged EXIF is no reason to refuse the pixels
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "1":
+        transparent = image.info.get("transparency")
+        image = image.convert("L")
+        if transparent is not None:
+            image.info["transparency"] = 255 * bool(transparent)
+    if image.mode in ("P", "PA") or "transparency" in image.info:
+        alpha = image.mode == "PA" or "transparency" in image.info
+        grey = image.mode == "L"
+        return image.convert(("LA" if grey else "RGBA") if alpha else "RGB")
+    if image.mode == "I;16B":
+        upright = Image.fromarray(np.asarray(image).astype(np.uint16))
+        upright.info = image.info
+        return upright
+    return image.copy()
+
+
+def read_rgb(path: str | Path) -> np.ndarray:
+    """The picture in a file as (H, W, 3) uint8: grey as three equal channels, alpha left out."""
+    picture = read(path)
+    if picture.mode == "I;16":
+        grey = np.round(np.asarray(picture) / 257).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, 2)
+    return np.asarray(picture.convert("RGB"))

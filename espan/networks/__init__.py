@@ -1,0 +1,1 @@
+"""The networks, in training and deploy form, and the folding between them."""

@@ -1,0 +1,52 @@
+"""The layers of the SPAN family: a convolution, re-parameterised or plain, and the block."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from espan.networks.reparam import RepConv
+from espan_kernels import span_gate
+from espan_kernels.convolution import conv2d
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution that may say itself what float32 is multiplied in on a GPU.
+
+    tf32: whether TF32 is allowed, or None, which leaves that to PyTorch's switch, as in training.
+    """
+
+    tf32: bool | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.tf32 is None:
+            return super().forward(x)
+        return conv2d(x, self.weight, self.bias, self.padding[0], tf32=self.tf32)
+
+
+def conv(in_channels: int, out_channels: int, kernel: int, rep: str | None) -> nn.Module:
+    """A convolution that keeps H x W: re-parameterised for training, plain (`rep=None`) else."""
+    if rep is None:
+        return Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+    return RepConv(in_channels, out_channels, kernel, rep)
+
+
+class SPAB(nn.Module):
+    """Swift parameter-free attention block: 2 or 3 convs with SiLU between, then the gate.
+
+    x (N, channels, H, W) -> the same shape. No residual but the one inside the gate.
+    """
+
+    def __init__(self, channels: int, convs: int = 3, rep: str | None = None):
+        super().__init__()
+        self.convs = nn.ModuleList(conv(channels, channels, 3, rep) for _ in range(convs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x
+        for layer in self.convs[:-1]:
+            h = F.silu(layer(h))
+        return span_gate(x, self.convs[-1](h))
+
+    def with_first(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(output, SiLU of the first of its three convs): SPAN's tail concatenates the second."""
+        c1, c2, c3 = self.convs
+        first = F.silu(c1(x))
+        return span_gate(x, c3(F.silu(c2(first)))), first

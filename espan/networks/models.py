@@ -1,0 +1,155 @@
+"""The networks: ESPAN and its relatives SPAN and SPAN-F. It knows no files and no pictures."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from espan.errors import InputError
+from espan.networks.layers import SPAB, Conv2d, conv
+
+# Mean of DIV2K in 0..1, which SPAN subtracts.
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+
+
+class Network(nn.Module):
+    """What every network promises: (N, 3, H, W) in 0..1 -> (N, 3, scale*H, scale*W), any H, W.
+
+    `scale`; `radius`: input pixels around a pixel that can change its outputs; `config`: the
+    constructor's arguments, with `rep=None` for the deploy form (plain convolutions only).
+    The output is not clamped.
+    """
+
+    scale: int
+    radius: int
+    config: dict
+
+    def __init__(self, **config):
+        super().__init__()
+        if config["scale"] not in (2, 3, 4):
+            raise InputError(f"scale: expected 2, 3 or 4, got {config['scale']!r}")
+        for name in ("channels", "blocks"):
+            if type(config[name]) is not int or config[name] < 1:
+                raise InputError(f"{name}: expected 1 or more, got {config[name]!r}")
+        self.config = config
+        self.scale = config["scale"]
+
+    @property
+    def folded(self) -> bool:
+        return self.config["rep"] is None
+
+
+class ESPAN(Network):
+    """Expanded SPAN (Wang et al., CVPRW 2025): 9x9 head, SPABs, one of them shortened, 1x1 tail.
+
+    The paper's x4 network is the default: 32 channels, 5 blocks of 3 convs and one of
+    `last_convs` = 2. `last_convs=0` leaves the last block out (the depth-5 student).
+    `rep`: branches to train with, a preset or schema of `espan.networks.reparam`; None is the
+    deploy form.
+    """
+
+    def __init__(
+        self,
+        channels: int = 32,
+        blocks: int = 5,
+        last_convs: int = 2,
+        scale: int = 4,
+        rep: str | None = None,
+    ):
+        super().__init__(
+            channels=channels, blocks=blocks, last_convs=last_convs, scale=scale, rep=rep
+        )
+        if last_convs not in (0, 1, 2, 3):
+            raise InputError(f"last_convs: expected 0 to 3, got {last_convs!r}")
+        convs = [3] * blocks + [last_convs] * (last_convs > 0)
+        self.radius = 4 + sum(convs) + 2
+        self.conv_1 = conv(3, channels, 9, rep)
+        self.blocks = nn.ModuleList(SPAB(channels, n, rep) for n in convs)
+        self.conv_2 = conv(channels, channels, 3, rep)
+        self.conv_cat = Conv2d(4 * channels, channels, 1)
+        self.upsampler = conv(channels, 3 * scale**2, 3, rep)
+
+    def forward(self, x: Tensor) -> Tensor:
+        feature = self.conv_1(x)
+        first = last = self.blocks[0](feature)
+        for block in self.blocks[1:]:
+            last = block(last)
+        return self.tail(feature, first, last)
+
+    def tail(self, feature: Tensor, first: Tensor, last: Tensor) -> Tensor:
+        """The picture from the outputs of the head, the first block and the last one."""
+        cat = self.conv_cat(torch.cat([feature, self.conv_2(last), first, last], 1))
+        return F.pixel_shuffle(self.upsampler(cat), self.scale)
+
+
+class SPAN(Network):
+    """SPAN (Wan et al., CVPRW 2024): 3x3 head, 6 SPABs, 1x1 tail.
+
+    The tail concatenates SiLU of the last block's first conv (an in-place SiLU of the original
+    code makes it so, and the published weights rely on it).
+    The head sees (x - mean) * img_range: 0.4488.. and 255 in the paper's networks.
+    """
+
+    def __init__(
+        self,
+        channels: int = 48,
+        blocks: int = 6,
+        scale: int = 4,
+        mean: tuple[float, float, float] = DIV2K_MEAN,
+        img_range: float = 255.0,
+        rep: str | None = None,
+    ):
+        super().__init__(
+            channels=channels,
+            blocks=blocks,
+            scale=scale,
+            mean=tuple(mean),
+            img_range=img_range,
+            rep=rep,
+        )
+        if isinstance(img_range, bool) or not isinstance(img_range, int | float):
+            raise InputError(f"img_range: expected a number, got {img_range!r}")
+        self.radius = 1 + 3 * blocks + 2
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.img_range = img_range
+        self.conv_1 = conv(3, channels, 3, rep)
+        self.blocks = nn.ModuleList(SPAB(channels, 3, rep) for _ in range(blocks))
+        self.conv_2 = conv(channels, channels, 3, rep)
+        self.conv_cat = Conv2d(4 * channels, channels, 1)
+        self.upsampler = Conv2d(channels, 3 * scale**2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        feature = self.conv_1((x - self.mean) * self.img_range)
+        first, inner = self.blocks[0].with_first(feature)
+        last = first
+        for block in self.blocks[1:]:
+            last, inner = block.with_first(last)
+        cat = self.conv_cat(torch.cat([feature, self.conv_2(last), first, inner], 1))
+        return F.pixel_shuffle(self.upsampler(cat), self.scale)
+
+
+class SPANF(Network):
+    """SPAN-F (NTIRE 2025): no head, the picture itself enters the tail, nearest-upsampled.
+
+    The first block maps 3 channels to `channels` and has no gate.
+    """
+
+    def __init__(self, channels: int = 32, blocks: int = 5, scale: int = 4, rep: str | None = None):
+        super().__init__(channels=channels, blocks=blocks, scale=scale, rep=rep)
+        self.radius = 3 * blocks + 1
+        self.block_1 = nn.ModuleList(conv(c, channels, 3, rep) for c in (3, channels, channels))
+        self.blocks = nn.ModuleList(SPAB(channels, 3, rep) for _ in range(blocks - 1))
+        self.conv_cat = Conv2d(3 * scale**2 + 2 * channels, channels, 1)
+        self.conv_2 = conv(channels, 3 * scale**2, 3, rep)
+
+    def forward(self, x: Tensor) -> Tensor:
+        c1, c2, c3 = self.block_1
+        first = last = c3(F.silu(c2(F.silu(c1(x)))))
+        for block in self.blocks:
+            last = block(last)
+        # Each colour repeated scale^2 times is, before the pixel shuffle, nearest upsampling.
+        near = x.repeat_interleave(self.scale**2, 1)
+        cat = self.conv_cat(torch.cat([near, last, first], 1))
+        return F.pixel_shuffle(self.conv_2(cat), self.scale)
+
+
+ARCHITECTURES = {cls.__name__: cls for cls in (ESPAN, SPAN, SPANF)}

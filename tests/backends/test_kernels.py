@@ -1,0 +1,232 @@
+"""Plans equal their networks, through every implementation."""
+
+import pytest
+import torch
+
+from espan.backends.kernels import Plan
+from espan.networks.folding import fold
+from espan.networks.models import ESPAN, SPAN, SPANF
+from espan_kernels import layout
+from tests.support.gpu import DEVICE, GPU
+
+pytestmark = pytest.mark.usefixtures("kernel_device")
+
+# The interpreter needs about 0.2 s for a layer at 24x20: full depth for ESPAN, two blocks else.
+NETWORKS = {
+    "espan": lambda: ESPAN(),
+    "espan depth 5": lambda: ESPAN(blocks=2, last_convs=0, scale=2),
+    "span 28": lambda: SPAN(28, blocks=2),
+    "span 48": lambda: SPAN(48, blocks=2, scale=2),
+    "span 52": lambda: SPAN(52, blocks=2, scale=3, img_range=1.0),
+    "spanf": lambda: SPANF(blocks=2),
+}
+EVERY = pytest.mark.parametrize("name", NETWORKS)
+
+
+def network(name: str, dtype=torch.float32):
+    make = NETWORKS[name] if name in NETWORKS else CUDA[name][0]
+    net = make().eval()
+    with torch.no_grad():
+        for key, parameter in net.named_parameters():
+            if key.endswith("bias"):
+                # Large, so that a border of anything but zeros shows.
+                parameter.normal_(0, 0.5)
+    return net.to(DEVICE, dtype)
+
+
+@EVERY
+@pytest.mark.parametrize("impl", ["eager", "triton"])
+@torch.no_grad()
+def test_equals_the_network(name, impl):
+    net = network(name)
+    x = torch.rand(1, 3, 24, 20)
+    truth = net.double()(x.double())
+    # Both round differently: as far from the truth as float32 may be after 20 layers.
+    torch.testing.assert_close(
+        Plan(net.float(), impl)(x).double(), truth, atol=2e-6 * truth.abs().max().item(), rtol=0
+    )
+
+
+@EVERY
+@torch.no_grad()
+def test_equals_the_network_exactly_in_float64(name):
+    net = network(name, torch.float64)
+    x = torch.rand(2, 3, 5, 7, dtype=torch.float64)
+    torch.testing.assert_close(Plan(net, "eager")(x), net(x), atol=0, rtol=1e-10)
+
+
+@torch.no_grad()
+def test_half_precision_and_uint8():
+    net = network("espan depth 5")
+    x = torch.rand(1, 3, 9, 11)
+    exact = Plan(net, "eager")(x, clamp=True)
+    half = Plan(net.half(), "triton")(x.half(), uint8=True)
+    assert half.dtype == torch.uint8
+    assert (half / 255 - exact).abs().max() < 0.01
+
+
+@pytest.mark.usefixtures("shim")
+@torch.no_grad()
+def test_from_uint8_to_uint8_through_cuda_kernels_shim():
+    net = network("espan depth 5")
+    x = torch.randint(0, 256, (1, 3, 9, 11), dtype=torch.uint8)
+    exact = Plan(net, "eager")(x / 255, clamp=True)
+    got = Plan(net.half(), "cuda")(x, uint8=True)
+    assert got.dtype == torch.uint8
+    assert (got / 255 - exact).abs().max() < 0.01
+
+
+@torch.no_grad()
+def test_weights_are_copied():
+    net = network("espan depth 5")
+    x = torch.rand(1, 3, 6, 6)
+    plan = Plan(net, "eager")
+    before = plan(x)
+    for parameter in net.parameters():
+        parameter.zero_()
+    assert torch.equal(plan(x), before)
+
+
+def test_of_a_folded_network():
+    net = SPANF(channels=8, blocks=2, rep="plain").eval()
+    with pytest.raises(ValueError, match="Plan: net: expected a folded network"):
+        Plan(net)
+    x = torch.rand(1, 3, 6, 5)
+    out = Plan(fold(net))(x)
+    assert not out.requires_grad
+    torch.testing.assert_close(out, net(x), atol=1e-6, rtol=1e-5)
+
+
+def test_refuses_other_networks():
+    with pytest.raises(ValueError, match="expected one of ESPAN, SPAN, SPANF, got Conv2d"):
+        Plan(torch.nn.Conv2d(3, 3, 3))
+
+
+@torch.no_grad()
+def test_a_batch_in_uint8_is_the_picture_rounded():
+    plan = Plan(network("espan depth 5"), "eager")
+    x = torch.randint(256, (2, 3, 9, 11), dtype=torch.uint8)
+    y, trusted = plan.checked(x)
+    assert trusted and y.dtype == torch.uint8
+    exact = plan(x.float() / 255, clamp=True) * 255
+    assert (y - exact).abs().max() <= 0.501
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["espan depth 5", "span 28", "spanf"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_a_picture_is_trusted_as_long_as_nothing_can_overflow(name, dtype):
+    x = torch.randint(256, (1, 3, 4, 5), dtype=torch.uint8)
+    net = network(name)
+    last = net.get_submodule("block_1.2" if name == "spanf" else "blocks.0").requires_grad_(False)
+    plan = Plan(net.to(dtype), "eager")
+    assert plan.checked(x)[1]
+    # What the first block gives, in the order of the limit: the tail reads it.
+    layer = last if name == "spanf" else last.convs[-1]
+    layer.bias += 4 * plan.limit if plan.limit < 1e30 else float("inf")
+    assert not Plan(net, "eager").checked(x)[1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_never_trusted(value):
+    net = network("espan depth 5")
+    net.upsampler.weight[0, 0, 0, 0] = value
+    x = torch.randint(256, (1, 3, 4, 5), dtype=torch.uint8)
+    assert not Plan(net, "eager").checked(x)[1]
+
+
+def test_explains_itself():
+    plan = Plan(network("espan depth 5"))
+    lines = plan.explain().splitlines()
+    assert lines[0].startswith("feature = conv9x9_head(picture)")
+    assert lines[3].startswith("result = tail(block 2, feature, block 1)")
+    if not GPU:
+        assert lines[1] == "block 1 = spab(feature): eager"
+        assert plan.memory(1, 100, 100) == 0 and plan.allocate(1, 100, 100) == []
+
+
+# What CUDA kernels run of it: "-" is no op, "e" what they refuse; and its buffers.
+CUDA = {
+    "espan depth 4": (lambda: ESPAN(blocks=3, last_convs=2), "cccccc", 4),
+    "espan, a block of one conv": (lambda: ESPAN(blocks=1, last_convs=1), "cccc", 3),
+    "span 28": (lambda: SPAN(28, blocks=2), "-eccccc", 4),
+    "span 48": (lambda: SPAN(48, blocks=2, scale=2), "-ecccce", 5),
+    "spanf": (lambda: SPANF(blocks=2), "-eccce", 2),
+}
+EVERY_CUDA = pytest.mark.parametrize("name", CUDA)
+
+
+@pytest.mark.usefixtures("shim")
+@EVERY_CUDA
+@torch.no_grad()
+def test_cuda_kernels_on_planes_equal_the_network_shim(name, guard_bands):
+    net = network(name, torch.float16)
+    plan = Plan(net, "cuda")
+    x = torch.rand(2, 3, 5, 6).half()
+    truth = net.double()(x.double())
+    eager = (Plan(net.half(), "eager")(x) - truth).abs().max()
+    assert (plan(x) - truth).abs().max() <= 2 * eager + 1e-3
+
+
+@pytest.mark.usefixtures("shim")
+@EVERY_CUDA
+def test_what_cuda_kernels_run_and_where_shim(name):
+    _, who, buffers = CUDA[name]
+    plan = Plan(network(name, torch.float16), "cuda")
+    found = [
+        "-" if s.op is None else c.name[0] for s, c in zip(plan.steps, plan.chosen, strict=True)
+    ]
+    assert "".join(found) == who
+    assert plan.buffers == buffers
+    memory = plan.allocate(2, 5, 6)
+    assert plan.memory(2, 5, 6) == sum(one.nbytes for one in memory)
+    assert [one.shape[2:] for one in memory] == [(5, 6, layout.PLANE)] * buffers
+    # One line for each step, and one for each op that has no kernel for these channels.
+    assert len(plan.explain().splitlines()) == len(who) + len(plan.refusals("cuda"))
+    assert bool(plan.refusals("cuda")) == ("e" in who)
+
+
+@pytest.mark.usefixtures("shim")
+@EVERY_CUDA
+def test_a_buffer_is_not_used_again_before_it_is_read_shim(name):
+    plan = Plan(network(name, torch.float16), "cuda")
+    holds: dict[int, str] = {}
+    for step in plan.steps:
+        for read in step.reads:
+            if read in plan.places:
+                assert holds[plan.places[read]] == read, f"{step}: {read} is gone"
+        if step.makes in plan.places:
+            assert plan.places[step.makes] not in [plan.places.get(read) for read in step.reads]
+            holds[plan.places[step.makes]] = step.makes
+
+
+@pytest.mark.usefixtures("shim")
+@torch.no_grad()
+def test_weights_are_packed_once_shim(monkeypatch):
+    plan = Plan(network("espan, a block of one conv", torch.float16), "cuda")
+    monkeypatch.setattr(layout, "fragments", None)
+    monkeypatch.setattr(layout, "matrix_fragments", None)
+    x = torch.randint(256, (1, 3, 3, 4), dtype=torch.uint8)
+    buffers = plan.allocate(1, 3, 4)
+    first, trusted = plan.checked(x, buffers)
+    assert trusted
+    for buffer in buffers:
+        buffer.fill_(float("nan"))
+    assert torch.equal(plan.checked(x, buffers)[0], first)
+
+
+def test_cuda_kernels_that_cannot_run_at_all_are_an_error():
+    with pytest.raises(ValueError, match="Plan: impl='cuda' refuses: "):
+        Plan(network("espan depth 5"), "cuda")  # of float32
+
+
+@pytest.mark.gpu
+@EVERY_CUDA
+@torch.no_grad()
+def test_reruns_on_the_gpu_are_bit_equal(name):
+    plan = Plan(network(name, torch.float16), "cuda")
+    x = torch.randint(256, (1, 3, 61, 131), dtype=torch.uint8)
+    first, _ = plan.checked(x)
+    for _ in range(250):
+        assert torch.equal(plan.checked(x)[0], first)

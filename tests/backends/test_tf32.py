@@ -1,0 +1,235 @@
+"""fp32 means float32 on a GPU whose convolutions are TF32 by default, and TF32 has a name."""
+
+import pickle
+import threading
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import espan
+from espan import DeviceError, Upscaler
+from espan.backends.kernels import Plan
+from espan.backends.select import WITH_TF32, copy_to, fastest_proven, with_backend
+from espan.cli import main
+from espan.evaluation.benchmark import evaluate
+from espan.system.devices import pick_dtype
+from espan.upscaler import _held
+from espan_kernels import convolution
+from tests.support.lanes import with_lanes
+from tests.support.makers import noise, random_net
+from tests.support.tf32 import rounded, tf32_device
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def device(monkeypatch):
+    return tf32_device(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def net():
+    """One deep enough for TF32 to show: on an H100 it is off by 0.0024 of 1.86."""
+    return espan.load("espan-x4")
+
+
+def test_the_stand_in_keeps_ten_bits():
+    x = torch.tensor([1 + 2**-10, 1 + 2**-11 - 2**-20, -1 - 2**-11, 3.0, 0.0])
+    assert rounded(x).tolist() == [1 + 2**-10, 1, -1 - 2**-10, 3, 0]
+
+
+@torch.no_grad()
+def test_a_convolution_says_what_it_is_multiplied_in(device):
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(n, 8, 5, 5, generator=generator) for n in (1, 4))
+    exact = F.conv2d(x, weight, padding=2)
+    coarse = F.conv2d(rounded(x), rounded(weight), padding=2)
+    assert (exact - coarse).abs().max() > 1e-3
+    with device:
+        assert torch.equal(F.conv2d(x, weight, padding=2), coarse)
+        assert torch.equal(convolution.conv2d(x, weight, padding=2), exact)
+        assert torch.equal(convolution.conv2d(x, weight, padding=2, tf32=True), coarse)
+
+
+def test_what_is_compiled_says_it_too(device):
+    """Inductor would make a convolution by PyTorch's switch of any but an op of our own."""
+    graphs = []
+
+    def keep(graph, _inputs):
+        graphs.append(graph.code)
+        return graph.forward
+
+    generator = torch.Generator().manual_seed(0)
+    some = [
+        torch.randn(*shape, generator=generator) for shape in ((1, 3, 6, 7), (4, 3, 3, 3), (4,))
+    ]
+    results = []
+    for run in (
+        lambda *args: F.conv2d(*args, padding=1),
+        torch.compile(lambda *args: convolution.conv2d(*args, 1), backend=keep, fullgraph=True),
+    ):
+        arguments = [each.clone().requires_grad_() for each in some]
+        y = run(*arguments)
+        y.square().sum().backward()
+        results.append([y.detach(), *(each.grad for each in arguments)])
+    assert len(graphs) == 1 and "espan.conv2d" in graphs[0]
+    torch.testing.assert_close(results[0], results[1])
+    torch.library.opcheck(convolution._opaque, (*some, 1, False))
+
+
+class Kernels:
+    """In place of a plan: the network by kernels of its own, which no switch concerns."""
+
+    def __init__(self, net, impl):
+        self.net = copy_to(net, CPU, torch.float64)
+
+    def __call__(self, x):
+        return self.net(x.double()).float()
+
+    def checked(self, pixels):
+        y = self(pixels.float() / 255).clamp(0, 1)
+        return (y * 255).round().to(torch.uint8), torch.tensor(True)
+
+
+class Tf32Kernels(Kernels):
+    """That multiply in TF32, and are wrong for it."""
+
+    def __init__(self, net, impl):
+        self.net = copy_to(net, CPU, torch.float32, tf32=True)
+
+    def __call__(self, x):
+        return self.net(x)
+
+
+def test_a_right_kernel_is_kept(device, net, monkeypatch, caplog):
+    monkeypatch.setattr("espan.backends.select.Plan", Kernels)
+    with device:
+        assert isinstance(fastest_proven(copy_to(net, CPU, torch.float32)), Kernels)
+    assert not caplog.records
+
+
+def test_a_kernel_with_the_error_of_tf32_is_left_aside(device, net, monkeypatch, caplog):
+    monkeypatch.setattr("espan.backends.select.Plan", Tf32Kernels)
+    copy = copy_to(net, CPU, torch.float32)
+    with device:
+        assert fastest_proven(copy) is copy
+    for record, name in zip(caplog.records, ("fastest", "triton"), strict=True):
+        assert f"the {name} kernels are left aside: off by 0.00" in record.getMessage()
+
+
+def test_a_right_kernel_would_be_left_aside_for_a_network_in_tf32(device, net, monkeypatch):
+    """What happened on the first GPU; without it the tests above would show nothing."""
+    monkeypatch.setattr("espan.backends.select.Plan", Kernels)
+    with device:
+        assert fastest_proven(net) is net
+
+
+# What a GPU runs in float32: the network, or its plan, some steps by the ops' definitions.
+FORMS = {"eager": lambda net: net, "plan": lambda net: Plan(net, "eager")}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@torch.no_grad()
+def test_the_process_keeps_its_switches(device, net, form):
+    """As every thread sees them, at any moment of a float32 picture."""
+    x = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(0))
+    run = FORMS[form](copy_to(net, CPU, torch.float32))
+    want = copy_to(net, CPU, torch.float64)(x.double()).float()
+    before = torch.backends.cudnn.allow_tf32
+    with device:
+        torch.testing.assert_close(run(x), want, rtol=0, atol=2e-5)
+    assert before and len(device.switch) > 15 and all(device.switch)
+
+
+@torch.no_grad()
+def test_threads_have_a_precision_each(net, device):
+    x = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    nets = {tf32: copy_to(net, CPU, torch.float32, tf32) for tf32 in (False, True)}
+    with device:
+        alone = {tf32: run(x) for tf32, run in nets.items()}
+    assert (alone[True] - alone[False]).abs().max() > 1e-4
+    start, same = threading.Barrier(len(nets)), []
+
+    def work(tf32):
+        with torch.no_grad(), type(device)():
+            start.wait()
+            same.extend(torch.equal(nets[tf32](x), alone[tf32]) for _ in range(5))
+
+    threads = [threading.Thread(target=work, args=[tf32]) for tf32 in nets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert same == [True] * 10
+
+
+def on_lanes(net, run) -> Upscaler:
+    """An upscaler in float32 that works as one on a GPU does, by `run` of its copy."""
+    up = Upscaler(net, device="cpu", dtype="fp32")
+    up._runner.forms[torch.float32] = run
+    with_lanes(up)
+    return up
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pictures_of_16_bits_are_float32(device, net, form):
+    picture = noise(17, 21, 3, dtype=np.uint16)
+    want = Upscaler(net, device="cpu", dtype="fp32")(picture)
+    up = on_lanes(net, FORMS[form](copy_to(net, CPU, torch.float32)))
+    with device:
+        got = up(picture)
+        coarse = on_lanes(net, copy_to(net, CPU, torch.float32, tf32=True))(picture)
+    assert np.abs(got.astype(int) - want).max() <= 1
+    assert np.abs(coarse.astype(int) - want).max() > 20
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("form", FORMS)
+def test_set5_is_the_cpus_to_a_thousandth_of_a_decibel(device, net, form, shared):
+    """Through the lanes, convolutions and 8 bits of a GPU's float32."""
+    on_cpu = Upscaler(net, device="cpu", dtype="fp32")
+    on_gpu = on_lanes(net, FORMS[form](copy_to(net, CPU, torch.float32)))
+    data = shared / "data/benchmark/Set5"
+    want = [*evaluate(on_cpu, data, 4)]
+    with device:
+        got = [*evaluate(on_gpu, data, 4)]
+    assert len(want) == 6 and len(device.switch) > 5 * 15
+    for one, other in zip(got, want, strict=True):
+        assert one.name == other.name
+        assert one.values["psnr_y"] == pytest.approx(other.values["psnr_y"], abs=1e-3)
+
+
+def test_tf32_is_refused_by_name_without_a_gpu(net, weights, tmp_path, capsys):
+    with pytest.raises(DeviceError, match=r"^dtype 'tf32': CUDA .*, the device is cpu$"):
+        Upscaler(net, device="cpu", dtype="tf32")
+    with pytest.raises(DeviceError, match="dtype 'tf32'"):
+        espan.upscale(noise(4, 5, 3), device="cpu", dtype="tf32")
+    picture = tmp_path / "picture.png"
+    Image.fromarray(noise(4, 5, 3)).save(picture)
+    command = ["upscale", str(picture), "-n", weights, "--device", "cpu", "--dtype", "tf32"]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "dtype 'tf32'" in said
+
+
+def test_tf32_is_float32_by_another_name(net, monkeypatch):
+    assert pick_dtype("tf32", torch.device("cuda")) == torch.float32
+    monkeypatch.setattr("espan.upscaler.pick_dtype", lambda *_: torch.float32)
+    up = Upscaler(net, device="cpu", dtype="tf32")
+    for each in (up, pickle.loads(pickle.dumps(up))):
+        assert each.dtype == torch.float32
+        assert each.explain() == "ESPAN by PyTorch's own operators in torch.float32 with TF32"
+    _held.cache_clear()
+    for dtype in ("fp32", "tf32", "fp32", "tf32"):
+        espan.upscale(noise(4, 5, 3), model="espan-x2", scale=2, device="cpu", dtype=dtype)
+    assert (_held.cache_info().misses, _held.cache_info().hits) == (2, 2)
+
+
+@pytest.mark.parametrize("backend", ["cuda", "triton", "openvino", "onnx"])
+def test_no_kernel_multiplies_in_tf32(backend):
+    net = copy_to(random_net(), CPU, torch.float32, tf32=True)
+    with pytest.raises(DeviceError, match=f"'{backend}': has no TF32, .* {', '.join(WITH_TF32)}"):
+        with_backend(net, backend)

@@ -1,0 +1,292 @@
+"""The `espan` command: exit codes, what goes to stdout, folders, one bad file among good ones."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from espan import Upscaler
+from espan.checkpoints.weights import save
+from espan.cli import main
+from espan.images import files
+from tests.support.makers import noise, random_net
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with two pictures, one of them further down, and a file that is none."""
+    folder = tmp_path / "in"
+    (folder / "deep/er").mkdir(parents=True)
+    files.write(folder / "a.png", Image.fromarray(noise(5, 6, 3)))
+    files.write(folder / "deep/er/b.webp", Image.fromarray(noise(4, 4, 3)))
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def upscale(weights):
+    def run(*arguments) -> int:
+        return main(["upscale", "-n", weights, "--dtype", "fp32", *map(str, arguments)])
+
+    return run
+
+
+def tree(folder) -> list[str]:
+    """The files below a folder, its journal left out."""
+    return sorted(
+        str(p.relative_to(folder))
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != ".espan-journal"
+    )
+
+
+def test_one_file_beside_its_input(pictures, upscale, net, capsys):
+    assert upscale(pictures / "a.png") == 0
+    expected = Upscaler(net, device="cpu", dtype="fp32")(noise(5, 6, 3))
+    np.testing.assert_array_equal(np.asarray(Image.open(pictures / "a_x4.png")), expected)
+    shown = capsys.readouterr()
+    assert shown.out == "" and "a_x4.png 24 x 20" in shown.err
+
+
+def test_one_file_to_one_file(pictures, upscale, tmp_path):
+    assert upscale(pictures / "a.png", "-o", tmp_path / "big.jpg") == 0
+    with Image.open(tmp_path / "big.jpg") as image:
+        assert image.format == "JPEG" and image.size == (24, 20)
+
+
+def test_into_a_folder_that_is_not_there_yet(pictures, upscale, tmp_path):
+    assert upscale(pictures / "a.png", "-o", f"{tmp_path}/new/folder/") == 0
+    assert tree(tmp_path / "new") == ["folder/a.png"]
+
+
+def test_folder_keeps_its_structure(pictures, upscale, tmp_path):
+    assert upscale(pictures, "-o", tmp_path / "out") == 0
+    assert tree(tmp_path / "out") == ["a.png", "deep/er/b.webp"]
+
+
+def test_folder_by_default_goes_beside(pictures, upscale, tmp_path):
+    assert upscale(pictures) == 0
+    assert tree(tmp_path / "in_x4") == ["a.png", "deep/er/b.webp"]
+
+
+@pytest.mark.parametrize("format", ["png", "jpg", "webp", "TIF", ".bmp"])
+def test_format(pictures, upscale, tmp_path, format):
+    assert upscale(pictures, "-o", tmp_path / "out", "-f", format) == 0
+    ending = format.lower().lstrip(".")
+    assert tree(tmp_path / "out") == [f"a.{ending}", f"deep/er/b.{ending}"]
+    with Image.open(tmp_path / f"out/a.{ending}") as image:
+        assert image.format == files.WRITE_FORMATS[f".{ending}"]
+
+
+@pytest.mark.parametrize(("scale", "tag", "size"), [("2", "2", (12, 10)), ("1.5", "1.5", (9, 8))])
+def test_scale(pictures, upscale, scale, tag, size):
+    assert upscale(pictures / "a.png", "-s", scale) == 0
+    assert Image.open(pictures / f"a_x{tag}.png").size == size
+
+
+@pytest.mark.parametrize("tile", ["auto", "none", "0", "3"])
+def test_tile_changes_nothing(pictures, upscale, tmp_path, tile):
+    out = tmp_path / "out.png"
+    assert upscale(pictures / "a.png", "-o", out, "-t", tile) == 0
+    upscale(pictures / "a.png")
+    difference = np.asarray(Image.open(out), int) - np.asarray(Image.open(pictures / "a_x4.png"))
+    assert np.abs(difference).max() <= 1  # a rounding that went the other way
+
+
+def test_existing_results_are_left_on_request(pictures, upscale, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_bytes(b"mine")
+    assert upscale(pictures, "-o", out, "--skip-existing", "--json") == 0
+    assert (out / "a.png").read_bytes() == b"mine"
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["status"] for row in rows] == ["skipped", "done"]
+    assert upscale(pictures, "-o", out) == 0
+    assert Image.open(out / "a.png").size == (24, 20)
+
+
+def test_json_is_all_there_is_on_stdout(pictures, upscale, capsys):
+    (pictures / "bad.png").write_bytes(b"")
+    assert upscale(pictures / "a.png", pictures / "bad.png", "--json") == 1
+    good, bad = json.loads(capsys.readouterr().out)
+    assert good["status"] == "done" and (good["width"], good["height"]) == (24, 20)
+    assert good["input"] == str(pictures / "a.png")
+    assert good["output"] == str(pictures / "a_x4.png")
+    assert bad["status"] == "failed" and bad["error"].endswith("bad.png: empty file")
+
+
+def test_quiet_says_nothing_but_errors(pictures, upscale, capsys):
+    (pictures / "bad.png").write_bytes(b"")
+    assert upscale(pictures / "a.png", "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+    assert upscale(pictures / "bad.png", "--quiet") == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines() == [f"espan: {pictures}/bad.png: empty file"]
+
+
+def test_one_bad_file_does_not_stop_the_others(pictures, upscale, tmp_path, capsys):
+    (pictures / "a0.png").write_bytes(b"no picture")
+    assert upscale(pictures, "-o", tmp_path / "out") == 1
+    assert tree(tmp_path / "out") == ["a.png", "deep/er/b.webp"]
+    err = capsys.readouterr().err
+    assert f"{pictures}/a0.png: not a picture" in err and "1 of 3 failed" in err
+
+
+def test_failed_write_does_not_stop_the_others(pictures, upscale, tmp_path, monkeypatch, capsys):
+    save_picture, calls = Image.Image.save, []
+
+    def full_once(self, target, *args, **how):
+        calls.append(target)
+        if len(calls) == 1:
+            raise OSError(28, "No space left on device")
+        return save_picture(self, target, *args, **how)
+
+    monkeypatch.setattr(Image.Image, "save", full_once)
+    assert upscale(pictures, "-o", tmp_path / "out", "--jobs", 1, "-f", "webp") == 1
+    assert tree(tmp_path / "out") == ["deep/er/b.webp"]
+    assert "a.webp: could not be written: No space left on device" in capsys.readouterr().err
+
+
+def test_missing_input_is_named_and_the_rest_done(pictures, upscale, capsys):
+    assert upscale(pictures / "none.png", pictures / "a.png") == 1
+    assert "none.png: no such file" in capsys.readouterr().err
+    assert (pictures / "a_x4.png").exists()
+
+
+def test_two_pictures_never_share_a_result(pictures, upscale, tmp_path, capsys):
+    files.write(pictures / "a.jpg", Image.fromarray(noise(9, 9, 3)))
+    assert upscale(pictures, "-o", tmp_path / "out", "-f", "png") == 1
+    assert "is already the result of" in capsys.readouterr().err
+    assert tree(tmp_path / "out") == ["a.png", "deep/er/b.png"]
+
+
+def test_names_of_one_format_fit(pictures, upscale, tmp_path):
+    assert upscale(pictures / "a.png", "-o", tmp_path / "big.jpg", "-f", "jpeg") == 0
+    assert upscale(pictures / "a.png", "-o", tmp_path / "big.tiff", "-f", "tif") == 0
+
+
+def test_no_result_replaces_its_input(pictures, upscale, capsys):
+    before = (pictures / "a.png").read_bytes()
+    assert upscale(pictures / "a.png", "-o", pictures / "a.png") == 1
+    assert "would replace an input" in capsys.readouterr().err
+    assert (pictures / "a.png").read_bytes() == before
+
+
+def test_results_below_the_input_are_not_taken_for_input(pictures, upscale):
+    for _ in range(2):
+        assert upscale(pictures, "-o", pictures / "out") == 0
+    assert tree(pictures / "out") == ["a.png", "deep/er/b.webp"]
+
+
+def test_transparency_into_jpeg_is_refused_before_the_work(pictures, upscale, monkeypatch, capsys):
+    files.write(pictures / "alpha.png", Image.fromarray(noise(4, 4, 4)))
+    monkeypatch.setattr(Upscaler, "_upscale", None)
+    assert upscale(pictures / "alpha.png", "-f", "jpg") == 1
+    assert "JPEG cannot hold transparency" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["фото.png", "写真 1.png", "x" * 245 + ".png"])
+def test_names_of_every_kind(tmp_path, upscale, name):
+    files.write(tmp_path / "a.png", Image.fromarray(noise(3, 3, 3))).rename(tmp_path / name)
+    assert upscale(tmp_path / name, "-o", f"{tmp_path}/out/") == 0
+    assert tree(tmp_path / "out") == [name]
+
+
+def test_name_longer_than_any_file(upscale, capsys):
+    assert upscale("x" * 300 + ".png") == 1
+    assert "name too long" in capsys.readouterr().err.lower()
+
+
+def test_folder_without_pictures(tmp_path, upscale, capsys):
+    (tmp_path / "empty").mkdir()
+    assert upscale(tmp_path / "empty") == 1
+    assert "no pictures in" in capsys.readouterr().err
+
+
+def test_interrupted(pictures, upscale, tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Upscaler, "_upscale", interrupted)
+    assert upscale(pictures, "-o", tmp_path / "out") == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert tree(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["upscal"],
+        ["upscale"],
+        ["upscale", "a.png", "--scael", "2"],
+        ["upscale", "a.png", "-s", "big"],
+        ["upscale", "a.png", "-s", "9"],
+        ["upscale", "a.png", "-s", "0"],
+        ["upscale", "a.png", "-t", "-3"],
+        ["upscale", "a.png", "-f", "xyz"],
+        ["upscale", "a.png", "-o", "b.png", "-f", "jpg"],
+        ["upscale", "a.png", "--dtype", "int8"],
+        ["upscale", "a.png", "--backend", "magic"],
+        ["upscale", "a.png", "--jobs", "0"],
+        ["upscale", "a.png", "--gpu", "0,0"],
+        ["upscale", "a.png", "--gpu", "0,-1"],
+        ["upscale", "a.png", "--shard", "0/2"],
+        ["upscale", "a.png", "--shard", "3/2"],
+        ["upscale", "a.png", "--shard", "1"],
+        ["upscale", "a.png", "--resume", "--skip-existing"],
+        ["upscale", "a.png", "--engine", "ray", "--gpu", "0"],
+        ["upscale", "a.png", "-o", "b.gif"],
+        ["upscale", "a.png", "-o", "b"],
+        ["upscale", "a.png", "--device", "abacus"],
+        ["upscale", "a.png", "--resume"],
+        ["upscale", "a.png", "--crf", "20"],
+        ["upscale", "a.png", "--on-error", "stop"],
+        ["upscale", "a.mp4", "-f", "png"],
+        ["upscale", "a.mp4", "-o", "a.png"],
+        ["eval"],
+        ["eval", "--data", ".", "--scale", "5"],
+        ["eval", "--data", ".", "--bicubic", "-n", "x4"],
+        ["train"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_use_is_2(arguments, weights, capsys):
+    if arguments[1:] and arguments[0] == "upscale":
+        arguments = [*arguments, "-n", weights]
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err
+
+
+def test_bad_weights_are_one_line(pictures, capsys):
+    assert main(["upscale", str(pictures / "a.png"), "-n", str(pictures / "notes.txt")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "notes.txt: " in lines[0]
+
+
+@pytest.mark.shared
+def test_corpus_of_malformed_files(shared, tmp_path, capsys):
+    save(random_net(channels=4), tmp_path / "net.safetensors")
+    paths = [str(p) for p in sorted((shared / "data/malformed").rglob("*")) if p.is_file()]
+    arguments = ["-n", str(tmp_path / "net.safetensors"), "-o", f"{tmp_path}/out/", "--json"]
+    assert main(["upscale", *paths, *arguments]) == 1
+    shown = capsys.readouterr()
+    rows = json.loads(shown.out)
+    assert [row["input"] for row in rows] == paths
+    assert "Traceback" not in shown.err and "Warning" not in shown.err
+    done = {row["output"] for row in rows if row["status"] == "done"}
+    assert done == {f"{tmp_path}/out/{name}" for name in tree(tmp_path / "out")}
+    slow = [row["input"] for row in rows if row["seconds"] and row["seconds"] > 2]
+    if slow:  # a busy machine, or a file that is slow by itself: that one is slow again
+        main(["upscale", *slow, *arguments])
+        again = json.loads(capsys.readouterr().out)
+        assert all(row["seconds"] < 2 for row in again)
+    for row in rows:
+        assert row["status"] == "done" or row["input"] in row["error"]

@@ -1,0 +1,159 @@
+"""`espan doctor`: what it says, how soon, and what it keeps to itself."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from espan.backends.select import BACKENDS
+from espan.cli import diagnosis, main
+from espan_kernels import OPS, native
+
+
+@pytest.fixture(scope="module")
+def examined() -> tuple[diagnosis.Facts, float]:
+    """What it finds, and the seconds of one core that it took."""
+    began = time.process_time()
+    return diagnosis.examine(), time.process_time() - began
+
+
+@pytest.fixture
+def facts(examined) -> diagnosis.Facts:
+    return examined[0]
+
+
+def test_every_op_and_kind_of_kernel_is_in_one_line(facts):
+    for op in OPS:
+        for impl in ("cuda", "triton", "eager"):
+            wanted = rf"{impl}: .+\((every op|(.+, )?{op}(, .+)?)\)"
+            named = [line for line in facts["kernels"] if re.fullmatch(wanted, line)]
+            assert len(named) == 1, "a reason, or that it runs"
+
+
+def test_no_reason_is_given_twice(facts):
+    reasons = [line.split(" (")[0] for line in facts["kernels"]]
+    assert len(reasons) == len(set(reasons))
+
+
+def test_every_backend_is_timed_or_has_a_reason(facts):
+    said = dict(line.split(": ", 1) for line in facts["backends"])
+    assert tuple(said) == BACKENDS
+    assert re.match(r"\d+ ms for 256 x 256 to x4 in \w+, ready after [\d.]+ s", said["auto"])
+    assert "ms for" in said["eager"]
+    for name in diagnosis.SLOW:
+        assert "--all" in said[name]
+    assert all(said.values())
+
+
+def test_what_takes_long_to_begin_is_timed_when_asked(monkeypatch):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(diagnosis, "BACKENDS", ("onnx",))
+    (line,) = diagnosis.examine(slow=True)["backends"]
+    assert re.match(r"onnx: \d+ ms .* in float32", line)
+
+
+def test_a_backend_that_fails_is_told_like_the_others(monkeypatch):
+    class Broken:
+        def __init__(self, *_args, **_options):
+            raise OSError("libfoo.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(diagnosis.espan, "Upscaler", Broken)
+    said = diagnosis.examine()["backends"]
+    assert "eager: failed: libfoo.so.1: cannot open shared object file" in said
+
+
+def test_it_is_quick(examined):
+    assert examined[1] < 10
+
+
+def test_extras_are_told_present_or_how_to_get_them(monkeypatch):
+    needed = [
+        "torch>=2.6",
+        'numpy>=1; extra == "video"',
+        'surely-not-there; extra == "demo"',
+        'numpy; extra == "demo"',
+    ]
+    monkeypatch.setattr(diagnosis.importlib.metadata, "requires", lambda name: needed)
+    monkeypatch.setattr(diagnosis, "BACKENDS", ())
+    video, demo = diagnosis.examine()["extras"]
+    assert re.fullmatch(r"video: numpy [\d.]+", video)
+    assert demo == "demo: no surely-not-there: pip install 'espan[demo]'"
+
+
+def test_a_report_names_no_folder_user_or_machine(tmp_path):
+    home = tmp_path / "home of" / "jane-q-doe"
+    tools = home / "my tools" / "cuda"
+    tools.mkdir(parents=True)
+    nvcc = tools / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 12.9, V12.9.86'\n")
+    nvcc.chmod(0o755)
+    environment = os.environ | {
+        "HOME": str(home),
+        "USERPROFILE": str(home),
+        "USER": "jqdoe",
+        "LOGNAME": "jqdoe",
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        "ESPAN_SHARED": str(home / "pictures"),
+        "ESPAN_NOTE": "made by jqdoe at secret-host",
+    }
+    code = """
+import platform, sys
+from espan import doctor
+from espan.cli import main
+from espan_kernels import native
+platform.node = lambda: "secret-host"
+doctor.BACKENDS = ("eager", "cuda")
+native.REASON = f"CUDA kernels are not built (looked in {sys.argv[1]}/x.so, {sys.prefix}/lib)"
+main(["doctor", *sys.argv[2:]])
+"""
+
+    def report(*options: str) -> str:
+        command = [sys.executable, "-c", code, str(home / "builds"), *options]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, env=environment
+        ).stdout
+
+    private = ("jane", "jqdoe", "secret-host", "my tools", "home of", str(tmp_path), sys.prefix)
+    shown = report("--json")
+    assert not [word for word in private if word in shown]
+    assert "12.9" in shown and "CUDA kernels are not built" in shown
+    assert not re.search(r"(?<![\w<>])/\w+/\w", shown)
+    asked = json.loads(report("--json", "--paths"))
+    assert asked["nvcc"] == f"12.9, {nvcc}"
+    assert asked["settings"] == [
+        "ESPAN_NOTE=made by jqdoe at secret-host",
+        f"ESPAN_SHARED={home / 'pictures'}",
+    ]
+
+
+def test_a_path_is_one_whatever_stands_around_it(monkeypatch):
+    monkeypatch.setattr(diagnosis.platform, "node", lambda: "")
+    package = Path(diagnosis.espan.__file__).parents[1]
+    lines = {
+        "(looked for /usr/local/cuda/bin/nvcc)": "(looked for <path>)",
+        "lib='/opt/x y/z.so'": "lib='<path> y/z.so'",
+        f"built from {package}/csrc; again": "built from <path>; again",
+        r"C:\Users\me\nvcc.exe is no program": "<path> is no program",
+        "12 ms for 256 x 256, fp16/bf16, and/or": "12 ms for 256 x 256, fp16/bf16, and/or",
+    }
+    cleaned = diagnosis._without_names({"lines": [*lines]})
+    assert cleaned["lines"] == [*lines.values()]
+
+
+def test_as_text_and_as_json_it_says_the_same(capsys, monkeypatch):
+    monkeypatch.setattr(diagnosis, "BACKENDS", ("cuda",))
+    monkeypatch.setattr(native, "REASON", "CUDA kernels are elsewhere")
+    assert main(["doctor", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    for value in facts.values():
+        for line in value if isinstance(value, list) else [value]:
+            if "free" not in line:  # memory comes and goes
+                assert line in text

@@ -1,0 +1,240 @@
+"""The engine: through lanes, graphs and staging memory the same pictures, whatever happens."""
+
+import numpy as np
+import pytest
+import torch
+
+from espan import DeviceError, DeviceLostError, NonFiniteError, Upscaler
+from espan.backends.kernels import Plan
+from espan.execution import executors
+from espan.execution.cuda_graph import Graph
+from espan.execution.runner import Runner
+from tests.execution.test_tiling import OUT, loud_net
+from tests.support.lanes import FakeLane, with_lanes
+from tests.support.makers import noise, random_net
+from tests.support.threads import same_bits_in_threads
+
+NET = random_net()
+PICTURES = {
+    "uint8": noise(45, 61, 3),
+    "grey": noise(45, 61),
+    "alpha": noise(45, 61, 4),
+    "uint16": noise(45, 61, 3, dtype=np.uint16),
+    "float": noise(45, 61, 3, dtype=np.float32),
+    "tensor": torch.from_numpy(noise(3, 45, 61)),
+    "batch": torch.from_numpy(noise(5, 3, 12, 17)),
+}
+
+EAGER = {"dtype": "fp32", "backend": "eager"}
+
+
+def planned(net=NET, **options) -> Upscaler:
+    """An upscaler whose forms are plans, as on a GPU; on the eager ops."""
+    up = Upscaler(net, device="cpu", **(EAGER | options))
+    up._runner.forms = {dtype: Plan(form, "eager") for dtype, form in up._runner.forms.items()}
+    return up
+
+
+@pytest.mark.parametrize("form", ["plan", "network"])
+@pytest.mark.parametrize("name", PICTURES)
+def test_lanes_give_the_picture(name, form):
+    up = planned(tile=26) if form == "plan" else Upscaler(NET, device="cpu", tile=26, **EAGER)
+    expected = up(PICTURES[name])
+    lanes = with_lanes(up)
+    for _ in range(3):  # as it is, captured, replayed
+        got = up(PICTURES[name])
+        assert type(got) is type(expected) and got.dtype == expected.dtype
+        # Pictures of a batch go side by side, where sums are taken in another order.
+        error = np.abs(np.asarray(got, np.float64) - np.asarray(expected, np.float64)).max()
+        assert error <= (1 if name == "batch" else 0)
+    # Two lanes for the four tiles, one for the batch, whose pictures go side by side.
+    logs = [lane.log for lane in lanes if lane.log]
+    assert len(logs) == (1 if name == "batch" else 2)
+    for log in logs:
+        assert log.count("capture") == 1 and log.count("replay") == log.count("mark") - 1
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
+def test_tiles_of_8_bits_are_those_of_the_whole_picture(dtype):
+    up, image = planned(tile=26, dtype=dtype), PICTURES["uint8"]
+    whole = Upscaler(NET, device="cpu", tile=None, dtype="fp32")(image)
+    with_lanes(up)
+    allowed = {"fp16": 4, "bf16": 12, "fp32": 1}[dtype]
+    assert np.abs(up(image).astype(int) - whole).max() <= allowed
+
+
+def test_eight_threads_on_two_lanes_get_the_bits_of_one():
+    up = planned(tile=20)
+    with_lanes(up)
+    images = [noise(30, 20 + n, 4 if n % 2 else 3, seed=n) for n in range(8)]
+    same_bits_in_threads(up, images, 5)
+
+
+def test_the_next_tile_is_under_way_before_one_is_waited_for():
+    up = planned(tile=26)
+    one, two = with_lanes(up)
+    one.log = two.log = events = []
+    up(noise(20, 100, 3))  # 1 x 4 tiles
+    # A lane is waited for twice, for the result and before it is given back.
+    order = [event for event in events if event in ("mark", "wait")]
+    assert order == ["mark", "mark", *["wait", "wait", "mark"] * 2, *["wait"] * 4]
+
+
+def test_a_capture_that_fails_is_said_once_and_nothing_is_lost(caplog):
+    up, image = planned(), PICTURES["uint8"]
+    expected = up(image)
+    (lane,) = with_lanes(up, FakeLane(RuntimeError("operation not permitted\nwhen capturing")))
+    for _ in range(3):
+        np.testing.assert_array_equal(up(image), expected)
+    assert lane.log.count("capture") == 1
+    said = [record.getMessage() for record in caplog.records]
+    reason = "operation not permitted when capturing"
+    assert said == [f"no CUDA graph, kernels are launched one by one: {reason}"]
+
+
+def test_a_graph_is_captured_at_the_second_call():
+    calls, lane = [], FakeLane()
+    x = torch.zeros(1)
+    graph = Graph(lambda: (calls.append(x.item()) or x + 1,), lane.capture)
+    for value in (1.0, 2.0, 3.0):
+        x.fill_(value)
+        assert graph()[0].item() == value + 1
+    assert lane.log == ["capture", "replay", "replay"]
+
+
+def test_shapes_are_kept_until_others_take_their_place(monkeypatch):
+    monkeypatch.setattr(executors, "PROGRAMS", 2)
+    up = planned()
+    (lane,) = with_lanes(up, FakeLane())
+    sizes = [(8, 8), (8, 9), (8, 8), (8, 10), (8, 8), (8, 9)]
+    for size in sizes:
+        up(noise(*size, 3))
+    # Only the third and fifth call find their shape; the last one's has gone.
+    assert lane.log.count("capture") == 1 and lane.log.count("replay") == 2
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_a_picture_that_cannot_be_trusted_is_computed_again(dtype, caplog):
+    """What overflows in the tail's sum would be a NaN, for which uint8 has no value."""
+    image = PICTURES["uint8"]
+    up = planned(loud_net(2.0**16), dtype=dtype, tile=20)
+    with_lanes(up)
+    result = up(image).astype(int)
+    assert np.abs(result - Upscaler(NET, device="cpu", dtype="fp32")(image)).max() <= 12
+    overflowed = dtype == "fp16"
+    assert (up.redone > 0) == overflowed
+    assert ("computed again in float32" in caplog.text) == overflowed
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer", ["conv_1", "blocks.0.convs.1", "conv_cat", "upsampler"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_nothing_that_is_not_a_number_becomes_a_pixel(layer, value):
+    net = random_net()
+    net.get_submodule(layer).bias[1] = value
+    up = planned(net)
+    with_lanes(up)
+    with pytest.raises(NonFiniteError, match="not finite"):
+        up(noise(8, 8, 3))
+
+
+@pytest.mark.parametrize("error", OUT)
+def test_out_of_memory_on_a_lane(monkeypatch, error):
+    image = noise(40, 90, 3)
+    up = planned(tile=60)
+    expected = up(image)
+    with_lanes(up)
+    bind, failed = Runner._bind, []
+
+    def failing(self, dtype, pixels):
+        if pixels.shape[3] > 40:
+            failed.append(tuple(pixels.shape[2:]))
+            raise OUT[error]
+        return bind(self, dtype, pixels)
+
+    monkeypatch.setattr(Runner, "_bind", failing)
+    np.testing.assert_array_equal(up(image), expected)
+    # The other tile of that size is not even tried.
+    assert failed == [(40, 54)]
+
+
+def test_memory_of_other_shapes_goes_first(monkeypatch):
+    up = planned()
+    with_lanes(up, FakeLane())
+    expected = [up(noise(8, 8, 3)), up(noise(9, 9, 3))]
+    bind, failed = Runner._bind, []
+
+    def failing(self, dtype, pixels):
+        if not failed:
+            failed.append(True)
+            raise OUT["torch"]
+        return bind(self, dtype, pixels)
+
+    monkeypatch.setattr(Runner, "_bind", failing)
+    assert up(noise(10, 10, 3)).shape == (40, 40, 3)
+    np.testing.assert_array_equal(up(noise(8, 8, 3)), expected[0])
+    assert failed
+
+
+def test_out_of_memory_halves_the_pictures_first(monkeypatch):
+    up, batch = planned(), PICTURES["batch"]
+    expected = up(batch)
+    with_lanes(up)
+    bind, shapes = Runner._bind, []
+
+    def failing(self, dtype, pixels):
+        shapes.append(tuple(pixels.shape))
+        if len(pixels) > 1:
+            raise OUT["torch"]
+        return bind(self, dtype, pixels)
+
+    monkeypatch.setattr(Runner, "_bind", failing)
+    assert torch.equal(up(batch), expected)
+    assert [shape[0] for shape in shapes][:3] == [5, 2, 1]
+    assert {shape[2:] for shape in shapes} == {(12, 17)}
+
+
+def test_lanes_come_back_after_an_error(monkeypatch):
+    up, image = planned(tile=26), PICTURES["uint8"]
+    expected = up(image)
+    with_lanes(up)
+    into = executors.EngineJob.into
+    monkeypatch.setattr(executors.EngineJob, "into", lambda *args: 1 / 0)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            up(image)
+    monkeypatch.setattr(executors.EngineJob, "into", into)
+    np.testing.assert_array_equal(up(image), expected)
+
+
+def test_a_lane_that_never_fits_is_an_error_and_comes_back(monkeypatch):
+    up = planned()
+    with_lanes(up)
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "_bind", lambda *args: (_ for _ in ()).throw(OUT["torch"]))
+        for _ in range(3):
+            with pytest.raises(DeviceError, match="out of memory even for a tile of"):
+                up(PICTURES["uint8"])
+    assert up(PICTURES["uint8"]).shape == (180, 244, 3)
+
+
+class Lost:
+    """A job on a GPU that has failed, of which everything fails from then on."""
+
+    dtype = torch.float32
+
+    def into(self, out, area):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def release(self):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered, again")
+
+
+def test_a_gpu_lost_with_tiles_under_way_is_named(monkeypatch):
+    up = planned(tile=26)
+    (lanes,) = {id(each): each for each in up._runner._engines.values()}.values()
+    started = [Lost(), Lost()]
+    monkeypatch.setattr(lanes, "start", lambda pixels, wait: started.pop() if started else None)
+    with pytest.raises(DeviceLostError, match="only a new process"):
+        up(PICTURES["uint8"])
+    assert not started

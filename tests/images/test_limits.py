@@ -1,0 +1,224 @@
+"""What picture files are read: the limits of pixels and the truncated ones, as the caller sets."""
+
+import logging
+import sys
+import threading
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+import espan
+from espan import InputError, LimitError, Limits, Upscaler
+from espan.cli import main
+from espan.images import files
+from espan.images.files.pillow import decoding
+from espan.images.image16 import Image16
+from tests.support.makers import RGB, nearest_net, noise, png
+from tests.support.threads import in_threads
+
+PIXELS = noise(64, 48, 3)
+
+
+def cut(path, share: float = 0.6):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    return path
+
+
+def test_more_than_pillows_limit_on_request_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    path = tmp_path / "a.png"
+    Image.fromarray(PIXELS).save(path)
+    with pytest.raises(LimitError, match="over the limit of 999"):
+        files.read(path, max_input=999)
+    with pytest.raises(LimitError, match="limit of 3,071"):
+        files.read(path, max_input=64 * 48 - 1)
+    assert files.read(path, max_input=64 * 48).size == (48, 64)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_a_raised_limit_is_the_files_own(tmp_path):
+    # 90 and 400 megapixels: Pillow warns of the first by itself and refuses the second.
+    for side in (9500, 20000):
+        path = tmp_path / f"{side}.png"
+        path.write_bytes(png(side, side, 8, RGB, None))
+        with pytest.raises(LimitError):
+            files.read(path)
+        with pytest.raises(InputError, match="damaged or truncated"):  # it went on to the pixels
+            files.read(path, max_input=side * side)
+        with pytest.raises(LimitError):
+            files.read(path)
+    assert Image.MAX_IMAGE_PIXELS == files.MAX_INPUT_PIXELS
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp", "gif", "ppm"])
+def test_truncated_on_request_with_a_warning(tmp_path, caplog, suffix):
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(PIXELS).save(path)
+    whole = np.asarray(files.read(path).convert("RGB"))
+    cut(path)
+    with pytest.raises(InputError, match="truncated"):
+        files.read(path)
+    with caplog.at_level(logging.WARNING, "espan"):
+        try:
+            picture = files.read(path, allow_truncated=True)
+        except InputError:
+            assert suffix in ("tif", "bmp", "ppm"), "Pillow reads what is there of this format"
+            return
+    # BMP begins at the bottom.
+    equal = (np.asarray(picture.convert("RGB")) == whole).all((1, 2))
+    assert equal[:3].all() or equal[-3:].all()
+    (record,) = caplog.records
+    assert str(path) in record.getMessage() and "truncated" in record.getMessage()
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_truncated_16_bits(tmp_path, caplog):
+    pixels = noise(64, 48, 3, dtype=np.uint16)
+    path = cut(files.write(tmp_path / "a.png", Image16(pixels)))
+    picture = files.read(path, allow_truncated=True)
+    np.testing.assert_array_equal(picture.pixels[:20], pixels[:20])
+    assert len(caplog.records) == 1
+
+
+def test_whole_files_give_no_warning(tmp_path, caplog):
+    path = files.write(tmp_path / "a.png", Image.fromarray(PIXELS))
+    files.read(path, allow_truncated=True)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("content", [b"", b"hello\n" * 50], ids=["empty", "text"])
+def test_no_picture_at_all_stays_an_error(tmp_path, content):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(InputError):
+        files.read(tmp_path / "a.png", allow_truncated=True)
+
+
+def test_limits_of_an_upscaler(tmp_path, caplog):
+    path = files.write(tmp_path / "a.png", Image.fromarray(PIXELS))
+    net = nearest_net()
+    with pytest.raises(LimitError, match="limit of 100"):
+        Upscaler(net, device="cpu", limits=Limits(max_input=100))(path)
+    with pytest.raises(LimitError, match="output limit of 49,000"):
+        espan.upscale(path, model=net, device="cpu", limits=Limits(max_output=49_000))
+    cut(path)
+    large = espan.upscale(path, model=net, device="cpu", limits=Limits(allow_truncated=True))
+    assert large.size == (192, 256) and len(caplog.records) == 1
+
+
+def test_threads_do_not_lend_each_other_what_they_may_read(tmp_path):
+    # One thread reads truncated files and another large ones, while two read as usual.
+    broken = tmp_path / "broken.png"
+    Image.fromarray(PIXELS).save(broken)
+    whole = files.write(tmp_path / "whole.png", Image.fromarray(PIXELS))
+    cut(broken)
+    large = tmp_path / "large.png"
+    large.write_bytes(png(9500, 9500, 8, RGB, None))
+    before, wrong, filters = Image.MAX_IMAGE_PIXELS, [], [*warnings.filters]
+
+    def expect(error, **how):
+        path = large if "max_input" in how or error is LimitError else broken
+        for _ in range(40):
+            try:
+                files.read(path, **how)
+                files.read(whole)
+                wrong.extend([how] if error else [])
+            except InputError as caught:
+                if error is None or type(caught) is not error:
+                    wrong.append((how, caught))
+
+    asked = [
+        (None, {"allow_truncated": True}),
+        (InputError, {"max_input": 10**8}),
+        (InputError, {}),
+        (LimitError, {}),
+    ]
+    threads = [threading.Thread(target=expect, args=(error,), kwargs=how) for error, how in asked]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert before == Image.MAX_IMAGE_PIXELS and not ImageFile.LOAD_TRUNCATED_IMAGES
+    assert [*warnings.filters] == filters
+
+
+def test_a_limit_that_another_thread_has_raised_is_not_taken_for_the_usual_one(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    path = files.write(tmp_path / "a.png", Image.fromarray(PIXELS))
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        in_threads(lambda _: [files.read(path, max_input=64 * 48) for _ in range(100)], 4)
+    finally:
+        sys.setswitchinterval(switch)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_options_of_the_command(tmp_path, weights, capsys):
+    path = files.write(tmp_path / "a.png", Image.fromarray(PIXELS))
+    command = ["upscale", "-n", weights, str(path), "-o", str(tmp_path / "b.png")]
+    assert main([*command, "--max-pixels", "3071"]) == 1
+    said = capsys.readouterr().err
+    assert "over the limit of 3,071" in said and "--max-pixels N raises" in said
+    assert main([*command, "--max-output-pixels", "49151"]) == 1
+    said = capsys.readouterr().err
+    assert "output limit of 49,151" in said and "--max-output-pixels N raises" in said
+    cut(path)
+    assert main(command) == 1
+    assert main([*command, "--allow-truncated"]) == 0
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.size == (192, 256)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_limits_that_are_none(value, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["upscale", "a.png", "--max-pixels", value])
+    assert ended.value.code == 2 and "expected a number from 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("first", ["tolerant", "strict"])
+def test_who_turns_a_setting_of_pillows_is_alone(tmp_path, first):
+    # The one that came first stays in the middle of its work until it is told to go on.
+    path = cut(files.write(tmp_path / "a.png", Image.fromarray(PIXELS)))
+    inside, go_on, came = threading.Event(), threading.Event(), threading.Event()
+
+    def stay():
+        with decoding(truncated=first == "tolerant"):
+            inside.set()
+            go_on.wait(20)
+
+    def read():
+        with decoding(truncated=first == "strict"):
+            came.set()
+
+    threads = [threading.Thread(target=stay), threading.Thread(target=read)]
+    threads[0].start()
+    assert inside.wait(20) and ImageFile.LOAD_TRUNCATED_IMAGES is (first == "tolerant")
+    threads[1].start()
+    assert not came.wait(0.3)
+    go_on.set()
+    assert came.wait(20)
+    for thread in threads:
+        thread.join()
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+    with pytest.raises(InputError):
+        files.read(path)
+
+
+def test_those_who_turn_nothing_decode_side_by_side():
+    both = threading.Barrier(2, timeout=20)
+
+    def meet():
+        with decoding():
+            both.wait()
+
+    other = threading.Thread(target=meet)
+    other.start()
+    meet()
+    other.join()

@@ -1,0 +1,189 @@
+"""The GPU suite is there and honest: it skips with a reason, and each check fails what is wrong.
+
+Kernels are span_gate and dct_l1 in the host build, upscalers stand in for the engine.
+"""
+
+import ctypes
+import re
+import subprocess
+import sys
+import time
+from itertools import count
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from espan_kernels import OPS, native
+from espan_kernels.build_info import PACKAGE
+from tests.support import gpu_checks
+from tests.support import shim as host
+from tests.support.gpu import GPU
+
+pytestmark = pytest.mark.skipif(GPU, reason="the suite itself runs here")
+
+# What a machine for the suite may lack.
+ABSENT = ["PIL", "safetensors", "tqdm", "scipy", "skimage", "yaml"]
+
+
+def collected(*options: str) -> subprocess.CompletedProcess:
+    """The suite in a Python without ABSENT."""
+    code = f"""
+import sys
+for name in {ABSENT}:
+    sys.modules[name] = None
+import pytest
+sys.exit(pytest.main(["tests/kernels/test_gpu.py", "-p", "no:cacheprovider", *sys.argv[1:]]))
+"""
+    command = [sys.executable, "-c", code, *options]
+    return subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True)
+
+
+def test_suite_is_skipped_with_its_reason_where_there_is_no_gpu():
+    result = collected("-rs", "-m", "gpu")
+    assert result.returncode == 0, result.stdout + result.stderr
+    reasons = re.findall(r"SKIPPED \[(\d+)\] \S+ (.*)", result.stdout)
+    assert {reason for _, reason in reasons} == {"no CUDA device"}
+    (skipped,) = re.findall(r"^(\d+) skipped in", result.stdout, re.M)
+    kernels = sum(kernel.run is not None for op in OPS.values() for kernel in op.kernels)
+    assert sum(int(n) for n, _ in reasons) == int(skipped) > 12 * kernels
+
+
+# Runs from one wrong one to the next.
+ANOTHER = {"is another now and then": 40, "is another the second time": 2}
+
+
+def span_gate(module, to: str):
+    """The launcher of the host build, made wrong."""
+    runs, kept = count(), {}
+
+    def launch(x, y, out, size, *rest):
+        if to == "leaves the last":
+            size -= 1
+        elif to == "writes one more":
+            ctypes.memset(out + 2 * size, 0, 2)
+        elif to == "reads beside":
+            y += 16
+        elif to in ANOTHER and next(runs) % ANOTHER[to] == ANOTHER[to] - 1:
+            x, y = y, x
+        elif to == "shares a buffer":
+            kept["x"] = x
+            time.sleep(1e-3)
+            x = kept["x"]
+        return module.span_gate(x, y, out, size, *rest)
+
+    return launch
+
+
+@pytest.fixture
+def use(host_build, shim_module, monkeypatch):
+    def use(to: str):
+        wrong = SimpleNamespace(**vars(shim_module))
+        wrong.span_gate = span_gate(shim_module, to)
+        monkeypatch.setattr(native, "MODULE", wrong)
+        monkeypatch.setitem(gpu_checks.LARGE, "span_gate", [(2, 3, 5, 7)])
+        monkeypatch.setattr(gpu_checks, "RERUNS", 60)
+        monkeypatch.setattr(gpu_checks, "RUNS_PER_THREAD", 5)
+
+    return use
+
+
+SUBJECT = OPS["span_gate"], "cuda", torch.float16, "cpu"
+WRONG = [
+    (gpu_checks.check_agrees, "leaves the last", "error nan"),
+    (gpu_checks.check_agrees, "writes one more", "wrote outside of its output"),
+    (gpu_checks.check_agrees, "reads beside", "error"),
+    (gpu_checks.check_reruns, "is another now and then", "rerun 38: .* numbers differ"),
+    (gpu_checks.check_stream, "is another the second time", "on another stream: .* numbers differ"),
+    (gpu_checks.check_threads, "shares a buffer", r"thread \d: .* numbers differ"),
+]
+
+
+@pytest.mark.parametrize("check", gpu_checks.CHECKS, ids=lambda f: f.__name__)
+def test_checks_pass_a_right_kernel_shim(use, check):
+    use("nothing")
+    check(*SUBJECT)
+
+
+@pytest.mark.parametrize(("check", "wrong", "message"), WRONG, ids=[f"{w[1]}" for w in WRONG])
+def test_checks_fail_a_wrong_kernel_shim(use, check, wrong, message):
+    use(wrong)
+    with pytest.raises(AssertionError, match=message):
+        check(*SUBJECT)
+
+
+@pytest.mark.parametrize("shape, block", [((2, 67, 71), None), ((2, 16, 24), 8)], ids=str)
+def test_dct_gradient_passes_shim(host_build, shape, block):
+    gpu_checks.check_dct_gradient(shape, block, "cuda", "cpu")
+
+
+def test_dct_gradient_fails_one_float16_product_shim(
+    host_build, shim_objects, monkeypatch, tmp_path
+):
+    low = "if constexpr (!EXACT) mma_m16n8k16(small, low[t], b[c].x, b[c].y);"
+    module = host.patched(shim_objects, tmp_path, "dct.cu", {low: ""}, "dct.cuh", "-O0")
+    monkeypatch.setattr(native, "MODULE", module)
+    with pytest.raises(AssertionError, match="off by"):
+        gpu_checks.check_dct_gradient((2, 40, 44), None, "cuda", "cpu")
+
+
+def test_a_kernel_that_refuses_all_says_why():
+    assert gpu_checks.refusals(OPS["conv3x3"], "cuda", torch.float32, "cpu")
+
+
+class Fake:
+    """Four times larger, by repetition; `wrong` in one of the ways of an engine."""
+
+    def __init__(self, wrong: str = ""):
+        self.wrong, self.runs, self.buffer = wrong, count(), None
+
+    def __call__(self, picture):
+        if isinstance(picture, list):
+            # A graph per shape whose input is forgotten to be filled again.
+            return [self(picture[0] if self.wrong == "batch" else each) for each in picture]
+        if self.wrong == "threads":
+            self.buffer = picture
+            time.sleep(1e-3)
+            picture = self.buffer
+        if self.wrong == "reruns" and next(self.runs) == 100:
+            picture = picture[::-1]
+        if isinstance(picture, torch.Tensor):
+            if picture.ndim == 4:
+                return torch.stack(self([*picture]))
+            big = picture.repeat_interleave(4, 1).repeat_interleave(4, 2)
+            return big + (self.wrong == "stream") * next(self.runs)
+        big = picture.repeat(4, 0).repeat(4, 1)
+        return np.roll(big, 4, 1) if self.wrong == "agrees" else big
+
+
+UPSCALER_CHECKS = {
+    "agrees": lambda fake: gpu_checks.check_upscaler_agrees(fake, Fake()),
+    "reruns": gpu_checks.check_upscaler_reruns,
+    "batch": gpu_checks.check_upscaler_batch,
+    "stream": lambda fake: gpu_checks.check_upscaler_stream(fake, "cpu"),
+    "threads": gpu_checks.check_upscaler_threads,
+}
+
+
+@pytest.mark.parametrize("name", UPSCALER_CHECKS)
+def test_checks_of_an_engine(name):
+    UPSCALER_CHECKS[name](Fake())
+    with pytest.raises(AssertionError):
+        UPSCALER_CHECKS[name](Fake(name))
+
+
+def test_one_pixel_may_be_two_levels_off(monkeypatch):
+    monkeypatch.setattr(gpu_checks, "SIZES", [(64, 64)])
+
+    def off_by(levels):
+        def upscaler(picture):
+            out = picture // 2
+            out[0, 0, 0] += levels
+            return out
+
+        return upscaler
+
+    gpu_checks.check_upscaler_agrees(off_by(2), off_by(0))
+    with pytest.raises(AssertionError, match=r"\(64, 64\): 3, 0.000"):
+        gpu_checks.check_upscaler_agrees(off_by(3), off_by(0))

@@ -1,0 +1,67 @@
+"""The plan of the rooms: imports go one way, files stay short, every op has all its places."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+KERNELS = ROOT / "espan_kernels"
+OP_FILES = {"__init__", "reference", "sample", "kernel_triton", "kernel_cuda"}
+FOLDERS = sorted(p for p in KERNELS.iterdir() if (p / "__init__.py").exists())
+
+# What a room may import of the others: csrc -> espan_kernels -> espan -> bench, tests.
+ALLOWED = {
+    "espan_kernels": {"espan_kernels"},
+    "espan": {"espan_kernels", "espan"},
+    "bench": {"espan_kernels", "espan", "bench"},
+    "tests": {"espan_kernels", "espan", "bench", "tests"},
+}
+
+
+FILES = sorted(path for room in ALLOWED for path in (ROOT / room).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    room = path.relative_to(ROOT).parts[0]
+    rooms = {name.split(".")[0] for name in imports(path)} & {*ALLOWED}
+    assert rooms <= ALLOWED[room]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_short_and_say_what_they_are(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    if text.strip() and (path.parent in {KERNELS, *FOLDERS} or path.parts[-3] == "tests"):
+        assert ast.get_docstring(ast.parse(text)), "a file opens by saying what it is"
+
+
+def test_only_kernels_import_triton():
+    for path in KERNELS.rglob("*.py"):
+        if any(name.split(".")[0] == "triton" for name in imports(path)):
+            allowed = {"kernel_triton.py", "triton_math.py", "machine.py", "tune.py"}
+            assert path.name in allowed, f"{path} imports triton"
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
+def test_an_op_has_all_its_places(folder):
+    assert {p.stem for p in folder.glob("*.py")} == OP_FILES
+    assert (ROOT / "tests/kernels" / f"test_{folder.name}.py").exists()
+
+
+def test_the_ops_are_these():
+    names = {"span_gate", "conv3x3", "conv9x9_head", "tail", "spab", "dct2d"}
+    assert {folder.name for folder in FOLDERS} == names

@@ -1,0 +1,1 @@
+"""What tests share: makers of images and networks, stand-ins, contracts."""

@@ -1,0 +1,110 @@
+"""Compiles every Triton kernel for every architecture, with no GPU; prints what each costs.
+
+A process of its own: Triton reads TRITON_INTERPRET once, when it is imported. The launchers run
+as they are, on cpu tensors and with a driver that has a target and no device, so a kernel is
+compiled with the very arguments, specialisations and options of a launch.
+"""
+
+import itertools
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+from triton.runtime.jit import JITFunction
+
+from espan_kernels import OPS, machine, pack_weight
+from tests.support.costs import as_text
+
+ARCHITECTURES = (80, 90, 100, 120)
+DTYPES = (torch.float16, torch.float32)
+# By `espan_kernels.spab.fits_registers`, which asks the device.
+REFUSED = ("triton_fused", 120, torch.float16)
+CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+
+
+class Target:
+    """As much of a driver as compiling asks for; the device's number is its architecture."""
+
+    def __init__(self, architecture: int):
+        self.architecture = architecture
+
+    def get_current_target(self):
+        return GPUTarget("cuda", self.architecture, 32)
+
+    def get_current_device(self):
+        return self.architecture
+
+    def get_current_stream(self, device):
+        return 0
+
+
+def usage(compiled) -> dict:
+    """Registers per thread, bytes of spills and local memory, bytes of shared memory, warps."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        command = [CUOBJDUMP, "--dump-resource-usage", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = {name: int(value) for name, value in re.findall(r"\b([A-Z]+):(\d+)", text)}
+    return {
+        "registers": found["REG"],
+        "spills": found["STACK"] + found["LOCAL"],
+        "shared": compiled.metadata.shared,
+        "warps": compiled.metadata.num_warps,
+    }
+
+
+def as_launched(arg):
+    """Activations channels_last and weights packed: what the kernels are made for."""
+    if isinstance(arg, list):
+        return [as_launched(item) for item in arg]
+    if isinstance(arg, torch.Tensor) and arg.dim() == 4:
+        if arg.shape[-2:] in ((1, 1), (3, 3), (9, 9)):
+            return pack_weight(arg)
+        return arg.contiguous(memory_format=torch.channels_last)
+    return arg
+
+
+def wanted(op, kernel, case, dtype, args, architecture: int) -> bool:
+    """Both dtypes for an op's first case, for the others the one that matters; no refusals."""
+    if kernel.run is None or (kernel.name, architecture, dtype) == REFUSED:
+        return False
+    if any(refusal(*args) for refusal in kernel.refusals if refusal is not machine.needs_triton):
+        return False
+    usual = torch.float32 if op.name.startswith("dct") else torch.float16
+    return case == op.cases[0] or dtype == usual
+
+
+def measure() -> dict[str, dict[str, list]]:
+    """{op, case and dtype: {architecture: the cost of each kernel launched}}"""
+    launched = []
+    run = JITFunction.run
+
+    def compile_only(kernel, *args, **kwargs):
+        compiled = run(kernel, *args, **{**kwargs, "warmup": True})
+        launched.append({"kernel": kernel.__name__, **usage(compiled)})
+
+    JITFunction.run = compile_only
+    costs = {}
+    for architecture in ARCHITECTURES:
+        driver.set_active(Target(architecture))
+        for op in OPS.values():
+            for kernel, case, dtype in itertools.product(op.kernels, op.cases, DTYPES):
+                args = [as_launched(arg) for arg in op.make(case, dtype)]
+                if not wanted(op, kernel, case, dtype, args, architecture):
+                    continue
+                launched.clear()
+                kernel.run(*args)
+                key = f"{op.name} {kernel.name} {case} {str(dtype).removeprefix('torch.')}"
+                if launched:
+                    costs.setdefault(key, {})[f"sm_{architecture}"] = list(launched)
+    return costs
+
+
+if __name__ == "__main__":
+    print(as_text("triton", triton.__version__, measure()))

@@ -1,0 +1,118 @@
+"""What every kernel owes, whatever its op: agreement, strides, empty batches, torch.library."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from espan_kernels import OPS
+from espan_kernels.op import Op
+from tests.support.gpu import DEVICE
+from tests.support.guards import guarded
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+def mapped(args, change):
+    """`args` with every tensor, those in lists too, replaced by change(tensor)."""
+    if isinstance(args, Tensor):
+        return change(args)
+    if isinstance(args, list | tuple):
+        return type(args)(mapped(arg, change) for arg in args)
+    return args
+
+
+def in_float64(args):
+    return mapped(args, lambda t: t.double() if t.is_floating_point() else t)
+
+
+def outputs(out) -> list[Tensor]:
+    return [out] if isinstance(out, Tensor) else list(out)
+
+
+def assert_agrees(op: Op, args, reference=None, impl: str = "triton", places: int = 1):
+    """The kernel's error against float64 is at most twice that of torch in the same dtype.
+
+    The slack is `places` last places of a result of size 1: torch's own error can be 0 by luck.
+    """
+    reference = reference or op.reference
+    truths = outputs(reference(*in_float64(args)))
+    eager = outputs(reference(*args))
+    got = outputs(op(*args, impl=impl))
+    assert len(got) == len(truths)
+    for truth, theirs, ours in zip(truths, eager, got, strict=True):
+        assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+        assert ours.device == theirs.device
+        if truth.numel():
+            floating = theirs.is_floating_point()
+            slack = places * torch.finfo(theirs.dtype).eps if floating else 1.0
+            allowed = 2 * (theirs.double() - truth).abs().nan_to_num(0).max().item() + slack
+            off = (ours.double() - truth).abs()
+            error = off.where(~(ours.isnan() & truth.isnan()), 0).max().item()
+            assert error <= allowed, f"{op.name}: error {error:.3g}, allowed {allowed:.3g}"
+
+
+def every_other(t: Tensor) -> Tensor:
+    """The same values with every stride doubled, poison between them."""
+    out, _ = guarded(torch.empty([2 * n for n in t.shape], dtype=t.dtype, device=t.device))
+    out = out[tuple(slice(None, None, 2) for _ in t.shape)]
+    return out.copy_(t)
+
+
+def channels_last(t: Tensor) -> Tensor:
+    return t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t
+
+
+def banded(t: Tensor) -> Tensor:
+    """The same values between two bands of poison: what is read outside shows."""
+    out, _ = guarded(t)
+    return out.copy_(t)
+
+
+STRIDES = {"bands": banded, "strided": every_other, "channels_last": channels_last}
+
+
+def contract(name: str, reference=None, impl="triton", dtypes=DTYPES, cases=None):
+    """The tests that every kernel owes, as a class to derive a test class from.
+
+    `reference`: what a kernel returns, where that is more than the op's own reference does;
+    `dtypes`, `cases`: those the kernel takes, where it does not take them all.
+    """
+    op = OPS[name]
+    cases = cases or op.cases
+    (kernel,) = (kernel for kernel in op.kernels if kernel.name == impl)
+    every_case = pytest.mark.parametrize("case", cases, ids=str)
+
+    def arguments(case):
+        return op.make(case, dtypes[0], DEVICE)
+
+    class Contract:
+        @every_case
+        @pytest.mark.parametrize("dtype", dtypes, ids=lambda d: str(d).removeprefix("torch."))
+        def test_agrees(self, case, dtype, guard_bands):
+            assert_agrees(op, mapped(op.make(case, dtype, DEVICE), banded), reference, impl)
+
+        @pytest.mark.parametrize("strides", STRIDES.values(), ids=STRIDES.keys())
+        def test_strides(self, strides, guard_bands):
+            args = arguments(cases[1])
+            assert_agrees(op, mapped(args, strides), reference, impl)
+            args = arguments(cases[0])
+            assert_agrees(op, mapped(args, strides), reference, impl)
+
+        def test_opcheck(self):
+            for change in (lambda t: t, channels_last):
+                args = mapped(arguments(cases[0]), change)
+                torch.library.opcheck(kernel.run, args)
+
+        @pytest.mark.parametrize("impl", [None, "eager", impl])
+        def test_compile(self, impl):
+            torch.compiler.reset()
+            args = arguments(cases[0])
+            compiled = torch.compile(
+                lambda *args: op(*args, impl=impl), fullgraph=True, backend="aot_eager"
+            )
+            for ours, theirs in zip(
+                outputs(compiled(*args)), outputs(op(*args, impl=impl)), strict=True
+            ):
+                torch.testing.assert_close(ours, theirs)
+
+    return Contract

@@ -1,0 +1,128 @@
+"""The web page of `espan demo` at work on a free port of this machine, and a client for it."""
+
+import http.client
+import json
+import threading
+import time
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlencode
+
+from espan import Upscaler
+from espan.demo.app import make_app
+from espan.demo.jobs import Jobs
+from espan.demo.limits import Limits
+from espan.demo.server import Server, listen
+from espan.demo.work import Work
+from tests.support.makers import random_net
+
+
+@cache
+def tiny(model: str) -> Upscaler:
+    """For a built-in name a small network of its scale; for a file, the file's."""
+    scale = {"espan-x2": 2, "espan-x3": 3, "espan-x4": 4}.get(model)
+    return Upscaler(
+        random_net(scale=scale) if scale else model, device="cpu", dtype="fp32", tile=16
+    )
+
+
+class Slow:
+    """In place of an upscaler: half done until `go` is set, then nearest neighbours."""
+
+    scale, device, dtype = 4, "cpu", "float32"
+
+    def __init__(self):
+        self.go, self.begun = threading.Event(), 0
+
+    def __call__(self, image, scale, progress):
+        self.begun += 1
+        while not self.go.wait(0.02):
+            progress(1, 2)
+        progress(2, 2)
+        return image.resize([round(side * scale) for side in image.size], 0)
+
+
+class Page:
+    """A client of a running page. `jobs`, which has its folder, is of a server in this process."""
+
+    def __init__(self, port: int, jobs: Jobs | None = None):
+        self.port, self.jobs = port, jobs
+        self.address = f"http://127.0.0.1:{port}"
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+
+    def ask(self, method: str, path: str, body=None, headers=None, **how):
+        """(status, headers, body); the body parsed if it is JSON."""
+        connection = self.connect()
+        try:
+            connection.request(method, path, body, headers or {}, **how)
+            answer = connection.getresponse()
+            content = answer.read()
+            if answer.headers["content-type"] == "application/json":
+                content = json.loads(content)
+            return answer.status, answer.headers, content
+        finally:
+            connection.close()
+
+    def send(self, content, **asked):
+        """(status, answer) of sending a picture."""
+        query = {"name": "a.png", "model": "built-in", "scale": 4} | asked
+        status, _, answer = self.ask("POST", f"/jobs?{urlencode(query)}", content)
+        return status, answer
+
+    def news(self, id: str):
+        """What the server tells of a picture, to its end."""
+        status, _, content = self.ask("GET", f"/jobs/{id}/events")
+        assert status == 200, content
+        return [json.loads(line[6:]) for line in content.decode().split("\n\n") if line]
+
+    def upscale(self, content, **asked) -> dict:
+        """The last news of a picture, with its id."""
+        status, answer = self.send(content, **asked)
+        assert status == 201, answer
+        return self.news(answer["id"])[-1] | answer
+
+    def files(self) -> list[Path]:
+        return sorted(self.jobs.folder.iterdir())
+
+
+@contextmanager
+def page(folder: Path, upscaler=tiny, paths=(), **limits):
+    limits = Limits(**limits)
+    work = Work(upscaler, paths, limits)
+    jobs = Jobs(work, folder, limits)
+    listener = listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    server = Server(make_app(jobs, work, limits), limits, jobs, "for a test")
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield Page(port, jobs)
+    finally:
+        server.handle_exit(None, None)
+        thread.join(timeout=20)
+        jobs.close()
+        assert not thread.is_alive()
+
+
+@contextmanager
+def listening(page: Page, id: str):
+    """What the server tells of a picture, as it comes; the client is gone at the end."""
+    connection = page.connect()
+    connection.request("GET", f"/jobs/{id}/events")
+    answer = connection.getresponse()
+    assert answer.status == 200
+    try:
+        yield (json.loads(line[6:]) for line in answer if line.startswith(b"data: "))
+    finally:
+        connection.close()
+
+
+def until(true, seconds: float = 10) -> None:
+    """Waits for something that another thread is about to do."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)

@@ -1,0 +1,62 @@
+"""Lanes without a GPU: what an engine does with streams, staging memory and graphs shows."""
+
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+
+from espan import Upscaler
+from espan.execution.executors import Engine
+
+
+class FakeLane:
+    """As `espan.execution.cuda_graph.Lane`, on the host. `failure` is what captures raise."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, failure: Exception | None = None):
+        self.failure = failure
+        self.log: list[str] = []
+
+    def current(self):
+        return nullcontext()
+
+    def holds(self, pixels) -> bool:
+        return False
+
+    def follow(self) -> None:
+        self.log.append("follow")
+
+    def mark(self):
+        self.log.append("mark")
+        return lambda: self.log.append("wait")
+
+    def pinned(self, like):
+        return torch.full_like(like, 77)
+
+    def capture(self, work):
+        self.log.append("capture")
+        if self.failure:
+            raise self.failure
+        results = tuple(torch.full_like(one, 77) for one in work())
+
+        def replay() -> None:
+            self.log.append("replay")
+            for old, new in zip(results, work(), strict=True):
+                old.copy_(new)
+
+        return replay, results
+
+
+def with_lanes(up: Upscaler, *lanes: FakeLane) -> list[FakeLane]:
+    """Makes the upscaler, on a CPU, work as it would on a GPU: through these lanes, or two."""
+    lanes = [*lanes] or [FakeLane(), FakeLane()]
+    runner = up._runner
+
+    def bind(dtype, pixels):
+        return runner._bind(dtype, pixels)  # looked up when it runs: tests replace it
+
+    runner._engines = {
+        dtype: Engine(partial(bind, dtype), lanes, runner._direct(dtype)) for dtype in runner.forms
+    }
+    return lanes

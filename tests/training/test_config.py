@@ -1,0 +1,87 @@
+"""Training settings: unknown keys, wrong types and impossible values are named in one line."""
+
+import os
+
+import pytest
+from PIL import Image
+
+from espan import InputError
+from espan.cli import main
+from espan.images import files
+from espan.training.config import TrainConfig, read_config
+from tests.support.makers import TINY_RUN, as_yaml, noise
+
+
+@pytest.fixture
+def settings(tmp_path) -> dict:
+    (tmp_path / "data").mkdir()
+    files.write(tmp_path / "data/a.png", Image.fromarray(noise(48, 48, 3)))
+    return {"data": str(tmp_path / "data"), "out": str(tmp_path / "run")} | TINY_RUN
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"chanels": 8}, "unknown setting 'chanels'; did you mean 'channels'"),
+        ({"zzz": 8}, "unknown setting 'zzz'"),
+        ({"channels": "many"}, "channels: expected int, got 'many'"),
+        ({"channels": 8.5}, "channels: expected int, got 8.5"),
+        ({"channels": True}, "channels: expected int, got True"),
+        ({"lr": "fast"}, "lr: expected float, got 'fast'"),
+        ({"lr": [1]}, "lr: expected float"),
+        ({"data": 3}, "data: expected str, got 3"),
+        ({"data": None}, "data: expected str, got None"),
+        ({"precision": "fp8"}, "precision: expected fp32 or bf16 or fp16"),
+        ({"steps": 0}, "steps: expected at least 1, got 0"),
+        ({"scale": 5}, "scale: expected"),
+        ({"rep": "expan"}, "rep: expected"),
+        ({"channels": 2}, "channels: expected"),
+        ({"blocks": 0}, "blocks: expected"),
+        ({"device": "abacus"}, "abacus"),
+        ({"out": "/dev/null"}, "/dev/null"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_settings_that_cannot_be(settings, tmp_path, capsys, change, message):
+    path = as_yaml(tmp_path / "run.yaml", **(settings | change))
+    assert main(["train", path]) in (1, 2)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and message in lines[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["data: [", "- a\n- b", "just text", "data: x\x00", "\xff\xfe"], ids=repr
+)
+def test_config_files_that_are_none(tmp_path, text):
+    (tmp_path / "run.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=r"run\.yaml"):
+        read_config(tmp_path / "run.yaml")
+
+
+def test_missing_config_file_and_missing_settings(tmp_path):
+    with pytest.raises(InputError, match=r"none\.yaml"):
+        read_config(tmp_path / "none.yaml")
+    (tmp_path / "run.yaml").write_text("scale: 2")
+    with pytest.raises(InputError, match="missing setting data, out"):
+        read_config(tmp_path / "run.yaml")
+
+
+def test_overrides_win(settings, tmp_path):
+    path = as_yaml(tmp_path / "run.yaml", **settings, lr="1e-3")
+    changed = read_config(path, ["lr=5e-4", "validate=sets", "rep=null", "steps=7"])
+    assert (changed.lr, changed.validate, changed.rep, changed.steps) == (5e-4, "sets", None, 7)
+
+
+@pytest.mark.parametrize("override", ["lr", "lr=[", "=3", "stepps=3"])
+def test_overrides_that_cannot_be(settings, tmp_path, override):
+    path = as_yaml(tmp_path / "run.yaml", **settings)
+    with pytest.raises(InputError):
+        read_config(path, [override])
+
+
+def test_saved_settings_take_the_place_of_the_old_ones_at_once(settings, tmp_path):
+    config, path, old = TrainConfig(**settings), tmp_path / "config.json", tmp_path / "old.json"
+    path.write_text("what was there")
+    os.link(path, old)
+    config.save(path)
+    assert old.read_text() == "what was there" and '"data"' in path.read_text()

@@ -1,0 +1,70 @@
+"""Training spread over processes: the same losses as one process has with the whole batch."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+import espan
+from espan import InputError
+from espan.training.config import TrainConfig
+from espan.training.loop import train
+from tests.support.makers import TINY_RUN, as_yaml
+
+SETTINGS = TINY_RUN | {
+    "data": "synthetic",
+    "batch": 4,
+    "blocks": 2,
+    "last_convs": 1,
+    "student": 1,
+    "rep": "espan",
+    "every": 1,
+}
+
+
+def test_two_processes_train_as_one_with_the_whole_batch(tmp_path):
+    alone = train(TrainConfig(out=str(tmp_path / "alone"), **SETTINGS))
+    path = as_yaml(tmp_path / "run.yaml", **SETTINGS, out=str(tmp_path / "two"))
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*run, "-m", "espan.cli", "train", path],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("alone", "two")
+    ]
+    assert len(rows[0]) == len(rows[1]) == SETTINGS["steps"]
+    for one, other in zip(*rows, strict=True):
+        for term in ("loss", "l1", "student_l1", "distill"):
+            assert one[term] == pytest.approx(other[term], rel=1e-4), term
+    ours, theirs = (
+        espan.load(tmp_path / name / alone.name).state_dict() for name in ("alone", "two")
+    )
+    for key in ours:
+        torch.testing.assert_close(ours[key], theirs[key], rtol=1e-3, atol=1e-4, msg=key)
+
+
+def test_batches_that_do_not_divide_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    config = TrainConfig(out=str(tmp_path), **SETTINGS)
+    with pytest.raises(InputError, match="batch: 4 is not a multiple of 3 processes"):
+        train(config)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+def test_precisions(tmp_path, precision):
+    config = TrainConfig(out=str(tmp_path), **SETTINGS)
+    path = train(replace(config, precision=precision, steps=3))
+    assert all(each.isfinite().all() for each in espan.load(path).state_dict().values())

@@ -1,0 +1,1 @@
+"""Long checks run by hand or before a release: kills, fuzzing, faults, planted bugs, sanitizers."""

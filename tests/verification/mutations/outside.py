@@ -1,0 +1,163 @@
+"""Promises of docs/reliability.md, broken: files in and out, folders, the page, video, export."""
+
+from tests.verification.mutations import Mutation
+
+OUTSIDE = [
+    Mutation(promise, file, old, new, f"tests/{test}")
+    for promise, file, old, new, test in [
+        (
+            "limits of a picture are checked on its header",
+            "espan/images/files/reading.py",
+            "check(image.size)",
+            "pass",
+            "test_bad_files.py::test_output_limit_is_checked_on_the_header",
+        ),
+        (
+            "who turns a setting of Pillow's decodes alone",
+            "espan/images/files/pillow.py",
+            "self.changed.wait_for(lambda: not self.alone and not (self.inside and alone()))",
+            "pass",
+            "test_limits.py::test_who_turns_a_setting_of_pillows_is_alone",
+        ),
+        (
+            "damaged files raise what is documented",
+            "espan/images/files/metadata.py",
+            "    LookupError,\n",
+            "",
+            "test_fuzz_files.py::test_gif_that_ends_where_a_second_frame_begins",
+        ),
+        (
+            "16 bits stay 16",
+            "espan/images/files/depth.py",
+            '("L", "B") if little else ("B", "L")',
+            '("L", "L") if little else ("B", "B")',
+            "test_files16.py::test_png_of_every_kind",
+        ),
+        (
+            "large results are written beside their name",
+            "espan/images/files/writing.py",
+            'temporary.open("wb") as file',
+            'path.open("wb") as file',
+            "test_bands.py::test_failure_leaves_what_was_there",
+        ),
+        (
+            "bands are the rows that are finished",
+            "espan/execution/streaming.py",
+            "target.filled(done * runner.scale**2)",
+            "target.filled((done + 1) * runner.scale**2)",
+            "test_bands.py::test_the_same_pixels_as_at_once",
+        ),
+        (
+            "what a living process writes is left alone",
+            "espan/system/atomic.py",
+            "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+            "pass",
+            "test_writing.py::test_leftovers_of_the_dead_go_and_those_of_the_living_stay",
+        ),
+        (
+            "a name is on the disk before it is told",
+            "espan/system/atomic.py",
+            "        _sync_folder(path.parent)\n",
+            "",
+            "test_writing.py::test_a_file_and_its_name_are_on_the_disk_before_the_end",
+        ),
+        (
+            "a killed run leaves whole files",
+            "espan/system/atomic.py",
+            "            yield temporary\n",
+            "            yield path\n            temporary.write_bytes(path.read_bytes())\n",
+            "test_kill.py::test_kill_leaves_whole_files_and_the_next_run_goes_on",
+        ),
+        (
+            "a changed input is done again",
+            "espan/batch/journal.py",
+            "job.input.name, *source, *result",
+            "job.input.name, *result",
+            "test_journal.py::test_a_new_input_and_a_changed_one_are_done",
+        ),
+        (
+            "a torn line of the journal counts for nothing",
+            "espan/batch/journal.py",
+            '                    os.write(descriptor, b"\\n")\n',
+            "                    pass\n",
+            "test_journal.py::test_a_torn_line_counts_for_nothing_and_costs_no_other",
+        ),
+        (
+            "the interpreter ends while a picture is computed",
+            "espan/system/shutdown.py",
+            "threading.Event().wait()",
+            "pass",
+            "test_kill.py::test_the_interpreter_ends_while_a_picture_is_computed",
+        ),
+        (
+            "other sites may not use the page",
+            "espan/demo/guard.py",
+            "if not self._is_ours(host):",
+            "if False:",
+            "test_demo_limits.py::test_other_sites_may_not_use_it",
+        ),
+        (
+            "uploads are counted as they come",
+            "espan/demo/app.py",
+            "if received > limits.upload:",
+            "if False:",
+            "test_demo_limits.py::test_a_stream_over_the_limit_that_does_not_say_its_length",
+        ),
+        (
+            "a client never sees an unexpected error",
+            "espan/demo/jobs.py",
+            'error = "internal error"',
+            "error = str(unexpected)",
+            "test_demo_limits.py::test_an_unexpected_error_stays_on_the_server",
+        ),
+        (
+            "names are shown, never run",
+            "espan/comparison/page.py",
+            "name=escape(comparison.name)",
+            "name=comparison.name",
+            "test_compare.py::test_names_are_shown_as_they_are",
+        ),
+        (
+            "a video opens no other file",
+            "espan/video/source.py",
+            'only = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}',
+            'only = {"protocol_whitelist": "file"}',
+            "test_video_bad.py::test_a_playlist_in_the_clothes_of_a_video_opens_no_other_file",
+        ),
+        (
+            "half a segment is no segment",
+            "espan/video/segments.py",
+            'part = self.folder / "next.part"',
+            "part = self._path(self.count)",
+            "test_video_resume.py::test_killed_in_the_middle",
+        ),
+        (
+            "an exported file gives the network's picture",
+            "espan/exporting/export.py",
+            "if not error <= ALLOWED[dtype]:",
+            "if error < 0:",
+            "test_export.py::test_a_file_that_gives_another_picture_is_not_kept",
+        ),
+        (
+            "a report names no folder, user or machine",
+            "espan/cli/diagnosis.py",
+            "return facts if paths else _without_names(facts)",
+            "return facts",
+            "test_doctor.py::test_a_report_names_no_folder_user_or_machine",
+        ),
+        (
+            "the build fetches nothing",
+            "setup.py",
+            "import shutil\n",
+            "import shutil\nimport urllib.request\n",
+            "test_supply_chain.py::test_the_build_imports_what_it_declares_and_runs_compilers_alone",
+        ),
+        (
+            "packages are those that are listed",
+            "pyproject.toml",
+            '"safetensors", "tqdm"]',
+            '"safetensors", "tqdm", "requests"]',
+            "test_supply_chain.py::test_dependencies_are_those_that_are_listed_with_their_reason",
+        ),
+    ]
+]

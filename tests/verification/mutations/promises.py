@@ -1,0 +1,146 @@
+"""Promises of docs/reliability.md, broken: weights, numbers, memory, threads."""
+
+from tests.verification.mutations import Mutation
+
+HOSTILE = "tests/checkpoints/test_hostile_weights.py::"
+TILING = "tests/execution/test_tiling.py::"
+LANES = "tests/execution/test_executors.py::"
+
+PROMISES = [
+    Mutation(promise, file, old, new, test)
+    for promise, file, old, new, test in [
+        (
+            "a header's length is looked at before it is parsed",
+            "espan/checkpoints/untrusted.py",
+            "        _check_header(path)\n",
+            "",
+            HOSTILE + "test_a_header_too_long_is_not_even_read",
+        ),
+        (
+            "a file has few tensors",
+            "espan/checkpoints/untrusted.py",
+            "MAX_TENSORS = 4096",
+            "MAX_TENSORS = 8192",
+            HOSTILE + "test_too_many_tensors",
+        ),
+        (
+            "nothing in an archive swells",
+            "espan/checkpoints/untrusted.py",
+            "if one.compress_type != zipfile.ZIP_STORED",
+            "if not one.filename",
+            HOSTILE + "test_zip_bomb",
+        ),
+        (
+            "no code of a pickle runs",
+            "espan/checkpoints/untrusted.py",
+            "weights_only=True, mmap=True",
+            "weights_only=False, mmap=True",
+            "tests/checkpoints/test_bad_weights.py::test_code_in_a_pickle_is_not_run",
+        ),
+        (
+            "nothing in the tree unpickles",
+            "espan/system/devices.py",
+            "from espan.errors import DeviceError\n",
+            "from pickle import load\nfrom espan.errors import DeviceError\nread = load(None)\n",
+            HOSTILE + "test_nothing_in_the_tree_unpickles",
+        ),
+        (
+            "weights are numbers",
+            "espan/checkpoints/untrusted.py",
+            "if not tensor.float().isfinite().all()",
+            "if not key",
+            HOSTILE + "test_tensors_of_other_kinds",
+        ),
+        (
+            "built-in weights are ours",
+            "espan/checkpoints/weights.py",
+            "if digest and hashlib",
+            "if not digest and hashlib",
+            HOSTILE + "test_built_in_files_are_those_of_this_version",
+        ),
+        (
+            "metadata asks for no network that takes for ever to make",
+            "espan/checkpoints/weights.py",
+            '"blocks": 64',
+            '"blocks": 640',
+            HOSTILE + "test_hostile_metadata",
+        ),
+        (
+            "a picture has numbers only",
+            "espan/images/adapt.py",
+            "if not (np.isfinite(low) and np.isfinite(high)):",
+            "if low > high:",
+            "tests/backends/test_adversarial.py::test_input_that_is_no_number_is_refused_or_replaced",
+        ),
+        (
+            "NaN becomes no pixel",
+            "espan/images/pixels.py",
+            "if not math.isfinite(band.sum()) and not band.isfinite().all():",
+            "if math.isinf(band.sum()):",
+            "tests/backends/test_adversarial.py::test_nothing_but_numbers_becomes_a_pixel",
+        ),
+        (
+            "8 bits of a GPU are trusted by what the tail read",
+            "espan/backends/kernels.py",
+            "return y, torch.stack(ends).abs().amax() <= self.limit",
+            "return y, torch.stack(ends).isfinite().any() | True",
+            LANES + "test_nothing_that_is_not_a_number_becomes_a_pixel",
+        ),
+        (
+            "what overflows is computed again in float32",
+            "espan/execution/runner.py",
+            "if started.dtype != torch.float32:",
+            "if started.dtype == torch.float32:",
+            TILING + "test_overflowed_tiles_are_computed_again_in_float32",
+        ),
+        (
+            "the result does not depend on tiles",
+            "espan/execution/runner.py",
+            "return Jobs(n, size, tile, self.radius,",
+            "return Jobs(n, size, tile, self.radius - 1,",
+            TILING + "test_tiled_equals_whole[7]",
+        ),
+        (
+            "out of memory goes on with smaller tiles",
+            "espan/execution/runner.py",
+            "self._halve(jobs, job, error)\n                    continue",
+            "raise",
+            TILING + "test_out_of_memory_goes_on_with_smaller_tiles",
+        ),
+        (
+            "a lost device is said to be lost",
+            "espan/execution/runner.py",
+            "if memory.lost(error):",
+            "if memory.ran_out(error) and memory.lost(error):",
+            TILING + "test_a_lost_device_stops_at_once_and_says_so",
+        ),
+        (
+            "a lost device ends a folder",
+            "espan/batch/work.py",
+            "if lost or (not",
+            "if (not",
+            "tests/batch/test_folder_errors.py::test_a_lost_device_ends_a_folder",
+        ),
+        (
+            "memory is asked for before any work",
+            "espan/upscaler.py",
+            "if free is not None and need > free:",
+            "if free is not None and need < 0:",
+            TILING + "test_memory_is_checked_before_any_work",
+        ),
+        (
+            "the estimate counts every map",
+            "espan/backends/cpu.py",
+            "            most |= live\n",
+            "",
+            "tests/execution/test_memory.py::test_the_estimate_is_near_the_measured_peak",
+        ),
+        (
+            "threads share no lane",
+            "espan/execution/executors.py",
+            "self._free.get(block=wait)",
+            "self._free.queue[-1]",
+            "tests/verification/test_rounds.py::test_250_rounds_of_eight_threads",
+        ),
+    ]
+]

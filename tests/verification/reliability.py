@@ -1,0 +1,102 @@
+"""`python -m tests.verification.reliability`: what is promised in docs/reliability.md, tried.
+
+Damaged picture files, runs killed and interrupted at random moments, threads on one upscaler,
+faults put into runs, bugs planted in kernels and in what keeps the promises. `--long` is the long
+form, an hour on two cores; `--json FILE` keeps the figures. Ends with 1 if a promise was broken.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+
+from bench import machine
+from bench.machine import ROOT
+
+# What each part counts that must be none.
+NONE = ("findings", "half_files", "leftovers", "wrong_codes", "tracebacks", "mismatches", "wrong")
+# Damaged files that are not made here, where they are.
+MALFORMED = Path(os.environ.get("ESPAN_SHARED", ROOT.parent / "shared")) / "data/malformed"
+
+
+def parts(long: bool) -> dict[str, list[str]]:
+    """Commands that print one JSON document each, run from the root of the repository."""
+    kills = "import json; from tests.verification.kills import {0}; print(json.dumps({0}({1})))"
+    count = [] if long else ["--count", "2"]
+    found = {
+        "damaged files": ["tests/verification/fuzz_files.py", "--seconds", "600" if long else "20"],
+        "kills": ["-c", kills.format("kills", 200 if long else 10)],
+        "interrupts": ["-c", kills.format("interrupts", 200 if long else 5)],
+        "threads": ["-m", "tests.verification.rounds", "--count", "1000" if long else "250"],
+        "faults": ["-m", "tests.verification.faults", "--tiles", "5" if long else "3"],
+        "planted bugs": ["-m", "tests.verification.mutations", *count],
+    }
+    if MALFORMED.is_dir():
+        found = {"malformed files": ["tests/verification/fuzz_files.py", str(MALFORMED)], **found}
+    return found
+
+
+def run(command: list[str]) -> dict:
+    """What the command counted; its own words under "error" where it ended without a count."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        found = {"error": " ".join(done.stderr.split())[-300:] or "it printed nothing"}
+    if done.returncode and not broken(found):
+        found["error"] = " ".join(done.stderr.split())[-300:]
+    return found | {"seconds": round(time.monotonic() - began, 1)}
+
+
+def broken(found: dict) -> bool:
+    """Whether a part counted what must be none, caught less than was planted, or did not end."""
+    if "error" in found or any(found.get(name) for name in NONE):
+        return True
+    pairs = [each for each in found.values() if isinstance(each, dict) and "planted" in each]
+    return any(each["caught"] < each["planted"] for each in pairs)
+
+
+def line(name: str, found: dict) -> str:
+    flat = {k: v for k, v in found.items() if k not in ("seconds", "which") and v not in ({}, [])}
+    said = ", ".join(f"{key.replace('_', ' ')} {_short(value)}" for key, value in flat.items())
+    return f"{name:16} {'BROKEN' if broken(found) else 'kept':6} {said} ({found['seconds']:.0f} s)"
+
+
+def _short(value) -> str:
+    if isinstance(value, dict):
+        return " / ".join(f"{key} {_short(each)}" for key, each in value.items())
+    return f"{value:,.3g}" if isinstance(value, float) else str(value)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--long", action="store_true", help="200 kills, every planted bug: an hour")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures")
+    arguments = parser.parse_args(argv)
+    if arguments.json and not arguments.json.resolve().parent.is_dir():
+        print(f"reliability: {arguments.json.parent}: no such folder", file=sys.stderr)
+        return 2
+    results = {}
+    for name, command in parts(arguments.long).items():
+        results[name] = run(command)
+        print(line(name, results[name]), flush=True)
+    if arguments.json:
+        facts = machine.facts(torch.device("cpu"))
+        kept = {"long": arguments.long, "machine": facts, "parts": results}
+        arguments.json.write_text(json.dumps(kept, indent=1) + "\n")
+    return int(any(broken(found) for found in results.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
