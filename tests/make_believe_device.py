@@ -24,7 +24,6 @@ from lightning_fabric.accelerators import Accelerator
 from lightning_fabric.strategies import SingleDeviceStrategy
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 DEVICE = torch.device("maia", 0)
@@ -32,8 +31,10 @@ DEVICE = torch.device("maia", 0)
 _aten = torch.ops.aten
 _CROSSING = (_aten.copy_.default, _aten._to_copy.default)
 _INDEXING = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
-# Storages whose tensors are being saved.
-_saved: set[int] = set()
+# Beside those that PyTorch marks as such.
+_ELEMENTWISE = ("aten::_foreach_", "aten::fill", "aten::masked_fill", "aten::index_put")
+# Storages whose tensors were saved, by address; kept, so that no other one gets it.
+_saved: dict[int, torch.UntypedStorage] = {}
 
 
 class DeviceTensor(Tensor):
@@ -73,7 +74,8 @@ class DeviceTensor(Tensor):
         return DeviceTensor(inner["held"])
 
     def __reduce_ex__(self, protocol):
-        _saved.add(self.held.untyped_storage()._cdata)
+        storage = self.held.untyped_storage()
+        _saved[storage._cdata] = storage
         return self.held.__reduce_ex__(protocol)
 
     def __repr__(self, **_):
@@ -102,7 +104,8 @@ class _Calls(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func is torch.conv2d and torch.is_autocast_enabled(DEVICE.type):
             low = torch.get_autocast_dtype(DEVICE.type)
-            args, kwargs = pytree.tree_map_only(DeviceTensor, lambda x: x.to(low), (args, kwargs))
+            args = [_each(lambda x: x.to(low), each) for each in args]
+            kwargs = {key: _each(lambda x: x.to(low), each) for key, each in kwargs.items()}
         if func is Tensor.new_tensor:
             like, *args = args
             kwargs = {"dtype": like.dtype, "device": like.device} | kwargs
@@ -117,6 +120,15 @@ def _is_there(device) -> bool:
     return device is not None and torch.device(device).type in (DEVICE.type, "meta")
 
 
+def _each(change, value):
+    """`value`, tensors in its lists and tuples changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_each(change, one) for one in value)
+    return value
+
+
 def _run(func, args: tuple, kwargs: dict, mode):
     """One operator: by the rules of two devices, then on the CPU."""
     # Under inference_mode operators arrive whole that autograd takes apart.
@@ -124,55 +136,62 @@ def _run(func, args: tuple, kwargs: dict, mode):
         parts = func.decompose(*args, **kwargs)
     if parts is not NotImplemented:
         return parts
-    given = pytree.tree_leaves((args, kwargs))
-    ours = [each for each in given if isinstance(each, DeviceTensor)]
-    device = kwargs.get("device")
-    there = bool(ours) if device is None else _is_there(device)
-    if (ours or there) and func not in _CROSSING:
-        _check(func, args, kwargs, given)
-    if torch.Tag.inplace_view in func.tags and ours:
-        raise NotImplementedError(f"{func} on the make-believe device")
+    known: dict[int, DeviceTensor] = {}
+    strangers = []
 
-    args, kwargs = pytree.tree_map_only(DeviceTensor, lambda each: each.held, (args, kwargs))
+    def held(each: Tensor) -> Tensor:
+        if not isinstance(each, DeviceTensor):
+            strangers.append(each)
+            return each
+        known[id(each.held)] = each
+        return each.held
+
+    inside = _each(held, args)
+    named = {key: _each(held, value) for key, value in kwargs.items()}
+    device = kwargs.get("device")
+    there = bool(known) if device is None else _is_there(device)
+    if (known or there) and func not in _CROSSING:
+        _check(func, args, kwargs, strangers)
     if device is not None:
-        kwargs["device"] = "cpu" if there else device
-    out = func(*args, **kwargs)
-    # What is changed in place and handed back is the tensor that came in.
-    known = {id(each.held): each for each in ours}
-    there = there and not (func is _aten.copy_.default and id(args[0]) not in known)
+        named["device"] = "cpu" if there else device
+    out = func(*inside, **named)
+    if func is _aten.copy_.default:
+        return args[0]
 
     def back(each: Tensor) -> Tensor:
+        # What is changed in place and handed back is the tensor that came in.
         if id(each) in known:
             return known[id(each)]
         return DeviceTensor(each) if there else each
 
-    return pytree.tree_map_only(Tensor, back, out)
+    return _each(back, out)
 
 
-def _check(func, args: tuple, kwargs: dict, given: list) -> None:
-    """RuntimeError where CUDA would raise one."""
-    if any(isinstance(each, torch.Generator) for each in given):
+def _check(func, args: tuple, kwargs: dict, strangers: list[Tensor]) -> None:
+    """RuntimeError where CUDA would raise one, `strangers` being the arguments on the CPU."""
+    if kwargs.get("generator") is not None:
         raise RuntimeError(f"Expected a '{DEVICE}' generator device but found 'cpu' ({func})")
-    named = zip(func._schema.arguments, args, strict=False)
-    arguments = [*named, *((a, kwargs[a.name]) for a in func._schema.arguments if a.name in kwargs)]
-    indexing = func._schema.name in _INDEXING
-    elementwise = (
-        torch.Tag.pointwise in func.tags
-        or func._schema.name.startswith(("aten::_foreach_", "aten::fill", "aten::masked_fill"))
-        or indexing
-    )
-    for argument, value in arguments:
-        if indexing and argument.name == "indices" and isinstance(args[0], DeviceTensor):
-            continue
-        written = argument.alias_info is not None and argument.alias_info.is_write
-        for each in pytree.tree_leaves(value):
-            if not isinstance(each, Tensor) or isinstance(each, DeviceTensor):
-                continue
-            if each.dim() or written or not elementwise:
-                raise RuntimeError(
-                    "Expected all tensors to be on the same device, but found at least two "
-                    f"devices, {DEVICE} and cpu! ({func})"
-                )
+    if torch.Tag.inplace_view in func.tags:
+        raise NotImplementedError(f"{func} on the make-believe device")
+    if not strangers or kwargs.get("device") is not None:
+        return  # tensors beside a device lend their shape alone
+    schema = func._schema
+    allowed: list[Tensor] = []
+    if schema.name in _INDEXING and isinstance(args[0], DeviceTensor):
+        allowed += [each for each in args[1] if each is not None]
+    if torch.Tag.pointwise in func.tags or schema.name.startswith(_ELEMENTWISE):
+        values = [*zip(schema.arguments, args, strict=False)]
+        values += [(a, kwargs[a.name]) for a in schema.arguments if a.name in kwargs]
+        written: list[Tensor] = []
+        for argument, value in values:
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                _each(written.append, value)
+        allowed += [x for x in strangers if not x.dim() and not any(x is w for w in written)]
+    if not all(any(each is one for one in allowed) for each in strangers):
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but found at least two devices, "
+            f"{DEVICE} and cpu! ({func})"
+        )
 
 
 class _Accelerator(Accelerator):
