@@ -12,6 +12,7 @@ from espan.networks.reparam import RepConv
 def carry(source: ESPAN, target: ESPAN) -> list[str]:
     """Copies into `target` every layer that `source` has as well; returns the names of the others.
 
+    The two may be on different devices: each stays where it is.
     Layers of one form go over bit by bit; into other branches goes their merged kernel, equal up to
     rounding. A block that has become shorter keeps its first convolutions (the removal of tail
     convolutions). Between scales a sub-pixel of the upsampler takes the kernel of the nearest one.
@@ -50,6 +51,8 @@ def _merged(layer: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def _become(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
+    device = next(layer.parameters()).device
+    weight, bias = weight.to(device), bias.to(device)
     if isinstance(layer, RepConv):
         layer.become(weight, bias)
     else:

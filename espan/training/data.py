@@ -1,7 +1,10 @@
 """Patches of training pictures: cut, turned and mixed at random, a function of seed and step."""
 
+import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -46,8 +49,13 @@ class Patches(Dataset):
         numbers = range(step * self.config.batch, (step + 1) * self.config.batch)
         return [self.pictures.names[self._choice(self._random(number))] for number in numbers]
 
-    def loader(self, first: int, last: int, rank: int, world: int) -> DataLoader:
-        """The batches of steps first..last-1, of each batch the part of process `rank`."""
+    def loader(
+        self, first: int, last: int, rank: int, world: int, pinned: bool = False
+    ) -> DataLoader:
+        """The batches of steps first..last-1, of each batch the part of process `rank`.
+
+        pinned: in memory from which a GPU copies while the CPU goes on.
+        """
         size = self.config.batch
 
         def parts() -> Iterator[list[int]]:
@@ -56,7 +64,11 @@ class Patches(Dataset):
 
         workers = self.config.workers
         return DataLoader(
-            self, batch_sampler=_Once(parts), num_workers=workers, worker_init_fn=_let_the_run_stop
+            self,
+            batch_sampler=_Once(parts),
+            num_workers=workers,
+            pin_memory=pinned,
+            worker_init_fn=_Signals() if workers else None,
         )
 
     def _random(self, number: int) -> np.random.Generator:
@@ -79,10 +91,35 @@ class Patches(Dataset):
         return (degrade(hr, s, random) if self.config.degrade else lr), hr
 
 
-def _let_the_run_stop(_worker: int) -> None:
-    """A signal to the whole group is the training process's to answer; it ends its workers."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+@contextmanager
+def closing(loader: DataLoader) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+    """The batches of a loader. Its workers have ended when this is left, whichever way."""
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        if loader.num_workers:
+            loader.worker_init_fn.over.set()
+            batches._shutdown_workers()  # what PyTorch itself calls once the last batch is read
+
+
+class _Signals:
+    """What the workers of a loader do with signals: `DataLoader` calls it in each of them.
+
+    One to the whole group is the training process's to answer, so they let it pass. SIGTERM is
+    also how that process ends a worker that is stuck: from then on, `over` is set.
+    """
+
+    def __init__(self):
+        self.over = multiprocessing.Event()
+
+    def __call__(self, _worker: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._end)
+
+    def _end(self, _number, _frame) -> None:
+        if self.over.is_set():
+            os._exit(0)
 
 
 class _Once:

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import fmean
 
@@ -20,7 +20,7 @@ from espan.networks.models import ESPAN
 from espan.training.carry import carry
 from espan.training.checkpoints import Checkpoints
 from espan.training.config import BEST, SYNTHETIC, TrainConfig
-from espan.training.data import Patches
+from espan.training.data import Patches, closing
 from espan.training.distill import SelfDistilled
 from espan.training.fabric import launch
 from espan.training.losses import Terms, distillation, loss_of
@@ -46,7 +46,7 @@ def train(config: TrainConfig) -> Path:
     run = Run(config)
     state = run.checkpoints.newest()
     net = _initial(config)
-    with _stop_signals() as stopped, Record(run.out, config, run.first) as record:
+    with _stop_signals() as stopped, Record(run.out, config, run.first) as record, run.open:
         for number in range(state["stage"] if state else 0, config.number_of_stages):
             net, state = run.stage(number, net, state, record, stopped), None
             if run.first:
@@ -68,6 +68,7 @@ class Run:
             reason = error.strerror
             raise OutputError(f"{self.out}: not a folder to write to: {reason}") from error
         self.fabric, self.precision = launch(config)
+        self.open = ExitStack()  # what has to be closed however the run ends
         self.first = self.fabric.is_global_zero
         self.checkpoints = Checkpoints(self.out, config)
         self.data = Path(config.data)
@@ -107,16 +108,17 @@ class Run:
         # Now that everything is on its device, where what is loaded goes too.
         step = self._restore(state, model, average, optimizers) if state else 0
         overall = sum(self.config.stage(i).steps for i in range(number))
-        loader = patches.loader(step, config.steps, fabric.global_rank, fabric.world_size)
+        pinned = fabric.device.type == "cuda"
+        loader = patches.loader(step, config.steps, fabric.global_rank, fabric.world_size, pinned)
 
         record.begin(config, step)
         asked = time.monotonic()
-        for lr, hr in loader:
+        for lr, hr in self.open.enter_context(closing(loader)):
             record.waited += time.monotonic() - asked
             groups = (group for each in optimizers for group in each.param_groups)
             for group, peak in zip(groups, peaks, strict=True):
                 group["lr"] = peak * rate_at(step, config)
-            lr, hr = (each.to(fabric.device).float() / 255 for each in (lr, hr))
+            lr, hr = (each.to(fabric.device, non_blocking=True).float() / 255 for each in (lr, hr))
             terms = terms_of(trained(lr.to(memory_format=torch.channels_last)), hr, config)
             loss = sum(terms.values())
             if self._any(not loss.isfinite()):

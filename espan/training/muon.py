@@ -23,7 +23,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     """
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.mT
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = x / (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) + 1e-7)
     gram = x @ x.mT
     one = torch.eye(gram.shape[1], device=x.device, dtype=x.dtype)
     product = one

@@ -83,8 +83,9 @@ def scanlines(pixels: np.ndarray) -> bytes:
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 
-# Settings of a training run of a second.
+# Settings of a training run of a second, on the CPU also where a GPU is.
 TINY_RUN = {
+    "device": "cpu",
     "channels": 8,
     "blocks": 1,
     "last_convs": 0,
