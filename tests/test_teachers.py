@@ -275,3 +275,16 @@ def test_works_with_branches_student_and_frequencies_and_goes_on(
     log = (tmp_path / "run/log.jsonl").read_text()
     assert '"student_teacher_l1"' in log and '"highpass"' in log
     assert ('"teacher_affinity"' in log) == (outputs is None)
+
+
+@pytest.mark.shared
+def test_published_teachers_load_and_those_of_x2_do_not_teach_x4(shared, config):
+    paths = [str(shared / f"weights/teachers/span_x4_ch{width}.pth") for width in (48, 52)]
+    if not Path(paths[0]).is_file():
+        pytest.skip("no teachers' weights")
+    assert [net.config["channels"] for net in Teachers(replace(config, teacher=paths)).nets] == [
+        48,
+        52,
+    ]
+    with pytest.raises(InputError, match=r"span_x2_ch48\.pth is a network of scale 2"):
+        Teachers(replace(config, teacher=[*paths, paths[0].replace("x4", "x2")]))
