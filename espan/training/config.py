@@ -26,6 +26,7 @@ _RANGES = {
     **dict.fromkeys(("steps", "batch", "patch", "every", "keep", "devices", "nodes"), (1, 10**9)),
     **dict.fromkeys(("seed", "workers"), (0, 10**9)),
     **dict.fromkeys(("l1", "mse", "dct", "highpass", "distill", "muon_decay"), (0, 1e9)),
+    **dict.fromkeys(("teacher_l1", "teacher_mse", "teacher_affinity"), (0, 1e9)),
     **dict.fromkeys(("cutblur", "mixup", "warmup", "margin"), (0, 1)),
     "channels": (3, 4096),
     "scale": (2, 4),
@@ -78,6 +79,12 @@ class TrainConfig:
     distill: float = 0.01  # with a student: weight of its distance from the teacher
     margin: float = 0.01  # by which the teacher must be better at a pixel to teach it
 
+    teacher: list[str] = dataclasses.field(default_factory=list)  # weights of larger networks
+    teacher_outputs: str | None = None  # folder that keeps their outputs; None: computed each step
+    teacher_l1: float = 1.0  # weights of the distances from the mean of the teachers' outputs
+    teacher_mse: float = 0.0
+    teacher_affinity: float = 0.0  # and of their features (espan.training.teachers)
+
     degrade: bool = False  # LR by a chain of real-world degradations instead of files or bicubic
     cutblur: float = 0.0  # share of the patches with a part of the HR picture pasted into the LR
     mixup: float = 0.0  # share of the patches that are two pictures on top of each other
@@ -111,7 +118,8 @@ class TrainConfig:
             raise InputError(f"dct_block: expected one of {known}, got {self.dct_block}")
         if not re.fullmatch(r"\w[\w.-]*", self.name) or f"{self.name}.safetensors" == BEST:
             raise InputError(f"name: expected a file name, and not 'best', got {self.name!r}")
-        if not (self.l1 or self.mse or self.dct or self.highpass):
+        self._check_teachers()
+        if not (self.l1 or self.mse or self.dct or self.highpass or self.teacher):
             raise InputError("l1, mse, dct, highpass: all 0, nothing would be learnt")
         if self.dct_block and (self.patch * self.scale) % self.dct_block:
             side = self.patch * self.scale
@@ -126,6 +134,24 @@ class TrainConfig:
         if len(set(names)) < len(names) or "final" in names[:-1]:
             raise InputError(
                 f"stages: names must differ, 'final' be the last; got {', '.join(names)}"
+            )
+
+    def _check_teachers(self) -> None:
+        if not self.teacher:
+            return
+        if not (self.teacher_l1 or self.teacher_mse or self.teacher_affinity):
+            raise InputError("teacher_l1, teacher_mse, teacher_affinity: all 0, nothing is taught")
+        if self.teacher_outputs is None:
+            return
+        if self.teacher_affinity:
+            raise InputError(
+                "teacher_affinity: needs the teachers' features, and teacher_outputs keeps none"
+            )
+        changed = [name for name in ("degrade", "cutblur", "mixup") if getattr(self, name)]
+        if changed:
+            raise InputError(
+                f"{', '.join(changed)}: changes the LR pictures, and teacher_outputs are of them "
+                "as they were; leave teacher_outputs out"
             )
 
     @property
@@ -198,9 +224,11 @@ def _known(where: object, key: object, known) -> object:
 
 def _typed(key: str, value: object, kind) -> object:
     if typing.get_origin(kind) is list:
+        of = typing.get_args(kind)[0]
+        if of is str and isinstance(value, str):  # one name needs no brackets
+            value = [value]
         if not isinstance(value, list):
             raise InputError(f"{key}: expected a list, got {value!r}")
-        of = typing.get_args(kind)[0]
         return [_typed(f"{key}[{i}]", each, of) for i, each in enumerate(value)]
     kinds = typing.get_args(kind) or (kind,)
     if float in kinds and isinstance(value, int | str) and not isinstance(value, bool):

@@ -20,29 +20,31 @@ class Patches(Dataset):
     """Aligned LR and HR patches at random places, in all eight flips and turns.
 
     `patches[step * batch + i]` is the i-th patch of that step: uint8 tensors (3, patch, patch)
-    and (3, scale * patch, scale * patch). Seed, stage, step and i alone decide what it is, so a
-    resumed run, or one spread over several processes, sees what a single unbroken one does.
+    and (3, scale * patch, scale * patch); and the same part of the teachers' outputs, uint16, of
+    pictures that have them. Seed, stage, step and i alone decide what it is, so a resumed run, or
+    one spread over several processes, sees what a single unbroken one does.
     """
 
     def __init__(self, pictures: Pictures, config: TrainConfig, stage: int = 0):
         self.pictures, self.config, self.stage = pictures, config, stage
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         random = self._random(number)
-        lr, hr = self._patch(random)
+        lr, hr, *outputs = self._patch(random)
         s = self.config.scale
         if self.config.mixup and random.random() < self.config.mixup:
             share = random.uniform(0, 1)
             lr, hr = (_mix(a, b, share) for a, b in zip((lr, hr), self._patch(random), strict=True))
         if self.config.cutblur and random.random() < self.config.cutblur:
             lr = _cut_in(lr, hr, s, random)
-        return tuple(torch.from_numpy(np.ascontiguousarray(p.transpose(2, 0, 1))) for p in (lr, hr))
+        parts = (lr, hr, *outputs)
+        return tuple(torch.from_numpy(np.ascontiguousarray(p.transpose(2, 0, 1))) for p in parts)
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """(LR (N, 3, patch, patch), HR) of a step, uint8."""
+    def batch(self, step: int) -> tuple[Tensor, ...]:
+        """(LR (N, 3, patch, patch), HR) of a step, uint8; and the teachers' outputs, uint16."""
         size = self.config.batch
-        lr, hr = zip(*(self[step * size + i] for i in range(size)), strict=True)
-        return torch.stack(lr), torch.stack(hr)
+        patches = (self[step * size + i] for i in range(size))
+        return tuple(torch.stack(part) for part in zip(*patches, strict=True))
 
     def names(self, step: int) -> list[str]:
         """Of the pictures that the patches of a step were cut from."""
@@ -78,17 +80,19 @@ class Patches(Dataset):
     def _choice(self, random: np.random.Generator) -> int:
         return int(random.integers(len(self.pictures.pairs)))
 
-    def _patch(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        lr, hr = self.pictures.pairs[self._choice(random)]
+    def _patch(self, random: np.random.Generator) -> list[np.ndarray]:
+        lr, *large = self.pictures.pairs[self._choice(random)]
         s, p = self.config.scale, self.config.patch
         y, x = (random.integers(side - p + 1) for side in lr.shape[:2])
-        lr = lr[y : y + p, x : x + p]
-        hr = hr[s * y : s * (y + p), s * x : s * (x + p)]
+        parts = [lr[y : y + p, x : x + p]]
+        parts += [each[s * y : s * (y + p), s * x : s * (x + p)] for each in large]
         if random.random() < 0.5:
-            lr, hr = lr[:, ::-1], hr[:, ::-1]
+            parts = [part[:, ::-1] for part in parts]
         turns = random.integers(4)
-        lr, hr = np.rot90(lr, turns), np.rot90(hr, turns)
-        return (degrade(hr, s, random) if self.config.degrade else lr), hr
+        parts = [np.rot90(part, turns) for part in parts]
+        if self.config.degrade:
+            parts[0] = degrade(parts[1], s, random)
+        return parts
 
 
 @contextmanager

@@ -25,10 +25,12 @@ from espan.training.distill import SelfDistilled
 from espan.training.fabric import launch
 from espan.training.losses import Terms, distillation, loss_of
 from espan.training.optim import optimizers_of, overflow_together, rate_at
+from espan.training.outputs import LEVELS, taught
 from espan.training.pictures import Pictures
 from espan.training.record import Record
 from espan.training.start import initialise
 from espan.training.synthetic import make_pictures
+from espan.training.teachers import Teachers
 
 
 class TrainingError(EspanError):
@@ -80,7 +82,11 @@ class Run:
         # All stages' data now: what one of them lacks is not found out after days.
         stages = [config.stage(number) for number in range(config.number_of_stages)]
         by_scale = {scale: Pictures(self.data, scale) for scale in {s.scale for s in stages}}
-        self.pictures = [by_scale[s.scale].at_least(s.patch * s.scale) for s in stages]
+        self.teachers = [Teachers(s) if s.teacher else None for s in stages]
+        self.pictures = [
+            taught(by_scale[s.scale], teachers, self.fabric).at_least(s.patch * s.scale)
+            for s, teachers in zip(stages, self.teachers, strict=True)
+        ]
         if config.validate is not None:
             for scale in by_scale:
                 benchmark_sets(Path(config.validate), scale)
@@ -105,6 +111,9 @@ class Run:
             (self.out / BEST).unlink(missing_ok=True)  # each stage has its own
         model = model.to(memory_format=torch.channels_last)
         trained, *optimizers = fabric.setup(model, *optimizers)
+        teachers = self.teachers[number]
+        if teachers:
+            teachers.to(fabric.device, memory_format=torch.channels_last).watch(model)
         # Now that everything is on its device, where what is loaded goes too.
         step = self._restore(state, model, average, optimizers) if state else 0
         overall = sum(self.config.stage(i).steps for i in range(number))
@@ -113,13 +122,18 @@ class Run:
 
         record.begin(config, step)
         asked = time.monotonic()
-        for lr, hr in self.open.enter_context(closing(loader)):
+        for lr, hr, *kept in self.open.enter_context(closing(loader)):
             record.waited += time.monotonic() - asked
             groups = (group for each in optimizers for group in each.param_groups)
             for group, peak in zip(groups, peaks, strict=True):
                 group["lr"] = peak * rate_at(step, config)
             lr, hr = (each.to(fabric.device, non_blocking=True).float() / 255 for each in (lr, hr))
-            terms = terms_of(trained(lr.to(memory_format=torch.channels_last)), hr, config)
+            lr = lr.to(memory_format=torch.channels_last)
+            sr = trained(lr)
+            terms = terms_of(sr, hr, config)
+            if teachers:
+                kept = [each.to(fabric.device, non_blocking=True).float() / LEVELS for each in kept]
+                terms |= teachers.terms(lr, sr, kept, fabric.autocast)
             loss = sum(terms.values())
             if self._any(not loss.isfinite()):
                 names = ", ".join(patches.names(step)[:3])

@@ -26,7 +26,7 @@ INDEX = "index.json"
 # Tiles are cut to multiples of 12 pixels: x2, x3 and x4 all divide them.
 MULTIPLE = 12
 SCALES = (2, 3, 4)
-Pair = tuple[np.ndarray, np.ndarray]
+Pair = tuple[np.ndarray, ...]  # LR, HR and, for a while, what teachers make of the LR
 
 
 @dataclass
@@ -67,6 +67,12 @@ class Pictures:
         some = copy.copy(self)
         some.names, some.pairs = ([each[i] for i in large] for each in (self.names, self.pairs))
         return some
+
+    def with_third(self, parts: list[np.ndarray]) -> "Pictures":
+        """The same pictures, `pairs[i]` being (LR, HR, parts[i])."""
+        more = copy.copy(self)
+        more.pairs = [(*pair[:2], part) for pair, part in zip(self.pairs, parts, strict=True)]
+        return more
 
 
 def prepare(folder: str | Path, out: str | Path, tile: int = 480) -> dict:
