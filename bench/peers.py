@@ -173,12 +173,20 @@ def onnxruntime(net: Network, pictures: np.ndarray, device: torch.device) -> Bui
     return _runtime("fp32", _planes(pictures), lambda x: session.run(None, {name: x})[0], pictures)
 
 
+@cache
+def _openvinos_core():
+    """Once and until the process ends: a second one would take the stack for signals with it, and
+    the bench's end, by a signal, would be a crash."""
+    try:
+        from openvino import Core
+    except ImportError as error:
+        raise AbsentError(one_line(error)) from error
+    return Core()
+
+
 def openvino(kind: str, hint: str):
     def build(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
-        try:
-            import openvino as ov
-        except ImportError as error:
-            raise AbsentError(one_line(error)) from error
+        core = _openvinos_core()
         options = {
             "INFERENCE_PRECISION_HINT": hint,
             "PERFORMANCE_HINT": "LATENCY",
@@ -186,7 +194,7 @@ def openvino(kind: str, hint: str):
         }
         with tempfile.TemporaryDirectory() as folder:
             path = _onnx_file(net, pictures, folder)
-            request = ov.Core().compile_model(path, "CPU", options).create_infer_request()
+            request = core.compile_model(path, "CPU", options).create_infer_request()
 
         def infer(x):
             return next(iter(request.infer({0: x}).values()))
