@@ -1,13 +1,16 @@
-"""`python bench/hot.py`: where the network's time goes, and Nsight Compute's view of its three
+"""`python bench/hot.py`: where the time of a frame goes, and Nsight Compute's view of its three
 hottest kernels.
 
-`--once` runs the network a few times and nothing else, for a profiler to look at.
+`--once` runs one frame between the marks that a profiler starts and stops at. Before these come the
+small sample on which kernels are proven, and a first frame for what happens once.
 """
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -17,19 +20,24 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench import network
 from bench.peers import prepared
-from espan.backends.select import copy_to, with_backend
-from espan.system.devices import pick_device
+from espan.forms import copy_to, with_backend
+from espan.machine import pick_device
+from espan.plan import Plan
 
 SECTIONS = ("SpeedOfLight", "Occupancy", "MemoryWorkloadAnalysis", "WarpStateStats")
 RUNS = 3
 
 
 def work(device: torch.device):
-    """The network as an upscaler runs it, on a frame that becomes 4K."""
+    """The network as an upscaler runs it, on a frame that becomes 4K, as a function."""
     width, height = (960, 540) if device.type == "cuda" else (480, 270)
     dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
     run = with_backend(copy_to(network.build("ESPAN"), device, dtype), "auto")
-    x = prepared(network.pictures(width, height), device, dtype)
+    pixels = network.pictures(width, height)
+    if isinstance(run, Plan):  # from uint8 to uint8
+        run, x = run.checked, torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
+    else:
+        x = prepared(pixels, device, dtype)
 
     def call():
         with torch.inference_mode():
@@ -64,28 +72,48 @@ def hottest(device: torch.device) -> list[tuple[str, float]]:
     return [(event.key, spent(event) / total) for event in events]
 
 
-def main() -> int:
+def once(run: Callable[[], None], profiler) -> None:
+    """A frame for a profiler; profiler: `torch.cuda.profiler`, or what starts and stops as it."""
+    run()
+    profiler.start()
+    run()
+    profiler.stop()
+
+
+def _stem(name: str) -> str:
+    """A kernel's name without namespaces, templates and arguments: as Nsight Compute matches it."""
+    return re.search(r"(\w+)\s*(?:[<(]|$)", name.replace("(anonymous namespace)::", ""))[1]
+
+
+def ncu_command(ncu: str, names: list[str], device: torch.device) -> list[str]:
+    """Looks at kernels of these names, in the frame of `once` and nowhere else."""
+    stems = {_stem(name) for name in names}
+    command = [ncu, "--profile-from-start", "off", "--launch-count", "9"]
+    command += ["--kernel-name", f"regex:{'|'.join(sorted(stems))}"]
+    for section in SECTIONS:
+        command += ["--section", section]
+    return [*command, sys.executable, __file__, "--once", "--device", str(device)]
+
+
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--once", action="store_true", help="run the network and end")
-    arguments = parser.parse_args()
+    parser.add_argument("--once", action="store_true", help="run a frame for a profiler, and end")
+    arguments = parser.parse_args(argv)
     device = pick_device(arguments.device)
     if arguments.once:
-        run = work(device)
-        run()
-        run()
+        if device.type != "cuda":
+            print("hot: --once is for a profiler of a GPU; there is none", file=sys.stderr)
+            return 2
+        once(work(device), torch.cuda.profiler)
+        torch.cuda.synchronize(device)
         return 0
     names = [name for name, _ in hottest(device)[:3]]
     ncu = shutil.which("ncu") or shutil.which("/usr/local/cuda/bin/ncu")
     if device.type != "cuda" or ncu is None:
         print("Nsight Compute:", "not here" if device.type == "cuda" else "there is no GPU")
         return 0
-    # Names up to their first argument or template: as Nsight Compute matches them.
-    stems = {name.split("(")[0].split("<")[0].split("::")[-1].split()[-1] for name in names}
-    command = [ncu, "--kernel-name", f"regex:{'|'.join(sorted(stems))}", "--launch-count", "9"]
-    for section in SECTIONS:
-        command += ["--section", section]
-    return subprocess.run([*command, sys.executable, __file__, "--once"]).returncode
+    return subprocess.run(ncu_command(ncu, names, device)).returncode
 
 
 if __name__ == "__main__":

@@ -40,13 +40,16 @@ def facts(device: torch.device) -> dict:
     on_gpu = device.type == "cuda"
     query = "driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit"
     nvcc = _said("nvcc", "--version") if shutil.which("nvcc") else None
-    changed = _said("git", "status", "--porcelain", "--untracked-files=no")
+    driver = _said("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader")
+    # Records do not change what is measured.
+    code = ("--", ".", ":(exclude)bench/results")
+    changed = _said("git", "status", "--porcelain", "--untracked-files=no", *code)
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else _processor(),
         "kind": device.type,
         "threads": torch.get_num_threads(),
         "busy": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-        "driver": _said("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"),
+        "driver": driver.splitlines()[0] if driver else None,
         "nvcc": nvcc.splitlines()[-1] if nvcc else None,
         "torch": torch.__version__,
         "triton": _version("triton"),
@@ -80,7 +83,7 @@ def limits(device: torch.device, seconds: float = 0.3) -> dict:
     source = torch.randn((1 << 30 if device.type == "cuda" else 1 << 27) // 4, device=device)
     target = torch.empty_like(source)
     work["copy"] = lambda: target.copy_(source)
-    timings = interleaved(work, device, seconds)
+    timings = interleaved(work, device, seconds, replay=True)
     fastest = {name: t.q20 for name, t in timings.items() if not isinstance(t, str)}
     found = {name: 2 * n**3 / t for name, t in fastest.items() if name != "copy"}
     if "copy" in fastest:

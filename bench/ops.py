@@ -66,8 +66,10 @@ BENCHES = {
 }
 
 
-def shapes(name: str, wanted: list[tuple[int, int]] | None, full: bool):
-    return wanted or BENCHES[name].default[: None if full else 1]
+def shapes(name: str, device: torch.device, sizes: list[tuple[int, int]] | None, full: bool):
+    """(width, height) of those asked for; all of the op's, both frames on a GPU, or the first."""
+    default = BENCHES[name].default
+    return sizes or default[: None if full or (device.type, default) == ("cuda", FRAMES) else 1]
 
 
 def run(
@@ -75,23 +77,23 @@ def run(
     name: str,
     device: torch.device,
     sizes: list[tuple[int, int]] | None,
-    impls: list[str] | None,
+    wanted: Callable[[str], bool],
     full: bool,
     seconds: float,
 ) -> None:
-    """Adds the op's rows to `record`."""
+    """Adds the op's rows to `record`: eager's, and of who is `wanted` by name."""
     bench, op = BENCHES[name], OPS[name]
     kinds = ["fp32"] if name.startswith("dct") else ["fp32", "bf16"]
     if device.type == "cuda":
         kinds = ["fp32"] if name.startswith("dct") else ["fp16"]
-    for width, height in shapes(name, sizes, full):
+    for width, height in shapes(name, device, sizes, full):
         for kind in kinds:
             case = bench.case(width, height, DCT_BATCH[device.type])
             args = op.make(case, DTYPES[kind], device)
             args = _channels_last(args)
-            contenders = _contenders(record, op, args, impls, full)
+            contenders = _contenders(record, op, args, wanted, full)
             contenders = _correct(record, op, args, contenders)
-            timings = interleaved(contenders, device, seconds)
+            timings = interleaved(contenders, device, seconds, replay=True)
             moved = sum(t.nbytes for t in tensors(args)) + _made(name, args)
             label = f"{width}x{height}"
             for impl, timing in timings.items():
@@ -115,7 +117,7 @@ def _made(name: str, args: tuple) -> int:
     return OPS[name].reference(*args).nbytes
 
 
-def _contenders(record: Record, op, args, impls, full: bool) -> dict[str, Callable]:
+def _contenders(record: Record, op, args, wanted, full: bool) -> dict[str, Callable]:
     """Everyone who can run the op on these arguments; who cannot is noted with the reason."""
     found: dict[str, Callable] = {}
     is_loss = op.name == "dct_l1"
@@ -129,22 +131,22 @@ def _contenders(record: Record, op, args, impls, full: bool) -> dict[str, Callab
             record.absent[f"{op.name} {kernel.name}"] = reason
         else:
             found[kernel.name] = lambda k=kernel: k.run(*args)
-    if full and not is_loss:
-        for mode in ("default", "max-autotune") if args_on_gpu(args) else ("default",):
-            compiled = torch.compile(op.reference, mode=mode)
-            found[f"compile {mode}"] = lambda c=compiled: c(*args)
+    for mode in compile_modes(op.name, tensors(args)[0].device) if full else ():
+        compiled = torch.compile(op.reference, mode=mode)
+        found[f"compile {mode}"] = lambda c=compiled: c(*args)
     for name, build in DCT_PEERS.items() if op.name.startswith("dct") else ():
         try:
             found[name] = build(op.name, *args)
         except AbsentError as reason:
             record.absent[f"{op.name} {name}"] = str(reason)
-    if impls is None:
-        return found
-    return {n: c for n, c in found.items() if n == "eager" or any(n.startswith(i) for i in impls)}
+    return {n: call for n, call in found.items() if n == "eager" or wanted(n)}
 
 
-def args_on_gpu(args) -> bool:
-    return tensors(args)[0].device.type == "cuda"
+def compile_modes(name: str, device: torch.device) -> tuple[str, ...]:
+    """Those of torch.compile that take part; a loss with its gradient is not compiled."""
+    if name == "dct_l1":
+        return ()
+    return ("default", "max-autotune") if device.type == "cuda" else ("default",)
 
 
 def _calls(op, args) -> Callable:

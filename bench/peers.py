@@ -31,12 +31,21 @@ class Built:
 
     `alone`: on prepared input, to an output in whatever form, of which `values` makes numbers in
     0..1 (N, 3, sH, sW); None where its weights are others. `whole`: from uint8 (H, W, 3) to uint8.
+    `pixels`: what `whole` does on the device, from uint8 (1, 3, H, W) to uint8.
+    `own_graph`: which of "alone" and "whole" replay CUDA graphs of their own when called.
     """
 
     dtype: str
     alone: Callable[[], object]
     values: Callable[[object], np.ndarray] | None
     whole: Callable[[], np.ndarray] | None = None
+    pixels: Callable[[Tensor], Tensor] | None = None
+    own_graph: tuple[str, ...] = ()
+
+
+def compiles(impl: str) -> bool:
+    """Whether the contender of this name compiles before it runs: seconds to minutes."""
+    return "compile" in impl
 
 
 def prepared(pictures: np.ndarray, device, dtype: torch.dtype) -> Tensor:
@@ -63,16 +72,27 @@ def _in_inference(run: Callable, x) -> Callable:
     return call
 
 
-def _torch_whole(run: Callable, pictures, device, dtype) -> Callable | None:
+def _torch_built(run: Callable, kind: str, pictures, device, own_graph=()) -> Built:
+    """Of a function of a tensor: the picture is prepared and finished by PyTorch's operators."""
+    dtype = DTYPES[kind]
+    alone = _in_inference(run, prepared(pictures, device, dtype))
     if len(pictures) != 1:
-        return None
+        return Built(kind, alone, to_array, own_graph=own_graph)
 
-    def whole():
+    def pixels(x: Tensor) -> Tensor:
         with torch.inference_mode():
-            y = run(prepared(pictures, device, dtype)).float()
-            return (y[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+            y = run(enter(x, device, dtype)).float()
+            return (y.clamp(0, 1) * 255).round().to(torch.uint8)
 
-    return whole
+    def whole() -> np.ndarray:
+        return pixels_to_array(pixels(torch.from_numpy(pictures).permute(0, 3, 1, 2)))
+
+    return Built(kind, alone, to_array, whole, pixels, own_graph)
+
+
+def pixels_to_array(y: Tensor) -> np.ndarray:
+    """(1, 3, H, W) on any device as (H, W, 3)."""
+    return y[0].permute(1, 2, 0).cpu().numpy()
 
 
 def eager(kind: str, compiled: str | None = None):
@@ -80,13 +100,11 @@ def eager(kind: str, compiled: str | None = None):
 
     def build(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
         torch.backends.cudnn.benchmark = True
-        dtype = DTYPES[kind]
-        run = copy_to(net, device, dtype)
+        run = copy_to(net, device, DTYPES[kind])
         if compiled:
             run = torch.compile(run, mode=compiled)
-        x = prepared(pictures, device, dtype)
-        whole = _torch_whole(run, pictures, device, dtype)
-        return Built(kind, _in_inference(run, x), to_array, whole)
+        own_graph = ("alone", "whole") if compiled == "max-autotune" else ()
+        return _torch_built(run, kind, pictures, device, own_graph)
 
     return build
 
@@ -110,7 +128,7 @@ def ours(kind: str, backend: str = "auto"):
             if Upscaler:
                 up = Upscaler(net, device=device, dtype=kind, backend=backend, tile=None)
                 whole = lambda: up(pictures[0])  # noqa: E731
-        return Built(kind, _in_inference(run, x), to_array, whole)
+        return Built(kind, _in_inference(run, x), to_array, whole, own_graph=("whole",))
 
     return build
 
@@ -155,12 +173,20 @@ def onnxruntime(net: Network, pictures: np.ndarray, device: torch.device) -> Bui
     return _runtime("fp32", _planes(pictures), lambda x: session.run(None, {name: x})[0], pictures)
 
 
+@cache
+def _openvinos_core():
+    """Once and until the process ends: a second one would take the stack for signals with it, and
+    the bench's end, by a signal, would be a crash."""
+    try:
+        from openvino import Core
+    except ImportError as error:
+        raise AbsentError(one_line(error)) from error
+    return Core()
+
+
 def openvino(kind: str, hint: str):
     def build(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
-        try:
-            import openvino as ov
-        except ImportError as error:
-            raise AbsentError(one_line(error)) from error
+        core = _openvinos_core()
         options = {
             "INFERENCE_PRECISION_HINT": hint,
             "PERFORMANCE_HINT": "LATENCY",
@@ -168,7 +194,7 @@ def openvino(kind: str, hint: str):
         }
         with tempfile.TemporaryDirectory() as folder:
             path = _onnx_file(net, pictures, folder)
-            request = ov.Core().compile_model(path, "CPU", options).create_infer_request()
+            request = core.compile_model(path, "CPU", options).create_infer_request()
 
         def infer(x):
             return next(iter(request.infer({0: x}).values()))
@@ -242,8 +268,7 @@ def cudnn_graph(net: Network, pictures: np.ndarray, device: torch.device) -> Bui
             run = CudnnNetwork(copy_to(net, device, torch.float16), x)
     except ImportError as error:
         raise AbsentError(one_line(error)) from error
-    whole = _torch_whole(run, pictures, device, torch.float16)
-    return Built("fp16", _in_inference(run, x), to_array, whole)
+    return _torch_built(run, "fp16", pictures, device)
 
 
 CPU = {

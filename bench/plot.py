@@ -1,8 +1,8 @@
 """`python bench/plot.py`: tables and pictures of the documents, made from `bench/results/`.
 
 Tables stand between `<!-- bench: NAME -->` and `<!-- end -->`. Pictures need matplotlib and carry
-the hash of what they were drawn from; `--tables` leaves them as they are. A test fails where a
-document and the record have drifted apart.
+the hash of what they were drawn from; `--tables` leaves them as they are, `--check FILE` only says
+whether records may be committed. A test fails where a document and the records have drifted apart.
 """
 
 import argparse
@@ -13,17 +13,26 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench import measured
 from bench.machine import ROOT
-from bench.record import Record, Row
+from bench.network import GRAPH
+from bench.record import Record, Row, UsageError
+from bench.schema import check
+from bench.share import RESULTS
 
-RESULTS, IMAGES = ROOT / "bench/results", ROOT / "docs/images"
+IMAGES = ROOT / "docs/images"
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs/performance.md")
 MARKED = re.compile(r"(<!-- bench: ([a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 WHOLE, ALONE = "ESPAN, uint8 to uint8", "ESPAN, network alone"
 
 
 def records() -> dict[str, Record]:
-    return {path.stem: Record.read(path) for path in sorted(RESULTS.glob("*.json"))}
+    """Those of GPUs first; UsageError for one that must not be there."""
+    paths = sorted(RESULTS.glob("*.json"))
+    for path in paths:
+        check(path)
+    found = {path.stem: Record.read(path) for path in paths}
+    return dict(sorted(found.items(), key=lambda pair: pair[1].machine["kind"] != "cuda"))
 
 
 def digest() -> str:
@@ -32,8 +41,7 @@ def digest() -> str:
     return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
 
 
-def _where(record: Record) -> str:
-    m = record.machine
+def _where(m: dict) -> str:
     versions = [f"torch {m['torch']}"] + [f"Triton {m['triton']}"] * (m["kind"] == "cuda")
     threads = [] if m["kind"] == "cuda" else [f"{m['threads']} threads"]
     return ", ".join([m["device"], *threads, *versions, m["date"], f"commit {m['commit']}"])
@@ -53,26 +61,42 @@ def _of(record: Record, op: str) -> list[Row]:
 
 
 def peers(record: Record) -> str:
-    """The smallest frame of the record, fastest first; beside it what the network alone takes."""
-    rows = _of(record, WHOLE)
-    if not rows:
-        return "Not measured here."
-    shape = rows[0].shape
-    alone = {row.impl: row for row in _of(record, ALONE) if row.shape == shape}
-    head = [f"{shape} x4, ms", "uint8 to uint8", "20 % to 80 %", "network alone", "dtype"]
+    """The frames that become 1080p and 4K, or the smallest; fastest first."""
+    shapes = list(dict.fromkeys(row.shape for row in _of(record, WHOLE)))
+    shown = [shape for shape in shapes if shape in ("480x270", "960x540")] or shapes[:1]
+    return "\n\n".join(_peers(record, shape) for shape in shown) or "Not measured here."
+
+
+def _peers(record: Record, shape: str) -> str:
+    """From picture to picture; beside it what the network alone takes."""
+    on_gpu, graphs = record.machine["kind"] == "cuda", record.format > 1
+    contests = {"uint8 to uint8": WHOLE, "20 % to 80 %": None, "network alone": ALONE}
+    if on_gpu and graphs:
+        contests = {"uint8 to uint8": WHOLE, "in a CUDA graph": WHOLE + GRAPH}
+        contests |= {"network alone": ALONE, "that in a CUDA graph": ALONE + GRAPH}
+    elif on_gpu:
+        contests["network alone, below 1 ms in a CUDA graph"] = contests.pop("network alone")
+    times = {
+        name: {row.impl: row for row in _of(record, op) if row.shape == shape}
+        for name, op in contests.items()
+    }
+
+    def cell(name: str, row: Row) -> str:
+        if contests[name] is None:
+            return f"{_ms(row.q20)} to {_ms(row.q80)}"
+        return _ms(times[name][row.impl].median) if row.impl in times[name] else ""
+
     lines = []
-    for row in sorted((r for r in rows if r.shape == shape), key=lambda r: r.median):
+    for row in sorted(times["uint8 to uint8"].values(), key=lambda r: r.median):
         name = f"**{row.impl}**" if row.impl == "espan" else row.impl
-        beside = _ms(alone[row.impl].median) if row.impl in alone else ""
-        spread = f"{_ms(row.q20)} to {_ms(row.q80)}"
-        lines.append([name, _ms(row.median), spread, beside, row.dtype])
-    return _table(head, lines)
+        lines.append([name, *(cell(each, row) for each in contests), row.dtype])
+    return _table([f"{shape} x4, ms", *contests, "dtype"], lines)
 
 
 def ops(record: Record) -> str:
     lines = []
     for row in record.rows:
-        if row.flop and not row.op.endswith((WHOLE[6:], ALONE[6:])):
+        if row.op in OPS and row.flop:
             rate = f"{row.flop / row.median / 1e9:,.0f}"
             share = f"{100 * row.share:.0f} %" if row.share else ""
             lines.append([row.op, row.impl, row.shape, row.dtype, _ms(row.median), rate, share])
@@ -80,12 +104,16 @@ def ops(record: Record) -> str:
 
 
 def models(record: Record) -> str:
+    graphs = {row.key: row for row in record.rows if row.op.endswith(GRAPH)}
     lines = []
     for row in record.rows:
         if row.op.endswith(ALONE[6:]) and row.impl.startswith(("espan", "eager")):
             name = row.op.removesuffix(ALONE[5:])
-            lines.append([name, row.impl, row.shape, row.dtype, _ms(row.median)])
-    return _table(["network alone", "impl", "input", "dtype", "ms"], lines)
+            replayed = graphs.get((row.op + GRAPH, *row.key[1:]))
+            cells = [_ms(replayed.median) if replayed else ""] if graphs else []
+            lines.append([name, row.impl, row.shape, row.dtype, _ms(row.median), *cells])
+    head = ["network alone", "impl", "input", "dtype", "ms"]
+    return _table(head + ["in a CUDA graph"] * bool(graphs), lines)
 
 
 def others(record: Record) -> str:
@@ -113,13 +141,20 @@ def pictures(name: str) -> str:
 
 
 def text_of(name: str) -> str:
-    """What stands between the marks called `name`, for every record."""
-    found = records()
-    if not found:
-        return "Nothing is recorded yet.\n"
-    if name == "pictures":
-        return "\n".join(pictures(stem) + "\n" for stem in found)
-    return "\n".join(f"{_where(record)}:\n\n{TABLES[name](record)}\n" for record in found.values())
+    """What stands between the marks called `name`, for every device."""
+    if name in measured.TABLES:
+        parts = [
+            f"{_where(content['machine'])}:\n\n{_table(*measured.TABLES[name](content))}\n"
+            for content in measured.contents()
+        ]
+    elif name == "pictures":
+        parts = [pictures(stem) + "\n" for stem in records()]
+    else:
+        parts = [
+            f"{_where(record.machine)}:\n\n{TABLES[name](record)}\n"
+            for record in records().values()
+        ]
+    return "\n".join(parts) or "Nothing is recorded yet.\n"
 
 
 def written(document: str) -> str:
@@ -192,15 +227,28 @@ def _roofline(plt, record: Record, rows: list[Row], save) -> None:
     save(figure, "roofline")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", action="store_true", help="no pictures")
-    if not parser.parse_args().tables:
-        for name, record in records().items():
+    parser.add_argument("--check", type=Path, nargs="+", metavar="FILE", help="records; no more")
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.check:
+            for path in arguments.check:
+                check(path)
+            return 0
+        found = records()
+        texts = {path: written(path.read_text()) for path in DOCUMENTS}
+    except UsageError as error:
+        print(f"plot: {error}", file=sys.stderr)
+        return 2
+    if not arguments.tables:
+        for name, record in found.items():
             draw(name, record)
-    for path in DOCUMENTS:
-        path.write_text(written(path.read_text()))
+    for path, text in texts.items():
+        path.write_text(text)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

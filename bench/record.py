@@ -4,9 +4,12 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from bench.privacy import without_names
 from bench.timing import Timing
 
-FORMAT = 1
+# In records of format 1 a GPU's rows of the network below 1 ms were replayed as CUDA graphs, unless
+# they could not be; from format 2 on graphs have rows of their own.
+FORMAT, READ = 2, (1, 2)
 
 
 class UsageError(Exception):
@@ -44,6 +47,7 @@ class Record:
     limits: dict
     rows: list[Row] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
     # Written after every row: what ends a long run early leaves what it had.
     kept: Path | None = None
 
@@ -65,13 +69,17 @@ class Record:
             timing.rounds,
             flop,
             moved,
-            self._share(dtype, timing.median, flop, moved),
             peak=timing.peak,
         )
+        self.take(row)
+        return row
+
+    def take(self, row: Row) -> None:
+        """A row that was measured here or in another process of this run."""
+        row.share = self._share(row.dtype, row.median, row.flop, row.bytes)
         self.rows.append(row)
         if self.kept:
             self.save(self.kept)
-        return row
 
     def _share(self, dtype: str, seconds: float, flop, moved) -> float | None:
         """The time the machine's limits ask for, of the time taken."""
@@ -83,30 +91,44 @@ class Record:
         return max(least) / seconds if least else None
 
     def save(self, path: Path) -> None:
+        """Writes all of it, or leaves the file as it was. Reasons lose what names a user."""
         content = {key: value for key, value in asdict(self).items() if key != "kept"}
-        text = json.dumps({"format": FORMAT} | content, indent=1)
+        content["absent"] = {name: without_names(why) for name, why in self.absent.items()}
+        text = json.dumps({"format": self.format} | content, indent=1)
+        beside = path.with_name(f"{path.name}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text + "\n")
+            beside.write_text(text + "\n")
+            beside.replace(path)
         except OSError as error:
             raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
 
     @classmethod
     def read(cls, path: Path) -> "Record":
-        try:
-            content = json.loads(path.read_text())
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise UsageError(f"{path}: not a results file: {error}") from error
+        """Raises UsageError, of one line, for what is no record that can be read here."""
+        content = read_json(path)
         found = content.get("format") if isinstance(content, dict) else None
-        if found != FORMAT:
-            raise UsageError(f"{path}: results of format {FORMAT} expected, found {found!r}")
+        if found not in READ:
+            known = " or ".join(map(str, READ))
+            raise UsageError(f"{path}: results of format {known} expected, found {found!r}")
         try:
             rows = [Row(**row) for row in content["rows"]]
-            return cls(content["machine"], content["limits"], rows, content["absent"])
+            dicts = [content[name] for name in ("machine", "limits", "absent")]
         except (KeyError, TypeError) as error:
             raise UsageError(f"{path}: not a whole results file: {error}") from error
+        if not all(isinstance(each, dict) for each in dicts):
+            raise UsageError(f"{path}: machine, limits and absent: expected names with values")
+        return cls(*dicts[:2], rows, dicts[2], found)
+
+
+def read_json(path: Path):
+    """What the file holds; UsageError, of one line, if it is not there or cut off."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not a results file: {error}") from error
 
 
 COLUMNS = ("impl", "shape", "dtype", "ms", "20%", "80%", "GFLOP/s", "GB/s", "of limit", "x eager")

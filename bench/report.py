@@ -8,17 +8,15 @@ parts come first, and all of it stays below eight minutes.
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from bench import machine
+from bench import apart, machine
 from bench.record import UsageError
 from espan_kernels import native
 
@@ -138,18 +136,11 @@ def _run(part: Part, folder: Path, end: float) -> tuple[str, float]:
             except subprocess.TimeoutExpired:
                 result = f"ended after {limit:.0f} s"
             finally:
-                _end(process)
+                apart.end(process)
     except OSError as error:
         result = f"could not run: {error}"
     _shorten(log)
     return result, time.monotonic() - began
-
-
-def _end(process: subprocess.Popen) -> None:
-    """The process and those it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _shorten(log: Path) -> None:

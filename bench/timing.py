@@ -9,7 +9,7 @@ import torch
 
 # Rounds of a contender, however short or long it takes.
 FEWEST, MOST = 3, 200
-# Shorter work is replayed as a CUDA graph: launching it would take as long.
+# Shorter kernels are replayed as a CUDA graph: launching them would take as long.
 GRAPH_BELOW = 1e-3
 
 
@@ -35,13 +35,14 @@ Contenders = dict[str, Callable[[], object]]
 
 
 def interleaved(
-    contenders: Contenders, device: torch.device, seconds: float
+    contenders: Contenders, device: torch.device, seconds: float, replay: bool = False
 ) -> dict[str, Timing | str]:
     """{name: its timing, or what went wrong}; about `seconds` of work for each contender.
 
     A round runs every contender once, so that what else the machine does meets all alike.
+    replay: on a GPU, work below `GRAPH_BELOW` is timed as the replay of a CUDA graph.
     """
-    clock = _Gpu(device) if device.type == "cuda" else _Cpu()
+    clock = _Gpu(device, replay) if device.type == "cuda" else _Cpu()
     ready, failed = {}, {}
     for name, run in contenders.items():
         try:
@@ -59,6 +60,30 @@ def interleaved(
             if turn * rounds[name] // max(rounds.values()) == len(times[name]):
                 times[name].append(clock.time(run))
     return {name: Timing.of(times[name], ready[name][2]) for name in ready} | failed
+
+
+def captured(run: Callable, device: torch.device) -> Callable:
+    """A function that replays `run` as a CUDA graph and returns the result that each replay fills.
+
+    The work runs once before, on the stream of the capture: what a graph cannot hold, such as
+    kernels to compile and workspaces to allocate, is done by then. RuntimeError if it cannot be
+    captured.
+    """
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    try:
+        with torch.cuda.stream(stream):
+            run()
+        with torch.cuda.graph(graph, stream=stream):
+            result = run()
+    finally:
+        torch.cuda.synchronize(device)
+
+    def replay():
+        graph.replay()
+        return result
+
+    return replay
 
 
 def one_line(error: BaseException) -> str:
@@ -82,8 +107,8 @@ class _Cpu:
 class _Gpu:
     """CUDA events around work that finds the L2 cache full of something else."""
 
-    def __init__(self, device: torch.device):
-        self.device = device
+    def __init__(self, device: torch.device, replay: bool):
+        self.device, self.replay = device, replay
         size = 2 * torch.cuda.get_device_properties(device).L2_cache_size
         self.flush = torch.empty(max(size, 1 << 26), dtype=torch.uint8, device=device)
 
@@ -94,20 +119,16 @@ class _Gpu:
         before = torch.cuda.memory_allocated(self.device)
         first = self.time(run)
         peak = torch.cuda.max_memory_allocated(self.device) - before
-        if first < GRAPH_BELOW:
+        if self.replay and first < GRAPH_BELOW:
             run = self._graph(run)
         return run, self.time(run), peak
 
     def _graph(self, run: Callable) -> Callable:
         """Its replay, or the work itself if it cannot be captured (it waits, or copies to host)."""
-        graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
-                run()
+            return captured(run, self.device)
         except RuntimeError:
-            torch.cuda.synchronize(self.device)
             return run
-        return graph.replay
 
     def time(self, run: Callable) -> float:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

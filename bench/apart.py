@@ -1,0 +1,107 @@
+"""Peers that compile: each in a process of its own, last, and for no longer than its time.
+
+A compiler cannot be interrupted from within, may take minutes and may end its process; what was
+measured before, here or there, is kept.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from bench import network, ops
+from bench.budget import Budget
+from bench.machine import ROOT
+from bench.peers import compiles
+from bench.record import Record, UsageError
+from bench.timing import one_line
+
+# Less is not worth a start: Python, PyTorch and the device take most of it.
+LEAST = 8.0
+
+
+def contenders(names: list[str], device, asked: Callable, full: bool) -> list[tuple[str, str]]:
+    """(op or "network", peer) of all peers that compile and are asked for, in order."""
+    found = []
+    for name in names:
+        if name == "network":
+            impls = [impl for impl in network.contenders_on(device) if compiles(impl)]
+        else:
+            modes = ops.compile_modes(name, device) if full else ()
+            impls = [f"compile {mode}" for mode in modes]
+        found += [(name, impl) for impl in impls if asked(impl)]
+    return found
+
+
+def parts(
+    names: list[str], device: torch.device, asked: Callable, full: bool, options, budget: Budget
+) -> dict[str, Callable[[Record], None]]:
+    """{name: a function that adds a peer's rows to a record}; options: of the command line."""
+    peers = contenders(names, device, asked, full)
+
+    def part(name: str, impl: str, among: int) -> Callable[[Record], None]:
+        command = [sys.executable, str(ROOT / "bench/run.py"), name, "--impl", impl]
+        command += ["--device", str(device), *options]
+        return lambda record: measure(record, f"{name}: {impl}", impl, command, budget.share(among))
+
+    return {
+        f"{name}: {impl}": part(name, impl, len(peers) - i) for i, (name, impl) in enumerate(peers)
+    }
+
+
+def measure(record: Record, label: str, impl: str, command: list[str], limit: float) -> None:
+    """Adds the rows of `impl` that the command keeps in its record, or why there are none more."""
+    if limit < LEAST:
+        record.absent[label] = f"no time left to compile in ({max(limit, 0):.0f} s)"
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder) / "kept.json"
+        ended = run([*command, "--json", str(kept), "--apart", f"{limit:.0f}"], limit)
+        try:
+            found = Record.read(kept)
+        except UsageError:  # it did not come so far
+            found = Record({}, {})
+    for row in found.rows:
+        if row.impl == impl:
+            record.take(row)
+    absent = {name: why for name, why in found.absent.items() if impl in name}
+    record.absent |= absent
+    if ended and not absent:
+        record.absent[label] = ended
+
+
+def run(command: list[str], limit: float) -> str | None:
+    """Runs it for `limit` seconds at most; what became of it, None where it did what it should."""
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return f"ended after {limit:.0f} s"
+        finally:
+            end(process)
+        if code == 0:
+            return None
+        errors.seek(0)
+        last = errors.read().strip().splitlines()[-1:]
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return one_line(Exception(": ".join([how, *last])))
+
+
+def end(process: subprocess.Popen) -> None:
+    """The process, which leads a session, and those it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

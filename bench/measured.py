@@ -1,0 +1,56 @@
+"""Tables of `bench/results/measurements/`: what was measured by other means than the bench."""
+
+from bench.schema import check
+from bench.share import RESULTS
+
+FOLDER = RESULTS / "measurements"
+BECOMES = {"480x270": "1080p", "960x540": "4K", "1920x1080": "8K"}
+
+
+def contents() -> list[dict]:
+    """One for each device."""
+    return [check(path) for path in sorted(FOLDER.glob("*.json"))]
+
+
+def matrix(content: dict, group: str) -> tuple[list[str], list[list[str]]]:
+    """(head, lines): a line for each thing that was measured, a column for each input."""
+    found = [one for one in content["measurements"] if one["group"] == group]
+    inputs = list(dict.fromkeys(one["input"] for one in found))
+    units = list(dict.fromkeys(one["unit"] for one in found))
+    values = {(one["what"], one["input"]): _value(one, units) for one in found}
+    whats = dict.fromkeys(one["what"] for one in found)
+    lines = [[what, *(values.get((what, each), "") for each in inputs)] for what in whats]
+    return [units[0] if len(units) == 1 else "", *map(_input, inputs)], lines
+
+
+def _input(size: str) -> str:
+    return f"{size} to {BECOMES[size]}" if size in BECOMES else size
+
+
+def _value(one: dict, units: list[str]) -> str:
+    return _number(one["value"]) + (f" {one['unit']}" if len(units) > 1 else "")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def predicted(content: dict) -> tuple[list[str], list[list[str]]]:
+    """(head, lines) of all that was predicted before it was measured."""
+    found = [one for one in content["measurements"] if "predicted" in one]
+    lines = []
+    for one in found:
+        numbers = [f"{_number(one[name])} {one['unit']}" for name in ("predicted", "value")]
+        times = f"{one['value'] / one['predicted']:.2f}"
+        lines.append([one["what"], one["input"], numbers[0], numbers[1], times])
+    whom = ", ".join(dict.fromkeys(one["predicted_for"] for one in found))
+    return ["", "input", f"predicted, {whom}", "measured", "times as long"], lines
+
+
+TABLES = {
+    "frames": lambda content: matrix(content, "frames"),
+    "host": lambda content: matrix(content, "host"),
+    "loss": lambda content: matrix(content, "loss"),
+    "rates": lambda content: matrix(content, "rates"),
+    "predicted": predicted,
+}

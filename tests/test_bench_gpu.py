@@ -1,0 +1,165 @@
+"""The bench on a GPU, with stand-ins: the peers' CUDA graphs, and what a profiler is shown."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from bench import hot, network, peers, timing
+from bench.record import Record
+from bench.timing import Timing
+from espan.plan import Plan
+from tests.makers import random_net
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture
+def contest(monkeypatch):
+    """Runs stand-ins for peers against each other as on a GPU; {op: {impl: dtype}} of the rows."""
+    captures = []
+
+    def captured(work, device):
+        captures.append(work)
+        work()  # as before a real capture, and while it is made
+        return work
+
+    def interleaved(contenders, device, seconds, replay=False):
+        assert not replay  # nobody's graph but that of the graphs' own contest
+        return {
+            name: Timing.of([1e-3 if call() is not None else 9])
+            for name, call in contenders.items()
+        }
+
+    monkeypatch.setattr(timing, "captured", captured)
+    monkeypatch.setattr(network, "interleaved", interleaved)
+    net = random_net()
+
+    def against(available: dict):
+        monkeypatch.setattr(peers, "CUDA", available)
+        on_cpu = {
+            name: lambda n, p, d, make=make: make(n, p, CPU) for name, make in available.items()
+        }
+        monkeypatch.setattr(network, "contenders_on", lambda device: on_cpu)
+        monkeypatch.setattr(network, "_whole_in_a_graph", whole_on_cpu)
+        record = Record({}, {})
+        network.against_peers(record, "ESPAN", net, GPU, (9, 7), 1, lambda impl: True, 0.1)
+        found: dict = {}
+        for row in record.rows:
+            found.setdefault(row.op.removeprefix("ESPAN, "), []).append(row.impl)
+        return found, record.absent, captures
+
+    real = network._whole_in_a_graph
+
+    def whole_on_cpu(built, shown, device):
+        return real(built, shown, CPU)
+
+    return against
+
+
+def test_peers_are_timed_as_called_and_in_graphs(contest):
+    found, absent, captures = contest({"espan": peers.ours("fp32"), "eager": peers.eager("fp32")})
+    both = ["espan", "eager"]
+    assert found == {
+        "network alone": both,
+        "uint8 to uint8": both,
+        "network alone, CUDA graph": both,
+        "uint8 to uint8, CUDA graph": both,
+    }
+    # Each alone, and eager's work on the device; an upscaler has graphs of its own.
+    assert len(captures) == 3 and not absent
+
+
+def test_who_has_graphs_is_not_captured(contest, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda run, mode: run)
+    found, absent, captures = contest({"own": peers.eager("fp32", "max-autotune")})
+    assert not captures and not absent
+    assert all(impls == ["own"] for impls in found.values()) and len(found) == 4
+
+
+def test_a_graph_that_fails_or_errs_is_not_timed(contest, monkeypatch):
+    def built(alone, pixels=None):
+        def make(net, pictures, device):
+            real = peers.eager("fp32")(net, pictures, device)
+            changes = {"alone": lambda: alone(real.alone)}
+            if pixels:
+                changes["pixels"] = pixels
+            return peers.Built(**{**vars(real), **changes})
+
+        return make
+
+    calls = []
+
+    def wrong_later(run):
+        calls.append(0)
+        return run() + (len(calls) > 1)
+
+    def fails(x):
+        raise RuntimeError("waits for the host")
+
+    found, absent, _ = contest(
+        {"wrong": built(wrong_later), "waits": built(lambda run: run(), fails)}
+    )
+    assert found["network alone"] == ["wrong", "waits"]
+    assert found["network alone, CUDA graph"] == ["waits"]
+    assert "wrong: off by 1" in absent["network ESPAN, network alone, CUDA graph: wrong"]
+    assert found["uint8 to uint8, CUDA graph"] == ["wrong"]
+    assert absent["network ESPAN, uint8 to uint8, CUDA graph: waits"] == "waits for the host"
+
+
+def test_from_picture_to_picture_in_a_graph_is_the_same_picture(monkeypatch):
+    monkeypatch.setattr(timing, "captured", lambda work, device: work)
+    shown = network.pictures(9, 7)
+    built = peers.eager("fp32")(random_net(), shown, CPU)
+    run_it = network._whole_in_a_graph(built, shown, CPU)
+    assert np.array_equal(run_it(), built.whole()) and run_it().shape == (28, 36, 3)
+    wrong = {**vars(built), "pixels": lambda x: 255 - built.pixels(x)}
+    with pytest.raises(peers.AbsentError, match="from the picture without a graph"):
+        network._whole_in_a_graph(peers.Built(**wrong), shown, CPU)
+
+
+@pytest.mark.gpu
+def test_a_captured_function_is_replayed_on_what_lies_there():
+    x = torch.ones(5, device="cuda")
+    replay = timing.captured(lambda: x * 2, x.device)
+    x.fill_(3)
+    assert replay().eq(6).all()
+    with pytest.raises(RuntimeError):
+        timing.captured(lambda: x.sum().item(), x.device)
+    assert (x + 1).eq(4).all()  # the device goes on
+
+
+def test_the_profiler_sees_one_frame_and_not_what_comes_before():
+    seen = []
+    profiler = SimpleNamespace(start=lambda: seen.append("start"), stop=lambda: seen.append("stop"))
+    hot.once(lambda: seen.append("frame"), profiler)
+    assert seen == ["frame", "start", "frame", "stop"]
+
+
+def test_the_profiler_is_told_to_wait_for_the_frame():
+    names = [
+        "void espan::rows::rows_kernel<32, 3, (espan::Layout)0, false>(espan::rows::Work)",
+        "void espan::(anonymous namespace)::tail_kernel<4, 2>(espan::(anonymous namespace)::Work)",
+        "conv_kernel_0d1d",
+    ]
+    command = hot.ncu_command("ncu", names, GPU)
+    assert command[command.index("--profile-from-start") + 1] == "off"
+    chosen = command[command.index("--kernel-name") + 1]
+    assert chosen == "regex:conv_kernel_0d1d|rows_kernel|tail_kernel"
+    assert command[-4:] == [hot.__file__, "--once", "--device", "cuda"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_frame_for_a_profiler_needs_a_gpu(capsys):
+    assert hot.main(["--once", "--device", "cpu"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_frame_is_the_plan_from_uint8(monkeypatch):
+    """As an upscaler runs it, with its check, on the frame that becomes 4K."""
+    seen = []
+    monkeypatch.setattr(hot, "with_backend", lambda net, backend: Plan(net.float(), "eager"))
+    monkeypatch.setattr(Plan, "checked", lambda plan, x: seen.append((x.dtype, tuple(x.shape))))
+    hot.work(CPU)()
+    assert seen == [(torch.uint8, (1, 3, 270, 480))]
