@@ -22,8 +22,6 @@ from tests.costs import as_text
 
 ARCHITECTURES = (80, 90, 100, 120)
 DTYPES = (torch.float16, torch.float32)
-# By `espan_kernels.spab.fits_registers`, which asks the device.
-REFUSED = ("triton_fused", 120, torch.float16)
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 
@@ -70,9 +68,9 @@ def as_launched(arg):
     return arg
 
 
-def wanted(op, kernel, case, dtype, args, architecture: int) -> bool:
+def wanted(op, kernel, case, dtype, args) -> bool:
     """Both dtypes for an op's first case, for the others the one that matters; no refusals."""
-    if kernel.run is None or (kernel.name, architecture, dtype) == REFUSED:
+    if kernel.run is None:
         return False
     if any(refusal(*args) for refusal in kernel.refusals if refusal is not machine.needs_triton):
         return False
@@ -96,7 +94,7 @@ def measure() -> dict[str, dict[str, list]]:
         for op in OPS.values():
             for kernel, case, dtype in itertools.product(op.kernels, op.cases, DTYPES):
                 args = [as_launched(arg) for arg in op.make(case, dtype)]
-                if not wanted(op, kernel, case, dtype, args, architecture):
+                if not wanted(op, kernel, case, dtype, args):
                     continue
                 launched.clear()
                 kernel.run(*args)

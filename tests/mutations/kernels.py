@@ -16,7 +16,6 @@ def exact(name: str, i: int = 0, dtype: str = "float32") -> str:
     return f"tests/test_exact.py::test_whole_numbers_are_exact[{name}-{i}-triton-torch.{dtype}]"
 
 
-FUSED = "tests/test_exact.py::test_whole_numbers_are_exact_in_the_fused_block[3]"
 FAR = "tests/test_huge.py::test_strides_past_2_to_the_31_in_triton"
 LEVELS = (
     "tests/test_tail.py::TestKernel::test_agrees"
@@ -142,20 +141,6 @@ KERNELS = [
             "clamp or uint8,",
             "clamp,",
             LEVELS,
-        ),
-        (
-            "hidden pixels outside of the picture are zeros",
-            SPAB,
-            "tl.where(inside[:, None], acc * sigmoid(acc), 0.0)",
-            "acc * sigmoid(acc)",
-            FUSED,
-        ),
-        (
-            "strips overlap as far as a block reaches",
-            SPAB,
-            "x = i % strips * USEFUL - CONVS + column",
-            "x = i % strips * USEFUL - CONVS + 1 + column",
-            FUSED,
         ),
         (
             "a block is gated by its input",
