@@ -28,6 +28,8 @@ def precise(a, b, acc, SPLIT: tl.constexpr, A_EXACT: tl.constexpr = False):
 
     What float16 loses of a number, times 2^11, is again a float16; the product of two lost parts
     is below float32's rounding. A_EXACT: a loses nothing (signs).
+    Tensor cores cut their sums off where float32 rounds, and so make every coefficient a little
+    smaller. So they sum one block alone, and `acc`, which is larger, is added outside of them.
     """
     if SPLIT:
         a_high = a.to(tl.float16)
@@ -37,7 +39,7 @@ def precise(a, b, acc, SPLIT: tl.constexpr, A_EXACT: tl.constexpr = False):
         if not A_EXACT:
             a_low = ((a - a_high.to(tl.float32)) * 2048).to(tl.float16)
             low = dot(a_low, b_high, low)
-        return dot(a_high, b_high, acc) + low * (1 / 2048)
+        return acc + dot(a_high, b_high, low * (1 / 2048))
     return dot(a, b, acc)
 
 

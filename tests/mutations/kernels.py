@@ -8,6 +8,7 @@ HEAD = "espan_kernels/conv9x9_head/kernel_triton.py"
 TAIL = "espan_kernels/tail/kernel_triton.py"
 SPAB = "espan_kernels/spab/kernel_triton.py"
 GATE = "espan_kernels/span_gate/kernel_triton.py"
+DCT = "espan_kernels/dct2d/kernel_triton.py"
 MATH = "espan_kernels/triton_math.py"
 
 
@@ -148,6 +149,13 @@ KERNELS = [
             'conv3x3(h, weights[-1], biases[-1], "none", x)',
             'conv3x3(h, weights[-1], biases[-1], "none", h)',
             exact("spab", 1),
+        ),
+        (
+            "the loss is not summed by tensor cores, which cut sums off",
+            DCT,
+            "return acc + dot(a_high, b_high, low * (1 / 2048))",
+            "return dot(a_high, b_high, acc) + low * (1 / 2048)",
+            "tests/test_dct2d.py::test_tensor_cores_that_cut_sums_off_leave_the_loss_right",
         ),
     ]
 ]
