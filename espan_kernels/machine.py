@@ -23,6 +23,11 @@ def capability(index: int | None) -> tuple[int, int]:
     return properties.major, properties.minor
 
 
+def capability_of(x: Tensor) -> tuple[int, int] | None:
+    """Compute capability of the GPU that x is on; None: on none."""
+    return capability(x.device.index) if x.is_cuda else None
+
+
 def tensors(args) -> list[Tensor]:
     """The tensors among `args`, those inside lists included."""
     found = []
