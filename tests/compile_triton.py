@@ -1,5 +1,8 @@
 """Compiles every Triton kernel for every architecture, with no GPU; prints what each costs.
 
+python -m tests.compile_triton > tests/triton_costs.json
+(numbers of architectures after it: for these alone)
+
 A process of its own: Triton reads TRITON_INTERPRET once, when it is imported. The launchers run
 as they are, on cpu tensors and with a driver that has a target and no device, so a kernel is
 compiled with the very arguments, specialisations and options of a launch.
@@ -8,7 +11,9 @@ compiled with the very arguments, specialisations and options of a launch.
 import itertools
 import re
 import subprocess
+import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -78,7 +83,7 @@ def wanted(op, kernel, case, dtype, args) -> bool:
     return case == op.cases[0] or dtype == usual
 
 
-def measure() -> dict[str, dict[str, list]]:
+def measure(architectures: Iterable[int]) -> dict[str, dict[str, list]]:
     """{op, case and dtype: {architecture: the cost of each kernel launched}}"""
     launched = []
     run = JITFunction.run
@@ -89,7 +94,7 @@ def measure() -> dict[str, dict[str, list]]:
 
     JITFunction.run = compile_only
     costs = {}
-    for architecture in ARCHITECTURES:
+    for architecture in architectures:
         driver.set_active(Target(architecture))
         for op in OPS.values():
             for kernel, case, dtype in itertools.product(op.kernels, op.cases, DTYPES):
@@ -105,4 +110,5 @@ def measure() -> dict[str, dict[str, list]]:
 
 
 if __name__ == "__main__":
-    print(as_text("triton", triton.__version__, measure()))
+    wanted_here = [*map(int, sys.argv[1:])] or ARCHITECTURES
+    print(as_text("triton", triton.__version__, measure(wanted_here)))
