@@ -1,6 +1,7 @@
 """What nvcc makes of csrc: each kernel compiled for each architecture, with no GPU, and read."""
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -37,15 +38,17 @@ def cubin(folder: Path, source: str, architecture: str) -> Path:
 
 
 def build(source: str, architecture: str, folder: Path) -> str:
-    """Compiles csrc/`source` into `cubin`; returns what the assembler said."""
+    """Compiles csrc/`source` into `cubin`, whole or not at all; returns what the assembler said."""
     command = [tool("nvcc"), "-std=c++17", "-O3", "-lineinfo", f"-arch=sm_{architecture}", "-cubin"]
     path = cubin(folder, source, architecture)
+    part = path.with_suffix(f".{os.getpid()}.cubin")
     result = subprocess.run(
-        [*command, "-Xptxas", "-v", str(SOURCES / source), "-o", str(path)],
+        [*command, "-Xptxas", "-v", str(SOURCES / source), "-o", str(part)],
         capture_output=True,
         text=True,
     )
     assert result.returncode == 0, result.stderr[-4000:]
+    part.replace(path)
     return result.stderr
 
 

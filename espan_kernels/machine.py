@@ -23,6 +23,11 @@ def capability(index: int | None) -> tuple[int, int]:
     return properties.major, properties.minor
 
 
+def capability_of(x: Tensor) -> tuple[int, int] | None:
+    """Compute capability of the GPU that x is on; None: on none."""
+    return capability(x.device.index) if x.is_cuda else None
+
+
 def tensors(args) -> list[Tensor]:
     """The tensors among `args`, those inside lists included."""
     found = []
@@ -39,15 +44,16 @@ def first(args) -> Tensor:
     return args[0] if isinstance(args[0], Tensor) else args[0][0]
 
 
-def no_triton(least: tuple[int, int] = MINIMUM_TRITON) -> str | None:
-    """Why there is no Triton to use, of version `least` or later; None: there is."""
+def no_triton() -> str | None:
+    """Why there is no Triton to use; None: there is."""
     if not HAS_TRITON:
         return "Triton is not installed"
     import triton  # late: it alone takes longer than the rest of this package
 
-    if tuple(map(int, triton.__version__.split(".")[:2])) >= least:
+    if tuple(map(int, triton.__version__.split(".")[:2])) >= MINIMUM_TRITON:
         return None
-    return f"needs Triton {least[0]}.{least[1]} or later, this is {triton.__version__}"
+    least = ".".join(map(str, MINIMUM_TRITON))
+    return f"needs Triton {least} or later, this is {triton.__version__}"
 
 
 def needs_triton(*args) -> str | None:

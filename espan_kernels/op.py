@@ -1,4 +1,4 @@
-"""An op: its eager definition, its kernels fastest first, and the choice among them."""
+"""An op: its eager definition, its kernels, and the choice among them."""
 
 import importlib
 import os
@@ -7,7 +7,7 @@ from functools import cache
 
 import torch
 
-from espan_kernels import layout, machine
+from espan_kernels import layout, machine, order
 
 # The implementation to take where a call names none. Like a named one it never falls back.
 DEFAULT_IMPL = os.environ.get("ESPAN_IMPL") or None
@@ -39,7 +39,8 @@ class Kernel:
 
 
 class Op:
-    """`op(*args, impl=None)` runs the first kernel that does not refuse, else the reference.
+    """`op(*args, impl=None)` runs the first kernel of `tried` that does not refuse, else the
+    reference.
 
     `reference(*args)` is the definition: plain PyTorch, any device and dtype, annotated (its
     annotations are the schema of every kernel). `make(case, dtype, device)` gives sample arguments
@@ -74,7 +75,10 @@ class Op:
         OPS[name] = self
 
     def kernel(self, impl: str, entry: str, *refusals: Callable):
-        """Append a kernel, slower than those before: its launcher and what makes it refuse."""
+        """Append a kernel: its launcher and what makes it refuse.
+
+        Where nothing was measured, those before are taken to be faster.
+        """
 
         def launch(*args):
             # Triton launches on the current device, whatever device its tensors are on.
@@ -96,12 +100,21 @@ class Op:
         """Append an implementation that does not exist, and say why."""
         self.kernels.append(Kernel(impl, None, (lambda *args: reason,)))
 
+    def tried(self, args) -> list[Kernel]:
+        """The kernels that a call naming none may take, in the order in which it tries them."""
+        capability = machine.capability_of(machine.first(args))
+        if capability is None:
+            return self.kernels
+        names = [kernel.name for kernel in self.kernels]
+        wanted = order.fastest_first(self.name, names, capability, _pixels(args))
+        return [self.kernels[names.index(name)] for name in wanted]
+
     def choose(self, args, impl: str | None = None) -> Kernel | None:
         """The kernel to run on `args`; None stands for the reference."""
         impl = impl or DEFAULT_IMPL
         if impl == "eager" or (impl is None and machine.INTERPRETED):
             return None
-        for kernel in self.kernels:
+        for kernel in self.tried(args) if impl is None else self.kernels:
             if impl is None or impl == kernel.name:
                 reason = kernel.refuses(args)
                 if reason is None:
@@ -118,11 +131,17 @@ class Op:
         return self.reference(*args) if kernel is None else kernel.run(*args)
 
     def explain(self, *args) -> str:
-        """One line per implementation: whether it runs on `args`, or why it does not."""
+        """One line per implementation, in the order in which they are tried: whether it runs on
+        `args`, or why it does not or only when named."""
+        tried = self.tried(args)
         lines = []
-        for kernel in self.kernels:
-            reason = kernel.refuses(args)
-            lines.append(f"{self.name}: {kernel.name}: {reason or 'runs'}")
+        for kernel in [*tried, *(k for k in self.kernels if k not in tried)]:
+            says = kernel.refuses(args)
+            if says is None and kernel not in tried:
+                capability = machine.capability_of(machine.first(args))
+                why = order.why_not(self.name, kernel.name, capability, _pixels(args))
+                says = f"runs when named, {why}"
+            lines.append(f"{self.name}: {kernel.name}: {says or 'runs'}")
         return "\n".join([*lines, f"{self.name}: eager: runs"])
 
     def _shaped_as_reference(self, *args):
@@ -131,6 +150,12 @@ class Op:
         if isinstance(out, tuple):
             return tuple(layout.empty(first, one.shape, one.dtype) for one in out)
         return layout.empty(first, out.shape, out.dtype)
+
+
+def _pixels(args) -> int:
+    """Height times width of the first picture among the arguments."""
+    shape = machine.first(args).shape
+    return shape[-1] * shape[-2] if len(shape) > 1 else shape.numel()
 
 
 def explain(device: str | None = None) -> str:

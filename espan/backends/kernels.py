@@ -11,6 +11,9 @@ from espan.networks.models import Network
 from espan_kernels import layout, machine, op
 from espan_kernels.op import Kernel
 
+# Height and width of the pictures for which kernels are chosen.
+FRAME = 540, 960
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -164,7 +167,8 @@ class Plan:
             if step.op is None:
                 chosen.append(Chosen(None))
                 continue
-            inputs = [self._like.new_empty(1, self._channels[name], 1, 1) for name in step.reads]
+            one = self._like.new_empty(())
+            inputs = [one.expand(1, self._channels[name], *FRAME) for name in step.reads]
             chosen.append(_choose(step, step.arguments(*inputs), impl))
         if impl == "cuda" and not any(one.name == "cuda" for one in chosen):
             reasons = dict.fromkeys(one.refused[0][1] for one in chosen if one.refused)
@@ -195,8 +199,11 @@ def _choose(step: Step, args: tuple, impl: str | None) -> Chosen:
     if impl not in (None, "cuda"):
         return Chosen(step.op.choose(args, impl))
     refused = []
+    kernels = step.op.tried(args) if impl is None else step.op.kernels
     # In Triton's interpreter only what is asked for by name runs.
-    kernels = [k for k in step.op.kernels if impl == k.name or not machine.INTERPRETED]
+    kernels = [k for k in kernels if impl == k.name or not machine.INTERPRETED]
+    # What was timed is an op by itself, on pictures. Between CUDA kernels values stay in planes.
+    kernels.sort(key=lambda kernel: kernel.name != "cuda")
     for kernel in kernels:
         reason = kernel.refuses(args)
         if reason is None:

@@ -17,7 +17,7 @@ from espan_kernels.triton_math import dot, narrow
 
 # Patches up to this side are one tile; larger ones are multiplied in tiles of 64.
 LARGEST_TILE = 32
-TILE = 64
+TILE, BLOCK_K = 64, 16
 # What a kernel does with coefficients: store them, sum their sizes, or sum and keep the sign.
 STORE, SUM, SIGN = 0, 1, 2
 
@@ -28,6 +28,8 @@ def precise(a, b, acc, SPLIT: tl.constexpr, A_EXACT: tl.constexpr = False):
 
     What float16 loses of a number, times 2^11, is again a float16; the product of two lost parts
     is below float32's rounding. A_EXACT: a loses nothing (signs).
+    Tensor cores cut their sums off where float32 rounds, and so make every coefficient a little
+    smaller. They sum one block alone; `acc`, which is larger, is added outside of them.
     """
     if SPLIT:
         a_high = a.to(tl.float16)
@@ -37,7 +39,7 @@ def precise(a, b, acc, SPLIT: tl.constexpr, A_EXACT: tl.constexpr = False):
         if not A_EXACT:
             a_low = ((a - a_high.to(tl.float32)) * 2048).to(tl.float16)
             low = dot(a_low, b_high, low)
-        return dot(a_high, b_high, acc) + low * (1 / 2048)
+        return acc + dot(a_high, b_high, low * (1 / 2048))
     return dot(a, b, acc)
 
 
@@ -172,8 +174,10 @@ def _product(a, b, out, *, minus=None, split=False, a_exact=False, keep=STORE, s
         a_exact,
         keep,
         TILE,
-        32 if split else 16,
+        BLOCK_K,
         num_warps=8,
+        # Without a limit the assembler takes 128 or 80 in some cases of these, and spills.
+        maxnreg=255 if split else None,
     )
     return partial
 

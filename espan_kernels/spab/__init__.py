@@ -2,35 +2,20 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from espan_kernels import check
 from espan_kernels.conv3x3 import max_channels
 from espan_kernels.machine import (
-    capability,
     forward_only,
     half_of_few_channels,
     kernel_dtype,
     needs_cuda,
     needs_triton,
-    no_triton,
 )
 from espan_kernels.op import Op
 from espan_kernels.spab import sample
 from espan_kernels.spab.reference import reference
-
-
-def fits_registers(x, weights, biases) -> str | None:
-    """The fused kernel holds every open row of every convolution in registers."""
-    if reason := no_triton(least=(3, 6)):  # those before do not compile it
-        return reason
-    if x.shape[1] not in (16, 32):
-        return f"fused rows hold 16 or 32 channels, got {x.shape[1]}"
-    if x.is_cuda and x.dtype != torch.float32 and capability(x.device.index) >= (12, 0):
-        return f"fused rows of {x.dtype} spill registers on compute capability 12"
-    return None
-
 
 op = Op("spab", reference, sample.CASES, sample.make)
 op.kernel(
@@ -42,15 +27,6 @@ op.kernel(
     needs_triton,
     kernel_dtype,
     max_channels,
-    forward_only,
-)
-# Behind the composed form, which means only on request, until a GPU has timed both.
-op.kernel(
-    "triton_fused",
-    "espan_kernels.spab.kernel_triton:spab_fused",
-    needs_triton,
-    kernel_dtype,
-    fits_registers,
     forward_only,
 )
 
@@ -69,10 +45,9 @@ def spab(
     x (N, C, H, W); 2 or 3 weights (C, C, 3, 3) and biases (C,): any strides, one device and
     floating dtype; kernels take up to 64 channels and no gradient, eager any. Returns
     (N, C, H, W). impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one
-    and no other, and so "triton_fused": all convs in one kernel, 16 or 32 channels. "cuda" is one
-    kernel too up to 32 channels: float16, 17 to 64 channels, fastest on channels_last and where
-    they are a multiple of 8. Raises
-    ValueError for arguments that do not fit.
+    and no other. "cuda" takes float16 and 17 to 64 channels, up to 32 in one kernel; it is fastest
+    on channels_last and where they are a multiple of 8. Raises ValueError for arguments that do
+    not fit.
     """
     check.picture("spab", "x", x)
     channels = x.size(1)

@@ -15,14 +15,6 @@ CASES = [
     (1, 52, 2, 9, 17),
     (0, 32, 3, 4, 4),
 ]
-# The fused kernel walks strips of 58 or 60 columns and 32 rows: inside one, across several.
-FUSED = [
-    (1, 32, 3, 20, 24),
-    (1, 32, 2, 1, 1),
-    (1, 16, 3, 5, 59),
-    (2, 32, 2, 33, 2),
-    (0, 32, 3, 4, 4),
-]
 # The CUDA kernel walks strips of 60 (3 convs) or 94 columns (2 convs) with 3 rows open: one and
 # several strips and segments, one pixel, one row, one column, a batch; every count of planes, with
 # and without channels left over (past 32 channels a kernel for each conv).

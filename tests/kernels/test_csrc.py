@@ -1,70 +1,82 @@
-"""Every CUDA kernel compiles for every architecture, without spills, at its recorded cost."""
+"""csrc: every CUDA kernel compiles for every architecture, at its recorded cost; its sources."""
 
 import json
+import os
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
 
-from bench import cost_model, sass
+from bench import model, sanitize, sass
 from espan_kernels.build_info import SOURCES, source_files
-from tests.support import compile_cuda
+from tests import compile_cuda
+from tests.costs import by_kernel, differences, hold
 
 RECORD = Path(__file__).with_name("cuda_costs.json")
 MODEL = Path(__file__).with_name("cuda_model.json")
-# Registers come in steps of 8 a thread, and the assembler's choices move by a few.
-REGISTERS, SHARED = 8, 1.1
+# More that a thread may have: they come in steps of 8.
+REGISTERS = 8
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cubins(tmp_path_factory):
+    """The folder of what is compiled, one for all workers of pytest-xdist."""
     if reason := sass.missing():
         pytest.skip(reason)
-    return tmp_path_factory.mktemp("cubins")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cubins"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
-@pytest.fixture(scope="module")
-def measured(cubins):
-    return compile_cuda.measure(cubins)
+def compiled(source: str, architecture: str, folder: Path) -> Path:
+    """The cubin of a source, of a test before this one if there is one."""
+    path = sass.cubin(folder, source, architecture)
+    if not path.exists():
+        sass.build(source, architecture, folder)
+    return path
 
 
-def kernels(every: dict):
-    for key, architectures in every.items():
-        if key != "nvcc":
-            for architecture, cost in architectures.items():
-                yield f"{key} {architecture}", cost
-
-
-def test_no_kernel_spills(measured):
-    bad = {name: c for name, c in kernels(measured[0]) if c["spills"] or c["stack"]}
-    assert not bad
-
-
-def test_the_assembler_does_not_warn(measured):
-    warned = {
-        name: text for name, text in measured[1].items() if re.search(r"warning|C75\d\d", text)
-    }
-    assert not warned
-
-
-def test_costs_are_as_recorded(measured):
+@pytest.mark.compile
+@pytest.mark.parametrize(
+    ("source", "architecture"), [*product(compile_cuda.KERNELS, sass.ARCHITECTURES)]
+)
+def test_costs_are_as_recorded(source, architecture, cubins):
     record = json.loads(RECORD.read_text())
-    found, recorded = dict(kernels(measured[0])), dict(kernels(record))
-    assert found.keys() == recorded.keys(), (
-        "python -m tests.support.compile_cuda > tests/kernels/cuda_costs.json"
-    )
-    for name, cost in found.items():
-        assert cost["hmma"] == recorded[name]["hmma"], name
-        assert cost["shared"] <= recorded[name]["shared"] * SHARED, name
-        if record["nvcc"] == compile_cuda.version():
-            assert cost["registers"] <= recorded[name]["registers"] + REGISTERS, name
+    ending = f" sm_{architecture} 0"
+    recorded = {
+        name: cost
+        for name, cost in by_kernel(record).items()
+        if name.startswith(f"{source} ") and name.endswith(ending)
+    }
+    said, measured = compile_cuda.measure(source, architecture, cubins)
+    found = differences(by_kernel(measured), recorded, REGISTERS)
+    found += [line for line in said.splitlines() if re.search(r"warning|C75\d\d", line)]
+    hold(found, "nvcc", compile_cuda.version(), record["nvcc"])
 
 
-def test_the_model_is_as_recorded(measured, cubins):
-    found, recorded = cost_model.figures(cubins), json.loads(MODEL.read_text())
-    assert found.keys() == recorded.keys(), (
-        "python -m bench.cost_model --json > tests/kernels/cuda_model.json"
-    )
+@pytest.mark.parametrize("source", compile_cuda.KERNELS)
+def test_every_source_is_in_the_record(source):
+    names = [name for name in json.loads(RECORD.read_text()) if name.startswith(f"{source} ")]
+    assert names, "python -m tests.compile_cuda > tests/cuda_costs.json"
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("source", compile_cuda.KERNELS)
+def test_kernels_that_arrive_at_barriers_are_known(source, cubins):
+    """What racecheck cannot judge (bench/sanitize.py) is these, and no others."""
+    kernels = sass.instructions(compiled(source, "80", cubins)).values()
+    arrives = any("BAR.ARV" in line for code in kernels for _, line in code)
+    assert arrives == (Path(source).stem in sanitize.ARRIVING)
+
+
+@pytest.mark.compile
+def test_the_model_is_as_recorded(cubins):
+    for block, architecture in product(model.BLOCKS.values(), sass.ARCHITECTURES):
+        compiled(block.source, architecture, cubins)
+    found, recorded = model.figures(cubins), json.loads(MODEL.read_text())
+    assert found.keys() == recorded.keys(), "python -m bench.model --json > tests/cuda_model.json"
     for name, value in recorded.items():
         values = value if isinstance(value, dict) else {"": value}
         ours = found[name] if isinstance(value, dict) else {"": found[name]}

@@ -144,11 +144,6 @@ def test_levels_are_rounded_to_the_nearest():
     assert torch.equal(got, expected) and len(got.unique()) == 6
 
 
-@pytest.mark.parametrize("convs", [2, 3])
-def test_whole_numbers_are_exact_in_the_fused_block(convs):
-    assert_exact("spab", "triton_fused", torch.float32, of_spab(9, 12, 16, convs))
-
-
 @pytest.mark.usefixtures("shim")
 @pytest.mark.parametrize(("name", "i"), EVERY, ids=str)
 def test_whole_numbers_are_exact_in_cuda(name, i):

@@ -51,7 +51,7 @@ for DIM in range(4):
     for name, impl, make in [
         ("conv3x3", "triton", lambda: exact.of_conv3x3(4, 18, 3)),
         ("conv9x9_head", "triton", lambda: exact.of_head(4, 18, 3)),
-        ("spab", "triton_fused", lambda: exact.of_spab(4, 18, 16, 2)),
+        ("spab", "triton", lambda: exact.of_spab(4, 18, 16, 2)),
         ("tail", "triton", lambda: exact.of_tail(4, 18, 3)),
     ]:
         args, truth = make()

@@ -1,20 +1,11 @@
 """spab: the contract of its kernel, the zero border inside, and what it refuses."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from espan_kernels import OPS, layout, spab
-from espan_kernels.spab import fits_registers, kernel_cuda, sample
-from tests.support.contract import (
-    DEVICE,
-    assert_agrees,
-    channels_last,
-    contract,
-    in_float64,
-    mapped,
-)
+from espan_kernels.spab import kernel_cuda, sample
+from tests.contract import DEVICE, assert_agrees, channels_last, contract, in_float64, mapped
 
 pytestmark = pytest.mark.usefixtures("kernel_device")
 
@@ -22,10 +13,6 @@ OP = OPS["spab"]
 
 
 class TestKernel(contract("spab")):
-    pass
-
-
-class TestFused(contract("spab", impl="triton_fused", cases=sample.FUSED)):
     pass
 
 
@@ -86,17 +73,6 @@ def test_cuda_half_sums_are_refused_shim(channels, where):
     with pytest.raises(ValueError, match=message):
         packed = kernel_cuda.pack(weights, biases)
         kernel_cuda.launch(x, packed, x.clone(), where, half_sums=True)
-
-
-def test_fused_refuses_what_spills(monkeypatch):
-    with pytest.raises(ValueError, match="fused rows hold 16 or 32 channels, got 48"):
-        spab(*OP.make((1, 48, 3, 4, 4), torch.float16, DEVICE), impl="triton_fused")
-    monkeypatch.setitem(fits_registers.__globals__, "capability", lambda index: (12, 0))
-    fake = SimpleNamespace(
-        dtype=torch.float16, shape=(1, 32, 4, 4), is_cuda=True, device=torch.device("cuda", 0)
-    )
-    reason = "fused rows of torch.float16 spill registers on compute capability 12"
-    assert fits_registers(fake, [], []) == reason
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from importlib.metadata import entry_points, metadata, requires, version
 from pathlib import Path
 
@@ -60,6 +62,16 @@ def test_ci_runs_pytest():
     run = ROOT / ".ci/run"
     assert os.access(run, os.X_OK)
     assert "pytest" in run.read_text() and "torch==2.13.0" in run.read_text()
+
+
+def test_compile_gates_are_left_out_and_ci_adds_them():
+    (in_ci,) = re.findall(r"^python -m (pytest -m \w+)", (ROOT / ".ci/run").read_text(), re.M)
+    for command, there in (("pytest", False), (in_ci, True)):
+        arguments = [*command.split(), "--collect-only", "tests/test_csrc.py"]
+        listed = subprocess.run(
+            [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True
+        )
+        assert ("test_costs_are_as_recorded[" in listed.stdout) == there, listed.stdout
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["upscale", "--help"], ["--version"]], ids=str)

@@ -31,28 +31,26 @@ def costs(path: Path) -> dict[str, dict]:
     return found
 
 
-def measure(folder: Path) -> tuple[dict[str, dict], dict[str, str]]:
-    """({"source kernel": {architecture: cost}}, {"source architecture": the assembler's text})"""
+def measure(source: str, architecture: str, folder: Path) -> tuple[str, dict[str, dict]]:
+    """(the assembler's text, {"source kernel": {architecture: cost}}) of one file compiled once."""
+    text = sass.build(source, architecture, folder)
+    found = costs(sass.cubin(folder, source, architecture))
+    return text, {f"{source} {n}": {f"sm_{architecture}": c} for n, c in sorted(found.items())}
 
-    def build(pair: tuple[str, str]) -> tuple[str, dict[str, dict]]:
-        source, architecture = pair
-        text = sass.build(source, architecture, folder)
-        return text, costs(sass.cubin(folder, source, architecture))
 
+def measure_all(folder: Path) -> dict[str, dict]:
+    """{"source kernel": {architecture: cost}}"""
+    every = {}
     pairs = [*product(KERNELS, sass.ARCHITECTURES)]
-    every, texts = {}, {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for (source, architecture), (text, found) in zip(
-            pairs, pool.map(build, pairs), strict=True
-        ):
-            texts[f"{source} sm_{architecture}"] = text
-            for name, cost in sorted(found.items()):
-                every.setdefault(f"{source} {name}", {})[f"sm_{architecture}"] = cost
-    return every, texts
+        for _, found in pool.map(lambda pair: measure(*pair, folder), pairs):
+            for name, cost in found.items():
+                every.setdefault(name, {}).update(cost)
+    return every
 
 
 if __name__ == "__main__":
     if reason := sass.missing():
         sys.exit(reason)
     with tempfile.TemporaryDirectory() as temporary:
-        print(as_text("nvcc", version(), measure(Path(temporary))[0]))
+        print(as_text("nvcc", version(), measure_all(Path(temporary))))

@@ -1,5 +1,8 @@
 """Compiles every Triton kernel for every architecture, with no GPU; prints what each costs.
 
+python -m tests.compile_triton > tests/triton_costs.json
+(numbers of architectures after it: for these alone)
+
 A process of its own: Triton reads TRITON_INTERPRET once, when it is imported. The launchers run
 as they are, on cpu tensors and with a driver that has a target and no device, so a kernel is
 compiled with the very arguments, specialisations and options of a launch.
@@ -8,7 +11,9 @@ compiled with the very arguments, specialisations and options of a launch.
 import itertools
 import re
 import subprocess
+import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -22,8 +27,6 @@ from tests.support.costs import as_text
 
 ARCHITECTURES = (80, 90, 100, 120)
 DTYPES = (torch.float16, torch.float32)
-# By `espan_kernels.spab.fits_registers`, which asks the device.
-REFUSED = ("triton_fused", 120, torch.float16)
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 
@@ -70,9 +73,9 @@ def as_launched(arg):
     return arg
 
 
-def wanted(op, kernel, case, dtype, args, architecture: int) -> bool:
+def wanted(op, kernel, case, dtype, args) -> bool:
     """Both dtypes for an op's first case, for the others the one that matters; no refusals."""
-    if kernel.run is None or (kernel.name, architecture, dtype) == REFUSED:
+    if kernel.run is None:
         return False
     if any(refusal(*args) for refusal in kernel.refusals if refusal is not machine.needs_triton):
         return False
@@ -80,7 +83,7 @@ def wanted(op, kernel, case, dtype, args, architecture: int) -> bool:
     return case == op.cases[0] or dtype == usual
 
 
-def measure() -> dict[str, dict[str, list]]:
+def measure(architectures: Iterable[int]) -> dict[str, dict[str, list]]:
     """{op, case and dtype: {architecture: the cost of each kernel launched}}"""
     launched = []
     run = JITFunction.run
@@ -91,12 +94,12 @@ def measure() -> dict[str, dict[str, list]]:
 
     JITFunction.run = compile_only
     costs = {}
-    for architecture in ARCHITECTURES:
+    for architecture in architectures:
         driver.set_active(Target(architecture))
         for op in OPS.values():
             for kernel, case, dtype in itertools.product(op.kernels, op.cases, DTYPES):
                 args = [as_launched(arg) for arg in op.make(case, dtype)]
-                if not wanted(op, kernel, case, dtype, args, architecture):
+                if not wanted(op, kernel, case, dtype, args):
                     continue
                 launched.clear()
                 kernel.run(*args)
@@ -107,4 +110,5 @@ def measure() -> dict[str, dict[str, list]]:
 
 
 if __name__ == "__main__":
-    print(as_text("triton", triton.__version__, measure()))
+    wanted_here = [*map(int, sys.argv[1:])] or ARCHITECTURES
+    print(as_text("triton", triton.__version__, measure(wanted_here)))

@@ -1,6 +1,14 @@
-"""Compiled costs as the files that keep them have them."""
+"""Compiled costs: as the files that keep them have them, and what compiling found held to these."""
 
 import json
+import warnings
+
+# How much more shared memory is allowed than was recorded.
+SHARED = 1.1
+
+
+class CostsWarning(UserWarning):
+    """What another compiler than that of the record makes of the kernels."""
 
 
 def as_text(tool: str, version: str, costs: dict) -> str:
@@ -10,3 +18,44 @@ def as_text(tool: str, version: str, costs: dict) -> str:
         lines = [f"    {json.dumps(name)}: {json.dumps(c)}" for name, c in architectures.items()]
         rows.append(f"  {json.dumps(key)}: {{\n" + ",\n".join(lines) + "\n  }")
     return f'{{\n  "{tool}": "{version}",\n' + ",\n".join(rows) + "\n}"
+
+
+def by_kernel(costs: dict) -> dict[str, dict]:
+    """{"kernel architecture": its cost} of such a file; a Triton op may launch several kernels."""
+    found = {}
+    for key, architectures in costs.items():
+        if isinstance(architectures, dict):  # not the tool's version
+            for architecture, cost in architectures.items():
+                launched = cost if isinstance(cost, list) else [cost]
+                found |= {f"{key} {architecture} {i}": one for i, one in enumerate(launched)}
+    return found
+
+
+def differences(measured: dict[str, dict], recorded: dict[str, dict], registers: int) -> list[str]:
+    """A line for each cost that the record does not allow; both {kernel: {name of cost: value}}.
+
+    registers: how many more a thread may have, as the assembler's choices move by a few.
+    """
+    found = [f"{name}: not in the record" for name in measured.keys() - recorded.keys()]
+    found += [f"{name}: not compiled" for name in recorded.keys() - measured.keys()]
+    for name in measured.keys() & recorded.keys():
+        for cost, value in measured[name].items():
+            was = recorded[name][cost]
+            if not _allowed(cost, value, was, registers):
+                found.append(f"{name}: {cost} {value}, {was} recorded")
+    return sorted(found)
+
+
+def _allowed(cost: str, value, was, registers: int) -> bool:
+    if cost == "registers":
+        return value <= was + registers
+    return value <= was * SHARED if cost == "shared" else value == was
+
+
+def hold(found: list[str], tool: str, version: str, recorded_with: str) -> None:
+    """AssertionError with the lines of `found`, if any; by another version of `tool` than that of
+    the record a CostsWarning."""
+    if found:
+        text = "\n".join([f"{tool} {version}, recorded with {recorded_with}:", *found])
+        assert version != recorded_with, text
+        warnings.warn(text, CostsWarning, stacklevel=2)

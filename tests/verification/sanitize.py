@@ -1,8 +1,10 @@
 """`python -m tests.verification.sanitize`: every op's kernels under NVIDIA's compute-sanitizer.
 
 Each of its tools runs over a short list of calls, all of them at the same time, every one with a
-time limit of its own. Prints a table. Exit code 0: nothing found; 1: something was found, or a
-part did not finish; 2: there is no GPU or no compute-sanitizer.
+time limit of its own. Before them racecheck runs over barriers.cu, which is right: what it finds
+there it cannot judge, and findings of that form are listed as such where kernels arrive at
+barriers. Prints a table. Exit code 0: nothing else was found; 1: something was found, or a part did
+not finish; 2: there is no GPU or no compute-sanitizer.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +24,12 @@ from pathlib import Path
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 # The kinds of kernels, and how many cases of each op and dtype: Triton's are compiled first.
 IMPLS = {"cuda": 12, "triton": 2}
-# Of each tool; and of compiling beforehand, which no tool watches.
+# Ops whose CUDA kernels have warps that arrive at barriers and do not wait, as the machine code has
+# them (tests/test_csrc.py). They are watched apart from the others, "cuda".
+ARRIVING = ("spab", "tail")
+GROUPS = {"cuda": "cuda", "arriving": "cuda", "triton": "triton"}
+RIGHT = Path(__file__).with_name("barriers.cu")
+# Of each tool; and of what is compiled and run beforehand.
 SECONDS, COMPILE_SECONDS = 100, 70
 # Beside the ops' own samples: several strips and segments, lines that several warps share.
 MORE = {
@@ -29,8 +37,9 @@ MORE = {
     "spab": [(2, 32, 2, 9, 190), (1, 32, 3, 40, 121)],
     "dct_l1": [((2, 67, 150), None), ((2, 32, 264), 8)],
 }
+FOUND = 7
 OPTIONS = (
-    "--error-exitcode=7",
+    f"--error-exitcode={FOUND}",
     # Launchers report errors of the API themselves; torch makes some on purpose.
     "--report-api-errors=no",
     "--show-backtrace=no",
@@ -39,9 +48,13 @@ FIRST_PORT = 49152
 # A tensor is an allocation of its own: what lies beside it is not memory of torch's cache.
 ENVIRONMENT = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 
-# compute-sanitizer says one space after the mark what it found, and indents where.
+# compute-sanitizer says one space after the mark what it found, and indents where, and for a race
+# with what.
 SAYS = re.compile(r"========= (\S.*)")
 WHERE = re.compile(r"=========\s{2,}at (.*)")
+WITH = re.compile(r"=========\s{2,}(and (?:Read|Write) access at .*?)(?: \[\d+ hazards?\])?$")
+RACE = re.compile(r"(\w+): Race reported between (\w+) access at ")
+UNJUDGED = "cannot be judged by this tool: "
 SUMMARY = re.compile(r"(?:\w+ )?SUMMARY: (\d+) (?:error|hazard)")
 # What it says of itself.
 TROUBLE = re.compile(
@@ -52,20 +65,26 @@ TROUBLE = re.compile(
 
 @dataclass
 class Part:
-    """How one tool ended on one kind of kernel: "clean", "findings" or "broken", and why."""
+    """How one tool ended on one group of kernels: "clean", "unjudged", "findings" or "broken",
+    and why."""
 
     tool: str
-    impl: str
+    group: str
     outcome: str
     lines: list[str]
     seconds: float
 
 
-def parse(text: str, code: int) -> tuple[str, list[str]]:
-    """(outcome, why) of what compute-sanitizer wrote and its exit code.
+def form(finding: str) -> str | None:
+    """A race without its places, as "Error: Read, Write"; None for anything else."""
+    if (race := RACE.match(finding)) is None:
+        return None
+    others = re.findall(r" and (Read|Write) access at ", finding)
+    return f"{race[1]}: {', '.join([race[2], *sorted({*others})])}"
 
-    Clean is only what says so: a summary, of 0, nothing else, and exit code 0.
-    """
+
+def read(text: str) -> tuple[list[str], list[str], list[int]]:
+    """(what was found, what the tool says of itself, the numbers of its summaries)"""
     found, trouble, summaries = [], [], []
     for line in text.splitlines():
         if says := SAYS.match(line):
@@ -78,25 +97,45 @@ def parse(text: str, code: int) -> tuple[str, list[str]]:
                 found.append(what)
         elif found and (where := WHERE.match(line)) and " at " not in found[-1]:
             found[-1] += f" at {where[1]}"
-    if found or any(summaries):
-        times = Counter(found)
-        lines = [f"{n} x {what[:160]}" for what, n in times.most_common(20)]
-        return "findings", lines or [f"{sum(summaries)} by the summary alone"]
-    if code or trouble or not summaries:
+        elif found and (other := WITH.match(line)):
+            found[-1] += f" {other[1]}"
+    return found, trouble, summaries
+
+
+def counted(found: list[str], before: str = "") -> list[str]:
+    return [f"{before}{n} x {what[:240]}" for what, n in Counter(found).most_common(20)]
+
+
+def parse(text: str, code: int, forms: frozenset[str] = frozenset()) -> tuple[str, list[str]]:
+    """(outcome, why) of what compute-sanitizer wrote and its exit code.
+
+    Clean is only what says so: a summary, of 0, nothing else, and exit code 0. Unjudged is what
+    finds races of these forms and nothing else.
+    """
+    found, trouble, summaries = read(text)
+    unjudged = [what for what in found if form(what) in forms]
+    found = [what for what in found if form(what) not in forms]
+    more = sum(summaries) - len(unjudged)
+    if found or more > 0:
+        lines = counted(found) or [f"{more} by the summary alone"]
+        return "findings", lines + counted(unjudged, UNJUDGED)
+    if code not in (0, FOUND if unjudged else 0) or trouble or not summaries:
         own = [line for line in text.splitlines() if line.strip() and not SAYS.match(line)]
         state = f"exit code {code}" + ("" if summaries else ", no summary")
         return "broken", [state, *trouble, *own[-3:]]
-    return "clean", []
+    return ("unjudged" if unjudged else "clean"), counted(unjudged, UNJUDGED)
 
 
-def run_calls(impl: str) -> int:
-    """Calls each op's kernels of this kind on a few small arguments. Returns how many calls."""
+def run_calls(group: str) -> int:
+    """Calls each op's kernels of this group on a few small arguments. Returns how many calls."""
     import torch
 
     from espan_kernels import OPS
 
-    calls = 0
+    calls, impl = 0, GROUPS[group]
     for op in OPS.values():
+        if impl == "cuda" and (op.name in ARRIVING) != (group == "arriving"):
+            continue
         for kernel in op.kernels:
             if kernel.run is None or not kernel.name.startswith(impl):
                 continue
@@ -113,8 +152,8 @@ def run_calls(impl: str) -> int:
     return calls
 
 
-def calls_command(impl: str) -> list[str]:
-    return [sys.executable, str(Path(__file__).resolve()), "--calls", impl]
+def calls_command(group: str) -> list[str]:
+    return [sys.executable, str(Path(__file__).resolve()), "--calls", group]
 
 
 def limited(command: list[str], seconds: float) -> tuple[str, int | None]:
@@ -138,34 +177,72 @@ def limited(command: list[str], seconds: float) -> tuple[str, int | None]:
         return process.communicate()[0], None
 
 
-def check(tool: str, impl: str, report: Path | None = None, seconds: float = SECONDS) -> Part:
-    """One tool over the calls of one kind of kernel; `report`: where what it wrote goes."""
-    began = time.monotonic()
-    port = FIRST_PORT + 16 * (TOOLS.index(tool) + len(TOOLS) * [*IMPLS].index(impl))
-    options = [f"--tool={tool}", f"--port={port}", *OPTIONS]
-    text, code = limited([find_sanitizer(), *options, *calls_command(impl)], seconds)
+def watch(tool: str, name: str, port: int, command: list[str], report: Path | None, seconds):
+    """(what the tool wrote about a command, its exit code); `report`: where it is kept."""
+    options = [f"--tool={tool}", f"--port={FIRST_PORT + 16 * port}", *OPTIONS]
+    text, code = limited([find("compute-sanitizer"), *options, *command], seconds)
     if report:
-        (report / f"sanitize_{tool}_{impl}.txt").write_text(text)
-    outcome, lines = parse(text, code or 0)
+        (report / f"sanitize_{tool}_{name}.txt").write_text(text)
+    return text, code
+
+
+def check(
+    tool: str,
+    group: str,
+    report: Path | None = None,
+    forms: frozenset[str] = frozenset(),
+    seconds: float = SECONDS,
+) -> Part:
+    """One tool over the calls of one group; forms: of races that racecheck cannot judge."""
+    began = time.monotonic()
+    port = TOOLS.index(tool) + len(TOOLS) * [*GROUPS].index(group)
+    text, code = watch(tool, group, port, calls_command(group), report, seconds)
+    judge = forms if (tool, group) == ("racecheck", "arriving") else frozenset()
+    outcome, lines = parse(text, code or 0, judge)
     if code is None:
         lines = [f"not done after {seconds:g} s", *(lines if outcome == "findings" else [])]
         outcome = "findings" if outcome == "findings" else "broken"
-    return Part(tool, impl, outcome, lines, time.monotonic() - began)
+    return Part(tool, group, outcome, lines, time.monotonic() - began)
+
+
+def probe(report: Path | None = None) -> tuple[Part, frozenset[str]]:
+    """(racecheck on the program that is right, the forms of races it finds there)
+
+    None are found where that cannot be built or does not say that it is right.
+    """
+    began, forms = time.monotonic(), frozenset()
+    nvcc = find("nvcc")
+    if nvcc is None:
+        return Part("racecheck", "right", "broken", ["no nvcc to build it"], 0.0), forms
+    with tempfile.TemporaryDirectory() as folder:
+        program = f"{folder}/{RIGHT.stem}"
+        build = [nvcc, "-std=c++17", "-lineinfo", "-arch=native", "-o", program, str(RIGHT)]
+        text, code = limited(build, COMPILE_SECONDS / 2)
+        outcome, lines = "broken", text.splitlines()[-3:]
+        if code == 0:
+            port = len(TOOLS) * len(GROUPS)
+            text, code = watch("racecheck", "right", port, [program], report, COMPILE_SECONDS / 2)
+            forms = frozenset(map(form, read(text)[0])) - {None}
+            outcome, lines = parse(text, 1 if code is None else code, forms)
+    if outcome != "unjudged":
+        forms = frozenset()
+    return Part("racecheck", "right", outcome, lines, time.monotonic() - began), forms
 
 
 def table(parts: list[Part]) -> str:
     rows = [f"{'tool':10} {'kernels':8} {'outcome':9} {'seconds':>7}"]
     for part in parts:
-        rows.append(f"{part.tool:10} {part.impl:8} {part.outcome:9} {part.seconds:7.1f}")
+        rows.append(f"{part.tool:10} {part.group:8} {part.outcome:9} {part.seconds:7.1f}")
         rows += [f"    {line}" for line in part.lines]
     return "\n".join(rows)
 
 
-def find_sanitizer() -> str | None:
+def find(name: str) -> str | None:
+    """Where a program of the CUDA toolkit is."""
     homes = [home for home in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if home]
-    folders = [f"{home}/{name}" for home in homes for name in ("bin", "compute-sanitizer")]
+    folders = [f"{home}/{folder}" for home in homes for folder in ("bin", "compute-sanitizer")]
     every = [os.environ.get("PATH", os.defpath), *folders]
-    return shutil.which("compute-sanitizer", path=os.pathsep.join(every))
+    return shutil.which(name, path=os.pathsep.join(every))
 
 
 def missing() -> str | None:
@@ -174,7 +251,7 @@ def missing() -> str | None:
 
     if not torch.cuda.is_available():
         return "no GPU that torch can use"
-    if find_sanitizer() is None:
+    if find("compute-sanitizer") is None:
         return "no compute-sanitizer on PATH, in CUDA_HOME or in /usr/local/cuda"
     return None
 
@@ -189,18 +266,20 @@ def sanitize(report: Path | None = None) -> int:
         return 2
     if report:
         report.mkdir(parents=True, exist_ok=True)
-    limited(calls_command("triton"), COMPILE_SECONDS)
-    pairs = [(tool, impl) for impl in IMPLS for tool in TOOLS]
+    pairs = [(tool, group) for group in GROUPS for tool in TOOLS]
     with ThreadPoolExecutor(len(pairs)) as pool:
-        parts = [*pool.map(lambda pair: check(*pair, report), pairs)]
-    print(table(parts))
-    return int(any(part.outcome != "clean" for part in parts))
+        probing = pool.submit(probe, report)
+        limited(calls_command("triton"), COMPILE_SECONDS)
+        right, forms = probing.result()
+        parts = [*pool.map(lambda pair: check(*pair, report, forms), pairs)]
+    print(table([right, *parts]))
+    return int(any(part.outcome not in ("clean", "unjudged") for part in parts))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--report", type=Path, help="a folder for what each tool wrote")
-    parser.add_argument("--calls", choices=IMPLS, help="only make the calls, without any tool")
+    parser.add_argument("--calls", choices=GROUPS, help="only make the calls, without any tool")
     arguments = parser.parse_args()
     if arguments.calls is None:
         return sanitize(arguments.report)

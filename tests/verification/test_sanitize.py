@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -59,6 +60,7 @@ DIVERGENT = """\
 =========
 ========= ERROR SUMMARY: 1 error
 """
+UNBUILT = sanitize.Part("racecheck", "right", "broken", ["no nvcc to build it"], 0.0)
 NO_DEVICE_CODE = """\
 ========= COMPUTE-SANITIZER
 Traceback (most recent call last):
@@ -103,6 +105,7 @@ def test_clean_is_what_says_so(text):
             [
                 "1 x Error: Race reported between Write access at down_kernel(Lines)+0x1f60"
                 " in dct.cu:79"
+                " and Read access at down_kernel(Lines)+0x2b0 in ptx.cuh:23"
             ],
         ),
         (
@@ -135,19 +138,19 @@ def test_what_did_not_run_is_not_clean(text):
     assert outcome == "broken" and lines
 
 
+def write_tool(folder, text: str, code: int = 0, seconds: float = 0) -> None:
+    """A compute-sanitizer in folder/bin that writes a text and ends with a code, after seconds."""
+    script = folder / "bin" / "compute-sanitizer"
+    script.parent.mkdir(exist_ok=True)
+    (folder / "text").write_text(text)
+    script.write_text(f"#!/bin/sh\ncat {folder}/text\nsleep {seconds}\nexit {code}\n")
+    script.chmod(0o755)
+
+
 @pytest.fixture
 def tool(tmp_path, monkeypatch):
-    """A compute-sanitizer that writes a text and ends with a code, after some seconds."""
-
-    def write(text: str, code: int = 0, seconds: float = 0) -> None:
-        script = tmp_path / "bin" / "compute-sanitizer"
-        script.parent.mkdir(exist_ok=True)
-        (tmp_path / "text").write_text(text)
-        script.write_text(f"#!/bin/sh\ncat {tmp_path}/text\nsleep {seconds}\nexit {code}\n")
-        script.chmod(0o755)
-
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
-    return write
+    return partial(write_tool, tmp_path)
 
 
 def test_a_part_keeps_what_the_tool_wrote(tool, tmp_path):
@@ -169,11 +172,14 @@ def test_a_part_that_takes_too_long_is_not_clean(tool, text, outcome):
 def test_one_table_and_one_exit_code(tool, monkeypatch, capsys, text, code):
     tool(text, 0)
     monkeypatch.setattr(sanitize, "missing", lambda: None)
-    monkeypatch.setattr(sanitize, "calls_command", lambda impl: ["true"])
+    monkeypatch.setattr(sanitize, "calls_command", lambda group: ["true"])
+    monkeypatch.setattr(sanitize, "probe", lambda report: (UNBUILT, frozenset()))
     assert sanitize.sanitize() == code
     out = capsys.readouterr().out
-    for name in (*sanitize.TOOLS, *sanitize.IMPLS, sanitize.parse(text, 0)[0]):
+    for name in (*sanitize.TOOLS, *sanitize.GROUPS, sanitize.parse(text, 0)[0]):
         assert name in out
+    # What could not be judged without it is found, and only then does it matter.
+    assert "racecheck  right    broken        0.0\n    no nvcc to build it" in out
 
 
 def test_every_op_is_called_on_every_kind_it_has(monkeypatch):
@@ -188,7 +194,7 @@ def test_every_op_is_called_on_every_kind_it_has(monkeypatch):
     monkeypatch.setattr(
         type(op), "__call__", lambda op, *args, impl: called.append((op.name, impl))
     )
-    assert sanitize.run_calls("cuda") + sanitize.run_calls("triton") == len(called)
+    assert sum(map(sanitize.run_calls, sanitize.GROUPS)) == len(called)
     kernels = {(op.name, k.name) for op in OPS.values() for k in op.kernels if k.run}
     assert set(called) == kernels
 

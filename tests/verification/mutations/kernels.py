@@ -8,6 +8,7 @@ HEAD = "espan_kernels/conv9x9_head/kernel_triton.py"
 TAIL = "espan_kernels/tail/kernel_triton.py"
 SPAB = "espan_kernels/spab/kernel_triton.py"
 GATE = "espan_kernels/span_gate/kernel_triton.py"
+DCT = "espan_kernels/dct2d/kernel_triton.py"
 MATH = "espan_kernels/triton_math.py"
 
 
@@ -17,8 +18,7 @@ def exact(name: str, i: int = 0, dtype: str = "float32") -> str:
     return f"{test}[{name}-{i}-triton-torch.{dtype}]"
 
 
-FUSED = "tests/kernels/test_exact.py::test_whole_numbers_are_exact_in_the_fused_block[3]"
-FAR = "tests/kernels/test_huge.py::test_strides_past_2_to_the_31_in_triton"
+FAR = "tests/test_huge.py::test_strides_past_2_to_the_31_in_triton"
 LEVELS = (
     "tests/kernels/test_tail.py::TestKernel::test_agrees"
     "[float32-(1, 32, [(3, 1), (32, 1), (32, 1)], 4, 5, 6, False, True)]"
@@ -146,25 +146,18 @@ KERNELS = [
             LEVELS,
         ),
         (
-            "hidden pixels outside of the picture are zeros",
-            SPAB,
-            "tl.where(inside[:, None], acc * sigmoid(acc), 0.0)",
-            "acc * sigmoid(acc)",
-            FUSED,
-        ),
-        (
-            "strips overlap as far as a block reaches",
-            SPAB,
-            "x = i % strips * USEFUL - CONVS + column",
-            "x = i % strips * USEFUL - CONVS + 1 + column",
-            FUSED,
-        ),
-        (
             "a block is gated by its input",
             SPAB,
             'conv3x3(h, weights[-1], biases[-1], "none", x)',
             'conv3x3(h, weights[-1], biases[-1], "none", h)',
             exact("spab", 1),
+        ),
+        (
+            "the loss is not summed by tensor cores, which cut sums off",
+            DCT,
+            "return acc + dot(a_high, b_high, low * (1 / 2048))",
+            "return dot(a_high, b_high, acc) + low * (1 / 2048)",
+            "tests/test_dct2d.py::test_tensor_cores_that_cut_sums_off_leave_the_loss_right",
         ),
     ]
 ]

@@ -1,0 +1,70 @@
+"""How long the ops' implementations took, and in which order a call tries them for it.
+
+On a GPU whose compute capability is in the table: fastest first; what was slower than eager, or was
+not timed beside it, runs only when named. On any other GPU, and for ops that are not in the table:
+in the order in which the op lists its kernels, without those that were slower than eager in every
+timing there is.
+"""
+
+from itertools import pairwise
+
+# Milliseconds by compute capability, op and size of the pictures, smallest first: float16, for the
+# DCT float32. tests/test_order.py holds them to bench/results/.
+MILLISECONDS = {
+    (9, 0): {
+        "span_gate": {(480, 270): {"cuda": 0.0153, "triton": 0.0153, "eager": 0.0320}},
+        "conv3x3": {(480, 270): {"triton": 0.0288, "cuda": 0.0406, "eager": 0.0574}},
+        "conv9x9_head": {(480, 270): {"cuda": 0.0306, "triton": 0.0360, "eager": 0.0674}},
+        "spab": {(480, 270): {"cuda": 0.0651, "triton": 0.0693, "eager": 0.131}},
+        "tail": {(480, 270): {"cuda": 0.0666, "triton": 0.0752, "eager": 0.198}},
+        "dct2": {(256, 256): {"eager": 0.371, "triton": 1.35}},
+        "dct_l1": {(256, 256): {"cuda": 0.406, "eager": 1.03}},
+    },
+}
+
+
+def _nearest(op: str, capability: tuple[int, int], pixels: int):
+    """The size that was timed and is nearest to `pixels`, as a ratio; None: none was."""
+    sizes = [*MILLISECONDS.get(capability, {}).get(op, ())]
+    for size, larger in pairwise(sizes):
+        if pixels**2 < size[0] * size[1] * larger[0] * larger[1]:
+            return size
+    return sizes[-1] if sizes else None
+
+
+def _slower(op: str, impl: str) -> list[tuple]:
+    """(compute capability, size) of each timing, if `impl` was slower than eager in all of them."""
+    timed = [
+        (capability, size, times)
+        for capability, ops in MILLISECONDS.items()
+        for size, times in ops.get(op, {}).items()
+        if impl in times
+    ]
+    if any(times[impl] <= times["eager"] for *_, times in timed):
+        return []
+    return [(capability, size) for capability, size, _ in timed]
+
+
+def fastest_first(op: str, impls: list[str], capability: tuple[int, int], pixels: int) -> list[str]:
+    """Those of `impls`, the op's own order, that a call tries by itself, the fastest first.
+
+    pixels: height times width of the pictures.
+    """
+    size = _nearest(op, capability, pixels)
+    if size is None:
+        return [impl for impl in impls if not _slower(op, impl)]
+    times = MILLISECONDS[capability][op][size]
+    taken = [impl for impl in impls if impl in times and times[impl] <= times["eager"]]
+    return sorted(taken, key=lambda impl: times[impl])
+
+
+def why_not(op: str, impl: str, capability: tuple[int, int], pixels: int) -> str:
+    """Why `fastest_first` leaves an implementation out."""
+    size = _nearest(op, capability, pixels)
+    if size is None:
+        capability, size = _slower(op, impl)[0]
+    times = MILLISECONDS[capability][op][size]
+    where = f"{size[0]}x{size[1]}, compute capability {capability[0]}.{capability[1]}"
+    if impl not in times:
+        return f"not timed beside eager ({where})"
+    return f"slower than eager where measured: {times[impl]} ms against {times['eager']} ({where})"

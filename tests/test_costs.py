@@ -1,0 +1,66 @@
+"""What compiling found is held to the record of the same compiler, and reported for another."""
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+
+from tests.costs import CostsWarning, by_kernel, differences, hold
+
+RECORDS = [Path(__file__).with_name(name) for name in ("cuda_costs.json", "triton_costs.json")]
+RECORDED = {"a sm_80 0": {"kernel": "a", "registers": 100, "shared": 1000, "spills": 0}}
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_no_kernel_spills(path):
+    recorded = by_kernel(json.loads(path.read_text()))
+    assert len(recorded) > 100
+    assert not {name: c for name, c in recorded.items() if c["spills"] or c.get("stack")}
+
+
+def test_a_file_of_costs_is_read_by_kernel():
+    cuda = {"nvcc": "13.0", "a.cu a": {"sm_80": {"spills": 0}, "sm_90a": {"spills": 1}}}
+    assert by_kernel(cuda) == {"a.cu a sm_80 0": {"spills": 0}, "a.cu a sm_90a 0": {"spills": 1}}
+    triton = {"triton": "3.7.1", "a": {"sm_80": [{"spills": 0}, {"spills": 1}]}}
+    assert by_kernel(triton) == {"a sm_80 0": {"spills": 0}, "a sm_80 1": {"spills": 1}}
+
+
+@pytest.mark.parametrize(
+    ("measured", "says"),
+    [
+        ({"registers": 108, "shared": 1100}, []),
+        ({"registers": 90, "shared": 10}, []),
+        ({"registers": 109}, ["a sm_80 0: registers 109, 100 recorded"]),
+        ({"shared": 1101}, ["a sm_80 0: shared 1101, 1000 recorded"]),
+        ({"spills": 8}, ["a sm_80 0: spills 8, 0 recorded"]),
+        ({"kernel": "b"}, ["a sm_80 0: kernel b, a recorded"]),
+    ],
+    ids=str,
+)
+def test_differences(measured, says):
+    (name,) = RECORDED
+    assert differences({name: RECORDED[name] | measured}, RECORDED, registers=8) == says
+
+
+def test_kernels_that_are_new_or_gone():
+    new = {"b sm_80 0": {"spills": 0}}
+    lines = ["a sm_80 0: not compiled", "b sm_80 0: not in the record"]
+    assert differences(new, RECORDED, registers=8) == lines
+
+
+def test_the_compiler_of_the_record_is_held_to_it():
+    with pytest.raises(AssertionError, match=r"triton 3\.7\.1.*\na: spills 880"):
+        hold(["a: spills 880"], "triton", "3.7.1", "3.7.1")
+
+
+def test_another_compiler_is_reported():
+    with pytest.warns(CostsWarning, match=r"triton 3\.9\.0, recorded with 3\.7\.1:\na: spills 880"):
+        hold(["a: spills 880"], "triton", "3.9.0", "3.7.1")
+
+
+@pytest.mark.parametrize("version", ["3.7.1", "3.9.0"])
+def test_what_is_as_recorded_is_silent(version):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hold([], "triton", version, "3.7.1")
