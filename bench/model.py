@@ -39,7 +39,7 @@ SIZES = ((480, 270), (960, 540), (1920, 1080))
 
 @dataclass
 class Block:
-    """spab: `convs` convolutions of 32 channels in one kernel (csrc/strip.cuh)."""
+    """spab: `convs` convolutions of 32 channels in one kernel (csrc/common/strip.cuh)."""
 
     convs: int
     columns: int  # computed, in a strip

@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "espan.h"
+#include "launchers.h"
 
 namespace {
 

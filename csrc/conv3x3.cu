@@ -1,5 +1,5 @@
 // conv3x3: one convolution that streams rows (rows.cuh), with its epilogue.
-#include "rows.cuh"
+#include "common/rows.cuh"
 
 namespace espan {
 namespace {

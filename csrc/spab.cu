@@ -1,6 +1,6 @@
 // spab: a whole block in one kernel, whose convolutions stream rows (rows.cuh); past 32 channels
 // a kernel for each convolution.
-#include "rows.cuh"
+#include "common/rows.cuh"
 
 namespace espan {
 namespace {

@@ -1,7 +1,7 @@
 // span_gate, forward and backward: one flat pass over memory, 16 bytes a thread.
 //
 // In t = tanh(y / 2): sigmoid(y) - 1/2 = t / 2, and its derivative is (1 - t^2) / 4.
-#include "ptx.cuh"
+#include "common/ptx.cuh"
 
 namespace espan {
 namespace {

@@ -9,7 +9,7 @@
 //
 // What a 1x1 convolution multiplies needs no shift, and no order of channels but that of its
 // weights: a lane reads 8 channels of a pixel, 16 bytes, from memory and has its part of A.
-#include "picture.cuh"
+#include "tail_pixels.cuh"
 
 namespace espan {
 namespace {

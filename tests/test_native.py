@@ -76,7 +76,8 @@ def test_a_bad_wish_for_half_sums_is_named(monkeypatch):
 
 
 def test_the_hash_sees_every_source(tmp_path):
-    for name in ("a.cu", "b.cuh", "c.h", "d.cpp"):
+    (tmp_path / "common").mkdir()
+    for name in ("a.cu", "common/b.cuh", "c.h", "d.cpp"):
         (tmp_path / name).write_text("1")
     before = build_info.source_hash(tmp_path)
     (tmp_path / "notes.txt").write_text("not a source")
@@ -85,7 +86,7 @@ def test_the_hash_sees_every_source(tmp_path):
         path.write_text("2")
         assert build_info.source_hash(tmp_path) != before
         path.write_text("1")
-    assert {p.name for p in build_info.source_files()} >= {"espan.h", "ptx.cuh", "bindings.cpp"}
+    assert {p.name for p in build_info.source_files()} >= {"launchers.h", "ptx.cuh", "bindings.cpp"}
 
 
 @pytest.mark.parametrize(

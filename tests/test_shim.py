@@ -117,7 +117,7 @@ def test_shim_finds_nothing_where_nothing_is(use, shim_module, case):
 @pytest.mark.parametrize(("case", "how", "bug", "change"), BUGS, ids=[bug for _, _, bug, _ in BUGS])
 def test_shim_finds_planted(use, shim_objects, tmp_path, case, how, bug, change):
     source = "spab.cu" if case == BLOCK else "conv3x3.cu"
-    module = host.patched(shim_objects, tmp_path, source, change, "rows.cuh")
+    module = host.patched(shim_objects, tmp_path, source, change, "common/rows.cuh")
     use(module)
     assert re.search(how, caught(module, case) or "nothing")
 

@@ -8,7 +8,7 @@
 // A pixel begins at any half, a register with a pair of them at even ones: pixels of odd columns
 // are read from a copy of the row, one half further. Warps work in pairs, one with the weights of
 // 16 output channels each, on 16 columns; each keeps its own rows and none waits for another.
-#include "ends.cuh"
+#include "common/ends.cuh"
 
 namespace espan {
 namespace {

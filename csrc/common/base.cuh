@@ -4,7 +4,7 @@
 // the host build they know their size, and an access outside of it ends the launch with an error.
 #pragma once
 
-#include "espan.h"
+#include "launchers.h"
 
 #ifdef ESPAN_SHIM
 #include "host/memory.h"

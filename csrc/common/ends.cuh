@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-#include "rows.cuh"
+#include "common/rows.cuh"
 
 namespace espan::ends {
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "ptx.cuh"
+#include "common/ptx.cuh"
 
 namespace espan::rows {
 

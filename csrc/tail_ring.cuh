@@ -4,7 +4,7 @@
 // A ring is [slot][plane][column][8 channels], as in rows.cuh; a warp takes 32 columns of a row.
 #pragma once
 
-#include "ends.cuh"
+#include "common/ends.cuh"
 
 namespace espan::ends {
 

@@ -1,4 +1,4 @@
-// What the passes of dct.cu share: lines of numbers times the DCT matrix, exact to float32.
+// What the passes of dct_l1.cu share: lines of numbers times the DCT matrix, exact to float32.
 //
 // The transform of n numbers x is two of half the size: even coefficients are sums over
 // x[i] + x[n-1-i], odd ones over x[i] - x[n-1-i], i < n / 2. Backwards the sums e[i] and o[i] over
@@ -9,7 +9,7 @@
 // and from there in float32.
 #pragma once
 
-#include "ptx.cuh"
+#include "common/ptx.cuh"
 
 namespace espan::dct {
 

@@ -1,12 +1,12 @@
 // dct_l1: the sizes of a picture's DCT coefficients, summed, and the gradient of their mean.
 //
 // Three passes: rows to coefficients; columns to coefficients, and their signs back along the
-// columns; rows back. Each reads lines of numbers (dct.cuh) and writes them so that what it took
+// columns; rows back. Each reads lines of numbers (dct_l1.cuh) and writes them so that what it took
 // for a column is a line to the next. Between passes a line holds its even coefficients, then its
 // odd ones.
 #include <algorithm>
 
-#include "dct.cuh"
+#include "dct_l1.cuh"
 
 namespace espan {
 namespace {

@@ -1,7 +1,7 @@
 // Where the tail's channels become pixels: staged in shared memory, written in whole lines.
 #pragma once
 
-#include "ring.cuh"
+#include "tail_ring.cuh"
 
 namespace espan::ends {
 

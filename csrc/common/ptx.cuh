@@ -7,7 +7,7 @@
 //   D (16 x 8):  d[0], d[1] row g, columns 2q and 2q + 1; d[2], d[3] row g + 8.
 #pragma once
 
-#include "common.cuh"
+#include "common/base.cuh"
 
 #ifdef ESPAN_SHIM
 #include "host/instructions.h"

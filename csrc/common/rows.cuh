@@ -15,7 +15,7 @@
 // convolution pads its own input.
 #pragma once
 
-#include "strip.cuh"
+#include "common/strip.cuh"
 
 namespace espan::rows {
 
