@@ -1,8 +1,13 @@
-// The contract between Python and the kernels: one launcher per kernel.
+// The interface between Python and the kernels: one launcher per op, with one parameter struct.
 //
-// Pointers are to device memory of the current device and 16-byte aligned; sizes are checked by
-// the caller. A launcher returns once the kernel is queued on `stream`; what it returns is not
-// cudaSuccess if the launch failed, or if earlier work on the device did.
+// Pointers are to memory of the current device; arrays are dense and begin at multiples of 16
+// bytes. The caller checks sizes. A launcher queues its kernels on `stream` and returns; an error
+// that it returns can also come from earlier work on the device.
+//
+// Shapes: a batch has n images of h x w pixels. C is the number of channels, a multiple of 8, and
+// P = C / 8 the number of planes. Weights are packed as fragments of mma.sync, in the order that
+// `pack` in each op's kernel_cuda.py and layout.py document; the shape beside a pointer is that of
+// the packed tensor.
 #pragma once
 
 #include <cstdint>
@@ -17,66 +22,123 @@ namespace espan {
 
 enum class Dtype { float16, bfloat16, float32, uint8 };
 
-// Where a picture's channels lie. Of features, in groups of 8: planes (N, C/8, H, W, 8),
-// channels_last (N, H, W, C/8, 8). Of RGB: channels_last (N, H, W, 3), contiguous (N, 3, H, W).
+// The memory order of an image.
+//                 feature maps       RGB
+// planes          (n, P, h, w, 8)
+// channels_last   (n, h, w, P, 8)    (n, h, w, 3)
+// contiguous                         (n, 3, h, w)
 enum class Layout { planes, channels_last, contiguous };
 
-// What follows a convolution z: z, silu(z), span_gate(gate, z).
+// What is made of the result z of a convolution: z, silu(z), or span_gate(gate, z).
 enum class Epilogue { none, silu, gate };
 
-// out = (y + x) * (sigmoid(y) - 1/2); `size` elements each.
-cudaError_t span_gate(
-    const void* x, const void* y, void* out, int64_t size, Dtype dtype, cudaStream_t stream);
+// out = (y + x) * (sigmoid(y) - 1/2), for each element.
+struct SpanGateParams {
+    const void* x;  // (size), of `dtype`
+    const void* y;  // (size), of `dtype`
+    void* out;      // (size), of `dtype`
+    int64_t size;
+    Dtype dtype;  // float16, bfloat16 or float32
+};
+cudaError_t span_gate(const SpanGateParams& params, cudaStream_t stream);
 
-// Gradients dx, dy of span_gate, given that of its output.
-cudaError_t span_gate_backward(
-    const void* grad, const void* x, const void* y, void* dx, void* dy, int64_t size, Dtype dtype,
-    cudaStream_t stream);
+// The gradients of span_gate with respect to x and y.
+struct SpanGateBackwardParams {
+    const void* grad;  // (size), of `dtype`: the gradient with respect to the output
+    const void* x;     // (size), of `dtype`
+    const void* y;     // (size), of `dtype`
+    void* dx;          // (size), of `dtype`
+    void* dy;          // (size), of `dtype`
+    int64_t size;
+    Dtype dtype;  // float16, bfloat16 or float32
+};
+cudaError_t span_gate_backward(const SpanGateBackwardParams& params, cudaStream_t stream);
 
-// A block of 2 or 3 3x3 convolutions, SiLU between them, and span_gate(x, last); float16, of 24,
-// 32, 40, 48, 56 or 64 channels. weights (convs, ...) as `layout.fragments` gives them, biases
-// (convs, channels) floats, those of the last convolution halved. x and out (n, h, w) pictures,
-// both in `layout`, and so past 32 channels `scratch`, which is overwritten.
-cudaError_t spab(
-    const void* x, const void* weights, const void* biases, void* scratch, void* out, int convs,
-    int channels, int64_t n, int64_t h, int64_t w, Layout layout, bool half_sums,
-    cudaStream_t stream);
+// out = epilogue(conv3x3(x) + bias). The gate is computed from half of the convolution: with that
+// epilogue the weights and biases are halved.
+struct Conv3x3Params {
+    const void* x;        // float16 feature maps in `layout`
+    const void* weights;  // (P out, 9 taps, P in, 32 lanes, 2) float16
+    const void* biases;   // (C) float32
+    const void* gate;     // like x; null unless the epilogue is `gate`
+    void* out;            // like x, and no memory in common with x and gate
+    Epilogue epilogue;
+    int channels;  // C: 24, 32, 40, 48, 56 or 64
+    int64_t n, h, w;
+    Layout layout;   // planes or channels_last
+    bool half_sums;  // sums of 96 products in float16, these in float32; planes, C > 24
+};
+cudaError_t conv3x3(const Conv3x3Params& params, cudaStream_t stream);
 
-// A 3x3 convolution and its epilogue; as spab. `gate`, as x, is read for that epilogue alone, which
-// wants weights and biases halved.
-cudaError_t conv3x3(
-    const void* x, const void* weights, const void* biases, const void* gate, void* out,
-    Epilogue epilogue, int channels, int64_t n, int64_t h, int64_t w, Layout layout,
-    bool half_sums, cudaStream_t stream);
+// out = span_gate(x, y), y the last of 2 or 3 convolutions in a row, each 3x3, with SiLU between
+// them. The weights and biases of the last one are halved.
+struct SpabParams {
+    const void* x;        // float16 feature maps in `layout`
+    const void* weights;  // (convs, P out, 9 taps, P in, 32 lanes, 2) float16
+    const void* biases;   // (convs, C) float32
+    void* scratch;        // like x, overwritten; null if C <= 32
+    void* out;            // like x; x, scratch and out have no memory in common
+    int convs;            // 2 or 3
+    int channels;         // C: 24, 32, 40, 48, 56 or 64
+    int64_t n, h, w;
+    Layout layout;   // planes or channels_last
+    bool half_sums;  // as in Conv3x3Params
+};
+cudaError_t spab(const SpabParams& params, cudaStream_t stream);
 
-// A 9x9 convolution of RGB into 32 channels of float16: x (n, h, w) pictures of float16 or uint8,
-// which stands for x / 255, in `x_layout`; out in `layout`. weights as `conv9x9_head`'s pack gives
-// them, biases floats.
-cudaError_t conv9x9_head(
-    const void* x, const void* weights, const void* biases, void* out, Dtype dtype, int64_t n,
-    int64_t h, int64_t w, Layout x_layout, Layout layout, cudaStream_t stream);
+// out = conv9x9(x) + bias, from RGB to 32 channels.
+struct Conv9x9HeadParams {
+    const void* x;        // RGB in `x_layout`: float16, or uint8, which stands for x / 255
+    const void* weights;  // (2 halves of the output channels, 9 rows, 2, 32 lanes, 8) float16
+    const void* biases;   // (32) float32
+    void* out;            // float16 feature maps in `layout`, 32 channels
+    Dtype dtype;          // of x: float16 or uint8
+    int64_t n, h, w;
+    Layout x_layout;  // contiguous or channels_last
+    Layout layout;    // planes or channels_last
+};
+cudaError_t conv9x9_head(const Conv9x9HeadParams& params, cudaStream_t stream);
 
-// A sum of one 3x3 convolution, of x, and `singles` 1x1 ones, 2 or 3; inputs of 32 channels of
-// float16 in `layout`. The sum is 3x3 convolved to 3 * scale^2 channels, which are the pixels of
-// `out`, scale times as high and wide as the (n, h, w) inputs: float16, clamped to 0..1 if `clamp`,
-// or uint8, clamped and rounded, in `out_layout`. Weights and biases as `tail`'s pack gives them.
-// single2 is not read where there are two.
-cudaError_t tail(
-    const void* x, const void* single0, const void* single1, const void* single2,
-    const void* weights, const void* single_weights, const void* up_weights, const void* biases,
-    void* out, int singles, int scale, bool clamp, Dtype dtype, int64_t n, int64_t h, int64_t w,
-    Layout layout, Layout out_layout, cudaStream_t stream);
+// out = pixel_shuffle(conv3x3(s)), s = conv3x3(x) + the sum of conv1x1(single) + bias: from feature
+// maps of 32 channels to RGB, `scale` times as high and wide. M = ceil(3 * scale^2 / 16).
+struct TailParams {
+    const void* x;                // float16 feature maps in `layout`, 32 channels
+    const void* single[3];        // like x, the inputs of the 1x1 convolutions; single[2] null
+                                  // if there are two
+    const void* weights;          // of x: (2 halves of the outputs, 9 taps, 2, 32 lanes, 8) float16
+    const void* single_weights;   // (singles, 2 halves of the outputs, 2, 32 lanes, 8) float16
+    const void* up_weights;       // (2 halves of the outputs, 9 taps, M, 32 lanes, 8) float16
+    const void* biases;           // (32 of s, then 16 M of the RGB channels) float32
+    void* out;                    // (n, scale * h, scale * w) RGB in `out_layout`, of `dtype`
+    int singles;                  // 2 or 3
+    int scale;                    // 2, 3 or 4
+    bool clamp;                   // float16 to 0..1; uint8 always is
+    Dtype dtype;                  // of out: float16, or uint8, rounded from 255 * value
+    int64_t n, h, w;              // of the feature maps
+    Layout layout;                // planes or channels_last
+    Layout out_layout;            // contiguous or channels_last
+};
+cudaError_t tail(const TailParams& params, cudaStream_t stream);
 
-// The L1 norm of the DCT of a - b, (strips, h, w) in blocks of (h, block_w), and its gradient.
-// partial: numbers whose sum it is; gradient: like a, times `scale`, or null. across and down: the
-// matrices of block_w and of h, as kernel_cuda.py packs them. `between` is overwritten.
-// h and block_w 4 to 512, block_w a divisor of w, h * w below 2^30.
-cudaError_t dct_l1(
-    const void* a, const void* b, const void* across, const void* down, void* between,
-    void* partial, void* gradient, int64_t strips, int64_t h, int64_t w, int64_t block_w,
-    float scale, Dtype dtype, cudaStream_t stream);
+// The L1 norm of the DCT of a - b in blocks of h x block_w, and its gradient with respect to a.
+// A matrix of m numbers is (2: itself and its transpose, 2: even and odd coefficients,
+// ceil(m / 32), 4 * ceil(m / 64), 32 lanes, 8) float16.
+struct DctL1Params {
+    const void* a;       // (strips, h, w), of `dtype`
+    const void* b;       // (strips, h, w), of `dtype`
+    const void* across;  // the matrix of block_w
+    const void* down;    // the matrix of h
+    void* between;       // (dct_l1_scratch().between) float32, overwritten
+    void* partial;       // (dct_l1_scratch().partial) float32: their sum is the norm
+    void* gradient;      // (strips, h, w), of `dtype`, multiplied by `scale`; null: none
+    int64_t strips, h, w;  // h * w below 2^30
+    int64_t block_w;       // a divisor of w; as h from 4 to 512
+    float scale;
+    Dtype dtype;  // float16, bfloat16 or float32
+};
+cudaError_t dct_l1(const DctL1Params& params, cudaStream_t stream);
 
-// How many floats `between` and `partial` of dct_l1 are.
+// The number of floats in `between` and `partial`.
 struct DctScratch {
     int64_t between, partial;
 };
