@@ -25,7 +25,7 @@ SOURCES = Path(__file__).parent.resolve() / "csrc"
 
 RULES = """
 rule compile
-  command = $nvcc -std=c++17 -O3 $archs $flags -MD -MF $out.d -c $in -o $out
+  command = $nvcc -std=c++17 -O3 -I$root $archs $flags -MD -MF $out.d -c $in -o $out
   depfile = $out.d
   deps = gcc
 rule link
@@ -67,7 +67,7 @@ def ninja_file(nvcc: Path, module: Path) -> str:
         flags.append("-lineinfo")
     if "CXX" in os.environ:
         flags.append(f"-ccbin {os.environ['CXX']}")
-    values = {"nvcc": nvcc, "archs": architectures(nvcc), "flags": " ".join(flags)}
+    values = {"nvcc": nvcc, "root": SOURCES, "archs": architectures(nvcc), "flags": " ".join(flags)}
     lines = [f"{name} = {value}" for name, value in values.items()] + [RULES]
     sources = [*sorted(SOURCES.glob("*.cu")), SOURCES / "bindings.cpp"]
     lines += [f"build {source.stem}.o: compile {source}" for source in sources]

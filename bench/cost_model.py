@@ -39,7 +39,7 @@ SIZES = ((480, 270), (960, 540), (1920, 1080))
 
 @dataclass
 class Block:
-    """spab: `convs` convolutions of 32 channels in one kernel (csrc/strip.cuh)."""
+    """spab: `convs` convolutions of 32 channels in one kernel (csrc/common/strip.cuh)."""
 
     convs: int
     columns: int  # computed, in a strip
@@ -113,7 +113,7 @@ def residency(used: dict[str, int], block: Block) -> tuple[int, int]:
 
 
 def segments(strips: int, height: int, convs: int) -> int:
-    """Into how many the height is cut, as rows::count_segments does."""
+    """Into how many the height is cut, as count_segments in csrc/common/cut.cuh does."""
     best, least = 1, inf
     for count in range(1, height + 1):
         if (count - 1) * strips >= 2 * PROCESSORS:

@@ -38,8 +38,9 @@ def cubin(folder: Path, source: str, architecture: str) -> Path:
 
 
 def build(source: str, architecture: str, folder: Path) -> str:
-    """Compiles csrc/`source` into `cubin`, whole or not at all; returns what the assembler said."""
-    command = [tool("nvcc"), "-std=c++17", "-O3", "-lineinfo", f"-arch=sm_{architecture}", "-cubin"]
+    """Compiles csrc/`source` into `cubin`; returns what the assembler said."""
+    command = [tool("nvcc"), "-std=c++17", "-O3", f"-I{SOURCES}", "-lineinfo"]
+    command += [f"-arch=sm_{architecture}", "-cubin"]
     path = cubin(folder, source, architecture)
     part = path.with_suffix(f".{os.getpid()}.cubin")
     result = subprocess.run(

@@ -1,126 +1,172 @@
-// The launchers as the Python module _cuda: pointers and the stream are integers, the GIL is
-// released, and what comes back is the cudaError_t.
+// The launchers as the Python module _cuda. A launcher takes keyword arguments, named as the fields
+// of its parameter struct: addresses and the stream as integers (None: null), dtypes, layouts and
+// epilogues as strings. It runs without the GIL and returns the cudaError_t.
 #include <pybind11/pybind11.h>
 
+#include <map>
 #include <string>
+#include <tuple>
+#include <type_traits>
 
-#include "espan.h"
+#include "launchers.h"
 
 namespace {
 
-using Address = uintptr_t;
+namespace py = pybind11;
+using namespace espan;
 
-const void* in(Address address) { return reinterpret_cast<const void*>(address); }
-void* out(Address address) { return reinterpret_cast<void*>(address); }
-cudaStream_t queue(Address address) { return reinterpret_cast<cudaStream_t>(address); }
+template <typename Enum>
+using Names = std::map<std::string, Enum>;
+
+// What Python calls the values of each enum.
+const std::tuple<Names<Dtype>, Names<Layout>, Names<Epilogue>> NAMES{
+    {{"float16", Dtype::float16},
+     {"bfloat16", Dtype::bfloat16},
+     {"float32", Dtype::float32},
+     {"uint8", Dtype::uint8}},
+    {{"planes", Layout::planes},
+     {"channels_last", Layout::channels_last},
+     {"contiguous", Layout::contiguous}},
+    {{"none", Epilogue::none}, {"silu", Epilogue::silu}, {"gate", Epilogue::gate}}};
+
+// The keyword arguments of one call, which fill the fields of a struct by their names.
+class Arguments {
+public:
+    Arguments(const char* op, py::kwargs given) : op(op), left(std::move(given)) {}
+
+    template <typename Field>
+    Arguments& operator()(const char* name, Field& field) {
+        if (!left.contains(name)) throw py::type_error(message("missing argument", name));
+        const py::object value = left[name];
+        PyDict_DelItemString(left.ptr(), name);
+        try {
+            field = convert<Field>(value);
+        } catch (const py::cast_error&) {
+            throw py::type_error(message("wrong type of argument", name));
+        }
+        return *this;
+    }
+
+    void check_all_taken() const {
+        if (left.size()) {
+            const auto name = py::str(left.begin()->first).cast<std::string>();
+            throw py::type_error(message("unknown argument", name));
+        }
+    }
+
+private:
+    template <typename Field>
+    Field convert(const py::object& value) const {
+        if constexpr (std::is_pointer_v<Field>) {
+            return reinterpret_cast<Field>(value.is_none() ? 0 : value.cast<uintptr_t>());
+        } else if constexpr (std::is_enum_v<Field>) {
+            const auto& names = std::get<Names<Field>>(NAMES);
+            const auto found = names.find(value.cast<std::string>());
+            if (found == names.end()) {
+                throw py::value_error(message("unknown name", value.cast<std::string>()));
+            }
+            return found->second;
+        } else {
+            return value.cast<Field>();
+        }
+    }
+
+    std::string message(const char* what, const std::string& name) const {
+        return std::string(op) + ": " + what + " " + name;
+    }
+
+    const char* op;
+    py::kwargs left;
+};
+
+void fill(SpanGateParams& p, Arguments& take) {
+    take("x", p.x)("y", p.y)("out", p.out);
+    take("size", p.size)("dtype", p.dtype);
+}
+
+void fill(SpanGateBackwardParams& p, Arguments& take) {
+    take("grad", p.grad)("x", p.x)("y", p.y)("dx", p.dx)("dy", p.dy);
+    take("size", p.size)("dtype", p.dtype);
+}
+
+void fill(Conv3x3Params& p, Arguments& take) {
+    take("x", p.x)("weights", p.weights)("biases", p.biases)("gate", p.gate)("out", p.out);
+    take("epilogue", p.epilogue)("channels", p.channels)("n", p.n)("h", p.h)("w", p.w);
+    take("layout", p.layout)("half_sums", p.half_sums);
+}
+
+void fill(SpabParams& p, Arguments& take) {
+    take("x", p.x)("weights", p.weights)("biases", p.biases)("scratch", p.scratch)("out", p.out);
+    take("convs", p.convs)("channels", p.channels)("n", p.n)("h", p.h)("w", p.w);
+    take("layout", p.layout)("half_sums", p.half_sums);
+}
+
+void fill(Conv9x9HeadParams& p, Arguments& take) {
+    take("x", p.x)("weights", p.weights)("biases", p.biases)("out", p.out);
+    take("dtype", p.dtype)("n", p.n)("h", p.h)("w", p.w);
+    take("x_layout", p.x_layout)("layout", p.layout);
+}
+
+void fill(TailParams& p, Arguments& take) {
+    take("x", p.x)("single0", p.single[0])("single1", p.single[1])("single2", p.single[2]);
+    take("weights", p.weights)("single_weights", p.single_weights)("up_weights", p.up_weights);
+    take("biases", p.biases)("out", p.out)("singles", p.singles)("scale", p.scale);
+    take("clamp", p.clamp)("dtype", p.dtype)("n", p.n)("h", p.h)("w", p.w);
+    take("layout", p.layout)("out_layout", p.out_layout);
+}
+
+void fill(DctL1Params& p, Arguments& take) {
+    take("a", p.a)("b", p.b)("across", p.across)("down", p.down);
+    take("between", p.between)("partial", p.partial)("gradient", p.gradient);
+    take("strips", p.strips)("h", p.h)("w", p.w)("block_w", p.block_w);
+    take("scale", p.scale)("dtype", p.dtype);
+}
+
+template <typename Params>
+void define(
+    py::module_& module, const char* op, cudaError_t (*launcher)(const Params&, cudaStream_t)) {
+    module.def(op, [=](const py::kwargs& given) {
+        Arguments arguments(op, given);
+        Params params{};
+        fill(params, arguments);
+        cudaStream_t stream;
+        arguments("stream", stream).check_all_taken();
+        const py::gil_scoped_release unlocked;
+        return int(launcher(params, stream));
+    });
+}
 
 }  // namespace
 
 PYBIND11_MODULE(_cuda, module) {
-    namespace py = pybind11;
-    using espan::Dtype;
-    using espan::Epilogue;
-    using espan::Layout;
-    const auto unlocked = py::call_guard<py::gil_scoped_release>();
-
-    // Of the sources it was built from; the loader compares it with those beside the package.
+    // The hash of the sources that it was built from; the loader compares it with those beside the
+    // package.
     module.attr("SOURCE_HASH") = ESPAN_SOURCE_HASH;
 #ifdef ESPAN_SHIM
     module.attr("DEVICE") = "cpu";
-    module.def("seed", &espan::shim::seed);
-    module.def("run_last_blocks", &espan::shim::run_last_blocks);
+    module.def("seed", &shim::seed);
+    module.def("run_last_blocks", &shim::run_last_blocks);
 #else
     module.attr("DEVICE") = "cuda";
 #endif
     module.attr("OUT_OF_MEMORY") = static_cast<int>(cudaErrorMemoryAllocation);
-
-    py::enum_<Dtype>(module, "Dtype", py::module_local())
-        .value("float16", Dtype::float16)
-        .value("bfloat16", Dtype::bfloat16)
-        .value("float32", Dtype::float32)
-        .value("uint8", Dtype::uint8);
-
-    py::enum_<Layout>(module, "Layout", py::module_local())
-        .value("planes", Layout::planes)
-        .value("channels_last", Layout::channels_last)
-        .value("contiguous", Layout::contiguous);
-
-    py::enum_<Epilogue>(module, "Epilogue", py::module_local())
-        .value("none", Epilogue::none)
-        .value("silu", Epilogue::silu)
-        .value("gate", Epilogue::gate);
-
     module.def("describe", [](int error) {
         const auto code = static_cast<cudaError_t>(error);
         return std::string(cudaGetErrorName(code)) + ": " + cudaGetErrorString(code);
     });
+
+    define(module, "span_gate", span_gate);
+    define(module, "span_gate_backward", span_gate_backward);
+    define(module, "conv3x3", conv3x3);
+    define(module, "spab", spab);
+    define(module, "conv9x9_head", conv9x9_head);
+    define(module, "tail", tail);
+    define(module, "dct_l1", dct_l1);
     module.def(
-        "span_gate",
-        [](Address x, Address y, Address to, int64_t size, Dtype dtype, Address stream) {
-            return int(espan::span_gate(in(x), in(y), out(to), size, dtype, queue(stream)));
+        "dct_l1_scratch",
+        [](int64_t strips, int64_t h, int64_t w, int64_t block_w) {
+            const auto scratch = dct_l1_scratch(strips, h, w, block_w);
+            return py::make_tuple(scratch.between, scratch.partial);
         },
-        unlocked);
-    module.def(
-        "span_gate_backward",
-        [](Address grad, Address x, Address y, Address dx, Address dy, int64_t size, Dtype dtype,
-           Address stream) {
-            return int(espan::span_gate_backward(
-                in(grad), in(x), in(y), out(dx), out(dy), size, dtype, queue(stream)));
-        },
-        unlocked);
-    module.def(
-        "spab",
-        [](Address x, Address weights, Address biases, Address scratch, Address to, int convs,
-           int channels, int64_t n, int64_t h, int64_t w, Layout layout, bool half_sums,
-           Address stream) {
-            return int(espan::spab(
-                in(x), in(weights), in(biases), out(scratch), out(to), convs, channels, n, h, w,
-                layout, half_sums, queue(stream)));
-        },
-        unlocked);
-    module.def(
-        "conv3x3",
-        [](Address x, Address weights, Address biases, Address gate, Address to, Epilogue epilogue,
-           int channels, int64_t n, int64_t h, int64_t w, Layout layout, bool half_sums,
-           Address stream) {
-            return int(espan::conv3x3(
-                in(x), in(weights), in(biases), in(gate), out(to), epilogue, channels, n, h, w,
-                layout, half_sums, queue(stream)));
-        },
-        unlocked);
-    module.def(
-        "conv9x9_head",
-        [](Address x, Address weights, Address biases, Address to, Dtype dtype, int64_t n,
-           int64_t h, int64_t w, Layout x_layout, Layout layout, Address stream) {
-            return int(espan::conv9x9_head(
-                in(x), in(weights), in(biases), out(to), dtype, n, h, w, x_layout, layout,
-                queue(stream)));
-        },
-        unlocked);
-    module.def(
-        "tail",
-        [](Address x, Address single0, Address single1, Address single2, Address weights,
-           Address single_weights, Address up_weights, Address biases, Address to, int singles,
-           int scale, bool clamp, Dtype dtype, int64_t n, int64_t h, int64_t w, Layout layout,
-           Layout out_layout, Address stream) {
-            return int(espan::tail(
-                in(x), in(single0), in(single1), in(single2), in(weights), in(single_weights),
-                in(up_weights), in(biases), out(to), singles, scale, clamp, dtype, n, h, w, layout,
-                out_layout, queue(stream)));
-        },
-        unlocked);
-    module.def("dct_l1_scratch", [](int64_t strips, int64_t h, int64_t w, int64_t block_w) {
-        const auto scratch = espan::dct_l1_scratch(strips, h, w, block_w);
-        return py::make_tuple(scratch.between, scratch.partial);
-    });
-    module.def(
-        "dct_l1",
-        [](Address a, Address b, Address across, Address down, Address between, Address partial,
-           Address gradient, int64_t strips, int64_t h, int64_t w, int64_t block_w, float scale,
-           Dtype dtype, Address stream) {
-            return int(espan::dct_l1(
-                in(a), in(b), in(across), in(down), out(between), out(partial), out(gradient),
-                strips, h, w, block_w, scale, dtype, queue(stream)));
-        },
-        unlocked);
+        py::arg("strips"), py::arg("h"), py::arg("w"), py::arg("block_w"));
 }

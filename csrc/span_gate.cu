@@ -1,7 +1,7 @@
 // span_gate, forward and backward: one flat pass over memory, 16 bytes a thread.
 //
 // In t = tanh(y / 2): sigmoid(y) - 1/2 = t / 2, and its derivative is (1 - t^2) / 4.
-#include "ptx.cuh"
+#include "common/ptx.cuh"
 
 namespace espan {
 namespace {
@@ -105,31 +105,29 @@ int64_t blocks(int64_t size) {
 
 }  // namespace
 
-cudaError_t span_gate(
-    const void* x, const void* y, void* out, int64_t size, Dtype dtype, cudaStream_t stream) {
-    return with_type(dtype, [=](auto zero) {
+cudaError_t span_gate(const SpanGateParams& p, cudaStream_t stream) {
+    return with_type(p.dtype, [&](auto zero) {
         using T = decltype(zero);
-        if (blocks<T>(size) > MAX_BLOCKS) return cudaErrorInvalidValue;
+        if (blocks<T>(p.size) > MAX_BLOCKS) return cudaErrorInvalidValue;
         return launch(
-            forward_kernel<T>, blocks<T>(size), THREADS, stream,
-            Global<const T>(static_cast<const T*>(x), size),
-            Global<const T>(static_cast<const T*>(y), size),
-            Global<T>(static_cast<T*>(out), size), size);
+            forward_kernel<T>, blocks<T>(p.size), THREADS, stream,
+            Global<const T>(static_cast<const T*>(p.x), p.size),
+            Global<const T>(static_cast<const T*>(p.y), p.size),
+            Global<T>(static_cast<T*>(p.out), p.size), p.size);
     });
 }
 
-cudaError_t span_gate_backward(
-    const void* grad, const void* x, const void* y, void* dx, void* dy, int64_t size, Dtype dtype,
-    cudaStream_t stream) {
-    return with_type(dtype, [=](auto zero) {
+cudaError_t span_gate_backward(const SpanGateBackwardParams& p, cudaStream_t stream) {
+    return with_type(p.dtype, [&](auto zero) {
         using T = decltype(zero);
-        if (blocks<T>(size) > MAX_BLOCKS) return cudaErrorInvalidValue;
+        if (blocks<T>(p.size) > MAX_BLOCKS) return cudaErrorInvalidValue;
         return launch(
-            backward_kernel<T>, blocks<T>(size), THREADS, stream,
-            Global<const T>(static_cast<const T*>(grad), size),
-            Global<const T>(static_cast<const T*>(x), size),
-            Global<const T>(static_cast<const T*>(y), size),
-            Global<T>(static_cast<T*>(dx), size), Global<T>(static_cast<T*>(dy), size), size);
+            backward_kernel<T>, blocks<T>(p.size), THREADS, stream,
+            Global<const T>(static_cast<const T*>(p.grad), p.size),
+            Global<const T>(static_cast<const T*>(p.x), p.size),
+            Global<const T>(static_cast<const T*>(p.y), p.size),
+            Global<T>(static_cast<T*>(p.dx), p.size), Global<T>(static_cast<T*>(p.dy), p.size),
+            p.size);
     });
 }
 

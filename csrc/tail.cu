@@ -1,15 +1,15 @@
-// tail: from the last features to the enlarged picture, in one kernel.
+// tail: from the last feature maps to the upscaled image, in one kernel.
 //
-// h = conv3x3(x) + 1x1 convolutions of two or three other inputs + bias, 32 channels that exist in
-// shared memory alone; then a 3x3 convolution of h whose channels are pixels of the picture. A
-// block of threads walks down a strip of 64 columns, a row a step, as in rows.cuh: a row goes into
-// the three rows it reaches, whose sums are open in registers, and a ring of 3 rows leads from the
-// four warps that make h to the four that make pixels. The former hold the weights of 16 channels
-// on 32 columns, the latter of half the picture's channels.
+// h = conv3x3(x) + 1x1 convolutions of two or three other inputs + bias: 32 channels, kept only in
+// shared memory. Then a 3x3 convolution of h whose output channels are pixels of the image. A block
+// walks down a strip of 64 columns one row at a time, as in rows.cuh: each row is accumulated into
+// the three output rows it reaches, which are open in registers. Four warps compute h and pass it
+// through a ring of 3 rows to the four that compute pixels. A warp takes 32 columns and holds the
+// weights of 16 channels of h, or of half of the image's channels.
 //
-// What a 1x1 convolution multiplies needs no shift, and no order of channels but that of its
-// weights: a lane reads 8 channels of a pixel, 16 bytes, from memory and has its part of A.
-#include "picture.cuh"
+// The input of a 1x1 convolution needs no shift, and its channels may be in any order that the
+// weights share. So a lane reads 8 channels of a pixel, 16 bytes, straight into its part of A.
+#include "tail_pixels.cuh"
 
 namespace espan {
 namespace {
@@ -25,18 +25,18 @@ __device__ constexpr int full(int slot) { return 3 + slot; }
 __device__ constexpr int empty(int slot) { return full(SLOTS) + slot; }
 
 struct Work {
-    Global<const uint32_t> x;
-    Global<const uint32_t> singles[MAX_SINGLES];
+    Global<const uint32_t> x;                     // (n, 32, h, w) halves, steps in `from`
+    Global<const uint32_t> singles[MAX_SINGLES];  // the same
     Global<const uint4> weights;         // (2, 9, 2, 32 lanes, 8 halves)
     Global<const uint4> single_weights;  // (singles, 2, 2, 32, 8)
     Global<const uint4> up_weights;      // (2, 9, OUT_PLANES, 32, 8)
     Global<const float2> biases;         // (32), then (2, OUT_PLANES, 8)
     FeatureSteps from;
-    Picture to;
+    Picture to;  // (n, 3, SCALE h, SCALE w)
     Cut cut;
 };
 
-// What the warps that make h do: into ring 1, from x, which they copy to ring 0, and the rest.
+// The warps that compute h: they copy x to ring 0 and store h in ring 1.
 template <int SINGLES>
 __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<float2> biases) {
     const int warp = warp_uniform(threadIdx.x / 32 % ROLE_WARPS);
@@ -54,7 +54,7 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
             work.single_weights.load(((i / 2 * 2 + half) * 2 + i % 2) * 32 + lane_id());
     }
     const int a_word = pixel_word(left);
-    // Its pair of the first pixel and plane of h; column c is at c + 1.
+    // The lane's pair of the first pixel and plane of h; column c is at c + 1.
     const int h_word = RING + 2 * half * PLANE + (left + 1 + lane_id() / 4) * WORDS + lane_id() % 4;
 
     for (int64_t k = blockIdx.x; k < work.cut.items; k += gridDim.x) {
@@ -81,7 +81,7 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
             }
             load_word += work.from.row;
         };
-        // In the other inputs; outside of the picture, where h is 0 anyhow, the nearest in it.
+        // A pixel of the other inputs. Outside of the image, where h is 0: the nearest one inside.
         const auto single_word = [&](int i, int column) {
             const int y = min(max(top + i, 0), height - 1);
             const int x = min(max(x0 + left + g + column, 0), width - 1);
@@ -96,7 +96,7 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
                 for (int s = 0; s < SINGLES; ++s) singles[s][j] = work.singles[s].load16(word);
             }
         };
-        // Too few registers wait for them to hide the way from memory. Each half calls 16 pixels.
+        // Registers alone cannot hide the latency of memory. Each half prefetches 16 pixels.
         const auto prefetch_singles = [&](int i) {
 #pragma unroll
             for (int j = 0; j < 2; ++j) {
@@ -118,7 +118,7 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
                 }
             }
         };
-        // The last rows of the item before have been read by all.
+        // All warps have read the last rows of the previous item.
         bar_sync(LOADED, ROLE_THREADS);
         load_row(0, 0);
         cp_async_commit();
@@ -140,7 +140,7 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
                     const int word = a_word + u * SLOT + 16 * t * WORDS;
                     multiply(rings, word, w, acc[u][t], acc[beside][t], acc[finished][t]);
                 };
-                // Half of the others' row is on its way while 16 pixels of x are multiplied.
+                // Half a row of the others is loaded while 16 pixels of x are multiplied.
                 add_singles(acc[beside][0]);
                 load_singles(i, 1);
                 cp_async_wait<1>();
@@ -177,12 +177,12 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
             }
         }
     }
-    // Pairs with what the reader arrives at each slot with, its last time included.
+    // Waits for the reader to free each slot for the last time.
 #pragma unroll
     for (int slot = 0; slot < SLOTS; ++slot) bar_sync(empty(slot), 2 * ROLE_THREADS);
 }
 
-// What the warps that make pixels do: from ring 1 into a row of pixels, and from there to memory.
+// The warps that compute pixels: from ring 1 to a staged row of pixels, and from there to memory.
 template <int SCALE>
 __device__ inline void enlarge(
     const Work& work, Shared<uint32_t> rings, Shared<float2> biases, Shared<uint4> memory) {
@@ -252,46 +252,44 @@ cudaError_t launch_as(const Work& work, int singles, int64_t blocks, cudaStream_
 
 }  // namespace
 
-cudaError_t tail(
-    const void* x, const void* single0, const void* single1, const void* single2,
-    const void* weights, const void* single_weights, const void* up_weights, const void* biases,
-    void* out, int singles, int scale, bool clamp, Dtype dtype, int64_t n, int64_t h, int64_t w,
-    Layout layout, Layout out_layout, cudaStream_t stream) {
-    const bool uint8 = dtype == Dtype::uint8;
-    if (singles < 2 || singles > MAX_SINGLES || scale < 2 || scale > 4 ||
-        !(uint8 || dtype == Dtype::float16)) {
+cudaError_t tail(const TailParams& p, cudaStream_t stream) {
+    const bool uint8 = p.dtype == Dtype::uint8;
+    const int scale = p.scale;
+    if (p.singles < 2 || p.singles > MAX_SINGLES || scale < 2 || scale > 4 ||
+        !(uint8 || p.dtype == Dtype::float16)) {
         return cudaErrorInvalidValue;
     }
     int64_t processors = 0;
     if (const auto error = count_processors(processors)) return error;
-    const Cut parts = cut(n, h, w, USEFUL, 2, processors);
-    if (!fits(h, w, parts)) return cudaErrorInvalidValue;
-    const int64_t words = n * h * w * PLANES * WORDS;
+    const Cut parts = cut(p.n, p.h, p.w, USEFUL, 2, processors);
+    if (!fits(p.h, p.w, parts)) return cudaErrorInvalidValue;
+    const int64_t words = p.n * p.h * p.w * PLANES * WORDS;
     const int size = uint8 ? 1 : 2, outs = out_planes(scale);
-    const PictureSteps steps(out_layout, scale * h, scale * w);
+    const PictureSteps steps(p.out_layout, scale * p.h, scale * p.w);
     const int64_t strip = int64_t(USEFUL) * scale * steps.pixel * size, line = steps.row * size;
     const auto whole = [&](int unit) { return strip % unit == 0 && line % unit == 0; };
+    const auto single = [&](int i) {
+        return Global<const uint32_t>(static_cast<const uint32_t*>(p.single[i]), words);
+    };
     const Work work{
-        {static_cast<const uint32_t*>(x), words},
-        {{static_cast<const uint32_t*>(single0), words},
-         {static_cast<const uint32_t*>(single1), words},
-         {static_cast<const uint32_t*>(single2), words}},
-        {static_cast<const uint4*>(weights), 2 * 9 * 2 * 32},
-        {static_cast<const uint4*>(single_weights), singles * 2 * 2 * 32},
-        {static_cast<const uint4*>(up_weights), 2 * 9 * outs * 32},
-        {static_cast<const float2*>(biases), 16 + 8 * outs},
-        FeatureSteps(layout, h, w),
-        {{static_cast<uint8_t*>(out), n * steps.picture * size},
+        {static_cast<const uint32_t*>(p.x), words},
+        {single(0), single(1), single(2)},
+        {static_cast<const uint4*>(p.weights), 2 * 9 * 2 * 32},
+        {static_cast<const uint4*>(p.single_weights), p.singles * 2 * 2 * 32},
+        {static_cast<const uint4*>(p.up_weights), 2 * 9 * outs * 32},
+        {static_cast<const float2*>(p.biases), 16 + 8 * outs},
+        FeatureSteps(p.layout, p.h, p.w),
+        {{static_cast<uint8_t*>(p.out), p.n * steps.picture * size},
          steps,
          size,
          whole(16) ? 16 : whole(4) ? 4 : size,
-         clamp ? 0 : -INFINITY,
-         clamp ? 1 : INFINITY},
+         p.clamp ? 0 : -INFINITY,
+         p.clamp ? 1 : INFINITY},
         parts};
     const auto launch_it = scale == 2   ? launch_as<2>
                            : scale == 3 ? launch_as<3>
                                         : launch_as<4>;
-    return launch_it(work, singles, std::min(parts.items, processors), stream);
+    return launch_it(work, p.singles, std::min(parts.items, processors), stream);
 }
 
 }  // namespace espan

@@ -14,13 +14,15 @@ REBUILD = "ESPAN_CUDA=1 pip install -e ."
 
 
 def source_files(folder: Path = SOURCES) -> list[Path]:
-    """The files the kernels are built from."""
-    return sorted(p for p in folder.glob("*") if p.suffix in (".h", ".cuh", ".cu", ".cpp"))
+    """The files the kernels are built from: those of `folder` and the headers in its common/."""
+    files = [*folder.glob("*"), *folder.glob("common/*")]
+    return sorted(p for p in files if p.suffix in (".h", ".cuh", ".cu", ".cpp"))
 
 
 def source_hash(folder: Path = SOURCES) -> str:
     """Changes with any of the sources."""
     digest = hashlib.sha256()
     for path in source_files(folder):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        name = path.relative_to(folder).as_posix()
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

@@ -31,7 +31,7 @@ def load() -> tuple[ModuleType | None, str | None]:
             why = f"not loadable ({error})"
         return None, f"CUDA kernels are {why}; with nvcc: {REBUILD}"
     # Only a checkout has the sources beside the package.
-    if (SOURCES / "espan.h").exists() and source_hash() != _cuda.SOURCE_HASH:
+    if (SOURCES / "launchers.h").exists() and source_hash() != _cuda.SOURCE_HASH:
         return None, f"CUDA kernels were built from other sources than {SOURCES}; {REBUILD}"
     return _cuda, None
 
@@ -41,30 +41,28 @@ MODULE, REASON = load()
 DEVICE = MODULE.DEVICE if MODULE else "cuda"
 
 
-def call(name: str, like: Tensor, *args) -> None:
+def call(name: str, like: Tensor, **arguments) -> None:
     """Launches kernel `name` on the device of `like`, on its current stream.
 
-    Tensors among `args` go in by their addresses, dtypes, layouts and epilogues by their names.
+    arguments: the fields of the kernel's parameter struct in csrc/launchers.h. Tensors are passed
+    as their addresses, None as a null pointer, dtypes, layouts and epilogues as their names.
     """
-    raw = [_raw(arg) for arg in args]
+    raw = {field: _raw(value) for field, value in arguments.items()}
     if like.is_cuda:
         with torch.cuda.device(like.device):
             stream = torch.cuda.current_stream().cuda_stream
-            error = getattr(MODULE, name)(*raw, stream)
+            error = getattr(MODULE, name)(**raw, stream=stream)
     else:
-        error = getattr(MODULE, name)(*raw, 0)
+        error = getattr(MODULE, name)(**raw, stream=None)
     if error:
         lost = "the CUDA context is lost, restart the process"
         advice = "free memory on the device" if error == MODULE.OUT_OF_MEMORY else lost
         raise CudaError(f"{name}: {MODULE.describe(error)}; {advice}")
 
 
-def _raw(arg):
-    if isinstance(arg, Tensor):
-        return arg.data_ptr()
-    if isinstance(arg, torch.dtype):
-        return getattr(MODULE.Dtype, str(arg).removeprefix("torch."))
-    if isinstance(arg, str):
-        kinds = (MODULE.Layout, MODULE.Epilogue)
-        return next(getattr(kind, arg) for kind in kinds if hasattr(kind, arg))
-    return arg
+def _raw(value):
+    if isinstance(value, Tensor):
+        return value.data_ptr()
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    return value

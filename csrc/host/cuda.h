@@ -39,7 +39,7 @@ inline cudaError_t cudaGetDevice(int* device) {
 
 namespace espan::shim {
 
-// Of a launch only so many blocks are run, its last ones; 0: all are.
+// How many blocks of a launch are run, its last ones; 0: all.
 inline int64_t& last_blocks() {
     static int64_t count = 0;
     return count;
@@ -121,7 +121,7 @@ inline __nv_bfloat16 __float2bfloat16_rn(float value) {
     return {static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
 }
 
-// Not a number becomes 0.
+// NaN becomes 0.
 inline float __saturatef(float value) { return std::fmin(std::fmax(value, 0.0f), 1.0f); }
 inline uint32_t __float_as_uint(float value) { return espan::shim::bits_as<uint32_t>(value); }
 inline float __fmul_rn(float a, float b) { return a * b; }

@@ -32,14 +32,14 @@ struct Fiber {
     ucontext_t context;
     std::unique_ptr<char[]> stack{new char[STACK]};
     const char* waits;               // for what; null: it can run
-    int arrays;                      // shared arrays it has come to
+    int arrays;                      // shared arrays it has reached
     std::vector<Copy> copies;        // since the last commit
     std::deque<std::vector<Copy>> groups;
 };
 
 struct Warp {
     std::vector<Fiber*> ready;
-    const char* operation;                // that the lanes which wait have come to
+    const char* operation;                // the one that the waiting lanes are in
     int arrived;
     std::array<void*, LANES> arguments;   // of theirs
 };
@@ -112,7 +112,7 @@ inline void fail_in_thread(const std::string& message) {
          ": " + message);
 }
 
-// The lanes of a warp meet; the last to come calls run(arguments of all lanes).
+// Waits for all lanes of the warp; the last one calls run(arguments of all lanes).
 template <typename Arguments, typename Run>
 void collective(const char* name, Arguments& arguments, Run run) {
     const int lane = self().thread.x % LANES;

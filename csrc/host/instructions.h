@@ -103,7 +103,7 @@ inline void mma_m16n8k8(uint32_t (&d)[2], const uint32_t (&a)[4], uint32_t b0) {
     shim::mma<8>("mma of 8", reinterpret_cast<uint16_t*>(d), a, {b0, 0});
 }
 
-// The target is poison until the copy lands, which is in its wait and no sooner.
+// The target is poisoned until the copy is made, which is in its wait and no sooner.
 inline void cp_async16(
     Shared<uint32_t> to, int word, Global<const uint32_t> from, int64_t i, bool inside) {
     uint32_t* target = shim::chunk(to, word);

@@ -76,7 +76,7 @@ namespace shim {
 // Bytes that are NaN in every float type.
 inline void poison(void* memory, size_t bytes) { std::memset(memory, 0xff, bytes); }
 
-// The shared array that all threads of a block come to in the same place: the first makes it.
+// The shared array that all threads of a block declare at the same place: the first allocates it.
 template <typename T>
 Shared<T> shared(int size) {
     auto& arrays = state().arrays;

@@ -34,13 +34,25 @@ def launch(
     half_sums: sums of 96 products in float16, of these in float32: planes of more than 24 channels.
     Faster where `machine.half_sums_pay`, less exact everywhere (docs/cuda.md).
     """
-    epilogue = act if gate is None else "gate"
-    gate = x if gate is None else gate
     n, _, h, w = x.shape[:4]
-    channels = packed[1].size(0)
-    layouts.check_half_sums("conv3x3", half_sums, channels, layout)
-    size = channels, n, h, w
-    native.call("conv3x3", x, x, *packed, gate, out, epilogue, *size, layout, half_sums)
+    weights, biases = packed
+    layouts.check_half_sums("conv3x3", half_sums, len(biases), layout)
+    native.call(
+        "conv3x3",
+        x,
+        x=x,
+        weights=weights,
+        biases=biases,
+        gate=gate,
+        out=out,
+        epilogue=act if gate is None else "gate",
+        channels=len(biases),
+        n=n,
+        h=h,
+        w=w,
+        layout=layout,
+        half_sums=half_sums,
+    )
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, act: str, gate: Tensor | None) -> Tensor:

@@ -29,7 +29,21 @@ def launch(
     pixel.
     """
     n, _, h, w = x.shape
-    native.call("conv9x9_head", x, x, *packed, out, x.dtype, n, h, w, x_layout, layout)
+    weights, biases = packed
+    native.call(
+        "conv9x9_head",
+        x,
+        x=x,
+        weights=weights,
+        biases=biases,
+        out=out,
+        dtype=x.dtype,
+        n=n,
+        h=h,
+        w=w,
+        x_layout=x_layout,
+        layout=layout,
+    )
 
 
 def conv9x9_head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -49,23 +49,24 @@ def dct_l1(sr: Tensor, hr: Tensor, block: int | None, with_grad: bool) -> tuple[
     if not sr.numel():
         return torch.full((), float("nan"), device=sr.device), gradient
     down, across = (block, block) if block else (h, w)
-    strips = sr.numel() // (down * w), down, w, across
+    size = {"strips": sr.numel() // (down * w), "h": down, "w": w, "block_w": across}
     scale = 1 / sr.numel()
     between, partial = (
-        layout.empty(sr, (size,), torch.float32) for size in native.MODULE.dct_l1_scratch(*strips)
+        layout.empty(sr, (floats,), torch.float32)
+        for floats in native.MODULE.dct_l1_scratch(**size)
     )
     native.call(
         "dct_l1",
         sr,
-        sr.contiguous(),
-        hr.contiguous(),
-        packed(across, sr.device),
-        packed(down, sr.device),
-        between,
-        partial,
-        gradient,
-        *strips,
-        scale,
-        sr.dtype,
+        a=sr.contiguous(),
+        b=hr.contiguous(),
+        across=packed(across, sr.device),
+        down=packed(down, sr.device),
+        between=between,
+        partial=partial,
+        gradient=gradient if with_grad else None,
+        **size,
+        scale=scale,
+        dtype=sr.dtype,
     )
     return partial.double().sum().mul(scale).float(), gradient

@@ -38,14 +38,26 @@ def launch(
     """
     weights, biases = packed
     convs, channels = biases.shape
-    if scratch is None:
-        if channels > 32:
-            raise ValueError(f"spab: scratch: expected memory for {channels} channels, got None")
-        scratch = out
+    if scratch is None and channels > 32:
+        raise ValueError(f"spab: scratch: expected memory for {channels} channels, got None")
     n, _, h, w = x.shape[:4]
     layouts.check_half_sums("spab", half_sums, channels, layout)
-    size = channels, n, h, w
-    native.call("spab", x, x, weights, biases, scratch, out, convs, *size, layout, half_sums)
+    native.call(
+        "spab",
+        x,
+        x=x,
+        weights=weights,
+        biases=biases,
+        scratch=scratch,
+        out=out,
+        convs=convs,
+        channels=channels,
+        n=n,
+        h=h,
+        w=w,
+        layout=layout,
+        half_sums=half_sums,
+    )
 
 
 def spab(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:

@@ -59,24 +59,30 @@ def launch(
     float16, dense, 16-byte aligned, apart from the inputs, out_layout "contiguous" or
     "channels_last". At least one pixel.
     """
-    n, _, h, w = inputs[0].shape[:4]
-    # Three 1x1 convolutions at most; what stands for the third is not read.
-    features = [*inputs, inputs[0]][:4]
+    x, single0, single1, *third = inputs
+    n, _, h, w = x.shape[:4]
+    weights, single_weights, up_weights, biases = packed
     native.call(
         "tail",
-        inputs[0],
-        *features,
-        *packed,
-        out,
-        len(inputs) - 1,
-        scale,
-        clamp,
-        out.dtype,
-        n,
-        h,
-        w,
-        layout,
-        out_layout,
+        x,
+        x=x,
+        single0=single0,
+        single1=single1,
+        single2=third[0] if third else None,
+        weights=weights,
+        single_weights=single_weights,
+        up_weights=up_weights,
+        biases=biases,
+        out=out,
+        singles=len(inputs) - 1,
+        scale=scale,
+        clamp=clamp,
+        dtype=out.dtype,
+        n=n,
+        h=h,
+        w=w,
+        layout=layout,
+        out_layout=out_layout,
     )
 
 

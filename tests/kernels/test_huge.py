@@ -174,7 +174,7 @@ def test_far_end_of_the_gate(last_blocks):
     x, y, out = (sparse(2**31 + 5001, torch.float16) for _ in range(3))
     (a, b), truth = exact.of_span_gate(10, 20)
     x[-1200:], y[-1200:] = a.flatten().half(), b.flatten().half()
-    native.call("span_gate", out, x, y, out, out.numel(), out.dtype)
+    native.call("span_gate", out, x=x, y=y, out=out, size=out.numel(), dtype=out.dtype)
     assert torch.equal(out[-1200:].double(), truth.flatten())
     assert torch.equal(span_gate(a.half(), b.half()).double(), truth)
 

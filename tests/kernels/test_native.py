@@ -76,7 +76,8 @@ def test_a_bad_wish_for_half_sums_is_named(monkeypatch):
 
 
 def test_the_hash_sees_every_source(tmp_path):
-    for name in ("a.cu", "b.cuh", "c.h", "d.cpp"):
+    (tmp_path / "common").mkdir()
+    for name in ("a.cu", "common/b.cuh", "c.h", "d.cpp"):
         (tmp_path / name).write_text("1")
     before = build_info.source_hash(tmp_path)
     (tmp_path / "notes.txt").write_text("not a source")
@@ -85,7 +86,7 @@ def test_the_hash_sees_every_source(tmp_path):
         path.write_text("2")
         assert build_info.source_hash(tmp_path) != before
         path.write_text("1")
-    assert {p.name for p in build_info.source_files()} >= {"espan.h", "ptx.cuh", "bindings.cpp"}
+    assert {p.name for p in build_info.source_files()} >= {"launchers.h", "ptx.cuh", "bindings.cpp"}
 
 
 @pytest.mark.parametrize(
@@ -97,9 +98,28 @@ def test_the_hash_sees_every_source(tmp_path):
 )
 def test_errors_name_the_op_shim(host_build, shim_module, monkeypatch, error, message):
     monkeypatch.setattr(native, "MODULE", SimpleNamespace(**vars(shim_module)))
-    monkeypatch.setattr(native.MODULE, "span_gate", lambda *args: error)
+    monkeypatch.setattr(native.MODULE, "span_gate", lambda **arguments: error)
     with pytest.raises(native.CudaError, match=message):
         span_gate(torch.ones(2), torch.ones(2), impl="cuda")
+
+
+GATE = {"x": None, "y": None, "out": None, "size": 0, "dtype": "float16", "stream": None}
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "change"),
+    [
+        (ValueError, "unknown name float64", {"dtype": "float64"}),
+        (TypeError, "wrong type of argument size", {"size": "many"}),
+        (TypeError, "wrong type of argument y", {"y": 1.5}),
+        (TypeError, "unknown argument z", {"z": 1}),
+        (TypeError, "missing argument x", {"x": ...}),
+    ],
+)
+def test_launchers_name_a_wrong_argument_shim(shim_module, error, message, change):
+    arguments = {name: value for name, value in {**GATE, **change}.items() if value is not ...}
+    with pytest.raises(error, match=f"^span_gate: {message}$"):
+        shim_module.span_gate(**arguments)
 
 
 def build(folder, **environment) -> subprocess.CompletedProcess:

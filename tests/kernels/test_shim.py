@@ -18,7 +18,8 @@ EMPTY = "if constexpr (!IS_FIRST) bar_arrive(empty(CONV, u), 2 * S::CONV_THREADS
 STORE = "inside ? pair : 0"
 READ = "a_word + u * S::SLOT"
 LOAD = "cp_async_wait<1>();"
-# How a bug shows: (text of rows.cuh: what takes its place), by name.
+HEADERS = ("common/convolve.cuh", "common/rows.cuh")
+# How a bug shows: (text of one of HEADERS: what takes its place), by name.
 PLANTED = {
     "wrong values": {
         "no barrier after the copies": {
@@ -47,7 +48,7 @@ PLANTED = {
         },
     },
     r"global\[-\d+\] of 15680": {
-        "rows read outside of the picture": {"has_row && unsigned(load_at": "unsigned(load_at"},
+        "rows read outside of the picture": {"has_row && unsigned(p.load_at": "unsigned(p.load_at"},
     },
     r"global\[\d+\] of 15680": {
         "rows stored below the picture": {"+ 2 * REACH;": "+ 2 * REACH + 1;"},
@@ -59,7 +60,7 @@ PLANTED_IN_ODD = {
         "the odd plane multiplied by another's weights": {"a, b[0])": "a, b[-1])"},
     },
     r"shared\[\d+\] of": {
-        "planes loaded that are not there": {"q + p >= PLANES": "q + p > PLANES"},
+        "planes loaded that are not there": {"p.q + k >= PLANES": "p.q + k > PLANES"},
     },
 }
 BUGS = [
@@ -117,7 +118,8 @@ def test_shim_finds_nothing_where_nothing_is(use, shim_module, case):
 @pytest.mark.parametrize(("case", "how", "bug", "change"), BUGS, ids=[bug for _, _, bug, _ in BUGS])
 def test_shim_finds_planted(use, shim_objects, tmp_path, case, how, bug, change):
     source = "spab.cu" if case == BLOCK else "conv3x3.cu"
-    module = host.patched(shim_objects, tmp_path, source, change, "rows.cuh")
+    header = next(name for name in HEADERS if min(change) in (host.SOURCES / name).read_text())
+    module = host.patched(shim_objects, tmp_path, source, change, header)
     use(module)
     assert re.search(how, caught(module, case) or "nothing")
 

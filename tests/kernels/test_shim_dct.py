@@ -19,51 +19,51 @@ FOLD = "far = i < lines.odd ? difference(lines.n - 1 - i) : 0;"
 # How a bug shows: (text of the file: what takes its place), by name.
 PLANTED = {
     "wrong gradient": {
-        ("dct.cu", "signs read while they are stored"): {
+        ("dct_l1.cu", "signs read while they are stored"): {
             "    bar_sync(0, lines.threads);\n    Sums back": "    Sums back"
         },
-        ("dct.cu", "coefficients of 0 have a sign"): {"float(x > 0)": "float(x >= 0)"},
-        ("dct.cu", "the way back not transposed"): {
+        ("dct_l1.cu", "coefficients of 0 have a sign"): {"float(x > 0)": "float(x >= 0)"},
+        ("dct_l1.cu", "the way back not transposed"): {
             "multiply<true>(lines, parts, transposed": ("multiply<true>(lines, parts, matrix")
         },
-        ("dct.cuh", "odd sums added to both ends"): {
+        ("dct_l1.cuh", "odd sums added to both ends"): {
             "(even - odd) * scale": "(even + odd) * scale"
         },
     },
     "wrong loss": {
-        ("dct.cu", "signs stored while lines are read"): {
+        ("dct_l1.cu", "signs stored while lines are read"): {
             f"{READ}    bar_sync(0, lines.threads);": ""
         },
-        ("dct.cuh", "no barrier after the lines"): {SPLIT_BARRIER: "}"},
-        ("dct.cuh", "low parts of the lines forgotten"): {
+        ("dct_l1.cuh", "no barrier after the lines"): {SPLIT_BARRIER: "}"},
+        ("dct_l1.cuh", "low parts of the lines forgotten"): {
             "if constexpr (!EXACT) mma_m16n8k16(small, low[t], b[c].x, b[c].y);": ""
         },
-        ("dct.cuh", "low parts of the matrix forgotten"): {
+        ("dct_l1.cuh", "low parts of the matrix forgotten"): {
             "mma_m16n8k16(small, high[t], b[c].z, b[c].w);": ""
         },
-        ("dct.cuh", "a line read one off"): {"lane % 16);": "(lane + 1) % 16);"},
-        ("dct.cu", "the middle counted twice"): {FOLD: FOLD.replace("i < lines.odd", "true")},
-        ("dct.cu", "partial sums of a chunk written over the last one's"): {
+        ("dct_l1.cuh", "a line read one off"): {"lane % 16);": "(lane + 1) % 16);"},
+        ("dct_l1.cu", "the middle counted twice"): {FOLD: FOLD.replace("i < lines.odd", "true")},
+        ("dct_l1.cu", "partial sums of a chunk written over the last one's"): {
             "sums += pass.partials();": "",
             "1 << 22": "1 << 12",
         },
     },
     r"global\[\d+\] of 9514": {
-        ("dct.cu", "the far end one off"): {FOLD: FOLD.replace("- 1 ", "")},
-        ("dct.cuh", "lines stored beyond the last"): {"if (line >= lines.count) continue;": ""},
+        ("dct_l1.cu", "the far end one off"): {FOLD: FOLD.replace("- 1 ", "")},
+        ("dct_l1.cuh", "lines stored beyond the last"): {"if (line >= lines.count) continue;": ""},
     },
     "deadlock in block 0: thread .* waits for ldmatrix|comes to warp_uniform, other lanes to": {
-        ("dct.cuh", "a lane that leaves early"): {
+        ("dct_l1.cuh", "a lane that leaves early"): {
             "step < steps;": "step < steps - lane_id() / 31;"
         },
     },
     "deadlock in block 0: thread .* waits for a barrier": {
-        ("dct.cuh", "a barrier of too many"): {
+        ("dct_l1.cuh", "a barrier of too many"): {
             SPLIT_BARRIER: SPLIT_BARRIER.replace("threads", "threads + 32")
         },
     },
     r"dynamic shared memory, byte \[0\] of": {
-        ("dct.cuh", "too little shared memory"): {"return 4 * words();": "return 3 * words();"},
+        ("dct_l1.cuh", "too little shared memory"): {"return 4 * words();": "return 3 * words();"},
     },
 }
 BUGS = [(how, file, change) for how, bugs in PLANTED.items() for (file, _), change in bugs.items()]
@@ -112,10 +112,8 @@ def test_shim_finds_nothing_in_dct_where_nothing_is(host_build, shim_module):
 
 
 @pytest.mark.parametrize(("how", "file", "change"), BUGS, ids=NAMES)
-def test_shim_finds_planted_in_dct(
-    host_build, shim_objects, monkeypatch, tmp_path, how, file, change
-):
-    module = host.patched(shim_objects, tmp_path, "dct.cu", change, file, "-O0")
+def test_shim_finds_planted_in_dct(shim, shim_objects, monkeypatch, tmp_path, how, file, change):
+    module = host.patched(shim_objects, tmp_path, "dct_l1.cu", change, file, "-O0")
     monkeypatch.setattr(native, "MODULE", module)
     assert re.search(how, caught(module) or "nothing")
 
@@ -123,7 +121,7 @@ def test_shim_finds_planted_in_dct(
 def test_shim_chunks_of_strips_change_nothing(host_build, shim_objects, monkeypatch, tmp_path):
     sr, hr = pictures((5, 24, 40))
     whole = [run(sr, hr, block) for block in (None, 8)]
-    chunked = host.patched(shim_objects, tmp_path, "dct.cu", {"1 << 22": "1 << 11"}, flag="-O0")
+    chunked = host.patched(shim_objects, tmp_path, "dct_l1.cu", {"1 << 22": "1 << 11"}, flag="-O0")
     monkeypatch.setattr(native, "MODULE", chunked)
     for (loss, gradient), block in zip(whole, (None, 8), strict=True):
         ours, our_gradient = run(sr, hr, block)

@@ -151,18 +151,18 @@ def test_shim_segments_meet():
 
 # How a bug shows: (file: text: what takes its place), by name.
 PLANTED = {
-    ("head.cu", "wrong values"): {
+    ("conv9x9_head.cu", "wrong values"): {
         "no meeting after a row is stored": {
             "next[u % SLOTS]);\n                warp_sync();": "next[u % SLOTS]);"
         },
         "the copy one half off": {"2 * COPY - 1": "2 * COPY"},
     },
-    ("head.cu", r"global\[-\d+\] of 3360"): {
+    ("conv9x9_head.cu", r"global\[-\d+\] of 3360"): {
         "rows read above the picture": {
             "has_column && unsigned(top + row) < unsigned(work.cut.height)": "has_column"
         },
     },
-    ("head.cu", r"global\[\d+\] of 17920"): {
+    ("conv9x9_head.cu", r"global\[\d+\] of 17920"): {
         "columns stored beside the picture": {"if (x0 + g + 8 * j < work.cut.width) ": ""},
     },
     ("tail.cu", "wrong values"): {
@@ -188,7 +188,7 @@ PLANTED = {
     ("tail.cu", r"shared\[\d+\] of 6336"): {
         "the ring read past its end": {"RING + pixel_word": "RING + SLOT + pixel_word"},
     },
-    ("picture.cuh", r"global\[\d+\] of"): {
+    ("tail_pixels.cuh", r"global\[\d+\] of"): {
         "lines written beyond the picture": {"min(USEFUL, width - column)": "USEFUL"},
     },
 }
@@ -201,7 +201,7 @@ BUGS = [
 
 def caught(module, file) -> str | None:
     """How running the kernel of `file` shows that something is wrong, in one of a few orders."""
-    op = HEAD if file == "head.cu" else TAIL
+    op = HEAD if file == "conv9x9_head.cu" else TAIL
     case = (1, 32, 16, 70, True) if op is HEAD else (1, 32, ESPAN, 4, 11, 64, False, False)
     args = op.make(case, torch.float16)
     truth = op.reference(*args)
@@ -222,7 +222,7 @@ def use(monkeypatch, module):
     monkeypatch.setattr(native, "DEVICE", module.DEVICE)
 
 
-@pytest.mark.parametrize("file", ["head.cu", "tail.cu"])
+@pytest.mark.parametrize("file", ["conv9x9_head.cu", "tail.cu"])
 def test_shim_finds_nothing_where_nothing_is(monkeypatch, shim_module, file):
     use(monkeypatch, shim_module)
     assert caught(shim_module, file) is None

@@ -31,7 +31,8 @@ def run(*command):
 
 def compile_source(source: Path, folder: Path, flag: str = "-O2") -> Path:
     out = folder / f"{source.stem}.o"
-    includes = [f"-I{include}" for include in INCLUDES]
+    # A header that was changed lies in the source's own folder, and is found there first.
+    includes = [f"-I{include}" for include in (source.parent, *INCLUDES)]
     # pybind11 takes long to optimise, and nothing of it is slow.
     extra = ["-O0", '-DESPAN_SOURCE_HASH="host"'] if source.suffix == ".cpp" else ["-x", "c++"]
     run("g++", *FLAGS, flag, *extra, *includes, "-c", source, "-o", out)
@@ -68,8 +69,8 @@ def patched(
 ) -> ModuleType:
     """The module with each text of `changes` replaced by what it maps to.
 
-    In `source`, or in `header`, which `source` includes; it must be there once. flag: "-O0" where
-    compiling takes longer than running.
+    In `source`, or in `header`, a path in csrc that `source` includes; it must be there once.
+    flag: "-O0" where compiling takes longer than running.
     """
     changed = header or source
     text = (SOURCES / changed).read_text()
@@ -78,5 +79,6 @@ def patched(
         text = text.replace(old, new)
     copy = folder / source
     copy.write_text((SOURCES / source).read_text())
+    (folder / changed).parent.mkdir(exist_ok=True)
     (folder / changed).write_text(text)
     return load({**built, source: compile_source(copy, folder, flag)}, folder)

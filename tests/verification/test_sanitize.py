@@ -39,7 +39,7 @@ OUT_OF_BOUNDS = f"""\
 """
 RACE = """\
 ========= COMPUTE-SANITIZER
-========= Error: Race reported between Write access at down_kernel(Lines)+0x1f60 in dct.cu:79
+========= Error: Race reported between Write access at down_kernel(Lines)+0x1f60 in dct_l1.cu:79
 =========     and Read access at down_kernel(Lines)+0x2b0 in ptx.cuh:23 [4096 hazards]
 =========
 ========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)
@@ -47,7 +47,7 @@ RACE = """\
 UNINITIALIZED = """\
 ========= COMPUTE-SANITIZER
 ========= Uninitialized __global__ memory read of size 4 bytes
-=========     at back_kernel(Lines)+0x2d0 in common.cuh:23
+=========     at back_kernel(Lines)+0x2d0 in base.cuh:23
 =========     by thread (0,0,0) in block (0,0,0)
 =========
 ========= ERROR SUMMARY: 1 error
@@ -104,15 +104,14 @@ def test_clean_is_what_says_so(text):
             RACE,
             [
                 "1 x Error: Race reported between Write access at down_kernel(Lines)+0x1f60"
-                " in dct.cu:79"
-                " and Read access at down_kernel(Lines)+0x2b0 in ptx.cuh:23"
+                " in dct_l1.cu:79"
             ],
         ),
         (
             UNINITIALIZED,
             [
                 "1 x Uninitialized __global__ memory read of size 4 bytes at "
-                "back_kernel(Lines)+0x2d0 in common.cuh:23"
+                "back_kernel(Lines)+0x2d0 in base.cuh:23"
             ],
         ),
         (

@@ -1,13 +1,13 @@
-// Single instructions that C++ has no name for: PTX on the device, emulation in the host build.
+// Single instructions that C++ cannot express: PTX on the device, emulation in the host build.
 //
-// A fragment is what the 32 lanes of a warp hold of a matrix, as the PTX ISA lays it out. With
+// A fragment is the part of a matrix that each of a warp's 32 lanes holds, as in the PTX ISA. With
 // g = lane / 4 and q = lane % 4, mma m16n8k16 has
 //   A (16 x 16): a[0] row g, columns 2q and 2q + 1; a[1] row g + 8; a[2], a[3] 8 columns on;
 //   B (16 x 8):  b0 rows 2q and 2q + 1 of column g; b1 8 rows on;
 //   D (16 x 8):  d[0], d[1] row g, columns 2q and 2q + 1; d[2], d[3] row g + 8.
 #pragma once
 
-#include "common.cuh"
+#include "common/base.cuh"
 
 #ifdef ESPAN_SHIM
 #include "host/instructions.h"
@@ -64,7 +64,7 @@ __device__ inline void mma_m16n8k8(uint32_t (&d)[2], const uint32_t (&a)[4], uin
 }
 
 // Starts copying 16 bytes, from[i] on, to to[word]; zeros if not `inside`, and nothing is read.
-// They are there for this thread after cp_async_wait, for others after a barrier that follows it.
+// This thread sees them after cp_async_wait, others after a barrier that follows it.
 __device__ inline void cp_async16(
     Shared<uint32_t> to, int word, Global<const uint32_t> from, int64_t i, bool inside) {
     const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to.data + word));
@@ -77,34 +77,34 @@ __device__ inline void cp_async16(
 // Ends a group of copies.
 __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Waits until all groups of this thread but the `PENDING` last are there.
+// Waits until all groups of this thread but the last `PENDING` have arrived.
 template <int PENDING>
 __device__ inline void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
-// Starts bringing what surrounds from[i] to the L2 cache.
+// Starts loading the cache line of from[i] into L2.
 __device__ inline void prefetch_l2(Global<const uint32_t> from, int64_t i) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(from.data + i));
 }
 
-// Waits until `threads` threads, whole warps, have come to barrier `id` by sync or arrive.
+// Waits until `threads` threads, whole warps, have reached barrier `id` by sync or arrive.
 __device__ inline void bar_sync(int id, int threads) {
     asm volatile("barrier.cta.sync.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// Comes to barrier `id` and does not wait.
+// Arrives at barrier `id` without waiting.
 __device__ inline void bar_arrive(int id, int threads) {
     asm volatile("barrier.cta.arrive.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// The lanes of a warp meet and see what each has written.
+// Waits for all lanes of the warp; each then sees what the others have written.
 __device__ inline void warp_sync() { __syncwarp(); }
 
-// A value that all lanes of the warp share, told to the compiler.
+// Tells the compiler that all lanes of the warp have the same value.
 __device__ inline int warp_uniform(int value) { return __shfl_sync(0xffffffff, value, 0); }
 
-// Read where it is asked for: no register holds it in between.
+// Volatile, so that it is read where it is needed and no register holds it in between.
 __device__ inline int lane_id() {
     int lane;
     asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));

@@ -1,19 +1,16 @@
-// What the convolutions of rows.cuh work on: strips, their rings and barriers, pictures, epilogues.
+// Sizes of the streaming convolutions of rows.cuh: strips, rings and barriers; their epilogues.
 #pragma once
 
-#include <algorithm>
-#include <type_traits>
-
-#include "ptx.cuh"
+#include "common/ptx.cuh"
 
 namespace espan::rows {
 
 constexpr int SLOTS = 3;  // rows of a ring, and open rows of output
 constexpr int WORDS = 4;  // of 2 channels, in a pixel of a plane
 
-// How warps share out the convolutions, their output channels and the columns of a row. A warp's
-// weights and open sums are OUT_PLANES * (9 * PLANES + 12 * TILES) registers a lane: 78 to 120.
-// HALF_SUMS: products of 32 channels and 3 columns are summed in halves, and these in floats.
+// How the convolutions, their output channels and the columns of a row are divided among warps. A
+// warp's weights and open sums take OUT_PLANES * (9 * PLANES + 12 * TILES) registers a lane: 78 to
+// 120. HALF_SUMS: products of 32 channels and 3 columns are summed in halves, and these in floats.
 template <int CHANNELS, int CONVS, bool HALF_SUMS>
 struct Strip {
     static_assert(CHANNELS % 8 == 0 && (CHANNELS <= 32 || CONVS == 1));
@@ -25,8 +22,8 @@ struct Strip {
     static constexpr int TILES = OUT_PLANES > 1 ? 4 / OUT_PLANES : IS_TIGHT ? 2 : 4;
     static constexpr int SHARES = PLANES / OUT_PLANES;  // warps that make a pixel
     static constexpr int WARP_COLUMNS = 16 * TILES;
-    // 12 warps have 168 registers a lane, up to 8 have 255. One convolution alone has the most to
-    // hold: where to load from and to store to at once.
+    // 12 warps have 168 registers a lane, up to 8 have 255. A single convolution needs the most: it
+    // keeps both where it loads from and where it stores.
     static constexpr int WARPS = CONVS == 3       ? 12
                                  : CONVS == 2     ? (HALF_SUMS ? 8 : 12)
                                  : CHANNELS <= 32 ? 8
@@ -49,30 +46,25 @@ constexpr int ALL = 0, LOADED = 1;
 __device__ constexpr int full(int ring, int slot) { return 2 + 2 * SLOTS * (ring - 1) + slot; }
 __device__ constexpr int empty(int ring, int slot) { return full(ring, slot) + SLOTS; }
 
-// A batch of pictures.
-struct Pictures {
+// The size of each image of a batch.
+struct Images {
     int height, width;
     int64_t area;  // height * width
 };
 
-// What a kernel does.
+// The parameters of a kernel.
 struct Work {
     Global<const uint32_t> x;        // (N, P, H, W, 8) or (N, H, W, P, 8) halves, P planes
     Global<const uint32_t> weights;  // (convolutions, P, 9, P, 32 lanes, 2): layout.fragments
     Global<const float2> biases;     // (convolutions, 8 P)
-    Global<const uint32_t> gate;     // as x; read if that is the epilogue
-    Global<uint32_t> out;            // as x
-    Pictures size;
+    Global<const uint32_t> gate;     // like x; read only if the epilogue is `gate`
+    Global<uint32_t> out;            // like x
+    Images size;
     int segment;  // rows of an item
-    unsigned strips, segments;  // items across and down a picture
+    unsigned strips, segments;  // items across and down an image
     int items;
-    Epilogue epilogue;  // of one convolution
+    Epilogue epilogue;  // of a single convolution; of 2 or 3 it is `gate`
 };
-
-// A launcher in C++, of one kernel.
-using Launch = cudaError_t(
-    const void* x, const void* weights, const void* biases, const void* gate, void* out,
-    Epilogue epilogue, int64_t n, int64_t h, int64_t w, cudaStream_t stream);
 
 // Words from one pixel, and from one plane, to the next.
 template <int PLANES, Layout LAYOUT>
@@ -80,11 +72,11 @@ struct Steps {
     static constexpr bool PLANAR = LAYOUT == Layout::planes;
     static constexpr int PIXEL = PLANAR ? WORDS : PLANES * WORDS;
 
-    __device__ static int64_t plane(const Pictures& size) {
+    __device__ static int64_t plane(const Images& size) {
         return PLANAR ? size.area * WORDS : WORDS;
     }
-    // Of the first pixel of picture n's plane p.
-    __device__ static int64_t start(const Pictures& size, int64_t n, int p) {
+    // The first word of plane p of image n.
+    __device__ static int64_t start(const Images& size, int64_t n, int p) {
         return PLANAR ? (n * PLANES + p) * size.area * WORDS
                       : n * size.area * PIXEL + p * WORDS;
     }
@@ -106,7 +98,7 @@ __device__ inline uint32_t pack_gate(uint32_t x, const float* h) {
         (h[0] + 0.5f * before.x) * tanh_approx(h[0]), (h[1] + 0.5f * before.y) * tanh_approx(h[1]));
 }
 
-// Adds halves, two a word, as mma has them.
+// Adds halves, packed in pairs as mma returns them.
 __device__ inline void add(float (&sums)[4], const uint32_t (&halves)[2]) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -116,7 +108,7 @@ __device__ inline void add(float (&sums)[4], const uint32_t (&halves)[2]) {
     }
 }
 
-// What EPILOGUE makes of a pair; z is its half if that is the gate.
+// Applies EPILOGUE to a pair. For the gate, z is half of the convolution.
 template <Epilogue EPILOGUE>
 __device__ uint32_t finish(uint32_t gate, const float* z) {
     if constexpr (EPILOGUE == Epilogue::gate) {
@@ -126,25 +118,6 @@ __device__ uint32_t finish(uint32_t gate, const float* z) {
     } else {
         return pack_half2(z[0], z[1]);
     }
-}
-
-// An epilogue as a type, for a function to be made for each.
-template <Epilogue EPILOGUE>
-using Finish = std::integral_constant<Epilogue, EPILOGUE>;
-
-// Into how many segments to cut the height: the fewest rows one after the other, those that
-// segments compute twice counted in.
-inline int64_t count_segments(int64_t strips, int64_t height, int convs, int64_t processors) {
-    int64_t best = 1, least = INT64_MAX;
-    for (int64_t count = 1; count <= height && (count - 1) * strips < 2 * processors; ++count) {
-        const int64_t rows = ceil_div(height, count) + 2 * convs;
-        const int64_t all = ceil_div(strips * count, processors) * rows;
-        if (all < least) {
-            least = all;
-            best = count;
-        }
-    }
-    return best;
 }
 
 }  // namespace espan::rows

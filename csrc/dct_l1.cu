@@ -1,19 +1,19 @@
-// dct_l1: the sizes of a picture's DCT coefficients, summed, and the gradient of their mean.
+// dct_l1: the sum of the absolute DCT coefficients of an image, and the gradient of their mean.
 //
-// Three passes: rows to coefficients; columns to coefficients, and their signs back along the
-// columns; rows back. Each reads lines of numbers (dct.cuh) and writes them so that what it took
-// for a column is a line to the next. Between passes a line holds its even coefficients, then its
-// odd ones.
+// Three passes: transform rows; transform columns, and transform the signs of the coefficients back
+// along the columns; transform rows back. Each reads lines of numbers (dct_l1.cuh) and writes them
+// transposed, so that a column is a line of the next pass. Between passes a line holds its even
+// coefficients, then its odd ones.
 #include <algorithm>
 
-#include "dct.cuh"
+#include "dct_l1.cuh"
 
 namespace espan {
 namespace {
 
 using namespace dct;
 
-// Rows of a - b to coefficients.
+// Transforms the rows of a - b, (strips, h, w) in blocks of block_w, and writes columns as lines.
 template <typename T>
 __global__ void __launch_bounds__(THREADS, 2) across_kernel(
     Lines lines, Places places, Global<const T> a, Global<const T> b, Global<const uint4> matrix,
@@ -37,8 +37,8 @@ __global__ void __launch_bounds__(THREADS, 2) across_kernel(
     });
 }
 
-// Columns to coefficients, the sum of each thread's to `partial`; with a gradient, their signs
-// back along the columns.
+// Transforms columns, and stores the sum of each thread's absolute coefficients in `partial`
+// (blocks, threads). With a gradient, transforms their signs back along the columns.
 __global__ void __launch_bounds__(THREADS, 2) down_kernel(
     Lines lines, Places places, Global<const float> in, Global<const uint4> matrix,
     Global<const uint4> transposed, Global<float> partial, Global<float> out, bool with_gradient) {
@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(THREADS, 2) down_kernel(
     store_lines(lines, back, places, 1, out);
 }
 
-// Rows of coefficients back, times `scale`.
+// Transforms rows of coefficients back, to (strips, h, w), times `scale`.
 template <typename T>
 __global__ void __launch_bounds__(THREADS, 2) back_kernel(
     Lines lines, Places places, Global<const float> in, Global<const uint4> transposed, float scale,
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(THREADS, 2) back_kernel(
     store_lines(lines, sums, places, scale, out);
 }
 
-// What passes over strips of (h, w), in blocks of (h, block_w), work on.
+// The lines that the passes over strips of (h, w), in blocks of (h, block_w), work on.
 struct Passes {
     int blocks, size;  // blocks in a strip, numbers in all
     Lines across, down;
@@ -109,7 +109,7 @@ struct Passes {
     int64_t partials() const { return int64_t(down.blocks()) * down.threads; }
 };
 
-// Strips that go through all passes together: an L2 cache holds what lies between these.
+// Strips that go through all passes together: few enough for what is between them to stay in L2.
 int64_t together(int64_t strips, int64_t h, int64_t w) {
     constexpr int64_t NUMBERS = 1 << 22;
     return std::min(strips, std::max<int64_t>(1, NUMBERS / (h * w)));
@@ -123,53 +123,48 @@ DctScratch dct_l1_scratch(int64_t strips, int64_t h, int64_t w, int64_t block_w)
     return {2 * chunk * h * w, strips / chunk * partials(chunk) + (rest ? partials(rest) : 0)};
 }
 
-cudaError_t dct_l1(
-    const void* a, const void* b, const void* across, const void* down, void* between,
-    void* partial, void* gradient, int64_t strips, int64_t h, int64_t w, int64_t block_w,
-    float scale, Dtype dtype, cudaStream_t stream) {
-    return with_type(dtype, [=](auto zero) -> cudaError_t {
+cudaError_t dct_l1(const DctL1Params& p, cudaStream_t stream) {
+    return with_type(p.dtype, [&](auto zero) -> cudaError_t {
         using T = decltype(zero);
-        const int64_t chunk = together(strips, h, w);
-        auto* columns = static_cast<float*>(between);
-        auto* rows = columns + chunk * h * w;
-        auto* sums = static_cast<float*>(partial);
-        for (int64_t done = 0; done < strips; done += chunk) {
-            const Passes pass(std::min(chunk, strips - done), h, w, block_w);
-            const int64_t start = done * h * w, size = pass.size;
-            // A matrix and its transpose, as the warps read them.
+        const int64_t chunk = together(p.strips, p.h, p.w);
+        auto* columns = static_cast<float*>(p.between);
+        auto* rows = columns + chunk * p.h * p.w;
+        auto* sums = static_cast<float*>(p.partial);
+        for (int64_t done = 0; done < p.strips; done += chunk) {
+            const Passes pass(std::min(chunk, p.strips - done), p.h, p.w, p.block_w);
+            const int64_t start = done * p.h * p.w, size = pass.size;
+            // A matrix (which = 0) or its transpose (1).
             const auto matrix = [](const void* both, const Lines& lines, int which) {
                 const int64_t tiles = lines.warps_across * COLUMN_TILES;
                 const int64_t words = 2 * (lines.padded / STEP) * tiles * 32;
                 return Global(static_cast<const uint4*>(both) + which * words, words);
             };
-            const int area = int(h * w);
-            const Places to_columns{
-                unsigned(h), unsigned(pass.blocks), area, 1, int(h * block_w), int(h)};
-            const Places to_rows{
-                unsigned(pass.blocks), unsigned(block_w), area, int(block_w), 1, int(w)};
-            const Places in_place{1, 1, int(block_w), 0, 0, 1};
+            const int h = int(p.h), w = int(p.w), block_w = int(p.block_w);
+            const Places to_columns{unsigned(h), unsigned(pass.blocks), h * w, 1, h * block_w, h};
+            const Places to_rows{unsigned(pass.blocks), unsigned(block_w), h * w, block_w, 1, w};
+            const Places in_place{1, 1, block_w, 0, 0, 1};
             if (const auto error = launch_with_shared(
                     across_kernel<T>, pass.across.blocks(), pass.across.threads,
                     pass.across.bytes(), stream, pass.across, to_columns,
-                    Global(static_cast<const T*>(a) + start, size),
-                    Global(static_cast<const T*>(b) + start, size), matrix(across, pass.across, 0),
-                    Global(columns, size))) {
+                    Global(static_cast<const T*>(p.a) + start, size),
+                    Global(static_cast<const T*>(p.b) + start, size),
+                    matrix(p.across, pass.across, 0), Global(columns, size))) {
                 return error;
             }
             if (const auto error = launch_with_shared(
                     down_kernel, pass.down.blocks(), pass.down.threads, pass.down.bytes(), stream,
                     pass.down, to_rows, Global<const float>(columns, size),
-                    matrix(down, pass.down, 0), matrix(down, pass.down, 1),
-                    Global(sums, pass.partials()), Global(rows, size), gradient != nullptr)) {
+                    matrix(p.down, pass.down, 0), matrix(p.down, pass.down, 1),
+                    Global(sums, pass.partials()), Global(rows, size), p.gradient != nullptr)) {
                 return error;
             }
             sums += pass.partials();
-            if (!gradient) continue;
+            if (!p.gradient) continue;
             if (const auto error = launch_with_shared(
                     back_kernel<T>, pass.across.blocks(), pass.across.threads,
                     pass.across.bytes(), stream, pass.across, in_place,
-                    Global<const float>(rows, size), matrix(across, pass.across, 1), scale,
-                    Global(static_cast<T*>(gradient) + start, size))) {
+                    Global<const float>(rows, size), matrix(p.across, pass.across, 1), p.scale,
+                    Global(static_cast<T*>(p.gradient) + start, size))) {
                 return error;
             }
         }

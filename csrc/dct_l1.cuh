@@ -1,4 +1,4 @@
-// What the passes of dct.cu share: lines of numbers times the DCT matrix, exact to float32.
+// What the passes of dct_l1.cu share: lines of numbers times the DCT matrix, exact to float32.
 //
 // The transform of n numbers x is two of half the size: even coefficients are sums over
 // x[i] + x[n-1-i], odd ones over x[i] - x[n-1-i], i < n / 2. Backwards the sums e[i] and o[i] over
@@ -9,7 +9,7 @@
 // and from there in float32.
 #pragma once
 
-#include "ptx.cuh"
+#include "common/ptx.cuh"
 
 namespace espan::dct {
 
@@ -26,7 +26,7 @@ struct EvenOdd {
     float even, odd;
 };
 
-// Lines to transform, and how a block of threads shares `rows` of them out among its warps.
+// Lines to transform, and how a block of threads divides `rows` of them among its warps.
 struct Lines {
     int n, count;
     int even, odd;  // coefficients
@@ -43,8 +43,8 @@ struct Lines {
     }
     int blocks() const { return ceil_div(count, rows); }
     int bytes() const { return 4 * words(); }
-    // Shared memory is [high, low][even, odd][8 places][row][4 words of 2 places]. The 16 words
-    // more after 8 places: so 16 places of 4 rows lie in different banks.
+    // Shared memory is [high, low][even, odd][8 places][row][4 words of 2 places], with 16 words of
+    // padding after 8 places, so that 16 places of 4 rows are in different banks.
     __host__ __device__ int plane() const { return 4 * rows + 16; }
     __host__ __device__ int half() const { return padded / 8 * plane(); }
     __host__ __device__ int words() const { return 4 * half(); }
@@ -62,12 +62,12 @@ struct Places {
     }
 };
 
-// This thread's part of the block's lines. Asked for anew where it is needed: registers are short
-// while sums are open.
+// This thread's part of the block's lines. Computed again where it is needed, as open sums leave
+// few registers.
 struct Part {
     int first;        // line of the block
     int row, column;  // where the warp begins, in the block and in either half
-    int g, q;         // of the lane, as fragments have them
+    int g, q;         // of the lane, as in fragments
 
     __device__ explicit Part(const Lines& lines) : first(blockIdx.x * lines.rows) {
         const int warp = warp_uniform(threadIdx.x / 32);
@@ -78,7 +78,7 @@ struct Part {
     }
 };
 
-// Fills shared memory with the block's lines that are there; products of the others are not used.
+// Fills shared memory with the block's lines that exist; products of the others are not used.
 // read(line, i) gives what the even and the odd half of the transform take at place i.
 template <typename Read>
 __device__ void split_lines(const Lines& lines, Shared<uint32_t> parts, Read read) {
@@ -148,7 +148,7 @@ __device__ void multiply(
     }
 }
 
-// Calls run(line, place, even sum, odd sum) with the sums of this lane in lines that are there.
+// Calls run(line, place, even sum, odd sum) with the sums of this lane, in lines that exist.
 template <typename Run>
 __device__ void for_each_sum(const Lines& lines, const Sums& sums, Run run) {
     const Part part(lines);
@@ -165,7 +165,7 @@ __device__ void for_each_sum(const Lines& lines, const Sums& sums, Run run) {
     }
 }
 
-// An even and an odd half back as lines of numbers.
+// Stores the sums of an even and an odd half as lines of numbers.
 template <typename T>
 __device__ void store_lines(
     const Lines& lines, const Sums& sums, const Places& places, float scale,

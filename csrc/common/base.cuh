@@ -1,10 +1,10 @@
 // What every kernel shares: memory with checked access, the launch, conversions of element types.
 //
-// Kernels reach memory through Global and Shared alone. On the device these are bare pointers; in
-// the host build they know their size, and an access outside of it ends the launch with an error.
+// Kernels access memory through Global and Shared only. On the device these are bare pointers; in
+// the host build they know their size, and an access out of bounds ends the launch with an error.
 #pragma once
 
-#include "espan.h"
+#include "launchers.h"
 
 #ifdef ESPAN_SHIM
 #include "host/memory.h"
@@ -61,12 +61,12 @@ cudaError_t launch(
     return cudaGetLastError();
 }
 
-// The block's dynamic shared memory, which launch_with_shared gave, as array `name`.
+// The block's dynamic shared memory, from launch_with_shared, as array `name`.
 #define DYNAMIC_SHARED(T, name, size)                             \
     extern __shared__ __align__(16) unsigned char name##_memory[]; \
     const espan::Shared<T> name { reinterpret_cast<T*>(name##_memory) }
 
-// As launch, with `bytes` of dynamic shared memory a block.
+// Like launch, with `bytes` of dynamic shared memory a block.
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch_with_shared(
     void (*kernel)(Parameters...), int64_t blocks, int threads, int bytes, cudaStream_t stream,
@@ -85,7 +85,7 @@ cudaError_t launch_with_shared(
 
 namespace espan {
 
-// Blocks a grid can have in its first dimension.
+// The most blocks in the first dimension of a grid.
 constexpr int64_t MAX_BLOCKS = 0x7fffffff;
 
 template <typename Integer>

@@ -1,10 +1,10 @@
-// One step of a 3x3 convolution of 32 channels: a row that lies in a ring in shared memory goes
-// into the three rows it reaches, whose sums are open in registers.
+// One step of a 3x3 convolution of 32 channels: a row in a ring in shared memory is accumulated
+// into the three output rows it reaches, which are open in registers.
 //
 // A ring is [slot][plane][column][8 channels], as in rows.cuh; a warp takes 32 columns of a row.
 #pragma once
 
-#include "ends.cuh"
+#include "common/ends.cuh"
 
 namespace espan::ends {
 

@@ -1,14 +1,14 @@
-// conv9x9_head: from the picture, uint8 or float16, to the first 32 channels.
+// conv9x9_head: from the image, uint8 or float16, to the first 32 channels.
 //
-// A row of RGB without gaps holds what one row of the kernel multiplies, 9 pixels of 3 colours, as
-// 27 halves in a row: 5 more, whose weights are 0, make them the 32 columns of a matrix product
-// whose rows are pixels. So a vertical convolution of 9 taps is left. It streams rows: each goes
-// into the 9 rows of output it reaches, whose sums are open in registers.
+// In a row of RGB without gaps, the 9 pixels of 3 colours that one row of the kernel multiplies are
+// 27 consecutive halves. With 5 more, whose weights are 0, they are the 32 columns of a matrix
+// product whose rows are pixels. What is left is a vertical convolution of 9 taps. It streams rows:
+// each is accumulated into the 9 output rows it reaches, which are open in registers.
 //
-// A pixel begins at any half, a register with a pair of them at even ones: pixels of odd columns
-// are read from a copy of the row, one half further. Warps work in pairs, one with the weights of
-// 16 output channels each, on 16 columns; each keeps its own rows and none waits for another.
-#include "ends.cuh"
+// A pixel can begin at an odd half, but a register holds an aligned pair: pixels of odd columns are
+// read from a copy of the row that is shifted by one half. Warps work in pairs on 16 columns, each
+// with the weights of 16 output channels. Each warp loads its own rows, so none waits for another.
+#include "common/ends.cuh"
 
 namespace espan {
 namespace {
@@ -17,16 +17,16 @@ using namespace ends;
 
 constexpr int WARPS = 8, PAIRS = WARPS / 2;
 constexpr int COLUMNS = 16, REACH = 4, TAPS = 2 * REACH + 1;
-constexpr int SLOTS = 3;  // rows of a ring, and rows on their way from memory
-// Words of a row and where in it the copy is: in the other half of the banks.
+constexpr int SLOTS = 3;  // rows of a ring, and rows being loaded from memory
+// Words of a row, and where its shifted copy begins: in the other half of the banks.
 constexpr int SLOT = 96, COPY = 48;
 
 template <typename Pixel>
 struct Work {
-    Global<const Pixel> x;
+    Global<const Pixel> x;        // (n, 3, h, w), steps in `from`
     Global<const uint4> weights;  // (2, 9, 2, 32 lanes, 8 halves)
     Global<const float2> biases;  // (32 channels)
-    Global<uint32_t> out;
+    Global<uint32_t> out;         // (n, 32, h, w) halves, steps in `to`
     PictureSteps from;
     FeatureSteps to;
     Cut cut;
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(32 * WARPS, 1) head_kernel(Work<Pixel> work) {
     }
     float2 bias[2];
     for (int c = 0; c < 2; ++c) bias[c] = work.biases.load((2 * half + c) * 4 + q);
-    // The first pair that this lane multiplies of pixel g, and of columns 24 on which are pixels.
+    // The lane's first pair of pixel g; and which of columns 24 and up belong to the 9 pixels.
     const int a_word = ring + (3 * g - g % 2) / 2 + g % 2 * COPY + q;
     const uint32_t kept = q == 0 ? 0xffffffff : q == 1 ? 0xffff : 0;
 
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(32 * WARPS, 1) head_kernel(Work<Pixel> work) {
         const Item it = item(work.cut, i);
         const int x0 = it.strip * COLUMNS, top = it.top - REACH, rows = it.rows + 2 * REACH;
 
-        // A lane loads the pixel of column x0 - REACH + lane, 0 if 16 pixels reach less far.
+        // A lane loads the pixel of column x0 - REACH + lane; 0 beyond the reach of 16 pixels.
         const int column = x0 - REACH + lane;
         const bool has_column =
             lane < COLUMNS + 2 * REACH && unsigned(column) < unsigned(work.cut.width);
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(32 * WARPS, 1) head_kernel(Work<Pixel> work) {
         };
 #pragma unroll
         for (int slot = 0; slot < SLOTS; ++slot) load(slot, next[slot]);
-        // The last rows of the item before have been read.
+        // The last rows of the previous item have been read.
         warp_sync();
         store(0, next[0]);
 
@@ -152,20 +152,18 @@ __global__ void __launch_bounds__(32 * WARPS, 1) head_kernel(Work<Pixel> work) {
 }
 
 template <typename Pixel>
-cudaError_t launch_head(
-    const void* x, const void* weights, const void* biases, void* out, float scale, int64_t n,
-    int64_t h, int64_t w, Layout x_layout, Layout layout, cudaStream_t stream) {
+cudaError_t launch_head(const Conv9x9HeadParams& p, float scale, cudaStream_t stream) {
     int64_t processors = 0;
     if (const auto error = count_processors(processors)) return error;
-    const Cut parts = cut(n, h, w, COLUMNS, REACH, processors * PAIRS);
-    if (!fits(h, w, parts)) return cudaErrorInvalidValue;
+    const Cut parts = cut(p.n, p.h, p.w, COLUMNS, REACH, processors * PAIRS);
+    if (!fits(p.h, p.w, parts)) return cudaErrorInvalidValue;
     const Work<Pixel> work{
-        {static_cast<const Pixel*>(x), n * 3 * h * w},
-        {static_cast<const uint4*>(weights), 2 * TAPS * 2 * 32},
-        {static_cast<const float2*>(biases), 16},
-        {static_cast<uint32_t*>(out), n * h * w * PLANES * WORDS},
-        PictureSteps(x_layout, h, w),
-        FeatureSteps(layout, h, w),
+        {static_cast<const Pixel*>(p.x), p.n * 3 * p.h * p.w},
+        {static_cast<const uint4*>(p.weights), 2 * TAPS * 2 * 32},
+        {static_cast<const float2*>(p.biases), 16},
+        {static_cast<uint32_t*>(p.out), p.n * p.h * p.w * PLANES * WORDS},
+        PictureSteps(p.x_layout, p.h, p.w),
+        FeatureSteps(p.layout, p.h, p.w),
         parts,
         scale};
     return launch(
@@ -174,18 +172,10 @@ cudaError_t launch_head(
 
 }  // namespace
 
-cudaError_t conv9x9_head(
-    const void* x, const void* weights, const void* biases, void* out, Dtype dtype, int64_t n,
-    int64_t h, int64_t w, Layout x_layout, Layout layout, cudaStream_t stream) {
+cudaError_t conv9x9_head(const Conv9x9HeadParams& params, cudaStream_t stream) {
     // The scale of uint8 goes into the sums: in float16 neither weights nor x / 255 are exact.
-    if (dtype == Dtype::uint8) {
-        return launch_head<uint8_t>(
-            x, weights, biases, out, 1 / 255.f, n, h, w, x_layout, layout, stream);
-    }
-    if (dtype == Dtype::float16) {
-        return launch_head<__half>(
-            x, weights, biases, out, 1, n, h, w, x_layout, layout, stream);
-    }
+    if (params.dtype == Dtype::uint8) return launch_head<uint8_t>(params, 1 / 255.f, stream);
+    if (params.dtype == Dtype::float16) return launch_head<__half>(params, 1, stream);
     return cudaErrorInvalidValue;
 }
 

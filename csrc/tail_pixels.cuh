@@ -1,7 +1,7 @@
-// Where the tail's channels become pixels: staged in shared memory, written in whole lines.
+// The tail's output: channels become pixels, staged in shared memory and written in whole lines.
 #pragma once
 
-#include "ring.cuh"
+#include "tail_ring.cuh"
 
 namespace espan::ends {
 
@@ -12,7 +12,7 @@ constexpr int EDGE = (COLUMNS - USEFUL) / 2;
 // Warps work in pairs, each with half of the 3 * scale^2 channels, in groups of 8.
 __host__ __device__ constexpr int out_planes(int scale) { return ceil_div(3 * scale * scale, 16); }
 
-// The enlarged picture, and limits of its values.
+// The upscaled image, and the limits of its values.
 struct Picture {
     Global<uint8_t> memory;
     PictureSteps steps;
@@ -21,20 +21,20 @@ struct Picture {
     float low, high;
 };
 
-// Not a number stays one in float16, as torch.clamp has it, and is 0 in uint8.
+// NaN stays NaN in float16, as in torch.clamp, and becomes 0 in uint8.
 __device__ inline void finish(__half& to, float value, const Picture& picture) {
     value = value < picture.low ? picture.low : value;
     from_float(to, value > picture.high ? picture.high : value);
 }
 
-// To the nearest level, halves to even. The product is rounded first, as the reference has it;
+// To the nearest level, ties to even. The product is rounded first, as in the reference;
 // adding 1.5 * 2^23 leaves the level in the last bits.
 __device__ inline void finish(uint8_t& to, float value, const Picture&) {
     to = __float_as_uint(__fmul_rn(__saturatef(value), 255.0f) + 12582912.0f);
 }
 
-// A row of a strip as it will lie in memory: SCALE lines of pixels, 3 * SCALE if colours lie apart.
-// It is filled anew behind a barrier of the ring, to which all come who have written it.
+// A row of a strip in the order of memory: SCALE lines of pixels, or 3 * SCALE if colours are
+// separate planes. It is refilled after a barrier of the ring, when all warps have written it out.
 template <int SCALE>
 struct Stage {
     static constexpr int CHANNELS = 3 * SCALE * SCALE, OUT_PLANES = out_planes(SCALE);
@@ -51,7 +51,7 @@ struct Stage {
     int pixel, lines, line;  // steps of a pixel and a line, in bytes, and how many lines
     int at[OUT_PLANES][2];   // element of this lane's first pixel's channels
     int bytes;               // of a line, in this strip
-    int64_t start;           // byte in the picture of the next row of the strip
+    int64_t start;           // byte in the image of the next row of the strip
 
     // A warp has half `half` of the channels of the columns from `left` on.
     __device__ Stage(const Picture& to, Shared<uint4> memory, int half, int left)

@@ -1,0 +1,147 @@
+// The interface between Python and the kernels: one launcher per op, with one parameter struct.
+//
+// Pointers are to memory of the current device; arrays are dense and begin at multiples of 16
+// bytes. The caller checks sizes. A launcher queues its kernels on `stream` and returns; an error
+// that it returns can also come from earlier work on the device.
+//
+// Shapes: a batch has n images of h x w pixels. C is the number of channels, a multiple of 8, and
+// P = C / 8 the number of planes. Weights are packed as fragments of mma.sync, in the order that
+// `pack` in each op's kernel_cuda.py and layout.py document; the shape beside a pointer is that of
+// the packed tensor.
+#pragma once
+
+#include <cstdint>
+
+#ifdef ESPAN_SHIM
+#include "host/cuda.h"
+#else
+#include <cuda_runtime_api.h>
+#endif
+
+namespace espan {
+
+enum class Dtype { float16, bfloat16, float32, uint8 };
+
+// The memory order of an image.
+//                 feature maps       RGB
+// planes          (n, P, h, w, 8)
+// channels_last   (n, h, w, P, 8)    (n, h, w, 3)
+// contiguous                         (n, 3, h, w)
+enum class Layout { planes, channels_last, contiguous };
+
+// What is made of the result z of a convolution: z, silu(z), or span_gate(gate, z).
+enum class Epilogue { none, silu, gate };
+
+// out = (y + x) * (sigmoid(y) - 1/2), for each element.
+struct SpanGateParams {
+    const void* x;  // (size), of `dtype`
+    const void* y;  // (size), of `dtype`
+    void* out;      // (size), of `dtype`
+    int64_t size;
+    Dtype dtype;  // float16, bfloat16 or float32
+};
+cudaError_t span_gate(const SpanGateParams& params, cudaStream_t stream);
+
+// The gradients of span_gate with respect to x and y.
+struct SpanGateBackwardParams {
+    const void* grad;  // (size), of `dtype`: the gradient with respect to the output
+    const void* x;     // (size), of `dtype`
+    const void* y;     // (size), of `dtype`
+    void* dx;          // (size), of `dtype`
+    void* dy;          // (size), of `dtype`
+    int64_t size;
+    Dtype dtype;  // float16, bfloat16 or float32
+};
+cudaError_t span_gate_backward(const SpanGateBackwardParams& params, cudaStream_t stream);
+
+// out = epilogue(conv3x3(x) + bias). The gate is computed from half of the convolution: with that
+// epilogue the weights and biases are halved.
+struct Conv3x3Params {
+    const void* x;        // float16 feature maps in `layout`
+    const void* weights;  // (P out, 9 taps, P in, 32 lanes, 2) float16
+    const void* biases;   // (C) float32
+    const void* gate;     // like x; null unless the epilogue is `gate`
+    void* out;            // like x, and no memory in common with x and gate
+    Epilogue epilogue;
+    int channels;  // C: 24, 32, 40, 48, 56 or 64
+    int64_t n, h, w;
+    Layout layout;   // planes or channels_last
+    bool half_sums;  // sums of 96 products in float16, these in float32; planes, C > 24
+};
+cudaError_t conv3x3(const Conv3x3Params& params, cudaStream_t stream);
+
+// out = span_gate(x, y), y the last of 2 or 3 convolutions in a row, each 3x3, with SiLU between
+// them. The weights and biases of the last one are halved.
+struct SpabParams {
+    const void* x;        // float16 feature maps in `layout`
+    const void* weights;  // (convs, P out, 9 taps, P in, 32 lanes, 2) float16
+    const void* biases;   // (convs, C) float32
+    void* scratch;        // like x, overwritten; null if C <= 32
+    void* out;            // like x; x, scratch and out have no memory in common
+    int convs;            // 2 or 3
+    int channels;         // C: 24, 32, 40, 48, 56 or 64
+    int64_t n, h, w;
+    Layout layout;   // planes or channels_last
+    bool half_sums;  // as in Conv3x3Params
+};
+cudaError_t spab(const SpabParams& params, cudaStream_t stream);
+
+// out = conv9x9(x) + bias, from RGB to 32 channels.
+struct Conv9x9HeadParams {
+    const void* x;        // RGB in `x_layout`: float16, or uint8, which stands for x / 255
+    const void* weights;  // (2 halves of the output channels, 9 rows, 2, 32 lanes, 8) float16
+    const void* biases;   // (32) float32
+    void* out;            // float16 feature maps in `layout`, 32 channels
+    Dtype dtype;          // of x: float16 or uint8
+    int64_t n, h, w;
+    Layout x_layout;  // contiguous or channels_last
+    Layout layout;    // planes or channels_last
+};
+cudaError_t conv9x9_head(const Conv9x9HeadParams& params, cudaStream_t stream);
+
+// out = pixel_shuffle(conv3x3(s)), s = conv3x3(x) + the sum of conv1x1(single) + bias: from feature
+// maps of 32 channels to RGB, `scale` times as high and wide. M = ceil(3 * scale^2 / 16).
+struct TailParams {
+    const void* x;                // float16 feature maps in `layout`, 32 channels
+    const void* single[3];        // like x, the inputs of the 1x1 convolutions; single[2] null
+                                  // if there are two
+    const void* weights;          // of x: (2 halves of the outputs, 9 taps, 2, 32 lanes, 8) float16
+    const void* single_weights;   // (singles, 2 halves of the outputs, 2, 32 lanes, 8) float16
+    const void* up_weights;       // (2 halves of the outputs, 9 taps, M, 32 lanes, 8) float16
+    const void* biases;           // (32 of s, then 16 M of the RGB channels) float32
+    void* out;                    // (n, scale * h, scale * w) RGB in `out_layout`, of `dtype`
+    int singles;                  // 2 or 3
+    int scale;                    // 2, 3 or 4
+    bool clamp;                   // float16 to 0..1; uint8 always is
+    Dtype dtype;                  // of out: float16, or uint8, rounded from 255 * value
+    int64_t n, h, w;              // of the feature maps
+    Layout layout;                // planes or channels_last
+    Layout out_layout;            // contiguous or channels_last
+};
+cudaError_t tail(const TailParams& params, cudaStream_t stream);
+
+// The L1 norm of the DCT of a - b in blocks of h x block_w, and its gradient with respect to a.
+// A matrix of m numbers is (2: itself and its transpose, 2: even and odd coefficients,
+// ceil(m / 32), 4 * ceil(m / 64), 32 lanes, 8) float16.
+struct DctL1Params {
+    const void* a;       // (strips, h, w), of `dtype`
+    const void* b;       // (strips, h, w), of `dtype`
+    const void* across;  // the matrix of block_w
+    const void* down;    // the matrix of h
+    void* between;       // (dct_l1_scratch().between) float32, overwritten
+    void* partial;       // (dct_l1_scratch().partial) float32: their sum is the norm
+    void* gradient;      // (strips, h, w), of `dtype`, multiplied by `scale`; null: none
+    int64_t strips, h, w;  // h * w below 2^30
+    int64_t block_w;       // a divisor of w; as h from 4 to 512
+    float scale;
+    Dtype dtype;  // float16, bfloat16 or float32
+};
+cudaError_t dct_l1(const DctL1Params& params, cudaStream_t stream);
+
+// The number of floats in `between` and `partial`.
+struct DctScratch {
+    int64_t between, partial;
+};
+DctScratch dct_l1_scratch(int64_t strips, int64_t h, int64_t w, int64_t block_w);
+
+}  // namespace espan
