@@ -1,5 +1,5 @@
 // A program that is right by the PTX ISA, as csrc's streaming kernels are: warps arrive at barriers
-// at which others wait. bench/sanitize.py runs it first: what racecheck finds here is not there.
+// at which others wait. tests/verification/sanitize.py runs it first: what racecheck finds here is not there.
 
 #include <cstdio>
 

@@ -20,9 +20,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench import network
 from bench.peers import prepared
-from espan.forms import copy_to, with_backend
-from espan.machine import pick_device
-from espan.plan import Plan
+from espan.backends.kernels import Plan
+from espan.backends.select import copy_to, with_backend
+from espan.system.devices import pick_device
 
 SECTIONS = ("SpeedOfLight", "Occupancy", "MemoryWorkloadAnalysis", "WarpStateStats")
 RUNS = 3

@@ -8,8 +8,8 @@ import torch
 from bench import peers, timing
 from bench.record import Record
 from bench.timing import interleaved, one_line
-from espan.model import ESPAN, SPAN, SPANF, Network
-from espan.steps import STEPS, Block, Normalise, Tail
+from espan.backends.program import STEPS, Block, Normalise, Tail
+from espan.networks.models import ESPAN, SPAN, SPANF, Network
 
 FRAMES = ((480, 270), (510, 339), (960, 540), (1920, 1080))
 MODELS = {

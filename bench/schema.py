@@ -1,7 +1,7 @@
 """What the files of `bench/results/` must hold: complete, plausible, and naming nobody.
 
 Three kinds: records of `bench/run.py`, numbers measured otherwise (`measurements/`), and reports of
-`bench/reliability.py` (`reliability/`).
+`tests/verification/reliability.py` (`reliability/`).
 """
 
 import math

@@ -114,7 +114,7 @@ def _from_file_to_file(record, Upscaler, device, size, seconds) -> None:
     """
     from PIL import Image
 
-    from espan import files
+    from espan.images import files
 
     up = Upscaler("espan-x4", device=device)
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ timing there is.
 from itertools import pairwise
 
 # Milliseconds by compute capability, op and size of the pictures, smallest first: float16, for the
-# DCT float32. tests/test_order.py holds them to bench/results/.
+# DCT float32. tests/kernels/test_order.py holds them to bench/results/.
 MILLISECONDS = {
     (9, 0): {
         "span_gate": {(480, 270): {"cuda": 0.0153, "triton": 0.0153, "eager": 0.0320}},

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from espan.atomic import remove_leftovers, whole_file
 from espan.errors import InputError, OutputError
+from espan.system.atomic import remove_leftovers, whole_file
 from espan.training.pictures import Pictures
 from espan.training.teachers import Teachers
 from espan.upscaler import Upscaler

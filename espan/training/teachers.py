@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espan.checkpoints.weights import load
 from espan.errors import InputError
-from espan.model import Network
+from espan.networks.models import Network
 from espan.training.config import TrainConfig
 from espan.training.distill import SelfDistilled
 from espan.training.losses import Terms
-from espan.weights import load
 
 # Side, in LR pixels, of the windows inside which features are compared with each other: over a
 # whole patch the comparisons would grow with the fourth power of its side.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.costs import by_kernel, differences, hold
+from tests.support.costs import by_kernel, differences, hold
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -21,7 +21,7 @@ def measured(architecture: str) -> dict:
     """In a process of its own: this one may have the interpreter on."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     result = subprocess.run(
-        [sys.executable, "-m", "tests.compile_triton", architecture],
+        [sys.executable, "-m", "tests.support.compile_triton", architecture],
         cwd=RECORD.parent.parent,
         env=environment,
         capture_output=True,
@@ -34,7 +34,7 @@ def measured(architecture: str) -> dict:
 @pytest.mark.compile
 @pytest.mark.parametrize("architecture", ["80", "90", "100", "120"])
 def test_costs_are_as_recorded(architecture):
-    """After a wanted change: python -m tests.compile_triton > tests/triton_costs.json"""
+    """After a wanted change: python -m tests.support.compile_triton > tests/kernels/triton_costs.json"""
     record = json.loads(RECORD.read_text())
     recorded = {n: c for n, c in by_kernel(record).items() if f" sm_{architecture} " in n}
     assert len(recorded) > 25

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import model, sanitize, sass
+from bench import cost_model, sass
 from espan_kernels.build_info import SOURCES, source_files
-from tests import compile_cuda
-from tests.costs import by_kernel, differences, hold
+from tests.support import compile_cuda
+from tests.support.costs import by_kernel, differences, hold
+from tests.verification import sanitize
 
 RECORD = Path(__file__).with_name("cuda_costs.json")
 MODEL = Path(__file__).with_name("cuda_model.json")
@@ -59,13 +60,13 @@ def test_costs_are_as_recorded(source, architecture, cubins):
 @pytest.mark.parametrize("source", compile_cuda.KERNELS)
 def test_every_source_is_in_the_record(source):
     names = [name for name in json.loads(RECORD.read_text()) if name.startswith(f"{source} ")]
-    assert names, "python -m tests.compile_cuda > tests/cuda_costs.json"
+    assert names, "python -m tests.support.compile_cuda > tests/kernels/cuda_costs.json"
 
 
 @pytest.mark.compile
 @pytest.mark.parametrize("source", compile_cuda.KERNELS)
 def test_kernels_that_arrive_at_barriers_are_known(source, cubins):
-    """What racecheck cannot judge (bench/sanitize.py) is these, and no others."""
+    """What racecheck cannot judge (tests/verification/sanitize.py) is these, and no others."""
     kernels = sass.instructions(compiled(source, "80", cubins)).values()
     arrives = any("BAR.ARV" in line for code in kernels for _, line in code)
     assert arrives == (Path(source).stem in sanitize.ARRIVING)
@@ -73,10 +74,12 @@ def test_kernels_that_arrive_at_barriers_are_known(source, cubins):
 
 @pytest.mark.compile
 def test_the_model_is_as_recorded(cubins):
-    for block, architecture in product(model.BLOCKS.values(), sass.ARCHITECTURES):
+    for block, architecture in product(cost_model.BLOCKS.values(), sass.ARCHITECTURES):
         compiled(block.source, architecture, cubins)
-    found, recorded = model.figures(cubins), json.loads(MODEL.read_text())
-    assert found.keys() == recorded.keys(), "python -m bench.model --json > tests/cuda_model.json"
+    found, recorded = cost_model.figures(cubins), json.loads(MODEL.read_text())
+    assert found.keys() == recorded.keys(), (
+        "python -m bench.cost_model --json > tests/kernels/cuda_model.json"
+    )
     for name, value in recorded.items():
         values = value if isinstance(value, dict) else {"": value}
         ours = found[name] if isinstance(value, dict) else {"": found[name]}

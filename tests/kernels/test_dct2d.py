@@ -6,8 +6,8 @@ import scipy.fft
 import torch
 
 from espan_kernels import OPS, dct2, dct_l1, machine
-from tests.contract import DEVICE, contract
-from tests.gpu_checks import loss_and_gradient
+from tests.support.contract import DEVICE, contract
+from tests.support.gpu_checks import loss_and_gradient
 
 pytestmark = pytest.mark.usefixtures("kernel_device")
 

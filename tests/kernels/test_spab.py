@@ -5,7 +5,14 @@ import torch
 
 from espan_kernels import OPS, layout, spab
 from espan_kernels.spab import kernel_cuda, sample
-from tests.contract import DEVICE, assert_agrees, channels_last, contract, in_float64, mapped
+from tests.support.contract import (
+    DEVICE,
+    assert_agrees,
+    channels_last,
+    contract,
+    in_float64,
+    mapped,
+)
 
 pytestmark = pytest.mark.usefixtures("kernel_device")
 

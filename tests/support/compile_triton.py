@@ -1,6 +1,6 @@
 """Compiles every Triton kernel for every architecture, with no GPU; prints what each costs.
 
-python -m tests.compile_triton > tests/triton_costs.json
+python -m tests.support.compile_triton > tests/kernels/triton_costs.json
 (numbers of architectures after it: for these alone)
 
 A process of its own: Triton reads TRITON_INTERPRET once, when it is imported. The launchers run

@@ -25,7 +25,7 @@ TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 # The kinds of kernels, and how many cases of each op and dtype: Triton's are compiled first.
 IMPLS = {"cuda": 12, "triton": 2}
 # Ops whose CUDA kernels have warps that arrive at barriers and do not wait, as the machine code has
-# them (tests/test_csrc.py). They are watched apart from the others, "cuda".
+# them (tests/kernels/test_csrc.py). They are watched apart from the others, "cuda".
 ARRIVING = ("spab", "tail")
 GROUPS = {"cuda": "cuda", "arriving": "cuda", "triton": "triton"}
 RIGHT = Path(__file__).with_name("barriers.cu")

@@ -18,7 +18,7 @@ def exact(name: str, i: int = 0, dtype: str = "float32") -> str:
     return f"{test}[{name}-{i}-triton-torch.{dtype}]"
 
 
-FAR = "tests/test_huge.py::test_strides_past_2_to_the_31_in_triton"
+FAR = "tests/kernels/test_huge.py::test_strides_past_2_to_the_31_in_triton"
 LEVELS = (
     "tests/kernels/test_tail.py::TestKernel::test_agrees"
     "[float32-(1, 32, [(3, 1), (32, 1), (32, 1)], 4, 5, 6, False, True)]"
@@ -157,7 +157,7 @@ KERNELS = [
             DCT,
             "return acc + dot(a_high, b_high, low * (1 / 2048))",
             "return dot(a_high, b_high, acc) + low * (1 / 2048)",
-            "tests/test_dct2d.py::test_tensor_cores_that_cut_sums_off_leave_the_loss_right",
+            "tests/kernels/test_dct2d.py::test_tensor_cores_that_cut_sums_off_leave_the_loss_right",
         ),
     ]
 ]

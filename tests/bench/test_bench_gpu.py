@@ -9,8 +9,8 @@ import torch
 from bench import hot, network, peers, timing
 from bench.record import Record
 from bench.timing import Timing
-from espan.plan import Plan
-from tests.makers import random_net
+from espan.backends.kernels import Plan
+from tests.support.makers import random_net
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.costs import CostsWarning, by_kernel, differences, hold
+from tests.support.costs import CostsWarning, by_kernel, differences, hold
 
 RECORDS = [Path(__file__).with_name(name) for name in ("cuda_costs.json", "triton_costs.json")]
 RECORDED = {"a sm_80 0": {"kernel": "a", "registers": 100, "shared": 1000, "spills": 0}}

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 import espan
-from espan import ESPAN, SPAN, SPANF, InputError, WeightsError, files
+from espan import ESPAN, SPAN, SPANF, InputError, WeightsError
+from espan.images import files
 from espan.training.config import TrainConfig, read_config
 from espan.training.data import Patches
 from espan.training.distill import SelfDistilled
@@ -18,7 +19,7 @@ from espan.training.loop import train
 from espan.training.outputs import LEVELS, keep, with_outputs
 from espan.training.pictures import Pictures
 from espan.training.teachers import Teachers, affinity
-from tests.makers import TINY_RUN, as_yaml, noise
+from tests.support.makers import TINY_RUN, as_yaml, noise
 
 
 def saved(path: Path, network, *arguments, seed: int = 0, **options) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from espan import ESPAN
-from tests.make_believe_device import DEVICE, DeviceTensor, make_believe
+from tests.support.make_believe_device import DEVICE, DeviceTensor, make_believe
 
 APART = "Expected all tensors to be on the same device, but found at least two devices"
 

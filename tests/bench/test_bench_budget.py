@@ -141,7 +141,7 @@ import torch
 from bench import network, peers, run
 from bench.budget import Budget
 from bench.record import Record
-from tests.makers import random_net
+from tests.support.makers import random_net
 net, shown, held = random_net(), network.pictures(9, 7), {}
 for name in ("openvino bf16", "openvino fp32"):
     held[name] = peers.CPU[name](net, shown, torch.device("cpu"))

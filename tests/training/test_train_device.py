@@ -10,15 +10,16 @@ import torch
 from PIL import Image
 
 import espan
-from espan import ESPAN, files
+from espan import ESPAN
+from espan.images import files
 from espan.training import loop
 from espan.training.carry import carry
 from espan.training.config import TrainConfig, read_config
 from espan.training.loop import train
-from tests.make_believe_device import DEVICE, make_believe
-from tests.makers import TINY_RUN, noise
+from tests.support.make_believe_device import DEVICE, make_believe
+from tests.support.makers import TINY_RUN, noise
 
-SMOKE = Path(__file__).parent.parent / "configs/smoke.yaml"
+SMOKE = Path(__file__).parents[2] / "configs/smoke.yaml"
 # Both optimizers, branches, a student, every term of the loss; the second stage carries on.
 METHOD = TINY_RUN | {
     "blocks": 2,

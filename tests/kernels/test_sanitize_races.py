@@ -1,12 +1,12 @@
-"""bench/sanitize.py: what racecheck cannot judge, as it finds it in a program that is right."""
+"""tests/verification/sanitize.py: what racecheck cannot judge, as it finds it in a program that is right."""
 
 import subprocess
 from functools import partial
 
 import pytest
 
-from bench import sanitize
-from tests.test_sanitize import (
+from tests.verification import sanitize
+from tests.verification.test_sanitize import (
     DIVERGENT,
     NO_RACE,
     NOT_SUPPORTED,

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from bench.record import Record
-from espan import plan
-from espan.model import SPAN
+from espan.backends import kernels
+from espan.networks.models import SPAN
 from espan_kernels import OPS, machine, order
-from tests.contract import DEVICE
+from tests.support.contract import DEVICE
 
-RESULTS = Path(__file__).parents[1] / "bench/results"
+RESULTS = Path(__file__).parents[2] / "bench/results"
 # A record made on a GPU says what it is capable of, but for this one.
 CAPABILITIES = {"NVIDIA H100 80GB HBM3": [9, 0]}
 NO_GPU = machine.needs_cuda, machine.needs_triton
@@ -184,7 +184,7 @@ def test_compile_traces_through_the_choice(on_a_gpu, monkeypatch):
 def test_a_plan_takes_cuda_kernels_first(on_a_gpu):
     """Between them values stay in planes; what was timed is an op by itself, on pictures."""
     on_a_gpu(9, 0)
-    made = plan.Plan(SPAN(48, blocks=2).half().to(DEVICE))
+    made = kernels.Plan(SPAN(48, blocks=2).half().to(DEVICE))
     chosen = [who.name for step, who in zip(made.steps, made.chosen, strict=True) if step.op]
     # The first conv has 3 channels in, and the tail more than 32.
     assert chosen == ["triton", "cuda", "cuda", "cuda", "cuda", "triton"]
