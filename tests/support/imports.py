@@ -1,0 +1,98 @@
+"""The imports among the files of a tree, the circles in them, and which go against an order."""
+
+import ast
+from collections.abc import Container, Iterator, Sequence
+from pathlib import Path
+
+# By file, as "espan.images.files" for espan/images/files/__init__.py: the files it imports.
+Graph = dict[str, set[str]]
+
+
+def imports(path: Path) -> list[tuple[str, str | None]]:
+    """All imports of a file, wherever in it, TYPE_CHECKING included: (module, name taken from it).
+
+    `import a.b` is ("a.b", None), `from a import b` is ("a", "b"), be b a module or a value.
+    """
+    found: list[tuple[str, str | None]] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, None) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found += [(node.module, alias.name) for alias in node.names]
+    return found
+
+
+def import_graph(root: Path, packages: Sequence[str]) -> Graph:
+    """Who imports whom among the files of `packages`, folders of `root`.
+
+    Importing a package counts as importing its __init__.py. Python runs that of every package
+    around a module too, which does not count: the importer asks for none of it.
+    """
+    paths = {
+        _module_of(path.relative_to(root)): path
+        for package in packages
+        for path in (root / package).rglob("*.py")
+    }
+    return {
+        importer: {_file_of(*each, files=paths) for each in imports(path)} - {importer, None}
+        for importer, path in paths.items()
+    }
+
+
+def _module_of(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def _file_of(module: str, name: str | None, files: Container[str]) -> str | None:
+    """The file that an import asks for, None if it is no file of the tree."""
+    wanted = [f"{module}.{name}", module] if name else [module]
+    return next((each for each in wanted if each in files), None)
+
+
+def circles(graph: Graph) -> list[list[str]]:
+    """Groups of files that can reach each other by imports (Tarjan's components)."""
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    path: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        order[name] = lowest[name] = len(order)
+        path.append(name)
+        for each in sorted(graph[name]):
+            if each not in order:
+                visit(each)
+            if each in path:
+                lowest[name] = min(lowest[name], lowest[each])
+        if lowest[name] == order[name]:
+            group = path[path.index(name) :]
+            del path[path.index(name) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for name in sorted(graph):
+        if name not in order:
+            visit(name)
+    return found
+
+
+def not_downwards(
+    graph: Graph, package: str, floors: Sequence[Sequence[str]]
+) -> Iterator[tuple[str, str]]:
+    """(importer, imported) wherever a room of `package` imports one that is not below it.
+
+    floors: the rooms (folders and files directly in the package), the lowest floor first. Rooms of
+    one floor do not import each other. KeyError for a room that stands on none.
+    """
+    floor = {room: number for number, rooms in enumerate(floors) for room in rooms}
+
+    def room(name: str) -> str | None:
+        top, _, rest = name.partition(".")
+        return rest.partition(".")[0] if top == package and rest else None
+
+    for importer, imported in graph.items():
+        for each in sorted(imported):
+            upper, lower = room(importer), room(each)
+            if upper and lower and upper != lower and floor[upper] <= floor[lower]:
+                yield importer, each
