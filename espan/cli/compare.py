@@ -25,8 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     outputs = [arguments.output] + ([arguments.sheet] if arguments.sheet else [])
     inputs = [arguments.lr, *([arguments.hr] if arguments.hr else []), *(arguments.model or [])]
-    if arguments.sheet and not arguments.sheet.lower().endswith(".png"):
-        raise InputError(f"{arguments.sheet}: expected a name that ends in .png")
+    if arguments.sheet and not arguments.sheet.lower().endswith(comparison.SHEET):
+        raise InputError(f"{arguments.sheet}: expected a name that ends in {comparison.SHEET}")
     comparison.check_outputs(outputs, inputs)
 
     def upscaler(model):

@@ -2,38 +2,24 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from espan.comparison.page import write_page
+from espan.comparison.panes import Comparison, Pane
+from espan.comparison.sheet import write_sheet
 from espan.errors import InputError, LimitError, OutputError
 from espan.evaluation.benchmark import COLUMNS, bicubic, measure
 from espan.images import files
+from espan.upscaler import Upscaler, model_for
 
 # Pixels of all results together: a page holds every one of them, and a browser decodes them all.
 MAX_PIXELS = 200_000_000
 BASELINE, REFERENCE = RESERVED = ("bicubic", "original")
-SUFFIXES = (".html", ".htm", ".png")
-
-
-@dataclass
-class Pane:
-    """A result, or the original: (H, W, 3) uint8, and its scores by `evaluate.COLUMNS`."""
-
-    name: str
-    pixels: np.ndarray
-    scores: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class Comparison:
-    """Panes of one size: bicubic, then every network's, then the original if there is one."""
-
-    name: str
-    scale: int
-    panes: list[Pane]
+SHEET = ".png"
+SUFFIXES = (".html", ".htm", SHEET)
 
 
 def compare(
@@ -54,8 +40,6 @@ def compare(
     out. Raises InputError (sizes and scales that do not fit, unknown output), WeightsError,
     OutputError.
     """
-    from espan.upscaler import Upscaler
-
     outputs = [output] if isinstance(output, str | Path) else [*output]
     check_outputs(outputs, [lr, *([hr] if hr else []), *models])
     engine = {"dtype": "fp32"} | engine
@@ -118,10 +102,7 @@ def check_outputs(outputs: Sequence[str | Path], inputs: Sequence[str | Path]) -
 
 def write(path: str | Path, comparison: Comparison) -> None:
     """The page or the sheet, as the name says; whole or not at all."""
-    from espan.comparison.page import write_page
-    from espan.comparison.sheet import write_sheet
-
-    sheet = Path(path).suffix.lower() == ".png"
+    sheet = Path(path).suffix.lower() == SHEET
     (write_sheet if sheet else write_page)(Path(path), comparison)
 
 
@@ -135,8 +116,6 @@ def _scale_of(lr, small: np.ndarray, hr, large: np.ndarray) -> int:
 
 
 def _built_in(scale: int | None) -> str:
-    from espan.upscaler import model_for
-
     return model_for(scale or 4)
 
 

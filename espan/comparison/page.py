@@ -12,7 +12,7 @@ from string import Template
 from PIL import Image
 
 from espan import __version__
-from espan.comparison import Comparison, Pane
+from espan.comparison.panes import Comparison, Pane
 from espan.evaluation.benchmark import COLUMNS
 from espan.system.atomic import whole_file
 

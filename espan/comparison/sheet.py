@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from espan.comparison import Comparison, Pane
 from espan.comparison.page import score_text
+from espan.comparison.panes import Comparison, Pane
 from espan.evaluation.benchmark import COLUMNS
 from espan.images import files
 
