@@ -5,8 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from bench.peers import AbsentError
-from espan.networks.models import ESPAN, Network
+from espan.networks.models import ESPAN
 
 ADD, SUBTRACT, MULTIPLY = 0, 1, 2
 
@@ -47,10 +46,8 @@ class _Graph:
         return self.layer("BinaryOp", [total, less], options=f"0={MULTIPLY}")[0]
 
 
-def write(net: Network, folder: Path) -> tuple[Path, Path]:
+def write(net: ESPAN, folder: Path) -> tuple[Path, Path]:
     """The files (graph, weights) in `folder`; the input is called in0, the output out0."""
-    if type(net) is not ESPAN:
-        raise AbsentError("only ESPAN is written for it")
     graph = _Graph()
     (picture,) = graph.layer("Input", [])
     feature, to_tail = graph.layer("Split", [graph.conv(picture, net.conv_1)], 2)

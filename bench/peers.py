@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench import ncnn_model
 from bench.cudnn_graph import CudnnNetwork
 from bench.timing import one_line
 from espan.backends.select import copy_to, with_backend
 from espan.errors import DeviceError
 from espan.images.pixels import enter
-from espan.networks.models import SPAN, Network
+from espan.networks.models import ESPAN, SPAN, Network
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -212,14 +213,14 @@ def ncnn(kind: str):
             raise AbsentError(one_line(error)) from error
         if len(pictures) != 1:
             raise AbsentError("takes one picture at a time")
-        from bench.ncnn_model import write
-
+        if type(net) is not ESPAN:
+            raise AbsentError("only ESPAN is written for it")
         model = library.Net()
         model.opt.num_threads = torch.get_num_threads()
         model.opt.use_bf16_storage = kind == "bf16"
         model.opt.use_fp16_packed = model.opt.use_fp16_storage = False
         with tempfile.TemporaryDirectory() as folder:
-            param, weights = write(net, Path(folder))
+            param, weights = ncnn_model.write(net, Path(folder))
             model.load_param(str(param))
             model.load_model(str(weights))
 
