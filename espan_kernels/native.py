@@ -20,7 +20,7 @@ class CudaError(RuntimeError):
 def load() -> tuple[ModuleType | None, str | None]:
     """(the module, None), or (None, the reason why there is none)."""
     try:
-        from espan_kernels import _cuda
+        import espan_kernels._cuda as built  # a file of the build, not of the package's face
     except ImportError as error:
         note = PACKAGE / LEFT_OUT
         if note.exists():
@@ -31,9 +31,9 @@ def load() -> tuple[ModuleType | None, str | None]:
             why = f"not loadable ({error})"
         return None, f"CUDA kernels are {why}; with nvcc: {REBUILD}"
     # Only a checkout has the sources beside the package.
-    if (SOURCES / "launchers.h").exists() and source_hash() != _cuda.SOURCE_HASH:
+    if (SOURCES / "espan.h").exists() and source_hash() != built.SOURCE_HASH:
         return None, f"CUDA kernels were built from other sources than {SOURCES}; {REBUILD}"
-    return _cuda, None
+    return built, None
 
 
 MODULE, REASON = load()

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import espan
 import espan_kernels
+from espan import __version__
 from espan.backends.select import BACKENDS
 from espan.errors import EspanError
 from espan.system import memory
 from espan.system.devices import cpu_has_bf16, pick_device, pick_dtype
+from espan.upscaler import Upscaler
 from espan_kernels import machine
 
 Facts = dict[str, str | list[str]]
@@ -41,7 +42,7 @@ def examine(*, slow: bool = False, paths: bool = False) -> Facts:
     """
     device = pick_device("auto")
     facts: Facts = {
-        "espan": espan.__version__,
+        "espan": __version__,
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
     }
     for package in ("torch", "triton", "numpy", "pillow", "safetensors"):
@@ -138,7 +139,7 @@ def _timed(backend: str, slow: bool) -> str:
     log.setLevel(logging.ERROR)  # what a backend warns of is said under "kernels"
     try:
         began = time.perf_counter()
-        upscaler = espan.Upscaler("espan-x4", backend=backend)
+        upscaler = Upscaler("espan-x4", backend=backend)
         upscaler(tile)
         ready, took = time.perf_counter() - began, []
         while sum(took) < SECONDS:
@@ -162,7 +163,7 @@ _PATH = re.compile(rf"<path>(?:{_PART})+|(?<![\w>])(?:[A-Za-z]:)?(?:{_PART}){{2,
 def _without_names(facts: Facts) -> Facts:
     """The same without absolute paths and the names of user and machine."""
     settings = [value for key, value in os.environ.items() if key.startswith("ESPAN_")]
-    package = Path(espan.__file__).parents[1]
+    package = Path(__file__).parents[2]
     nvcc = shutil.which("nvcc") or ""
     known = [Path.home(), Path.cwd(), package, sys.prefix, sys.base_prefix, nvcc]
     known += [value for value in settings if os.sep in value]

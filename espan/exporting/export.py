@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-import espan
+from espan import __version__
 from espan.backends.select import copy_to
 from espan.checkpoints import weights
 from espan.checkpoints.spandrel import spandrels_span
@@ -176,7 +176,7 @@ def description(net: Network, notes: dict[str, str]) -> dict[str, str]:
         "radius": str(net.radius),
         "range": "0..1",
         "channels_order": "RGB",
-        "producer": f"espan {espan.__version__}",
+        "producer": f"espan {__version__}",
     }
 
 
@@ -207,7 +207,7 @@ def onnx_bytes(net: Network, dtype: torch.dtype, size=None, notes=None) -> bytes
         del part.metadata_props[:]
     for key, value in description(net, notes or {}).items():
         proto.metadata_props.add(key=key, value=value)
-    proto.producer_name, proto.producer_version = "espan", espan.__version__
+    proto.producer_name, proto.producer_version = "espan", __version__
     return proto.SerializeToString()
 
 

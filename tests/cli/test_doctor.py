@@ -63,7 +63,7 @@ def test_a_backend_that_fails_is_told_like_the_others(monkeypatch):
         def __init__(self, *_args, **_options):
             raise OSError("libfoo.so.1: cannot open shared object file")
 
-    monkeypatch.setattr(diagnosis.espan, "Upscaler", Broken)
+    monkeypatch.setattr(diagnosis, "Upscaler", Broken)
     said = diagnosis.examine()["backends"]
     assert "eager: failed: libfoo.so.1: cannot open shared object file" in said
 
@@ -134,7 +134,7 @@ main(["doctor", *sys.argv[2:]])
 
 def test_a_path_is_one_whatever_stands_around_it(monkeypatch):
     monkeypatch.setattr(diagnosis.platform, "node", lambda: "")
-    package = Path(diagnosis.espan.__file__).parents[1]
+    package = Path(diagnosis.__file__).parents[2]
     lines = {
         "(looked for /usr/local/cuda/bin/nvcc)": "(looked for <path>)",
         "lib='/opt/x y/z.so'": "lib='<path> y/z.so'",
