@@ -171,7 +171,7 @@ def test_tiles_done_again_are_counted_for_large_results_too(tmp_path, monkeypatc
             self.redone_here += 2
             return larger(image, scale, progress)
 
-    outcomes = [*batch.run(pictures(tmp_path, 3), [Upscaler(device="cpu")], 4, workers=3)]
+    outcomes = [*batch.run(pictures(tmp_path, 3), [Upscaler()], 4, workers=3)]
     assert [one.redone for one in outcomes] == [2, 2, 2]
 
 

@@ -37,7 +37,7 @@ def compare(folder, monkeypatch):
     """compare(arguments): the exit code, with both networks."""
     monkeypatch.chdir(folder)
     models = ["-n", "tiny.safetensors", "-n", "nearest.safetensors"]
-    return lambda *arguments: main(["compare", *arguments, *models])
+    return lambda *arguments: main(["compare", "--device=cpu", *arguments, *models])
 
 
 def figures(path) -> dict[str, np.ndarray]:
@@ -87,6 +87,7 @@ def test_equal_pictures_are_called_equal(folder):
     espan.compare(
         folder / "small.png",
         folder / "original.png",
+        device="cpu",
         models=[folder / "nearest.safetensors"],
         output=folder / "page.html",
     )
@@ -95,7 +96,7 @@ def test_equal_pictures_are_called_equal(folder):
 
 def test_from_python_with_the_built_in_network(folder):
     outputs = [folder / "page.html", folder / "sheet.png"]
-    result = espan.compare(folder / "small.png", output=outputs)
+    result = espan.compare(folder / "small.png", device="cpu", output=outputs)
     assert [pane.name for pane in result.panes] == ["bicubic", "espan-x4"]
     assert not result.panes[1].scores and "<table" not in outputs[0].read_text()
     assert len(figures(outputs[0])) == 2
@@ -113,7 +114,7 @@ def test_names_are_shown_as_they_are(chromium, folder):
     (folder / "small.png").rename(folder / name)
     model = folder / '"><script>alert(2)<.safetensors'
     (folder / "tiny.safetensors").rename(model)
-    espan.compare(folder / name, models=[model], output=folder / "page.html")
+    espan.compare(folder / name, device="cpu", models=[model], output=folder / "page.html")
     with tab(chromium, f"file://{folder}/page.html") as page:
         assert name in page.text_content("h1")
         assert page.text_content("figure:last-child figcaption") == model.stem
@@ -175,6 +176,7 @@ def test_small_pictures_are_whole_on_the_sheet(folder):
     result = espan.compare(
         folder / "small.png",
         folder / "original.png",
+        device="cpu",
         models=[folder / "nearest.safetensors"],
         output=folder / "sheet.PNG",
     )
@@ -234,7 +236,7 @@ def test_no_output_replaces_an_input_or_another(
     (folder / "here").mkdir()
     monkeypatch.chdir(folder if ".." not in outputs[-1] else folder / "here")
     lr, hr = folder / "small.png", folder / "original.png"
-    assert main(["compare", str(lr), str(hr), *outputs]) == 2
+    assert main(["compare", "--device=cpu", str(lr), str(hr), *outputs]) == 2
     assert says in capsys.readouterr().err
     assert before == (lr.read_bytes(), hr.read_bytes())
 
@@ -244,13 +246,13 @@ def test_an_output_that_cannot_be_is_said_before_the_work(folder, name, monkeypa
     (folder / "taken.html").mkdir()
     monkeypatch.setattr(files, "read_rgb", None)
     with pytest.raises(OutputError, match=re.escape(name)):
-        espan.compare(folder / "small.png", output=folder / name)
+        espan.compare(folder / "small.png", device="cpu", output=folder / name)
 
 
 def test_too_large_for_a_page(folder, monkeypatch):
     monkeypatch.setattr(comparison, "MAX_PIXELS", 50_000)
     with pytest.raises(LimitError, match="2 pictures of 200 x 168 pixels are over the limit"):
-        espan.compare(folder / "small.png", output=folder / "page.html")
+        espan.compare(folder / "small.png", device="cpu", output=folder / "page.html")
 
 
 def test_a_page_is_whole_or_absent(folder, monkeypatch):
@@ -261,6 +263,6 @@ def test_a_page_is_whole_or_absent(folder, monkeypatch):
 
     monkeypatch.setattr(page_file, "_figure", full)
     with pytest.raises(OutputError, match=r"page\.html: could not be written: No space left"):
-        espan.compare(folder / "small.png", output=folder / "page.html")
+        espan.compare(folder / "small.png", device="cpu", output=folder / "page.html")
     assert (folder / "page.html").read_text() == "old"
     assert not list(folder.glob(".espan-*"))

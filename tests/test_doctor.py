@@ -20,7 +20,9 @@ from espan_kernels import OPS, native
 def examined() -> tuple[doctor.Facts, float]:
     """What it finds, and the seconds of one core that it took."""
     began = time.process_time()
-    return doctor.examine(), time.process_time() - began
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.cuda.is_available", lambda: False)
+        return doctor.examine(), time.process_time() - began
 
 
 @pytest.fixture
@@ -55,6 +57,7 @@ def test_what_takes_long_to_begin_is_timed_when_asked(monkeypatch):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     monkeypatch.setattr(doctor, "BACKENDS", ("onnx",))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     (line,) = doctor.examine(slow=True)["backends"]
     assert re.match(r"onnx: \d+ ms .* in float32", line)
 
@@ -98,6 +101,7 @@ def test_a_report_names_no_folder_user_or_machine(tmp_path):
         "HOME": str(home),
         "USERPROFILE": str(home),
         "USER": "jqdoe",
+        "CUDA_VISIBLE_DEVICES": "",
         "LOGNAME": "jqdoe",
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
         "ESPAN_SHARED": str(home / "pictures"),
@@ -149,6 +153,7 @@ def test_a_path_is_one_whatever_stands_around_it(monkeypatch):
 
 def test_as_text_and_as_json_it_says_the_same(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "BACKENDS", ("cuda",))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(native, "REASON", "CUDA kernels are elsewhere")
     assert main(["doctor", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

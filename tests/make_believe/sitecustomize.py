@@ -1,7 +1,7 @@
 """A make-believe GPU: with this folder on PYTHONPATH, every Python finds one that does not exist.
 
 `torch.cuda` says that a device is there, which is what "auto" asks; whatever is then made on it
-fails. A test that passes under it does not depend on what the machine has.
+fails. PyTorch and Triton themselves are told the truth: their compilers ask for more. A test that passes under it does not depend on what the machine has.
 CUDA_VISIBLE_DEVICES="" hides it, as it hides a real one.
 """
 
@@ -10,8 +10,16 @@ import os
 import sys
 from types import SimpleNamespace
 
+TOLD_THE_TRUTH = ("torch", "triton")
+
+
+def is_available() -> bool:
+    asks = sys._getframe(1).f_globals.get("__name__", "")
+    return asks.split(".")[0] not in TOLD_THE_TRUTH
+
+
 ANSWERS = {
-    "is_available": lambda: True,
+    "is_available": is_available,
     "device_count": lambda: 1,
     "current_device": lambda: 0,
     "get_device_name": lambda device=None: "a make-believe GPU",
