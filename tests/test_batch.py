@@ -242,6 +242,6 @@ def test_a_file_that_goes_after_the_plan_is_named(tmp_path):
 
 
 def test_the_measurement_of_a_folder_runs():
-    found = measured_folder(count=3, side=32, suffix="jpg", rounds=1, more=("--jobs", "2"))
+    found = measured_folder(3, 32, "jpg", rounds=1, device="cpu", more=("--jobs", "2"))
     for seconds in (found, found["processor"]):
         assert 0 < seconds["network"] < min(seconds["start"], seconds["run"])

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -160,7 +161,8 @@ def test_sheet_shows_the_same_piece_of_each(compare, folder):
     large = noise(20, 30, 3).repeat(10, 0).repeat(10, 1)
     files.write(folder / "small.png", Image.fromarray(large))
     assert compare("small.png", "-o", "page.html", "--sheet", "sheet.png") == 0
-    result = comparison.make(folder / "small.png", None, [folder / "nearest.safetensors"], Upscaler)
+    on_cpu = partial(Upscaler, device="cpu")
+    result = comparison.make(folder / "small.png", None, [folder / "nearest.safetensors"], on_cpu)
     left, top, width, height = most_different(result)
     assert (width, height) == (360, 360)
     sheet = np.asarray(Image.open(folder / "sheet.png"))

@@ -68,6 +68,7 @@ def test_a_backend_that_fails_is_told_like_the_others(monkeypatch):
             raise OSError("libfoo.so.1: cannot open shared object file")
 
     monkeypatch.setattr(doctor.espan, "Upscaler", Broken)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     said = doctor.examine()["backends"]
     assert "eager: failed: libfoo.so.1: cannot open shared object file" in said
 
@@ -85,6 +86,7 @@ def test_extras_are_told_present_or_how_to_get_them(monkeypatch):
     ]
     monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: needed)
     monkeypatch.setattr(doctor, "BACKENDS", ())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     video, demo = doctor.examine()["extras"]
     assert re.fullmatch(r"video: numpy [\d.]+", video)
     assert demo == "demo: no surely-not-there: pip install 'espan[demo]'"
