@@ -26,6 +26,7 @@ def folder(
     side: int = 64,
     suffix: str = "png",
     rounds: int = 3,
+    device: str = "auto",
     more: tuple[str, ...] = (),
 ) -> dict:
     """Seconds of `espan upscale DIR`, and of the network alone on the same pixels.
@@ -35,7 +36,7 @@ def folder(
     weights are loaded. Each is the fastest of `rounds`, taken by turns.
     overhead: (run - start - network) / network. processor: the same in seconds of all cores
     together, the network on one core, which other work on the machine changes little.
-    more: arguments of the command.
+    more: arguments of the command, beside the device.
     """
     clock: dict[str, float] = {}
     processor: dict[str, float] = {}
@@ -46,7 +47,8 @@ def folder(
         for i, pixels in enumerate(pictures):
             Image.fromarray(pixels).save(inputs / f"{i:06}.{suffix}", quality=95)
         first = inputs / f"{0:06}.{suffix}"
-        upscaler, cores = Upscaler(), torch.get_num_threads()
+        more = ("--device", device, *more)
+        upscaler, cores = Upscaler(device=device), torch.get_num_threads()
 
         def network(threads: int) -> None:
             torch.set_num_threads(threads)
@@ -104,6 +106,7 @@ if __name__ == "__main__":
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--suffix", default="png", choices=("png", "jpg", "webp", "tif", "bmp"))
     chosen, more = parser.parse_known_args()
     print(json.dumps(folder(**vars(chosen), more=tuple(more))))

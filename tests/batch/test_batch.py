@@ -172,7 +172,7 @@ def test_tiles_done_again_are_counted_for_large_results_too(tmp_path, monkeypatc
             self.redone_here += 2
             return larger(image, scale, progress)
 
-    outcomes = [*batch.run(pictures(tmp_path, 3), [Upscaler(device="cpu")], 4, workers=3)]
+    outcomes = [*batch.run(pictures(tmp_path, 3), [Upscaler()], 4, workers=3)]
     assert [one.redone for one in outcomes] == [2, 2, 2]
 
 
@@ -243,6 +243,6 @@ def test_a_file_that_goes_after_the_plan_is_named(tmp_path):
 
 
 def test_the_measurement_of_a_folder_runs():
-    found = measured_folder(count=3, side=32, suffix="jpg", rounds=1, more=("--jobs", "2"))
+    found = measured_folder(3, 32, "jpg", rounds=1, device="cpu", more=("--jobs", "2"))
     for seconds in (found, found["processor"]):
         assert 0 < seconds["network"] < min(seconds["start"], seconds["run"])

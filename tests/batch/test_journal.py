@@ -29,7 +29,8 @@ def resume(folder, weights, capsys):
 
     def run(*more: str, model: str = weights) -> list[str]:
         inout = [f"{folder}/in", "-o", f"{folder}/out"]
-        code = main(["upscale", *inout, "-n", model, "--json", "--quiet", "--resume", *more])
+        options = ["-n", model, "--device=cpu", "--json", "--quiet", "--resume"]
+        code = main(["upscale", *inout, *options, *more])
         shown = capsys.readouterr()
         assert code == 0, shown.err
         rows = json.loads(shown.out)
@@ -51,7 +52,8 @@ def test_what_is_done_is_left(folder, resume):
 
 def test_a_run_without_resume_does_all_and_notes_it(folder, resume, weights):
     for _ in range(2):
-        assert main(["upscale", f"{folder}/in", "-o", f"{folder}/out", "-n", weights, "-q"]) == 0
+        inout = [f"{folder}/in", "-o", f"{folder}/out"]
+        assert main(["upscale", "--device=cpu", *inout, "-n", weights, "-q"]) == 0
     assert len((folder / "out/.espan-journal").read_text().splitlines()) == 6
     assert resume() == []
 
@@ -154,7 +156,7 @@ def test_a_journal_that_cannot_be_written_fails_no_picture(
 
 
 def test_files_without_a_folder_of_results_have_no_journal(folder, weights, capsys):
-    arguments = ["upscale", f"{folder}/in/a.png", "-n", weights, "-q"]
+    arguments = ["upscale", "--device=cpu", f"{folder}/in/a.png", "-n", weights, "-q"]
     assert main(arguments) == 0
     assert [*folder.rglob(".espan*")] == []
     assert main([*arguments, "--resume"]) == 2

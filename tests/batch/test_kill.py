@@ -42,7 +42,7 @@ def test_an_interrupt_that_a_library_makes_another_error_of_is_one(monkeypatch, 
             raise ValueError("no such thing") from error
 
     monkeypatch.setattr("espan.upscaler.load", misread)
-    assert main(["upscale", "a.png"]) == 130
+    assert main(["upscale", "--device=cpu", "a.png"]) == 130
     assert capsys.readouterr().err == "espan: interrupted\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -58,7 +58,7 @@ def interrupted(name, *rest):
     return imports(name, *rest)
 builtins.__import__ = interrupted
 from espan.cli import main
-code = main(["upscale", "a.png"])
+code = main(["upscale", "--device=cpu", "a.png"])
 assert "torch" in sys.modules
 sys.exit(code)
 """

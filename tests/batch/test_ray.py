@@ -36,7 +36,8 @@ def pictures(folder: Path, count: int) -> Path:
 def test_bad_files_stay_alone_and_the_rest_can_be_resumed(cluster, tmp_path, net, weights, capsys):
     folder, out = pictures(tmp_path, 6), tmp_path / "out"
     (folder / "bad.png").write_bytes(b"")
-    arguments = ["upscale", str(folder), "-o", str(out), "-n", weights, "--dtype", "fp32", "--json"]
+    options = ["-n", weights, "--device=cpu", "--dtype=fp32", "--json"]
+    arguments = ["upscale", str(folder), "-o", str(out), *options]
     assert main([*arguments, "--engine", "ray"]) == 1
     rows = {Path(row["input"]).name: row for row in json.loads(capsys.readouterr().out)}
     assert rows.pop("bad.png")["error"] == f"{folder}/bad.png: empty file"
@@ -130,7 +131,7 @@ def test_a_worker_that_dies_as_it_starts_is_named(monkeypatch):
 def test_without_ray_one_line_says_what_to_install(tmp_path, weights, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     folder = pictures(tmp_path, 1)
-    assert main(["upscale", str(folder), "-n", weights, "--engine", "ray"]) == 2
+    assert main(["upscale", "--device=cpu", str(folder), "-n", weights, "--engine", "ray"]) == 2
     shown = capsys.readouterr()
     assert shown.err == "espan: --engine ray needs ray: pip install 'espan[ray]'\n"
     assert not shown.out

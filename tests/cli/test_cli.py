@@ -27,7 +27,9 @@ def pictures(tmp_path):
 @pytest.fixture
 def upscale(weights):
     def run(*arguments) -> int:
-        return main(["upscale", "-n", weights, "--dtype", "fp32", *map(str, arguments)])
+        return main(
+            ["upscale", "--device=cpu", "-n", weights, "--dtype", "fp32", *map(str, arguments)]
+        )
 
     return run
 
@@ -256,6 +258,8 @@ def test_interrupted(pictures, upscale, tmp_path, monkeypatch, capsys):
 def test_wrong_use_is_2(arguments, weights, capsys):
     if arguments[1:] and arguments[0] == "upscale":
         arguments = [*arguments, "-n", weights]
+        if not {"--gpu", "--device"} & {*arguments}:
+            arguments += ["--device=cpu"]
     try:
         code = main(arguments)
     except SystemExit as stop:
@@ -266,7 +270,19 @@ def test_wrong_use_is_2(arguments, weights, capsys):
 
 
 def test_bad_weights_are_one_line(pictures, capsys):
-    assert main(["upscale", str(pictures / "a.png"), "-n", str(pictures / "notes.txt")]) == 2
+    assert (
+        main(
+            [
+                "upscale",
+                "--device",
+                "cpu",
+                str(pictures / "a.png"),
+                "-n",
+                str(pictures / "notes.txt"),
+            ]
+        )
+        == 2
+    )
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and "notes.txt: " in lines[0]
 
@@ -275,7 +291,15 @@ def test_bad_weights_are_one_line(pictures, capsys):
 def test_corpus_of_malformed_files(shared, tmp_path, capsys):
     save(random_net(channels=4), tmp_path / "net.safetensors")
     paths = [str(p) for p in sorted((shared / "data/malformed").rglob("*")) if p.is_file()]
-    arguments = ["-n", str(tmp_path / "net.safetensors"), "-o", f"{tmp_path}/out/", "--json"]
+    arguments = [
+        "--device",
+        "cpu",
+        "-n",
+        str(tmp_path / "net.safetensors"),
+        "-o",
+        f"{tmp_path}/out/",
+        "--json",
+    ]
     assert main(["upscale", *paths, *arguments]) == 1
     shown = capsys.readouterr()
     rows = json.loads(shown.out)

@@ -19,7 +19,9 @@ from espan_kernels import OPS, native
 def examined() -> tuple[diagnosis.Facts, float]:
     """What it finds, and the seconds of one core that it took."""
     began = time.process_time()
-    return diagnosis.examine(), time.process_time() - began
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.cuda.is_available", lambda: False)
+        return doctor.examine(), time.process_time() - began
 
 
 @pytest.fixture
@@ -53,8 +55,9 @@ def test_every_backend_is_timed_or_has_a_reason(facts):
 def test_what_takes_long_to_begin_is_timed_when_asked(monkeypatch):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    monkeypatch.setattr(diagnosis, "BACKENDS", ("onnx",))
-    (line,) = diagnosis.examine(slow=True)["backends"]
+    monkeypatch.setattr(doctor, "BACKENDS", ("onnx",))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (line,) = doctor.examine(slow=True)["backends"]
     assert re.match(r"onnx: \d+ ms .* in float32", line)
 
 
@@ -63,8 +66,9 @@ def test_a_backend_that_fails_is_told_like_the_others(monkeypatch):
         def __init__(self, *_args, **_options):
             raise OSError("libfoo.so.1: cannot open shared object file")
 
-    monkeypatch.setattr(diagnosis, "Upscaler", Broken)
-    said = diagnosis.examine()["backends"]
+    monkeypatch.setattr(doctor.espan, "Upscaler", Broken)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    said = doctor.examine()["backends"]
     assert "eager: failed: libfoo.so.1: cannot open shared object file" in said
 
 
@@ -79,9 +83,10 @@ def test_extras_are_told_present_or_how_to_get_them(monkeypatch):
         'surely-not-there; extra == "demo"',
         'numpy; extra == "demo"',
     ]
-    monkeypatch.setattr(diagnosis.importlib.metadata, "requires", lambda name: needed)
-    monkeypatch.setattr(diagnosis, "BACKENDS", ())
-    video, demo = diagnosis.examine()["extras"]
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: needed)
+    monkeypatch.setattr(doctor, "BACKENDS", ())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    video, demo = doctor.examine()["extras"]
     assert re.fullmatch(r"video: numpy [\d.]+", video)
     assert demo == "demo: no surely-not-there: pip install 'espan[demo]'"
 
@@ -97,6 +102,7 @@ def test_a_report_names_no_folder_user_or_machine(tmp_path):
         "HOME": str(home),
         "USERPROFILE": str(home),
         "USER": "jqdoe",
+        "CUDA_VISIBLE_DEVICES": "",
         "LOGNAME": "jqdoe",
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
         "ESPAN_SHARED": str(home / "pictures"),
@@ -147,7 +153,8 @@ def test_a_path_is_one_whatever_stands_around_it(monkeypatch):
 
 
 def test_as_text_and_as_json_it_says_the_same(capsys, monkeypatch):
-    monkeypatch.setattr(diagnosis, "BACKENDS", ("cuda",))
+    monkeypatch.setattr(doctor, "BACKENDS", ("cuda",))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(native, "REASON", "CUDA kernels are elsewhere")
     assert main(["doctor", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def compare(folder, monkeypatch):
     """compare(arguments): the exit code, with both networks."""
     monkeypatch.chdir(folder)
     models = ["-n", "tiny.safetensors", "-n", "nearest.safetensors"]
-    return lambda *arguments: main(["compare", *arguments, *models])
+    return lambda *arguments: main(["compare", "--device=cpu", *arguments, *models])
 
 
 def figures(path) -> dict[str, np.ndarray]:
@@ -88,6 +89,7 @@ def test_equal_pictures_are_called_equal(folder):
     espan.compare(
         folder / "small.png",
         folder / "original.png",
+        device="cpu",
         models=[folder / "nearest.safetensors"],
         output=folder / "page.html",
     )
@@ -96,7 +98,7 @@ def test_equal_pictures_are_called_equal(folder):
 
 def test_from_python_with_the_built_in_network(folder):
     outputs = [folder / "page.html", folder / "sheet.png"]
-    result = espan.compare(folder / "small.png", output=outputs)
+    result = espan.compare(folder / "small.png", device="cpu", output=outputs)
     assert [pane.name for pane in result.panes] == ["bicubic", "espan-x4"]
     assert not result.panes[1].scores and "<table" not in outputs[0].read_text()
     assert len(figures(outputs[0])) == 2
@@ -114,7 +116,7 @@ def test_names_are_shown_as_they_are(chromium, folder):
     (folder / "small.png").rename(folder / name)
     model = folder / '"><script>alert(2)<.safetensors'
     (folder / "tiny.safetensors").rename(model)
-    espan.compare(folder / name, models=[model], output=folder / "page.html")
+    espan.compare(folder / name, device="cpu", models=[model], output=folder / "page.html")
     with tab(chromium, f"file://{folder}/page.html") as page:
         assert name in page.text_content("h1")
         assert page.text_content("figure:last-child figcaption") == model.stem
@@ -160,7 +162,8 @@ def test_sheet_shows_the_same_piece_of_each(compare, folder):
     large = noise(20, 30, 3).repeat(10, 0).repeat(10, 1)
     files.write(folder / "small.png", Image.fromarray(large))
     assert compare("small.png", "-o", "page.html", "--sheet", "sheet.png") == 0
-    result = comparison.make(folder / "small.png", None, [folder / "nearest.safetensors"], Upscaler)
+    on_cpu = partial(Upscaler, device="cpu")
+    result = comparison.make(folder / "small.png", None, [folder / "nearest.safetensors"], on_cpu)
     left, top, width, height = most_different(result)
     assert (width, height) == (360, 360)
     sheet = np.asarray(Image.open(folder / "sheet.png"))
@@ -176,6 +179,7 @@ def test_small_pictures_are_whole_on_the_sheet(folder):
     result = espan.compare(
         folder / "small.png",
         folder / "original.png",
+        device="cpu",
         models=[folder / "nearest.safetensors"],
         output=folder / "sheet.PNG",
     )
@@ -235,7 +239,7 @@ def test_no_output_replaces_an_input_or_another(
     (folder / "here").mkdir()
     monkeypatch.chdir(folder if ".." not in outputs[-1] else folder / "here")
     lr, hr = folder / "small.png", folder / "original.png"
-    assert main(["compare", str(lr), str(hr), *outputs]) == 2
+    assert main(["compare", "--device=cpu", str(lr), str(hr), *outputs]) == 2
     assert says in capsys.readouterr().err
     assert before == (lr.read_bytes(), hr.read_bytes())
 
@@ -245,13 +249,13 @@ def test_an_output_that_cannot_be_is_said_before_the_work(folder, name, monkeypa
     (folder / "taken.html").mkdir()
     monkeypatch.setattr(files, "read_rgb", None)
     with pytest.raises(OutputError, match=re.escape(name)):
-        espan.compare(folder / "small.png", output=folder / name)
+        espan.compare(folder / "small.png", device="cpu", output=folder / name)
 
 
 def test_too_large_for_a_page(folder, monkeypatch):
     monkeypatch.setattr(comparison, "MAX_PIXELS", 50_000)
     with pytest.raises(LimitError, match="2 pictures of 200 x 168 pixels are over the limit"):
-        espan.compare(folder / "small.png", output=folder / "page.html")
+        espan.compare(folder / "small.png", device="cpu", output=folder / "page.html")
 
 
 def test_a_page_is_whole_or_absent(folder, monkeypatch):
@@ -262,6 +266,6 @@ def test_a_page_is_whole_or_absent(folder, monkeypatch):
 
     monkeypatch.setattr(page_file, "_figure", full)
     with pytest.raises(OutputError, match=r"page\.html: could not be written: No space left"):
-        espan.compare(folder / "small.png", output=folder / "page.html")
+        espan.compare(folder / "small.png", device="cpu", output=folder / "page.html")
     assert (folder / "page.html").read_text() == "old"
     assert not list(folder.glob(".espan-*"))

@@ -83,7 +83,20 @@ def test_no_pictures(tmp_path, what):
 
 def test_table(sets, tmp_path, capsys):
     save(nearest_net(), tmp_path / "net.safetensors")
-    assert main(["eval", "--data", str(sets), "-n", str(tmp_path / "net.safetensors")]) == 0
+    assert (
+        main(
+            [
+                "eval",
+                "--data",
+                str(sets),
+                "--device",
+                "cpu",
+                "-n",
+                str(tmp_path / "net.safetensors"),
+            ]
+        )
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["set", "picture", *COLUMNS]
     assert [line.split()[:2] for line in lines[1:4]] == [
@@ -102,7 +115,7 @@ def test_table_as_json(sets, capsys):
 
 
 def test_scale_of_another_model(sets, weights, capsys):
-    assert main(["eval", "--data", str(sets), "-n", weights, "--scale", "2"]) != 0
+    assert main(["eval", "--data", str(sets), "--device=cpu", "-n", weights, "--scale", "2"]) != 0
     assert "scale: the model's is 4, not 2" in capsys.readouterr().err
 
 
@@ -113,7 +126,7 @@ def test_scale_of_another_model(sets, weights, capsys):
 def test_published_table_of_set5(shared, capsys, name, y):
     weights = str(shared / f"weights/{name}.pth")
     data = str(shared / "data/benchmark/Set5")
-    assert main(["eval", "--data", data, "--scale", "4", "-n", weights]) == 0
+    assert main(["eval", "--data", data, "--scale", "4", "--device=cpu", "-n", weights]) == 0
     mean = capsys.readouterr().out.splitlines()[-1].split()
     assert mean[:2] == ["Set5", "mean"]
     assert float(mean[2 + COLUMNS.index("psnr_y")]) == pytest.approx(y, abs=0.01)
@@ -131,7 +144,8 @@ def test_doctor_names_versions_devices_and_reasons(capsys, monkeypatch):
     assert "none: " in shown
 
 
-def test_doctor_as_json(capsys):
+def test_doctor_as_json(capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert main(["doctor", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["auto"].startswith("device ")

@@ -33,7 +33,7 @@ TILES = {"device": "cpu", "tile": (40, 60)}
 
 @pytest.fixture(scope="module")
 def up():
-    return Upscaler(random_net(), device="cpu", **TILES)
+    return Upscaler(random_net(), **TILES)
 
 
 def picture(mode: str, height: int = 107, width: int = 90):
@@ -76,7 +76,7 @@ def test_of_any_precision_and_tile(tmp_path, dtype, tile):
 @pytest.mark.parametrize("failing", [0, 4, 8])
 def test_out_of_memory_in_the_middle_of_a_row_of_tiles(tmp_path, failing):
     up, image = (
-        Upscaler(random_net(), device="cpu", dtype="fp32", **TILES),
+        Upscaler(random_net(), dtype="fp32", **TILES),
         picture("RGB", 130, 170),
     )
     expected = np.asarray(up(image))

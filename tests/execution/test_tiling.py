@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from espan import DeviceError, DeviceLostError, LimitError, NonFiniteError, Upscaler
-from espan.execution import runner
-from espan.execution.runner import LANES, SHARE, Runner
-from espan.execution.tiling import Tile, cut
-from espan.system import memory
+from espan import (
+    DeviceError,
+    DeviceLostError,
+    LimitError,
+    NonFiniteError,
+    Upscaler,
+    memory,
+)
+from espan.runner import LANES, SHARE, Runner
+from espan.tiling import Tile, cut
 from espan_kernels.native import CudaError
 from tests.support.makers import noise, random_net
 from tests.support.threads import in_threads, same_bits_in_threads
@@ -18,7 +23,7 @@ NET = random_net()
 
 
 def whole(image=IMAGE, **options) -> np.ndarray:
-    return Upscaler(NET, device="cpu", tile=None, **({"dtype": "fp32"} | options))(image)
+    return Upscaler(NET, tile=None, **({"device": "cpu", "dtype": "fp32"} | options))(image)
 
 
 def assert_same(result: np.ndarray, expected: np.ndarray) -> None:
@@ -281,10 +286,3 @@ def test_gpu_out_of_memory_and_tiles():
     expected = whole(device="cpu")
     up = Upscaler(NET, device="cuda", dtype="fp32", tile=13)
     assert np.abs(up(IMAGE) - expected).max() <= 1e-5
-
-
-def test_a_cpu_waits_for_no_switch_of_cudnns(monkeypatch):
-    up = Upscaler(NET, device="cpu", dtype="fp32")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(runner, "_CUDNN_FLAGS", None)  # whoever takes it fails
-    assert up(IMAGE).shape[2] == 3

@@ -208,7 +208,7 @@ def test_network_given_is_not_changed():
 )
 def test_options_that_cannot_be(option, error):
     with pytest.raises(error):
-        espan.upscale(noise(4, 4, 3), device="cpu", **({"model": NET} | option))
+        espan.upscale(noise(4, 4, 3), **({"model": NET, "device": "cpu"} | option))
 
 
 def test_a_rewritten_weights_file_is_another_model(tmp_path):

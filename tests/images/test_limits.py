@@ -161,7 +161,7 @@ def test_a_limit_that_another_thread_has_raised_is_not_taken_for_the_usual_one(
 
 def test_options_of_the_command(tmp_path, weights, capsys):
     path = files.write(tmp_path / "a.png", Image.fromarray(PIXELS))
-    command = ["upscale", "-n", weights, str(path), "-o", str(tmp_path / "b.png")]
+    command = ["upscale", "--device=cpu", "-n", weights, str(path), "-o", str(tmp_path / "b.png")]
     assert main([*command, "--max-pixels", "3071"]) == 1
     said = capsys.readouterr().err
     assert "over the limit of 3,071" in said and "--max-pixels N raises" in said
@@ -178,7 +178,7 @@ def test_options_of_the_command(tmp_path, weights, capsys):
 @pytest.mark.parametrize("value", ["0", "-1", "many"])
 def test_limits_that_are_none(value, capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["upscale", "a.png", "--max-pixels", value])
+        main(["upscale", "--device=cpu", "a.png", "--max-pixels", value])
     assert ended.value.code == 2 and "expected a number from 1" in capsys.readouterr().err
 
 

@@ -31,7 +31,7 @@ def folder(tmp_path):
 def upscale(folder, weights):
     def run(*more: str) -> int:
         arguments = ["-o", str(folder / "out"), "-n", weights, "--dtype", "fp32", *more]
-        return main(["upscale", str(folder / "in"), *arguments])
+        return main(["upscale", "--device=cpu", str(folder / "in"), *arguments])
 
     return run
 
@@ -71,7 +71,7 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 from espan.cli import main
 arguments = ["-n", {weights!r}, "--dtype", "fp32", "-o", {str(folder / "out")!r}]
-sys.exit(main(["upscale", {str(folder / "in")!r}, *arguments]))
+sys.exit(main(["upscale", "--device=cpu", {str(folder / "in")!r}, *arguments]))
 """
     (folder / "out").mkdir()
     (folder / "out/2.png").write_bytes(b"an old result")
@@ -202,7 +202,7 @@ def test_a_file_and_its_name_are_on_the_disk_before_the_end(tmp_path, monkeypatc
 
 
 def test_two_processes_write_one_folder(folder, weights):
-    command = [sys.executable, "-m", "espan.cli", "upscale", str(folder / "in")]
+    command = [sys.executable, "-m", "espan.cli", "upscale", "--device=cpu", str(folder / "in")]
     command += ["-o", str(folder / "out"), "-n", weights, "--dtype", "fp32", "--quiet"]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     assert [(each.communicate()[1], each.returncode) for each in both] == [("", 0)] * 2

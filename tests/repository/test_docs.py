@@ -100,7 +100,7 @@ def run(command: list[str] | str, desk: Path) -> None:
         command,
         shell=isinstance(command, str),
         cwd=desk,
-        env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         check=False,

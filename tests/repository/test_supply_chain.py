@@ -111,11 +111,15 @@ sys.addaudithook(watch)
 
 @pytest.fixture
 def offline(tmp_path) -> dict[str, str]:
-    """The environment of a Python, and of those that it starts, without a network."""
+    """The environment of a Python, and of those that it starts, without a network or a GPU."""
     folder = tmp_path / "offline"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(NO_NETWORK)
-    return os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "ESPAN_CUDA": "0"}
+    return os.environ | {
+        "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
+        "ESPAN_CUDA": "0",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
 
 
 def run(arguments: list[str], environment: dict[str, str], folder: Path = ROOT):

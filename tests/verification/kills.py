@@ -111,7 +111,8 @@ def _upscale(folder: str, out: str, log: str, started) -> None:
     from espan.cli import main
 
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-    arguments = ["-n", "espan-x2", "--dtype", "fp32", "--jobs", str(WORKERS), "--resume", "--quiet"]
+    arguments = ["-n", "espan-x2", "--device", "cpu", "--dtype", "fp32"]
+    arguments += ["--jobs", str(WORKERS), "--resume", "--quiet"]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     try:
         started.send(None)

@@ -230,7 +230,9 @@ except espan.OutputError as error:
 @pytest.fixture
 def upscale(weights):
     def run(*arguments) -> int:
-        return main(["upscale", "-n", weights, "--dtype", "fp32", *map(str, arguments)])
+        return main(
+            ["upscale", "--device=cpu", "-n", weights, "--dtype", "fp32", *map(str, arguments)]
+        )
 
     return run
 
@@ -253,7 +255,7 @@ sys.modules["av"] = None
 from espan.cli import main
 import espan
 print(espan.upscale_video.__name__, espan.video_frames.__name__)
-sys.exit(main(["upscale", {str(clip)!r}]))
+sys.exit(main(["upscale", "--device=cpu", {str(clip)!r}]))
 """
     result = python(code)
     assert result.returncode == 2 and result.stdout == "upscale_video video_frames\n"

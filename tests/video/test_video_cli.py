@@ -32,7 +32,9 @@ def folder(tmp_path):
 @pytest.fixture
 def upscale(weights):
     def run(*arguments) -> int:
-        return main(["upscale", "-n", weights, "--dtype", "fp32", *map(str, arguments)])
+        return main(
+            ["upscale", "--device=cpu", "-n", weights, "--dtype", "fp32", *map(str, arguments)]
+        )
 
     return run
 

@@ -164,13 +164,13 @@ def interrupted(pictures, *rest):
             os.kill(os.getpid(), signal.SIGINT)
         yield picture
 convert._told = interrupted
-sys.exit(main(["upscale", {str(clip)!r}, "-o", {str(out)!r}, "-s", "2"]))
+sys.exit(main(["upscale", "--device=cpu", {str(clip)!r}, "-o", {str(out)!r}, "-s", "2"]))
 """
     result = python(code)
     assert result.returncode == 130, result.stderr
     assert "the same command goes on from there" in result.stderr
     assert not out.exists() and "000001.segment" in left_over(tmp_path)
-    assert main(["upscale", str(clip), "-o", str(out), "-s", "2"]) == 0
+    assert main(["upscale", "--device=cpu", str(clip), "-o", str(out), "-s", "2"]) == 0
     assert len(clips.frames(out)) == 23 and not left_over(tmp_path)
 
 

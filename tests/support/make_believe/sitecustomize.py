@@ -1,8 +1,9 @@
 """A make-believe GPU: with this folder on PYTHONPATH, every Python finds one that does not exist.
 
 `torch.cuda` says that a device is there, which is what "auto" asks; whatever is then made on it
-fails. A test that passes under it does not depend on what the machine has.
-CUDA_VISIBLE_DEVICES="" hides it, as it hides a real one.
+fails. A test that passes under it does not depend on what the machine has. PyTorch and Triton
+themselves hear the truth, as their compilers ask for more. CUDA_VISIBLE_DEVICES="" hides this
+device as it hides a real one.
 """
 
 import importlib.util
@@ -10,16 +11,27 @@ import os
 import sys
 from types import SimpleNamespace
 
+HEAR_THE_TRUTH = ("torch", "triton")
+NAME = "a make-believe GPU"
+PROPERTIES = SimpleNamespace(name=NAME, major=9, minor=0, total_memory=80 << 30)
 ANSWERS = {
-    "is_available": lambda: True,
-    "device_count": lambda: 1,
-    "current_device": lambda: 0,
-    "get_device_name": lambda device=None: "a make-believe GPU",
-    "get_device_capability": lambda device=None: (9, 0),
-    "get_device_properties": lambda device=None: SimpleNamespace(
-        name="a make-believe GPU", major=9, minor=0, total_memory=80 << 30
-    ),
+    "is_available": True,
+    "device_count": 1,
+    "current_device": 0,
+    "get_device_name": NAME,
+    "get_device_capability": (9, 0),
+    "get_device_properties": PROPERTIES,
 }
+
+
+def told(answer, truth):
+    """The function `truth`, which gives `answer` to all but a few."""
+
+    def ask(*args, **kwargs):
+        asks = sys._getframe(1).f_globals.get("__name__", "")
+        return truth(*args, **kwargs) if asks.split(".")[0] in HEAR_THE_TRUTH else answer
+
+    return ask
 
 
 class Finder:
@@ -34,7 +46,8 @@ class Finder:
 
         def believe(module) -> None:
             execute(module)
-            vars(module).update(ANSWERS)
+            for question, answer in ANSWERS.items():
+                setattr(module, question, told(answer, getattr(module, question)))
 
         spec.loader.exec_module = believe
         return spec
