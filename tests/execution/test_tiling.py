@@ -4,16 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from espan import (
-    DeviceError,
-    DeviceLostError,
-    LimitError,
-    NonFiniteError,
-    Upscaler,
-    memory,
-)
-from espan.runner import LANES, SHARE, Runner
-from espan.tiling import Tile, cut
+from espan import DeviceError, DeviceLostError, LimitError, NonFiniteError, Upscaler
+from espan.execution.runner import LANES, SHARE, Runner
+from espan.execution.tiling import Tile, cut
+from espan.system import memory
 from espan_kernels.native import CudaError
 from tests.support.makers import noise, random_net
 from tests.support.threads import in_threads, same_bits_in_threads

@@ -1,4 +1,5 @@
-"""tests/verification/sanitize.py: what racecheck cannot judge, as it finds it in a program that is right."""
+"""tests/verification/sanitize.py:
+what racecheck cannot judge, as it finds it in a program that is right."""
 
 import subprocess
 from functools import partial
