@@ -21,7 +21,7 @@ def examined() -> tuple[diagnosis.Facts, float]:
     began = time.process_time()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.cuda.is_available", lambda: False)
-        return doctor.examine(), time.process_time() - began
+        return diagnosis.examine(), time.process_time() - began
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def test_every_backend_is_timed_or_has_a_reason(facts):
 def test_what_takes_long_to_begin_is_timed_when_asked(monkeypatch):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    monkeypatch.setattr(doctor, "BACKENDS", ("onnx",))
+    monkeypatch.setattr(diagnosis, "BACKENDS", ("onnx",))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    (line,) = doctor.examine(slow=True)["backends"]
+    (line,) = diagnosis.examine(slow=True)["backends"]
     assert re.match(r"onnx: \d+ ms .* in float32", line)
 
 
@@ -68,7 +68,7 @@ def test_a_backend_that_fails_is_told_like_the_others(monkeypatch):
 
     monkeypatch.setattr(doctor.espan, "Upscaler", Broken)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    said = doctor.examine()["backends"]
+    said = diagnosis.examine()["backends"]
     assert "eager: failed: libfoo.so.1: cannot open shared object file" in said
 
 
@@ -84,9 +84,9 @@ def test_extras_are_told_present_or_how_to_get_them(monkeypatch):
         'numpy; extra == "demo"',
     ]
     monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: needed)
-    monkeypatch.setattr(doctor, "BACKENDS", ())
+    monkeypatch.setattr(diagnosis, "BACKENDS", ())
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    video, demo = doctor.examine()["extras"]
+    video, demo = diagnosis.examine()["extras"]
     assert re.fullmatch(r"video: numpy [\d.]+", video)
     assert demo == "demo: no surely-not-there: pip install 'espan[demo]'"
 
@@ -153,7 +153,7 @@ def test_a_path_is_one_whatever_stands_around_it(monkeypatch):
 
 
 def test_as_text_and_as_json_it_says_the_same(capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "BACKENDS", ("cuda",))
+    monkeypatch.setattr(diagnosis, "BACKENDS", ("cuda",))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(native, "REASON", "CUDA kernels are elsewhere")
     assert main(["doctor", "--json"]) == 0

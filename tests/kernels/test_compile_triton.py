@@ -34,7 +34,10 @@ def measured(architecture: str) -> dict:
 @pytest.mark.compile
 @pytest.mark.parametrize("architecture", ["80", "90", "100", "120"])
 def test_costs_are_as_recorded(architecture):
-    """After a wanted change: python -m tests.support.compile_triton > tests/kernels/triton_costs.json"""
+    """After a wanted change:
+
+    python -m tests.support.compile_triton > tests/kernels/triton_costs.json
+    """
     record = json.loads(RECORD.read_text())
     recorded = {n: c for n, c in by_kernel(record).items() if f" sm_{architecture} " in n}
     assert len(recorded) > 25
