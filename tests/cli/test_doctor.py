@@ -114,7 +114,7 @@ from espan import doctor
 from espan.cli import main
 from espan_kernels import native
 platform.node = lambda: "secret-host"
-doctor.BACKENDS = ("eager", "cuda")
+diagnosis.BACKENDS = ("eager", "cuda")
 native.REASON = f"CUDA kernels are not built (looked in {sys.argv[1]}/x.so, {sys.prefix}/lib)"
 main(["doctor", *sys.argv[2:]])
 """
