@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from espan.backends.onnx_files import onnx_bytes, read_onnx
 from espan.backends.program import PICTURE, STEPS, Conv, Normalise, Step, Tail
 from espan.errors import DeviceError
 from espan.networks.models import Network
@@ -86,11 +87,6 @@ class OnnxRuntime:
         if (dtype := next(net.parameters()).dtype) != torch.float32:
             raise DeviceError(f"backend 'onnx': computes in float32, not in {dtype}")
         self.scale, self.channels = net.scale, net.config["channels"]
-        from espan.exporting.export import (  # which nobody else needs at import
-            onnx_bytes,
-            read_onnx,
-        )
-
         self._run = read_onnx(onnx_bytes(net, torch.float32))
 
     def __call__(self, x: Tensor) -> Tensor:

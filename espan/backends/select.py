@@ -15,10 +15,12 @@ from espan.backends.cpu import CpuNetwork
 from espan.backends.kernels import Plan
 from espan.errors import DeviceError
 from espan.images.pixels import enter
-from espan.networks.layers import Conv2d
+from espan.networks.deploy import convolutions, copy_to
 from espan.networks.models import Network
 from espan.system import memory
 from espan_kernels.op import DEFAULT_IMPL
+
+__all__ = ["BACKENDS", "RUNTIMES", "WITH_TF32", "copy_to", "fastest_proven", "with_backend"]
 
 log = logging.getLogger("espan")
 
@@ -28,23 +30,6 @@ BACKENDS = ("auto", "cuda", "triton", "eager", "compile", "openvino", "onnx")
 RUNTIMES = ("openvino", "onnx")
 # Those that go by PyTorch's own convolutions.
 WITH_TF32 = ("auto", "eager", "compile")
-
-
-def copy_to(net: Network, device: torch.device, dtype: torch.dtype, tf32: bool = False) -> Network:
-    """A folded network of the same weights, ready to run: eval mode, channels last, no gradient.
-
-    In float32 a GPU multiplies its convolutions in TF32 only if `tf32`, whatever PyTorch's switch
-    says.
-    """
-    copy = type(net)(**net.config)
-    copy.load_state_dict(net.state_dict())
-    for layer in _convolutions(copy):
-        layer.tf32 = tf32
-    return copy.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
-
-
-def _convolutions(net: Network) -> list[Conv2d]:
-    return [layer for layer in net.modules() if isinstance(layer, Conv2d)]
 
 
 def with_backend(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
@@ -60,7 +45,7 @@ def with_backend(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
     some = next(net.parameters())
     if backend == "auto" and DEFAULT_IMPL:
         backend = DEFAULT_IMPL  # asked for by the environment variable ESPAN_IMPL
-    if any(layer.tf32 for layer in _convolutions(net)):
+    if any(layer.tf32 for layer in convolutions(net)):
         if backend not in WITH_TF32:
             raise DeviceError(
                 f"backend {backend!r}: has no TF32, which is for {', '.join(WITH_TF32)}"

@@ -8,21 +8,19 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from espan.errors import LimitError
+from espan.execution.runner import Runner
 from espan.images import files
 from espan.images.adapt import from_any
 from espan.images.alpha import BYTES, bleed
 from espan.images.resize import RowByRow, resize_rows
 from espan.system import memory, shutdown
-
-if TYPE_CHECKING:
-    from espan.upscaler import Upscaler
 
 ALWAYS = nullcontext()
 Progress = Callable[[int, int], None]
@@ -34,9 +32,17 @@ LARGE = 64_000_000
 _BANDS = 2.5
 
 
+class Enlarges(Protocol):
+    """What this file asks of an `Upscaler`."""
+
+    _runner: Runner
+
+    def __call__(self, image: Any, scale: float, *, progress: Progress | None = None) -> Any: ...
+
+
 def upscale_to(
     output: str | Path,
-    upscaler: "Upscaler",
+    upscaler: Enlarges,
     image,
     scale: float,
     progress: Progress | None = None,
@@ -57,7 +63,7 @@ def upscale_to(
 
 
 def in_bands(
-    output: str | Path, upscaler: "Upscaler", image, scale: float, progress: Progress | None = None
+    output: str | Path, upscaler: Enlarges, image, scale: float, progress: Progress | None = None
 ) -> Path:
     """`upscale_to` for any size."""
     runner = upscaler._runner

@@ -4,10 +4,7 @@ A file is read back and compared with the network before it gets its name.
 """
 
 import json
-import logging
-import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -19,10 +16,11 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from espan import __version__
-from espan.backends.select import copy_to
+from espan.backends.onnx_files import deployed, example, onnx_bytes, read_onnx
 from espan.checkpoints import weights
 from espan.checkpoints.spandrel import spandrels_span
 from espan.errors import InputError, OutputError
+from espan.networks.deploy import copy_to
 from espan.networks.folding import fold
 from espan.networks.models import SPAN, Network
 from espan.system.atomic import whole_file
@@ -34,8 +32,6 @@ SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
 ALLOWED = {torch.float32: 1e-4, torch.float16: 1e-2}
 # Compared at these, where borders and rounding up would go wrong.
 SIZES = ((1, 5), (17, 23), (41, 64))
-# The lowest that PyTorch's exporter writes: older programs read it too.
-OPSET = 18
 
 
 class Exported(NamedTuple):
@@ -143,29 +139,6 @@ def _nan_last(value: float) -> tuple[bool, float]:
     return value != value, value
 
 
-class _Half(nn.Module):
-    """A network in float16 between pictures in float32."""
-
-    def __init__(self, net: Network):
-        super().__init__()
-        self.net = net.half()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x.half()).float()
-
-
-def _module(net: Network, dtype: torch.dtype) -> nn.Module:
-    """What to export: `net` computing in `dtype`."""
-    copy = copy_to(net, torch.device("cpu"), torch.float32)
-    copy = copy.to(memory_format=torch.contiguous_format)
-    return _Half(copy) if dtype == torch.float16 else copy
-
-
-def _example(size: tuple[int, int] | None, batch: int) -> Tensor:
-    """No side is 1, or equals another: an exporter may take them for always so."""
-    return torch.zeros(batch, 3, *(size or (24, 40)))
-
-
 def description(net: Network, notes: dict[str, str]) -> dict[str, str]:
     """What a file says of itself: what is so of this one comes before any note on another."""
     return {
@@ -183,71 +156,14 @@ def description(net: Network, notes: dict[str, str]) -> dict[str, str]:
 def _write_onnx(net: Network, dtype, size, notes, path: Path) -> None:
     extra("onnx", "export to ONNX", "export")
     extra("onnxruntime", "export to ONNX", "export")
-    path.write_bytes(onnx_bytes(net, dtype, size, notes))
-
-
-def onnx_bytes(net: Network, dtype: torch.dtype, size=None, notes=None) -> bytes:
-    """`net` as ONNX: "input" float32 (1, 3, H, W) to "output"."""
-    extra("onnxscript", "ONNX", "export")
-    with _quiet():
-        made = torch.onnx.export(
-            _module(net, dtype),
-            (_example(size, 1),),
-            dynamo=True,
-            dynamic_shapes=None if size else ({2: "height", 3: "width"},),
-            opset_version=OPSET,
-            input_names=["input"],
-            output_names=["output"],
-            verbose=False,
-        )
-    proto = made.model_proto
-    values = [*proto.graph.input, *proto.graph.output, *proto.graph.value_info]
-    for part in (proto, proto.graph, *proto.graph.node, *proto.graph.initializer, *values):
-        # PyTorch's notes of where each came from: they name folders of this machine.
-        del part.metadata_props[:]
-    for key, value in description(net, notes or {}).items():
-        proto.metadata_props.add(key=key, value=value)
-    proto.producer_name, proto.producer_version = "espan", __version__
-    return proto.SerializeToString()
-
-
-@contextmanager
-def _quiet():
-    """Without what the exporter says of its steps, its future and packages that it can do without.
-
-    Its own errors are raised, and what it made is compared with the network.
-    """
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    before = [each.level for each in loggers]
-    for each in loggers:
-        each.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for each, level in zip(loggers, before, strict=True):
-            each.setLevel(level)
-
-
-def read_onnx(model: bytes | Path) -> Callable[[Tensor], Tensor]:
-    """An ONNX file as a function of a picture, by ONNX Runtime on the CPU."""
-    runtime = extra("onnxruntime", "ONNX", "export")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = runtime.InferenceSession(
-        str(model) if isinstance(model, Path) else model,
-        options,
-        providers=["CPUExecutionProvider"],
-    )
-    return lambda x: torch.from_numpy(session.run(None, {"input": x.contiguous().numpy()})[0])
+    path.write_bytes(onnx_bytes(net, dtype, size, description(net, notes)))
 
 
 def _write_program(net: Network, dtype, size, notes, path: Path) -> None:
     dimensions = zip((0, 2, 3), ("batch", "height", "width"), strict=True)
     free = None if size else ({i: torch.export.Dim(name) for i, name in dimensions},)
-    example = _example(size, 1 if size else 2)
-    program = torch.export.export(_module(net, dtype), (example,), dynamic_shapes=free)
+    pixels = example(size, 1 if size else 2)
+    program = torch.export.export(deployed(net, dtype), (pixels,), dynamic_shapes=free)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names folders of this machine
     said = {"espan.json": json.dumps(description(net, notes))}

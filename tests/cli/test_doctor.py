@@ -66,7 +66,7 @@ def test_a_backend_that_fails_is_told_like_the_others(monkeypatch):
         def __init__(self, *_args, **_options):
             raise OSError("libfoo.so.1: cannot open shared object file")
 
-    monkeypatch.setattr(doctor.espan, "Upscaler", Broken)
+    monkeypatch.setattr(diagnosis, "Upscaler", Broken)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     said = diagnosis.examine()["backends"]
     assert "eager: failed: libfoo.so.1: cannot open shared object file" in said
@@ -83,7 +83,7 @@ def test_extras_are_told_present_or_how_to_get_them(monkeypatch):
         'surely-not-there; extra == "demo"',
         'numpy; extra == "demo"',
     ]
-    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: needed)
+    monkeypatch.setattr(diagnosis.importlib.metadata, "requires", lambda name: needed)
     monkeypatch.setattr(diagnosis, "BACKENDS", ())
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     video, demo = diagnosis.examine()["extras"]
@@ -110,7 +110,7 @@ def test_a_report_names_no_folder_user_or_machine(tmp_path):
     }
     code = """
 import platform, sys
-from espan import doctor
+from espan.cli import diagnosis
 from espan.cli import main
 from espan_kernels import native
 platform.node = lambda: "secret-host"

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("espan_kernels", "espan", "bench", "tests")
 # The lowest floor first. A room imports rooms of lower floors, none beside it or above it.
 FLOORS = (
-    ("errors", "options"),
+    ("errors",),
     ("system",),
     ("networks", "images"),
     ("checkpoints", "backends"),

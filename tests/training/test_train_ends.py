@@ -18,7 +18,7 @@ from espan.training.data import Patches, closing
 from espan.training.loop import train
 from espan.training.pictures import Pictures
 from espan.training.synthetic import make_pictures
-from tests.makers import TINY_RUN, as_yaml
+from tests.support.makers import TINY_RUN, as_yaml
 
 # Seconds. A worker that has to be waited for takes PyTorch five; the interpreter's own end takes
 # one, more where other tests run beside it.

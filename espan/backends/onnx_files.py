@@ -1,0 +1,100 @@
+"""Networks as ONNX, and ONNX files run by ONNX Runtime."""
+
+import logging
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from espan import __version__
+from espan.networks.deploy import copy_to
+from espan.networks.models import Network
+from espan.system.extras import extra
+
+# The lowest that PyTorch's exporter writes: older programs read it too.
+OPSET = 18
+
+
+class _Half(nn.Module):
+    """A network in float16 between pictures in float32."""
+
+    def __init__(self, net: Network):
+        super().__init__()
+        self.net = net.half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.half()).float()
+
+
+def deployed(net: Network, dtype: torch.dtype) -> nn.Module:
+    """What to export: `net` computing in `dtype`."""
+    copy = copy_to(net, torch.device("cpu"), torch.float32)
+    copy = copy.to(memory_format=torch.contiguous_format)
+    return _Half(copy) if dtype == torch.float16 else copy
+
+
+def example(size: tuple[int, int] | None, batch: int) -> Tensor:
+    """No side is 1, or equals another: an exporter may take them for always so."""
+    return torch.zeros(batch, 3, *(size or (24, 40)))
+
+
+def onnx_bytes(
+    net: Network, dtype: torch.dtype, size=None, described: dict[str, str] | None = None
+) -> bytes:
+    """`net` as ONNX: "input" float32 (1, 3, H, W) to "output"."""
+    extra("onnxscript", "ONNX", "export")
+    with _quiet():
+        made = torch.onnx.export(
+            deployed(net, dtype),
+            (example(size, 1),),
+            dynamo=True,
+            dynamic_shapes=None if size else ({2: "height", 3: "width"},),
+            opset_version=OPSET,
+            input_names=["input"],
+            output_names=["output"],
+            verbose=False,
+        )
+    proto = made.model_proto
+    values = [*proto.graph.input, *proto.graph.output, *proto.graph.value_info]
+    for part in (proto, proto.graph, *proto.graph.node, *proto.graph.initializer, *values):
+        # PyTorch's notes of where each came from: they name folders of this machine.
+        del part.metadata_props[:]
+    for key, value in (described or {}).items():
+        proto.metadata_props.add(key=key, value=value)
+    proto.producer_name, proto.producer_version = "espan", __version__
+    return proto.SerializeToString()
+
+
+@contextmanager
+def _quiet():
+    """Without what the exporter says of its steps, its future and packages that it can do without.
+
+    Its own errors are raised, and what it made is compared with the network.
+    """
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    before = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for each, level in zip(loggers, before, strict=True):
+            each.setLevel(level)
+
+
+def read_onnx(model: bytes | Path) -> Callable[[Tensor], Tensor]:
+    """An ONNX file as a function of a picture, by ONNX Runtime on the CPU."""
+    runtime = extra("onnxruntime", "ONNX", "export")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(
+        str(model) if isinstance(model, Path) else model,
+        options,
+        providers=["CPUExecutionProvider"],
+    )
+    return lambda x: torch.from_numpy(session.run(None, {"input": x.contiguous().numpy()})[0])

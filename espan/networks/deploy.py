@@ -1,0 +1,24 @@
+"""Folded networks ready to run: a copy on a device, in a dtype."""
+
+import torch
+
+from espan.networks.layers import Conv2d
+from espan.networks.models import Network
+
+
+def copy_to(net: Network, device: torch.device, dtype: torch.dtype, tf32: bool = False) -> Network:
+    """A folded network of the same weights, ready to run: eval mode, channels last, no gradient.
+
+    In float32 a GPU multiplies its convolutions in TF32 only if `tf32`, whatever PyTorch's switch
+    says.
+    """
+    copy = type(net)(**net.config)
+    copy.load_state_dict(net.state_dict())
+    for layer in convolutions(copy):
+        layer.tf32 = tf32
+    return copy.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
+
+
+def convolutions(net: Network) -> list[Conv2d]:
+    """The plain convolutions of a network, in the order of its modules."""
+    return [layer for layer in net.modules() if isinstance(layer, Conv2d)]
