@@ -12,9 +12,10 @@ from safetensors import safe_open
 
 import espan
 from espan import SPAN, SPANF, InputError, OutputError, WeightsError
+from espan.backends import onnx_files
 from espan.checkpoints import weights as espan_weights
 from espan.cli import main
-from espan.exporting.export import export
+from espan.exporting import export
 from tests.support.makers import random_net
 
 # Tens of times less than the trained ones: PyTorch's exporters take seconds of their own.
@@ -60,7 +61,7 @@ def test_onnx_is_of_the_form_that_video_programs_take(tmp_path, runtime):
     made = espan.export("espan-x4", tmp_path / "net.onnx")
     model = onnx.load(made.path)
     onnx.checker.check_model(model, full_check=True)
-    assert [(each.domain, each.version) for each in model.opset_import] == [("", export.OPSET)]
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", onnx_files.OPSET)]
     assert not model.functions
     told = {prop.key: prop.value for prop in model.metadata_props}
     assert told["arch"] == "ESPAN" and told["scale"] == "4" and told["radius"] == "23"
