@@ -138,7 +138,7 @@ def measure(record: Record, parts: dict, budget: Budget) -> int | None:
 
     One that fails stops no other. Returns the exit code of a run that was asked to end, else None.
     """
-    left = dict(parts)
+    left, first = dict(parts), 0
     try:
         with ending(budget):
             for name, part in parts.items():
@@ -154,7 +154,7 @@ def measure(record: Record, parts: dict, budget: Budget) -> int | None:
     except EndedEarlyError as early:
         record.absent |= dict.fromkeys(left, early.reason)
         _add_ratios(record.rows)
-        if left:  # of which some may have been measured
+        if record.rows[first:]:
             print(table(record.rows[first:]), "\n", flush=True)
         return early.code
     return None
