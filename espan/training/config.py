@@ -68,7 +68,7 @@ class TrainConfig:
     gamma: float = 0.5
     warmup: float = 0.1  # share of the steps in which the rate climbs to its peak
     ema: float = 0.999
-    precision: str = "bf16"  # of the forward and backward pass: bf16, fp16 or fp32
+    precision: str = "bf16"  # of both passes: bf16, fp16 or fp32 (TF32 in a GPU's convolutions)
 
     l1: float = 1.0  # weights of the terms of the loss (espan.training.losses)
     mse: float = 0.0
