@@ -241,7 +241,7 @@ def test_frames_from_python(tmp_path):
     clip = clips.make(tmp_path / "in.mp4", 5, turned=90)
     net = random_net()
     up = espan.Upscaler(net, device="cpu", dtype="fp32")
-    got = list(espan.video_frames(clip, 4, model=net, dtype="fp32"))
+    got = list(espan.video_frames(clip, 4, device="cpu", model=net, dtype="fp32"))
     assert [seconds for seconds, _ in got] == [i / 25 for i in range(5)]
     tags = Pixels(clips.TAGGED)
     for (_, picture), frame in zip(got, clips.frames(clip), strict=True):
@@ -252,7 +252,7 @@ def test_frames_from_python(tmp_path):
 
 def test_frames_of_ten_bits_are_uint16(tmp_path):
     clip = clips.make(tmp_path / "in.mkv", 2, format="yuv420p10le")
-    _, picture = next(espan.video_frames(clip, model=NET))
+    _, picture = next(espan.video_frames(clip, device="cpu", model=NET))
     assert picture.dtype == np.uint16
     small = clips.picture(0, deep=True)
     assert abs(picture.mean() - small.mean()) < 65535 / 255
@@ -263,7 +263,7 @@ def test_an_iterator_that_is_left_stops_its_threads(tmp_path):
 
     clip = clips.make(tmp_path / "in.mp4", 40)
     before = threading.active_count()
-    pictures = espan.video_frames(clip, model=NET)
+    pictures = espan.video_frames(clip, device="cpu", model=NET)
     next(pictures)
     pictures.close()
     assert threading.active_count() <= before
@@ -289,7 +289,8 @@ from tests.support.makers import nearest_net
 
 net, most = nearest_net(), []
 for clip in ({str(short)!r}, {str(long)!r}):
-    espan.upscale_video(clip, {str(tmp_path / "out.mp4")!r}, 4, model=net, dtype="fp32")
+    out = {str(tmp_path / "out.mp4")!r}
+    espan.upscale_video(clip, out, 4, device="cpu", model=net, dtype="fp32")
     status = Path("/proc/self/status").read_text()
     most.append(int(status.split("VmHWM:")[1].split()[0]))
 print(most[1] - most[0])

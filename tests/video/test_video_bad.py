@@ -217,7 +217,7 @@ from tests.support.makers import random_net
 convert.SEGMENT = 2
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 try:
-    espan.upscale_video({str(clip)!r}, {str(out)!r}, model=random_net(), dtype="fp32")
+    espan.upscale_video({str(clip)!r}, {str(out)!r}, device="cpu", model=random_net(), dtype="fp32")
 except espan.OutputError as error:
     print(error)
 """
@@ -239,12 +239,12 @@ def upscale(weights):
 
 def test_exit_codes(upscale, clip, tmp_path, capsys):
     (tmp_path / "bad.mp4").write_bytes(b"nothing")
-    assert upscale(tmp_path / "bad.mp4", clip, "-o", f"{tmp_path}/big/", device="cpu") == 1
+    assert upscale(tmp_path / "bad.mp4", clip, "-o", f"{tmp_path}/big/") == 1
     shown = capsys.readouterr().err
     assert "bad.mp4: invalid data" in shown and "1 of 2 failed" in shown
     assert names(tmp_path / "big") == ["in.mp4"]
-    assert upscale(clip, "--codec", "h269", device="cpu") == 2
-    assert upscale(clip, tmp_path / "bad.mp4", "-o", tmp_path / "one.mp4", device="cpu") == 2
+    assert upscale(clip, "--codec", "h269") == 2
+    assert upscale(clip, tmp_path / "bad.mp4", "-o", tmp_path / "one.mp4") == 2
     assert "there are several" in capsys.readouterr().err
 
 

@@ -64,7 +64,7 @@ def test_limits_hold_for_frames(tmp_path, capsys):
     with pytest.raises(LimitError, match=r"in\.mp4: 32 x 24 pixels are over the limit of 767"):
         espan.upscale_video(clip, out, device="cpu", model=NET, limits=Limits(max_input=767))
     with pytest.raises(LimitError, match="over the output limit of 9"):
-        next(espan.video_frames(clip, model=NET, limits=Limits(max_output=9)))
+        next(espan.video_frames(clip, device="cpu", model=NET, limits=Limits(max_output=9)))
     assert main(["upscale", "--device=cpu", str(clip), "--max-pixels", "700"]) == 1
     assert "in.mp4: 32 x 24 pixels are over the limit of 700" in capsys.readouterr().err
     espan.upscale_video(

@@ -88,8 +88,8 @@ convert.SEGMENT = 5
 def progress(done, total):
     if done == 13:
         os.kill(os.getpid(), signal.SIGKILL)
-espan.upscale_video({str(clip)!r}, {str(out)!r}, model=random_net(), dtype="fp32",
-                    codec="ffv1", progress=progress)
+espan.upscale_video({str(clip)!r}, {str(out)!r}, device="cpu",
+                    model=random_net(), dtype="fp32", codec="ffv1", progress=progress)
 """
     assert python(code).returncode == -signal.SIGKILL
     assert not out.exists() and "000001.segment" in left_over(tmp_path)

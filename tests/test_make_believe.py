@@ -1,0 +1,65 @@
+"""Ordinary tests do not depend on the machine: they pass where "auto" finds a GPU that fails."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.gpu import GPU
+
+pytestmark = pytest.mark.skipif(GPU, reason="there is a real GPU, which all tests meet")
+
+TESTS = next(folder for folder in Path(__file__).parents if folder.name == "tests")
+(BELIEF,) = (path.parent for path in TESTS.rglob("sitecustomize.py"))
+# Of each kind of test that meets devices one file: upscalers, engines, commands, processes.
+FILES = ("alpha", "cli", "engine", "evaluate", "limits", "tiling", "upscale", "writing")
+
+UPSCALER = """
+from espan import ESPAN, Upscaler
+
+def test_an_upscaler():
+    Upscaler(ESPAN(channels=4, blocks=1, last_convs=0){device})
+"""
+
+
+def believing(*arguments: str, devices: str = "0") -> subprocess.CompletedProcess:
+    """A Python, and all that it starts, with the make-believe GPU."""
+    path = os.pathsep.join([str(BELIEF), str(TESTS.parent)])
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=TESTS.parent,
+        env=os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": devices},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def tested(*arguments: str) -> subprocess.CompletedProcess:
+    ordinary = ["-p", "no:cacheprovider", "-m", "not gpu and not shared"]
+    return believing("-m", "pytest", *ordinary, *arguments)
+
+
+@pytest.mark.parametrize(("devices", "found"), [("0", "True 1"), ("", "False 0")])
+def test_a_make_believe_gpu_is_found_unless_hidden(devices, found):
+    ask = "import torch; print(torch.cuda.is_available(), torch.cuda.device_count())"
+    done = believing("-c", ask, devices=devices)
+    assert done.stdout == f"{found}\n", done.stderr
+
+
+@pytest.mark.parametrize(("device", "outcome"), [(', device="cpu"', "passed"), ("", "failed")])
+def test_a_make_believe_gpu_fails_what_takes_it(tmp_path, device, outcome):
+    """Otherwise the tests below would show nothing."""
+    path = tmp_path / "test_upscaler.py"
+    path.write_text(UPSCALER.format(device=device))
+    done = tested(str(path), "--rootdir", str(tmp_path))
+    assert f"1 {outcome}" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_ordinary_tests_pass_on_a_make_believe_gpu(name):
+    (path,) = TESTS.rglob(f"test_{name}.py")
+    done = tested(str(path))
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:] + done.stderr
