@@ -31,7 +31,7 @@ def load() -> tuple[ModuleType | None, str | None]:
             why = f"not loadable ({error})"
         return None, f"CUDA kernels are {why}; with nvcc: {REBUILD}"
     # Only a checkout has the sources beside the package.
-    if (SOURCES / "espan.h").exists() and source_hash() != built.SOURCE_HASH:
+    if (SOURCES / "launchers.h").exists() and source_hash() != built.SOURCE_HASH:
         return None, f"CUDA kernels were built from other sources than {SOURCES}; {REBUILD}"
     return built, None
 

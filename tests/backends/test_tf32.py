@@ -1,6 +1,6 @@
 """fp32 means float32 on a GPU whose convolutions are TF32 by default, and TF32 has a name."""
 
-import pickle
+import copy
 import threading
 
 import numpy as np
@@ -219,7 +219,7 @@ def test_tf32_is_float32_by_another_name(net, monkeypatch):
     assert pick_dtype("tf32", torch.device("cuda")) == torch.float32
     monkeypatch.setattr("espan.upscaler.pick_dtype", lambda *_: torch.float32)
     up = Upscaler(net, device="cpu", dtype="tf32")
-    for each in (up, pickle.loads(pickle.dumps(up))):
+    for each in (up, copy.deepcopy(up)):
         assert each.dtype == torch.float32
         assert each.explain() == "ESPAN by PyTorch's own operators in torch.float32 with TF32"
     _held.cache_clear()

@@ -218,7 +218,8 @@ import json, sys
 import numpy as np
 import torch
 from PIL import Image
-from espan import Upscaler, bands
+from espan import Upscaler
+from espan.execution import streaming
 from tests.support.makers import random_net
 from tests.execution.test_streaming import peak
 
@@ -226,7 +227,7 @@ torch.set_num_threads(2)
 up = Upscaler(random_net(), device="cpu", dtype="fp32", tile=(240, 240))
 def run(height):
     pixels = np.random.default_rng(0).integers(256, size=(height, 600, 3), dtype=np.uint8)
-    bands.in_bands(sys.argv[1], up, Image.fromarray(pixels), 4)
+    streaming.in_bands(sys.argv[1], up, Image.fromarray(pixels), 4)
     return peak()
 small = run(600)
 up._runner._forward = lambda x, dtype: x.new_zeros(1, 3, *(4 * side for side in x.shape[2:]))

@@ -116,8 +116,8 @@ def test_any_tile_gives_the_whole_picture(scale, height, width, tile, kind, back
     dtype, channels = kind
     image = noise(height, width, *([channels] if channels else []), dtype=dtype)
     options = {"device": "cpu", "dtype": "fp32", "backend": backend}
-    whole = Upscaler(NETS[scale], device="cpu", tile=None, **options)(image)
-    tiled = Upscaler(NETS[scale], device="cpu", tile=tile, **options)(image)
+    whole = Upscaler(NETS[scale], tile=None, **options)(image)
+    tiled = Upscaler(NETS[scale], tile=tile, **options)(image)
     assert tiled.shape == whole.shape == (scale * height, scale * width, *image.shape[2:])
     allowed = {np.uint8: 1, np.uint16: 1, np.float32: 1e-5}[dtype]
     off = np.abs(tiled.astype(np.float64) - whole)

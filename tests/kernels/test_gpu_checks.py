@@ -58,7 +58,7 @@ def span_gate(module, to: str):
     """The launcher of the host build, made wrong."""
     runs, kept = count(), {}
 
-    def launch(x, y, out, size, *rest):
+    def launch(*, x, y, out, size, **rest):
         if to == "leaves the last":
             size -= 1
         elif to == "writes one more":
@@ -71,7 +71,7 @@ def span_gate(module, to: str):
             kept["x"] = x
             time.sleep(1e-3)
             x = kept["x"]
-        return module.span_gate(x, y, out, size, *rest)
+        return module.span_gate(x=x, y=y, out=out, size=size, **rest)
 
     return launch
 

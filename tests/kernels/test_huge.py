@@ -26,7 +26,7 @@ pytestmark = [
 FAR = """
 import torch
 from espan_kernels import OPS, layout
-from tests import test_exact as exact
+from tests.kernels import test_exact as exact
 from tests.support.contract import mapped
 from tests.support.sparse import sparse, spread
 

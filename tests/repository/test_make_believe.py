@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.gpu import GPU
+from tests.support.gpu import GPU
 
 pytestmark = pytest.mark.skipif(GPU, reason="there is a real GPU, which all tests meet")
 
 TESTS = next(folder for folder in Path(__file__).parents if folder.name == "tests")
 (BELIEF,) = (path.parent for path in TESTS.rglob("sitecustomize.py"))
 # Of each kind of test that meets devices one file: upscalers, engines, commands, processes.
-FILES = ("alpha", "cli", "engine", "evaluate", "limits", "tiling", "upscale", "writing")
+FILES = ("alpha", "cli", "evaluate", "executors", "limits", "tiling", "upscale", "writing")
 
 UPSCALER = """
 from espan import ESPAN, Upscaler
