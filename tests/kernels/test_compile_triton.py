@@ -22,7 +22,7 @@ def measured(architecture: str) -> dict:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     result = subprocess.run(
         [sys.executable, "-m", "tests.support.compile_triton", architecture],
-        cwd=RECORD.parent.parent,
+        cwd=RECORD.parents[2],
         env=environment,
         capture_output=True,
         text=True,
