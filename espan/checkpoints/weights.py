@@ -22,7 +22,7 @@ BUILTIN = {f"espan-x{scale}": f"espan_x{scale}.safetensors" for scale in (2, 3, 
 SHA256 = {
     "espan_x2.safetensors": "7d653229dc26b3cd50358862cba96786a71d0b0143541e4ce9e787206ab7cb8f",
     "espan_x3.safetensors": "97126ba8f1e9ec2c12ef3d2860b25ef0dae0964a79c9af2051e6b55683f3a10f",
-    "espan_x4.safetensors": "f21226902a96639b9135e0740307b3c908416f482b520de6cede4d192488253c",
+    "espan_x4.safetensors": "f69ecd857adc96d13628e078c4edf823490cd56caa36403f249d3ae485df8e7b",
 }
 # What our metadata may ask for.
 LARGEST = {"channels": 1024, "blocks": 64}

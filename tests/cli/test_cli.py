@@ -13,27 +13,6 @@ from espan.images import files
 from tests.support.makers import noise, random_net
 
 
-@pytest.fixture
-def pictures(tmp_path):
-    """A folder with two pictures, one of them further down, and a file that is none."""
-    folder = tmp_path / "in"
-    (folder / "deep/er").mkdir(parents=True)
-    files.write(folder / "a.png", Image.fromarray(noise(5, 6, 3)))
-    files.write(folder / "deep/er/b.webp", Image.fromarray(noise(4, 4, 3)))
-    (folder / "notes.txt").write_text("no picture")
-    return folder
-
-
-@pytest.fixture
-def upscale(weights):
-    def run(*arguments) -> int:
-        return main(
-            ["upscale", "--device=cpu", "-n", weights, "--dtype", "fp32", *map(str, arguments)]
-        )
-
-    return run
-
-
 def tree(folder) -> list[str]:
     """The files below a folder, its journal left out."""
     return sorted(

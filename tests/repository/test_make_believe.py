@@ -37,7 +37,7 @@ def believing(*arguments: str, devices: str = "0") -> subprocess.CompletedProces
     )
 
 
-def tested(*arguments: str) -> subprocess.CompletedProcess:
+def under_make_believe(*arguments: str) -> subprocess.CompletedProcess:
     ordinary = ["-p", "no:cacheprovider", "-m", "not gpu and not shared"]
     return believing("-m", "pytest", *ordinary, *arguments)
 
@@ -54,12 +54,12 @@ def test_a_make_believe_gpu_fails_what_takes_it(tmp_path, device, outcome):
     """Otherwise the tests below would show nothing."""
     path = tmp_path / "test_upscaler.py"
     path.write_text(UPSCALER.format(device=device))
-    done = tested(str(path), "--rootdir", str(tmp_path))
+    done = under_make_believe(str(path), "--rootdir", str(tmp_path))
     assert f"1 {outcome}" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_ordinary_tests_pass_on_a_make_believe_gpu(name):
     (path,) = TESTS.rglob(f"test_{name}.py")
-    done = tested(str(path))
+    done = under_make_believe(str(path))
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:] + done.stderr

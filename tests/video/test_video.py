@@ -297,5 +297,4 @@ print(most[1] - most[0])
 """
     result = python(code)
     assert result.returncode == 0, result.stderr
-    # Their 400 pictures more are 59,000 kB.
-    assert int(result.stdout) < 15_000
+    assert int(result.stdout) < 15_000  # the 400 images more are 59,000 kB
