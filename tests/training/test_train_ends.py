@@ -98,10 +98,11 @@ def test_workers_let_signals_to_the_whole_group_pass(config, tmp_path):
     make_pictures(tmp_path / "data")
     patches = Patches(Pictures(tmp_path / "data", 4), config)
     with closing(patches.loader(0, 30, 0, 1)) as batches:
-        next(batches)
+        for _ in range(config.workers):  # one from each: all have begun
+            next(batches)
         workers = multiprocessing.active_children()
         for worker in workers:
             os.kill(worker.pid, signal.SIGTERM)
             os.kill(worker.pid, signal.SIGINT)
-        assert len(list(batches)) == 29
+        assert len(list(batches)) == 30 - config.workers
     assert len(workers) == config.workers and not multiprocessing.active_children()
