@@ -34,7 +34,7 @@ def pictures(folder: Path, count: int) -> Path:
 
 
 def rows_of(capsys) -> list[dict]:
-    """The command's JSON. A cluster that outlives a run may say before it that a worker was ended."""
+    """The command's JSON. Before it a cluster that outlives a run may say that a worker ended."""
     shown = capsys.readouterr().out
     return json.loads(shown[shown.index("[\n") :])
 
