@@ -21,7 +21,8 @@ from torch.profiler import ProfilerActivity, profile
 from bench import network
 from bench.peers import prepared
 from espan.backends.kernels import Plan
-from espan.backends.select import copy_to, with_backend
+from espan.backends.select import with_backend
+from espan.networks.deploy import copy_to
 from espan.system.devices import pick_device
 
 SECTIONS = ("SpeedOfLight", "Occupancy", "MemoryWorkloadAnalysis", "WarpStateStats")

@@ -14,9 +14,10 @@ from torch import Tensor
 from bench import ncnn_model
 from bench.cudnn_graph import CudnnNetwork
 from bench.timing import one_line
-from espan.backends.select import copy_to, with_backend
+from espan.backends.select import with_backend
 from espan.errors import DeviceError
 from espan.images.pixels import enter
+from espan.networks.deploy import copy_to
 from espan.networks.models import ESPAN, SPAN, Network
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

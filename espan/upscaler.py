@@ -1,91 +1,128 @@
-"""`Upscaler`: a network held ready for pictures of every kind, and `upscale`, its short form."""
+"""`Upscaler`: a network held ready for images of every kind."""
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from espan.backends.select import BACKENDS
-from espan.checkpoints.weights import BUILTIN, load
-from espan.errors import DeviceError, InputError, LimitError
-from espan.execution import streaming
+from espan.checkpoints.weights import Model, load, model_for
+from espan.errors import InputError
+from espan.execution import host_memory, streaming
 from espan.execution.runner import Runner
 from espan.images import files
-from espan.images.adapt import from_any
-from espan.images.alpha import BYTES, bleed, enlarge_alpha, resize_into
+from espan.images.adapt import AnyImage, Each, File, FromFile, Given, One, PixelType, from_any
+from espan.images.alpha import bleed, enlarge_alpha, resize_into
 from espan.images.pixels import finite
 from espan.networks.models import Network
-from espan.system import memory, shutdown
+from espan.options import (
+    LIMITS,
+    BackendName,
+    CallKeywords,
+    Device,
+    Dtype,
+    Limits,
+    NonFinite,
+    Progress,
+    Scale,
+    Tile,
+    UpscalerOptions,
+    check_scale,
+)
+from espan.system import shutdown
 from espan.system.devices import pick_device, pick_dtype
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _PIL_COPY = 4  # bytes per pixel of the result: PIL keeps its own
 
-Progress = Callable[[int, int], None]
-
 
 class Upscaler:
-    """A network held ready to upscale pictures. Callable, and safe to call from several threads.
+    """A network held ready to upscale images; call it, from as many threads as you like.
 
-    model: a built-in name, a weights file, or a network; None is the built-in one of scale 4.
-    device: "auto", "cpu", "cuda", "cuda:1", ... dtype: "auto", "fp32", "fp16", "bf16" or, on a GPU,
-    "tf32": float32 whose convolutions may be multiplied in TF32, which "fp32" never does; "auto"
-    keeps fp32 for pictures of more than 8 bits. backend: "auto", or one to insist on:
-    "cuda", "triton" (kernels; see espan_kernels.explain), "eager" (PyTorch's own operators),
-    "compile" (torch.compile: half a minute before the first picture, faster ones after it), or, on
-    a CPU, "openvino" and "onnx" (OpenVINO and ONNX Runtime, which come with extras).
-    tile: "auto", None (never cut), an int or (height, width) in input pixels, halo not counted.
-    In float32 the result does not depend on `tile`; in half precision only its rounding does.
-    nonfinite: "error" refuses a picture with NaN or infinite values; "replace" takes 0 for NaN and
-    -inf, 1 for inf.
-    limits: which picture files are read (`espan.Limits`).
+    Args:
+        model: a built-in name, a weights file, or a network; None is the built-in one of scale 4.
+        device: "auto" (the first GPU, else the CPU), "cpu", "cuda", "cuda:1", ...
+        dtype: "auto", "fp32", "fp16", "bf16" or, on a GPU, "tf32": fp32 whose convolutions may be
+            multiplied in TF32, which "fp32" never does; "auto" keeps fp32 for images of more than
+            8 bits.
+        backend: "auto", or one to insist on: "cuda" or "triton" (kernels of `espan_kernels`),
+            "eager" (PyTorch's own operators), "compile" (`torch.compile`: half a minute before the
+            first image, faster ones after it), or on a CPU "openvino" or "onnx" (extras).
+        tile: "auto", None (never cut), an int or (height, width) in input pixels, halo not
+            counted. In fp32 the result does not depend on it; in half precision its rounding does.
+        nonfinite: "error" refuses an image with NaN or infinite values; "replace" takes 0 for NaN
+            and -inf, and 1 for inf.
+        limits: which image files are read.
 
-    Raises WeightsError or InputError for the model, DeviceError for device, dtype and backend,
-    InputError for `tile` and `nonfinite`.
+    Attributes:
+        network: the network, folded or not, as it was given or read.
+        options: the `UpscalerOptions`, with the device that "auto" stands for.
+        scale: how many times larger the network makes an image: 2, 3 or 4.
+        radius: input pixels to each side that an output pixel depends on.
+        device: the `torch.device` that computes.
+        dtype: the `torch.dtype` that images of 8 bits are computed in.
+        tile: "auto", None or (height, width).
+        limits: which image files are read.
+
+    Raises:
+        WeightsError: `model` names no network, or its file is damaged.
+        InputError: `model`, `tile` or `nonfinite` is of the wrong kind.
+        DeviceError: this machine lacks the device, dtype or backend.
     """
 
     def __init__(
         self,
-        model: str | Path | nn.Module | None = None,
+        model: Model = None,
         *,
-        device: str | torch.device = "auto",
-        dtype: str | torch.dtype = "auto",
-        backend: str = "auto",
-        tile: str | int | tuple[int, int] | None = "auto",
-        nonfinite: str = "error",
-        limits: files.Limits = files.LIMITS,
+        device: Device = "auto",
+        dtype: Dtype = "auto",
+        backend: BackendName = "auto",
+        tile: Tile = "auto",
+        nonfinite: NonFinite = "error",
+        limits: Limits = LIMITS,
     ):
+        options = UpscalerOptions(device, dtype, backend, tile, nonfinite, limits)
         if isinstance(model, nn.Module) and not isinstance(model, Network):
             raise InputError(f"model: expected a network of espan, got {type(model).__name__}")
-        net = model if isinstance(model, Network) else load(model or model_for(4))
-        if backend not in BACKENDS:
-            raise DeviceError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
-        if nonfinite not in ("error", "replace"):
-            raise InputError(f"nonfinite: expected error or replace, got {nonfinite!r}")
-        self.nonfinite = nonfinite
+        self.network = model if isinstance(model, Network) else load(model or model_for(4))
         self.device = pick_device(device)
         self.dtype = pick_dtype(dtype, self.device, backend)
-        self.tile = _check_tile(tile)
-        self.limits = limits
-        self.scale, self.radius = net.scale, net.radius
+        self.options = replace(options, device=str(self.device))
+        assert not isinstance(options.tile, int)  # it is a pair by now
+        self.tile, self.limits = options.tile, limits
+        self.scale, self.radius = self.network.scale, self.network.radius
         low_precision = dtype != "auto"  # else only what has 8 bits is computed in half precision
         shutdown.prepare_for_forks()
-        self._arguments = net, str(self.device), dtype, backend, tile, nonfinite, limits
+        where = self.device, self.dtype
         self._runner = Runner(
-            net, self.device, self.dtype, backend, self.tile, low_precision, dtype == "tf32"
+            self.network, *where, backend, self.tile, low_precision, dtype == "tf32"
         )
 
-    def __reduce__(self):
+    @classmethod
+    def from_options(cls, model: Model, options: UpscalerOptions) -> "Upscaler":
+        """The upscaler of a network by options that are held in one object.
+
+        Args:
+            model: as for `Upscaler`.
+            options: its other arguments.
+
+        Returns:
+            The same as `Upscaler(model, device=options.device, ...)`.
+
+        Raises:
+            EspanError: as `Upscaler` does.
+        """
+        return cls(model, **vars(options))
+
+    def __reduce__(self) -> tuple[Any, ...]:
         """Another process makes its own, of the same network."""
-        model, *rest = self._arguments
-        options = dict(
-            zip(("device", "dtype", "backend", "tile", "nonfinite", "limits"), rest, strict=True)
-        )
-        return functools.partial(Upscaler, **options), (model,)
+        return type(self).from_options, (self.network, self.options)
 
     @property
     def redone(self) -> int:
@@ -94,33 +131,94 @@ class Upscaler:
 
     @property
     def redone_here(self) -> int:
-        """Those of the thread that asks: the difference round a call is what it cost."""
+        """Tiles computed again in float32 so far by calls of the calling thread."""
         return self._runner.redone_here
 
     def explain(self) -> str:
-        """Who computes pictures of 8 bits, step by step, and why nobody faster does."""
+        """What computes images of 8 bits, step by step, and why nothing faster does.
+
+        Returns:
+            Lines of text: one per step of the network where kernels run it.
+        """
         return self._runner.explain()
 
+    # The result is of the same kind as the image. A str and a tuple are sequences too, which their
+    # own overloads take first; a list goes by Sequence, as one of ImageFiles is no list of Images.
+    @overload
+    def __call__(self, image: One, scale: Scale = None, **more: "Unpack[CallKeywords]") -> One: ...
+    @overload
+    def __call__(
+        self, image: NDArray[PixelType], scale: Scale = None, **more: "Unpack[CallKeywords]"
+    ) -> NDArray[PixelType]: ...
+    @overload
+    def __call__(
+        self,
+        image: File,
+        scale: Scale = None,
+        *,
+        output: None = None,
+        **more: "Unpack[CallKeywords]",
+    ) -> FromFile: ...
+    @overload
+    def __call__(
+        self, image: File, scale: Scale = None, *, output: File, **more: "Unpack[CallKeywords]"
+    ) -> Path: ...
+    @overload
+    def __call__(
+        self, image: tuple[Each, ...], scale: Scale = None, **more: "Unpack[CallKeywords]"
+    ) -> tuple[Each, ...]: ...
+    @overload
+    def __call__(
+        self, image: tuple[File, ...], scale: Scale = None, **more: "Unpack[CallKeywords]"
+    ) -> tuple[FromFile, ...]: ...
+    @overload
+    def __call__(
+        self, image: tuple[Given, ...], scale: Scale = None, **more: "Unpack[CallKeywords]"
+    ) -> tuple[AnyImage, ...]: ...
+    @overload
+    def __call__(
+        self, image: Sequence[Each], scale: Scale = None, **more: "Unpack[CallKeywords]"
+    ) -> list[Each]: ...
+    @overload
+    def __call__(
+        self, image: Sequence[File], scale: Scale = None, **more: "Unpack[CallKeywords]"
+    ) -> list[FromFile]: ...
+    @overload
+    def __call__(
+        self, image: Sequence[Given], scale: Scale = None, **more: "Unpack[CallKeywords]"
+    ) -> list[AnyImage]: ...
     def __call__(
         self,
         image: Any,
-        scale: float | None = None,
+        scale: Scale = None,
         *,
-        output: str | Path | None = None,
+        output: File | None = None,
         progress: Progress | None = None,
     ) -> Any:
-        """`image` made `scale` times larger (the network's own scale by default).
+        """`image` made `scale` times larger, as an image of the same kind.
 
-        PIL image, numpy array (HW, HWC), tensor (CHW, NCHW), or a list of these: the result is of
-        the same kind, mode, dtype, layout, device and range (uint8, uint16, or float 0..1), its
-        size exactly (round(H * scale), round(W * scale)). A path gives a PIL image (an
-        `Image16` for 16-bit colour), or, with `output`, a file and its path. Other scales than the
-        network's go through the network and a high-quality downscale. `progress(done, total)` is
-        called after every tile, in input pixels of the picture or batch under way. float64 is
-        computed in float32.
+        Args:
+            image: a PIL image of mode 1, L, LA, P, RGB, RGBA or I;16; an `Image16`; an array
+                (H, W) or (H, W, C), or a tensor (C, H, W) or (N, C, H, W) on any device, C = 1
+                grey, 2 grey and alpha, 3 RGB, 4 RGBA, of uint8, uint16 or float in 0..1; the path
+                of a file; or a list or tuple of these.
+            scale: 1 up to the network's own, which None stands for. Others than the network's own
+                go through the network and a high-quality downscale.
+            output: for an image given by its path, the file to write.
+            progress: called as `progress(done, total)` after every tile, in input pixels of the
+                image or batch under way.
 
-        Raises InputError (LimitError, NonFiniteError) for a picture that cannot be used,
-        DeviceError where not even the smallest tile fits, DeviceLostError where a GPU failed.
+        Returns:
+            The kind, mode, dtype, layout, device and range of `image`, round(H * scale) by
+            round(W * scale) pixels; float64 is computed in float32. A path gives a PIL image, or
+            an `Image16` for colour of more than 8 bits; with `output` it gives that path.
+
+        Raises:
+            InputError: `image`, `scale` or `output` cannot be used; LimitError where the image is
+                over `limits` or memory is short, NonFiniteError for NaN and infinite values.
+            OutputError: `output` cannot be written.
+            DeviceError: not even the smallest tile fits into the device's memory.
+            DeviceLostError: a GPU failed; only another process can use it again.
         """
         scale = self.scale if scale is None else check_scale(scale, self.scale)
         if output is not None and not isinstance(image, str | Path):
@@ -130,7 +228,7 @@ class Upscaler:
             return results if isinstance(image, list) else tuple(results)
         if isinstance(image, str | Path):
             return self._upscale_file(image, scale, output, progress)
-        if self.nonfinite == "replace":
+        if self.options.nonfinite == "replace":
             image = finite(image)
         if isinstance(image, Tensor) and image.ndim == 4:
             return self._upscale_batch(image, scale, progress)
@@ -141,8 +239,14 @@ class Upscaler:
             self._upscale(planes, lambda *size: picture.new(*size)[None], scale, progress, copy)[0]
         )
 
-    def _upscale_file(self, path, scale: float, output, progress: Progress | None) -> Any:
-        image = files.read(path, scale=scale, **vars(self.limits))
+    def _upscale_file(
+        self,
+        path: File,
+        scale: float,
+        output: File | None,
+        progress: Progress | None,
+    ) -> FromFile | Path:
+        image = files.read(path, scale=scale, limits=self.limits)
         if output is None:
             return self(image, scale, progress=progress)
         # Say what cannot be written before the work, not after it.
@@ -176,7 +280,7 @@ class Upscaler:
         """
         _, channels, height, width = planes.shape
         size = round(height * scale), round(width * scale)
-        self._check_memory(planes, size, scale, copy)
+        host_memory.check(self._runner, planes, size, scale, copy)
 
         out = large = new(*size)
         if scale != self.scale:
@@ -193,91 +297,6 @@ class Upscaler:
         if has_alpha:
             enlarge_alpha(planes[0, -1:], out[0, -1:])
         return out
-
-    def _check_memory(self, planes: Tensor, size, scale: float, copy: int) -> None:
-        """LimitError before any work if the result and one tile cannot fit in host memory."""
-        need, free = self._need(planes, size, scale != self.scale, copy), memory.available()
-        if free is not None and need > free:
-            height, width = planes.shape[2:]
-            raise LimitError(
-                f"{width} x {height} pixels x{scale:g} need {need / 2**20:,.0f} MiB of memory, "
-                f"{free / 2**20:,.0f} MiB are free (smaller tiles need less)"
-            )
-
-    def _need(self, planes: Tensor, size, resized: bool, copy: int) -> int:
-        """Bytes of host memory that the result and one tile take."""
-        n, channels, height, width = planes.shape
-        need = self._runner.host_memory(n, height, width, planes.dtype)
-        need += n * size[0] * size[1] * copy
-        if channels in (2, 4):
-            need += BYTES * height * width
-        if planes.device.type == "cpu":
-            pixels = size[0] * size[1] + resized * height * width * self.scale**2
-            need += n * pixels * channels * planes.element_size()
-        return need
-
-
-@functools.lru_cache(maxsize=4)
-def _held(model, changed, device, dtype, backend, tile, nonfinite, limits) -> Upscaler:
-    """`changed`, a file's time of change, makes a rewritten weights file another model."""
-    options = {"device": device, "dtype": dtype, "backend": backend, "tile": tile}
-    return Upscaler(model, **options, nonfinite=nonfinite, limits=limits)
-
-
-def upscale(
-    image: Any,
-    scale: float = 4,
-    *,
-    model: str | Path | nn.Module | None = None,
-    device: str | torch.device = "auto",
-    dtype: str | torch.dtype = "auto",
-    backend: str = "auto",
-    tile: str | int | tuple[int, int] | None = "auto",
-    nonfinite: str = "error",
-    limits: files.Limits = files.LIMITS,
-    output: str | Path | None = None,
-) -> Any:
-    """`Upscaler(model, ...)(image, scale)`; the last few upscalers are kept for the next call.
-
-    model: None takes the built-in network whose scale is `scale` or the next larger.
-    """
-    tile = tuple(tile) if isinstance(tile, list) else tile
-    options = (device, dtype, backend, tile, nonfinite, limits)
-    if isinstance(model, nn.Module):  # its weights may change between two calls
-        held = _held.__wrapped__(model, None, *options)
-    else:
-        model = str(model or model_for(scale))
-        changed = Path(model).stat().st_mtime_ns if Path(model).is_file() else None
-        held = _held(model, changed, *options)
-    return held(image, scale, output=output)
-
-
-def model_for(scale: float) -> str:
-    """The built-in network whose scale is `scale` or the next larger one."""
-    scales = {int(name[-1]): name for name in BUILTIN}
-    check_scale(scale, max(scales))
-    return scales[min(each for each in scales if each >= scale)]
-
-
-def check_scale(scale: float, largest: int) -> float:
-    if isinstance(scale, bool) or not isinstance(scale, int | float | np.number):
-        raise InputError(f"scale: expected a number, got {scale!r}")
-    if not 1 <= scale <= largest:
-        more = "; for more, upscale the result again" if scale > largest else ""
-        raise InputError(
-            f"scale: expected 1 to {largest} (the network's own scale), got {scale:g}{more}"
-        )
-    return scale
-
-
-def _check_tile(tile: Any) -> Any:
-    if tile is None or tile == "auto":
-        return tile
-    sides = (tile, tile) if isinstance(tile, int) else tile
-    good = isinstance(sides, tuple | list) and len(sides) == 2
-    if not good or not all(type(side) is int and side >= 1 for side in sides):
-        raise InputError(f'tile: expected "auto", None, an int or (height, width), got {tile!r}')
-    return tuple(sides)
 
 
 def _nobody(_done: int, _total: int) -> None:

@@ -15,21 +15,13 @@ from espan.backends.cpu import CpuNetwork
 from espan.backends.kernels import Plan
 from espan.errors import DeviceError
 from espan.images.pixels import enter
-from espan.networks.deploy import convolutions, copy_to
+from espan.networks.deploy import convolutions
 from espan.networks.models import Network
+from espan.options import RUNTIMES, WITH_TF32
 from espan.system import memory
 from espan_kernels.op import DEFAULT_IMPL
 
-__all__ = ["BACKENDS", "RUNTIMES", "WITH_TF32", "copy_to", "fastest_proven", "with_backend"]
-
 log = logging.getLogger("espan")
-
-# "auto" is the fastest of our own; the others insist on one.
-BACKENDS = ("auto", "cuda", "triton", "eager", "compile", "openvino", "onnx")
-# Those of other programs, which compute on the CPU.
-RUNTIMES = ("openvino", "onnx")
-# Those that go by PyTorch's own convolutions.
-WITH_TF32 = ("auto", "eager", "compile")
 
 
 def with_backend(net: Network, backend: str) -> Callable[[Tensor], Tensor]:

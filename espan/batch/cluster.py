@@ -3,15 +3,21 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from espan.batch.journal import Journal, mark
+from espan.batch.journal import Journal, Mark, mark
 from espan.batch.planning import Job, Outcome
 from espan.batch.work import do, failed, skipped
+from espan.checkpoints.weights import Model
 from espan.errors import DeviceError, DeviceLostError
+from espan.options import UpscalerOptions
 from espan.system.atomic import remove_leftovers
 from espan.system.extras import extra
+
+if TYPE_CHECKING:
+    from espan.upscaler import Upscaler
 
 # How often a picture is tried again whose worker was lost. One that ends every worker it meets must
 # not go round for ever.
@@ -24,20 +30,21 @@ PATIENCE = 600
 
 def run(
     jobs: Sequence[Job],
-    options: dict,
+    model: Model,
+    options: UpscalerOptions,
     scale: float,
     *,
     workers: int | None = None,
     skip: Callable[[Job], bool] = lambda job: False,
     journal: Journal | None = None,
     progress: Callable | None = None,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """`espan.batch.run` on Ray: outcomes come as they are ready, `progress` is never called.
 
-    options: what to make an `Upscaler` of. With device "auto" the actors share the cluster's GPUs,
-    without any each takes a core. workers: actors at most. Joins the cluster that RAY_ADDRESS or
-    `ray start` gives, else starts one on this machine. The picture of a lost worker is done again,
-    three times at most. Every machine must see the files under the same names.
+    model, options: what each actor makes an `Upscaler` of. With device "auto" the actors share the
+    cluster's GPUs, without any each takes a core. workers: actors at most. Joins the cluster that
+    RAY_ADDRESS or `ray start` gives, else starts one on this machine. The picture of a lost worker
+    is done again, three times at most. Every machine must see the files under the same names.
 
     DeviceError without Ray, or when no worker starts; what an `Upscaler` raises if one cannot be.
     """
@@ -60,7 +67,7 @@ def run(
         ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     actors: list = []
     try:
-        actors += _hire(ray, options, min(workers or len(left), len(left)))
+        actors += _hire(ray, model, options, min(workers or len(left), len(left)))
         yield from _share_out(ray, actors, left, scale, journal)
     finally:
         for actor in actors:
@@ -74,37 +81,43 @@ def run(
 class Worker:
     """The actor. One picture at a time, so that a picture which ends its process harms no other."""
 
-    def __init__(self, options: dict):
-        self.options, self.upscaler = options, None
+    def __init__(self, model: Model, options: UpscalerOptions):
+        self.model, self.options = model, options
+        self.upscaler: Upscaler | None = None
 
     def ready(self) -> None:
-        """Loads the network. An actor that was restarted comes here with its next picture."""
+        """Loads the network before the first picture."""
+        self._loaded()
+
+    def _loaded(self) -> "Upscaler":
+        """The upscaler. An actor that was restarted comes here with its next picture."""
         if self.upscaler is None:
             from espan.upscaler import Upscaler
 
-            self.upscaler = Upscaler(**self.options)
+            self.upscaler = Upscaler.from_options(self.model, self.options)
+        return self.upscaler
 
     def upscale(self, job: Job, scale: float) -> Outcome:
         try:
-            self.ready()
-            return do(job, self.upscaler, scale)
+            return do(job, self._loaded(), scale)
         except DeviceLostError:
             # Only a new process can use the GPU again: Ray starts one, and tries the picture there.
             os._exit(1)
 
 
-def _hire(ray, options: dict, most: int) -> list:
+def _hire(ray, model: Model, options: UpscalerOptions, most: int) -> list:
     there = ray.cluster_resources()
-    gpus = int(there.get("GPU", 0)) if options["device"] in ("auto", "cuda") else 0
+    gpus = int(there.get("GPU", 0)) if options.device in ("auto", "cuda") else 0
     count = gpus * PER_GPU if gpus else int(there.get("CPU", 1))
     needs = {"num_cpus": 1, "num_gpus": 1 / PER_GPU if gpus else 0}
     hired = ray.remote(max_restarts=-1, max_task_retries=RETRIES, **needs)(Worker)
-    return [hired.remote(options) for _ in range(min(count, most))]
+    return [hired.remote(model, options) for _ in range(min(count, most))]
 
 
-def _share_out(ray, actors: list, jobs: list[Job], scale: float, journal) -> Iterator[Outcome]:
+def _share_out(ray, actors: list, jobs: list[Job], scale: float, journal) -> Generator[Outcome]:
     """A job for whoever is free: an actor is when it is ready, which some may never be."""
-    waiting, free, working = deque(jobs), deque(), {}
+    waiting, free = deque(jobs), deque[Any]()
+    working: dict[Any, tuple[Job, Any, Mark | None]] = {}
     starting = {actor.ready.remote(): actor for actor in actors}
     while waiting or working:
         if waiting and free:

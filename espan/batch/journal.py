@@ -11,6 +11,7 @@ from pathlib import Path
 from espan import __version__
 from espan.batch.planning import Job
 from espan.checkpoints.weights import BUILTIN
+from espan.options import UpscalerOptions
 
 log = logging.getLogger("espan")
 
@@ -28,14 +29,14 @@ def mark(path: Path) -> Mark | None:
     return facts.st_size, facts.st_mtime_ns
 
 
-def settings_of(model: str | Path, *choices) -> str:
-    """A fingerprint of all that decides a result beside its input: weights, version, `choices`."""
+def settings_of(model: str | Path, scale: float, options: UpscalerOptions) -> str:
+    """A fingerprint of all that decides a result beside its input: weights, version, settings."""
+    path = Path(model)
     if str(model) in BUILTIN:
-        model = resources.files("espan") / "builtin" / BUILTIN[str(model)]
-    else:
-        model = Path(model)
-    said = json.dumps([__version__, *map(str, choices)]).encode()
-    return hashlib.sha256(model.read_bytes() + said).hexdigest()[:16]
+        path = Path(str(resources.files("espan"))) / "builtin" / BUILTIN[str(model)]
+    settings = scale, options.dtype, options.backend, options.limits.allow_truncated
+    said = json.dumps([__version__, *map(str, settings)]).encode()
+    return hashlib.sha256(path.read_bytes() + said).hexdigest()[:16]
 
 
 class Journal:
@@ -61,14 +62,16 @@ class Journal:
                 self._known[job.root] = _read_all(job.root)
             known = self._known[job.root]
         source, result = mark(job.input), mark(job.output)
-        return bool(source and result) and self._entry(job, source, result) in known
+        if source is None or result is None:
+            return False
+        return self._entry(job.root, job, source, result) in known
 
     def add(self, job: Job, source: Mark | None) -> None:
         """Notes that `job` is done; `source` is the input's mark from before it was read."""
         result = mark(job.output)
         if job.root is None or source is None or result is None:
             return
-        line = json.dumps(self._entry(job, source, result)) + "\n"
+        line = json.dumps(self._entry(job.root, job, source, result)) + "\n"
         with self._lock:
             descriptor = self._open(job.root)
             if descriptor is None:
@@ -88,8 +91,8 @@ class Journal:
                     os.close(descriptor)
             self._descriptors.clear()
 
-    def _entry(self, job: Job, source: Mark, result: Mark) -> tuple:
-        name = job.output.relative_to(job.root).as_posix()
+    def _entry(self, root: Path, job: Job, source: Mark, result: Mark) -> tuple:
+        name = job.output.relative_to(root).as_posix()
         return (name, self.settings, job.input.name, *source, *result)
 
     def _open(self, root: Path) -> int | None:
@@ -108,8 +111,8 @@ class Journal:
     def _give_up(self, root: Path, error: OSError) -> None:
         """Results matter more than the record of them."""
         log.warning("%s: %s; --resume will do this run again", root / self.name, error.strerror)
-        if self._descriptors.get(root) is not None:
-            os.close(self._descriptors[root])
+        if (descriptor := self._descriptors.get(root)) is not None:
+            os.close(descriptor)
         self._descriptors[root] = None
 
 

@@ -63,12 +63,12 @@ def plan(
     suffix = None if format is None else _suffix(format)
     found = [(Path(each), _search(Path(each), output)) for each in inputs]
     single = alone and len(found) == 1 and found[0][1] is None
-    one_file = output is not None and not _is_folder(output)
-    if one_file and not single and Path(output).suffix.lower() in files.WRITE_FORMATS:
+    one_file = None if output is None or _is_folder(output) else Path(output)
+    if one_file and not single and one_file.suffix.lower() in files.WRITE_FORMATS:
         raise InputError(f"output: {output} is one file, and there are several pictures")
     if one_file and single:
         try:
-            named = files.format_of(output)
+            named = files.format_of(one_file)
         except OutputError as error:
             raise InputError(str(error)) from error
         if suffix and files.WRITE_FORMATS[suffix] != named:
@@ -83,7 +83,7 @@ def plan(
             if output is None:
                 job = Job(path, path.with_name(_stem(path) + tag + ending))
             elif single and one_file:
-                job = Job(path, Path(output))
+                job = Job(path, one_file)
             else:
                 job = Job(path, Path(output) / (_stem(path) + ending), Path(output))
             planned.append(job)
@@ -152,7 +152,7 @@ def _search(folder: Path, output: str | Path | None) -> list[Job] | None:
 
     def unreadable(error: OSError) -> None:
         path = Path(error.filename)
-        found.append(Job(path, path, problem=f"cannot be searched: {error.strerror.lower()}"))
+        found.append(Job(path, path, problem=f"cannot be searched: {str(error.strerror).lower()}"))
 
     for name, below, names in os.walk(folder, onerror=unreadable):
         here = Path(name)

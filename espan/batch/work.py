@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -47,7 +47,7 @@ def run(
     skip: Callable[[Job], bool] = lambda job: False,
     journal: Journal | None = None,
     progress: Progress | None = None,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Upscales files, yielding what became of each, in order; never raises for a single file.
 
     upscalers: one per device; pictures go to whichever is free. workers: pictures under way at
@@ -84,7 +84,7 @@ def default_workers(upscalers: "Sequence[Upscaler]") -> int:
 
 
 def _on_cpu(upscalers: "Sequence[Upscaler]") -> bool:
-    return all(str(getattr(each, "device", "cpu")) == "cpu" for each in upscalers)
+    return all(each.device.type == "cpu" for each in upscalers)
 
 
 @contextmanager
@@ -109,15 +109,14 @@ def do(
         return failed(job, job.problem)
     began = time.perf_counter()
     try:
-        limits = getattr(upscaler, "limits", files.LIMITS)
-        image = files.read(job.input, scale=scale, **vars(limits))
+        image = files.read(job.input, scale=scale, limits=upscaler.limits)
         size = round(image.width * scale), round(image.height * scale)
         _check_place(job.output, image.mode, size)  # before the work, not after it
 
         def make() -> int:
-            before = getattr(upscaler, "redone_here", 0)
+            before = upscaler.redone_here
             streaming.upscale_to(job.output, upscaler, image, scale, progress, computing)
-            return getattr(upscaler, "redone_here", 0) - before
+            return upscaler.redone_here - before
 
         try:
             with hold(size[0] * size[1]) as done_by:

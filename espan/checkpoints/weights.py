@@ -5,16 +5,25 @@ import json
 import math
 from importlib import resources
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from espan.checkpoints.foreign import one_line, recognise
-from espan.checkpoints.untrusted import State, check_plain, check_size, read_safetensors, read_torch
+from espan.checkpoints.foreign import recognise
+from espan.checkpoints.untrusted import (
+    State,
+    check_plain,
+    check_size,
+    one_line,
+    read_safetensors,
+    read_torch,
+)
 from espan.errors import WeightsError
 from espan.networks.folding import fold
 from espan.networks.models import ARCHITECTURES, Network
+from espan.options import check_scale
 from espan.system.atomic import whole_file
 
 # Networks that ship inside the package, by name.
@@ -24,6 +33,8 @@ SHA256 = {
     "espan_x3.safetensors": "97126ba8f1e9ec2c12ef3d2860b25ef0dae0964a79c9af2051e6b55683f3a10f",
     "espan_x4.safetensors": "f69ecd857adc96d13628e078c4edf823490cd56caa36403f249d3ae485df8e7b",
 }
+# What callers name a network by; None stands for a built-in one.
+Model: TypeAlias = str | Path | Network | None
 # What our metadata may ask for.
 LARGEST = {"channels": 1024, "blocks": 64}
 LONGEST_REP = 200
@@ -32,13 +43,19 @@ LONGEST_REP = 200
 def load(path_or_name: str | Path, *, folded: bool = True) -> Network:
     """The network of a weights file, or of a built-in name such as "espan-x4".
 
-    Eval mode, float32, on the CPU; pictures (N, 3, H, W) in 0..1, any H and W; `net.scale` and
-    `net.radius` say the rest. Reads our safetensors, and `.safetensors` or `.pth` files of
-    ESPAN, SPAN (folded or training checkpoint) and SPAN-F; `.pth` never runs code. A built-in file
-    is held to its SHA-256. `folded=False` keeps the branches of a train-form file.
+    Args:
+        path_or_name: a built-in name; a file that `save` wrote; or a `.safetensors` or `.pth` file
+            of ESPAN, SPAN (folded or a training checkpoint) or SPAN-F as they are published. A
+            `.pth` file never runs code; a built-in file is held to its SHA-256.
+        folded: False keeps the branches of a file in train form.
 
-    Raises WeightsError naming the file: missing, damaged, unsafe, too large, not finite, or of no
-    network known here (then with what was looked for and the nearest match).
+    Returns:
+        The network in eval mode, in float32, on the CPU. It takes (N, 3, H, W) in 0..1, of any H
+        and W; its `scale` and `radius` say the rest.
+
+    Raises:
+        WeightsError: the file is missing, damaged, unsafe, too large, not finite, or holds no
+            network known here; the message names it, what was looked for, and the nearest match.
     """
     path, digest = Path(path_or_name), None
     if str(path_or_name) in BUILTIN:
@@ -55,6 +72,13 @@ def load(path_or_name: str | Path, *, folded: bool = True) -> Network:
     except (WeightsError, OSError) as error:
         raise WeightsError(f"{path}: {error}") from error
     return (fold(net) if folded and not net.folded else net).eval()
+
+
+def model_for(scale: float) -> str:
+    """The name of the built-in network whose scale is `scale` or the next larger one."""
+    scales = {int(name[-1]): name for name in BUILTIN}
+    check_scale(scale, max(scales))
+    return scales[min(each for each in scales if each >= scale)]
 
 
 def _read(path: Path, digest: str | None) -> Network:
@@ -92,7 +116,7 @@ def _read_pth(path: Path) -> State:
     return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
 
 
-def _from_metadata(text: str) -> tuple[type[Network], dict]:
+def _from_metadata(text: str) -> tuple[type[Network], dict[str, Any]]:
     """The class and the constructor's arguments that our metadata names, none of them too large.
 
     Even without memory, a network of a million blocks would take for ever to make.
@@ -119,12 +143,16 @@ def _finite(text: str) -> float:
 
 
 def save(net: Network, path: str | Path, *, dtype: torch.dtype | None = None, **notes: str) -> None:
-    """Writes `net` as safetensors with the metadata that `load` reads.
+    """Writes `net` as safetensors with the metadata that `load` reads; whole or not at all.
 
-    `dtype` converts the weights (torch.float16 halves the file). `notes` become metadata:
-    training data, licence, scores. The file appears whole or not at all.
+    Args:
+        net: a network in train or deploy form.
+        path: the file to write.
+        dtype: converts the weights (torch.float16 halves the file); None keeps theirs.
+        notes: more metadata, such as training data, licence and scores.
 
-    Raises OutputError if it cannot be written.
+    Raises:
+        OutputError: the file cannot be written.
     """
     content = to_bytes(net, dtype, notes)
     with whole_file(path) as temporary:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import partial
 
 from espan.cli.exits import OK
 from espan.cli.options import add_engine, upscaler_of
@@ -29,9 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"{arguments.sheet}: expected a name that ends in {comparison.SHEET}")
     comparison.check_outputs(outputs, inputs)
 
-    def upscaler(model):
-        return upscaler_of(argparse.Namespace(**{**vars(arguments), "model": model}), None)
-
+    upscaler = partial(upscaler_of, arguments)
     result = comparison.make(arguments.lr, arguments.hr, arguments.model or [], upscaler)
     for path in outputs:
         comparison.write(path, result)

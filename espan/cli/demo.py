@@ -1,6 +1,7 @@
 """`espan demo`: a web page that upscales pictures."""
 
 import argparse
+from functools import partial
 
 from espan.cli.exits import OK
 from espan.cli.options import add_engine, upscaler_of
@@ -40,10 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     listener = listen(arguments.host, arguments.port)
 
-    def upscaler(model: str):
-        return upscaler_of(argparse.Namespace(**{**vars(arguments), "model": model}), None)
-
-    work = Work(upscaler, arguments.model or [], limits)
+    work = Work(partial(upscaler_of, arguments), arguments.model or [], limits)
     serve(listener, work, limits, [arguments.host, *arguments.name])
     return OK
 

@@ -16,8 +16,8 @@ import torch
 
 import espan_kernels
 from espan import __version__
-from espan.backends.select import BACKENDS
 from espan.errors import EspanError
+from espan.options import BACKENDS, BackendName
 from espan.system import memory
 from espan.system.devices import cpu_has_bf16, pick_device, pick_dtype
 from espan.upscaler import Upscaler
@@ -100,7 +100,7 @@ def _extras() -> list[str]:
     lines = []
     for extra in EXTRAS:
         wanted = [each for each in needed if re.search(rf"extra == ['\"]{extra}['\"]", each)]
-        names = [re.match(r"[\w.-]+", each)[0] for each in wanted]
+        names = [match[0] for each in wanted if (match := re.match(r"[\w.-]+", each))]
         missing = [name for name in names if _version(name) == "not installed"]
         here = ", ".join(f"{name} {_version(name)}" for name in names)
         lacks = f"no {', '.join(missing)}: pip install 'espan[{extra}]'"
@@ -117,7 +117,8 @@ def _kernels(device: str) -> list[str]:
     for line in said:
         op, _, rest = line.partition(": ")
         if op in espan_kernels.OPS:
-            groups.setdefault(tuple(rest.split(": ", 1)), []).append(op)
+            impl, _, reason = rest.partition(": ")
+            groups.setdefault((impl, reason), []).append(op)
         else:
             notes.append(line)
     everything = len(espan_kernels.OPS)
@@ -127,7 +128,7 @@ def _kernels(device: str) -> list[str]:
     return notes
 
 
-def _timed(backend: str, slow: bool) -> str:
+def _timed(backend: BackendName, slow: bool) -> str:
     """How long a tile takes it, from picture to picture, or why it does not run."""
     if backend in SLOW and not slow:
         return "not timed, as it takes long to begin (--all times it)"
@@ -141,7 +142,8 @@ def _timed(backend: str, slow: bool) -> str:
         began = time.perf_counter()
         upscaler = Upscaler("espan-x4", backend=backend)
         upscaler(tile)
-        ready, took = time.perf_counter() - began, []
+        ready = time.perf_counter() - began
+        took: list[float] = []
         while sum(took) < SECONDS:
             began = time.perf_counter()
             upscaler(tile)
@@ -165,10 +167,10 @@ def _without_names(facts: Facts) -> Facts:
     settings = [value for key, value in os.environ.items() if key.startswith("ESPAN_")]
     package = Path(__file__).parents[2]
     nvcc = shutil.which("nvcc") or ""
-    known = [Path.home(), Path.cwd(), package, sys.prefix, sys.base_prefix, nvcc]
-    known += [value for value in settings if os.sep in value]
+    paths = [str(path) for path in (Path.home(), Path.cwd(), package)]
+    paths += [sys.prefix, sys.base_prefix, nvcc, *(each for each in settings if os.sep in each)]
     # As a whole, for they may have spaces; the longest first, as one may be within another.
-    known = sorted({str(each) for each in known if len(str(each)) > 1}, key=len, reverse=True)
+    known = sorted({path for path in paths if len(path) > 1}, key=len, reverse=True)
     names = {Path.home().name, platform.node(), platform.node().split(".")[0]}
     names |= {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME")}
     words = "|".join(re.escape(name) for name in sorted(names - {""}, key=len, reverse=True))

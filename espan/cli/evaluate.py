@@ -8,7 +8,7 @@ from dataclasses import asdict
 from math import isfinite
 
 from espan.cli.exits import FAILED, OK
-from espan.cli.options import add_engine, upscaler_of
+from espan.cli.options import add_engine, model_of, upscaler_of
 from espan.errors import InputError
 
 log = logging.getLogger("espan")
@@ -29,19 +29,19 @@ def add_to(command) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from espan.evaluation.benchmark import COLUMNS, bicubic, evaluate, sets_without_lr
+    from espan.evaluation.benchmark import COLUMNS, Scores, bicubic, evaluate, sets_without_lr
 
     if arguments.bicubic and arguments.model:
         raise InputError("model: --bicubic measures none")
     if arguments.bicubic:
         upscaler = bicubic(arguments.scale)
     else:
-        upscaler = upscaler_of(arguments, arguments.scale)
+        upscaler = upscaler_of(arguments, model_of(arguments, arguments.scale))
         if upscaler.scale != arguments.scale:
             raise InputError(f"scale: the model's is {upscaler.scale}, not {arguments.scale}")
     for folder in sets_without_lr(arguments.data, arguments.scale):
         log.info("%s: no LRx%d, made here by MATLAB's bicubic", folder, arguments.scale)
-    rows = []
+    rows: list[Scores] = []
     for row in evaluate(upscaler, arguments.data, arguments.scale):
         if not arguments.json and not rows:
             print(f"{'set':12} {'picture':16}" + "".join(f"{column:>10}" for column in COLUMNS))
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         # JSON has no infinity, which is the PSNR of equal pictures.
         plain = [asdict(row) for row in rows]
-        for row in plain:
-            row["values"] = {k: v if isfinite(v) else None for k, v in row["values"].items()}
+        for each in plain:
+            each["values"] = {k: v if isfinite(v) else None for k, v in each["values"].items()}
         print(json.dumps(plain, indent=2))
     return FAILED if any(row.error for row in rows) else OK

@@ -1,11 +1,15 @@
 """The options of every command that runs a network, and the `Upscaler` they ask for."""
 
 import argparse
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from espan.errors import InputError
+from espan.options import BACKENDS, DTYPES, LIMITS, Limits, UpscalerOptions
 
-# As of `espan.backends.select`, which imports torch.
-BACKENDS = ("auto", "cuda", "triton", "eager", "compile", "openvino", "onnx")
+if TYPE_CHECKING:
+    from espan.upscaler import Upscaler
 
 
 def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto", several: bool = False) -> None:
@@ -31,12 +35,13 @@ def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto", several: bo
     parser.add_argument(
         "--dtype",
         default=dtype,
-        choices=("auto", "fp32", "tf32", "fp16", "bf16"),
+        choices=("auto", *DTYPES),
         help=f"precision to compute in; default: {dtype}",
     )
     parser.add_argument(
         "--backend", default="auto", choices=BACKENDS, help="who computes; see espan doctor"
     )
+    parser.set_defaults(**asdict(LIMITS))  # which only some commands let the user change
 
 
 def _tile(text: str) -> str | int | None:
@@ -63,36 +68,41 @@ def _gpus(text: str) -> list[int]:
     return numbers
 
 
-def upscaler_of(arguments: argparse.Namespace, scale: float | None):
-    """The one upscaler of a command that has use for one."""
-    if arguments.gpu and len(arguments.gpu) > 1:
-        raise InputError(f"gpu: expected one, got {len(arguments.gpu)}")
-    return upscalers_of(arguments, scale)[0]
-
-
-def upscalers_of(arguments: argparse.Namespace, scale: float | None) -> list:
-    """An upscaler per device."""
+def upscaler_of(arguments: argparse.Namespace, model: str | Path) -> "Upscaler":
+    """The upscaler of `model`, for a command that has use for one device."""
     from espan.upscaler import Upscaler
 
-    options = options_of(arguments, scale)
-    devices = _devices(arguments)
-    return [Upscaler(**options | {"device": each}) for each in devices]
+    if arguments.gpu and len(arguments.gpu) > 1:
+        raise InputError(f"gpu: expected one, got {len(arguments.gpu)}")
+    return Upscaler.from_options(model, options_of(arguments))
 
 
-def options_of(arguments: argparse.Namespace, scale: float | None) -> dict:
-    """What to make an `Upscaler` of."""
-    from espan.images.files import Limits
-    from espan.upscaler import model_for
+def upscalers_of(arguments: argparse.Namespace, model: str) -> "list[Upscaler]":
+    """An upscaler of `model` per device."""
+    from espan.upscaler import Upscaler
 
-    asked = {key: value for key in vars(Limits()) if (value := getattr(arguments, key, None))}
-    return {
-        "model": arguments.model or model_for(4 if scale is None else scale),
-        "device": _devices(arguments)[0],
-        "dtype": arguments.dtype,
-        "backend": arguments.backend,
-        "tile": arguments.tile,
-        "limits": Limits(**asked),
-    }
+    options = options_of(arguments)
+    each_device = [replace(options, device=each) for each in _devices(arguments)]
+    return [Upscaler.from_options(model, each) for each in each_device]
+
+
+def model_of(arguments: argparse.Namespace, scale: float | None) -> str:
+    """The model that is named, else the built-in one for `scale`."""
+    from espan.checkpoints.weights import model_for
+
+    return arguments.model or model_for(4 if scale is None else scale)
+
+
+def options_of(arguments: argparse.Namespace) -> UpscalerOptions:
+    """How to compute, on the first device that is named."""
+    limits = Limits(arguments.max_input, arguments.max_output, arguments.allow_truncated)
+    return UpscalerOptions(
+        device=_devices(arguments)[0],
+        dtype=arguments.dtype,
+        backend=arguments.backend,
+        tile=arguments.tile,
+        limits=limits,
+    )
 
 
 def _devices(arguments: argparse.Namespace) -> list[str]:

@@ -4,14 +4,23 @@ import argparse
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing, redirect_stdout
 from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING
 
 from espan.cli import video
 from espan.cli.exits import FAILED, OK, WRONG_USE
-from espan.cli.options import add_engine, options_of, upscaler_of, upscalers_of
+from espan.cli.options import add_engine, model_of, options_of, upscaler_of, upscalers_of
 from espan.errors import InputError
+from espan.options import check_scale
+
+if TYPE_CHECKING:
+    from espan.batch import Journal, Outcome
+
+# Begins the jobs of a run; gives what became of each.
+Start = Callable[..., "Generator[Outcome]"]
 
 
 def add_to(command) -> None:
@@ -38,22 +47,26 @@ def add_to(command) -> None:
         "--engine", choices=("local", "ray"), default="local", help="ray: a cluster's machines"
     )
     up.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    _add_limits(up)
     add_engine(up)
+    _add_limits(up)
     video.add_options(up)
 
 
 def _add_limits(up: argparse.ArgumentParser) -> None:
     """Named as the fields of `espan.Limits`."""
-    pixels = {"type": _count, "metavar": "N"}
     up.add_argument(
-        "--max-pixels", dest="max_input", help="read larger pictures; default: 89478485", **pixels
+        "--max-pixels",
+        dest="max_input",
+        type=_count,
+        metavar="N",
+        help="read larger pictures; default: %(default)d",
     )
     up.add_argument(
         "--max-output-pixels",
         dest="max_output",
-        help="make larger results; default: 1500000000",
-        **pixels,
+        type=_count,
+        metavar="N",
+        help="make larger results; default: %(default)d",
     )
     up.add_argument(
         "--allow-truncated", action="store_true", help="read damaged files as far as it goes"
@@ -72,10 +85,14 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from espan import batch
-    from espan.upscaler import check_scale
 
     tqdm.set_lock(threading.RLock())  # the default one, for processes, is left behind by kill -9
-    start, means, largest = (_ray if arguments.engine == "ray" else _local)(arguments)
+    model = model_of(arguments, arguments.scale)
+    if arguments.engine == "ray":
+        start, largest = _on_ray(arguments, model)
+    else:
+        upscalers = upscalers_of(arguments, model)
+        start, largest = partial(batch.run, upscalers=upscalers), upscalers[0].scale
     scale = check_scale(largest if arguments.scale is None else arguments.scale, largest)
     plain = {"scale": scale, "format": arguments.format, "alone": not videos}
     jobs = batch.plan(inputs, arguments.output, **plain)
@@ -91,11 +108,13 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if clips:
             local = arguments.engine == "local"
-            upscaler = means[0] if local else upscaler_of(arguments, arguments.scale)
+            upscaler = upscalers[0] if local else upscaler_of(arguments, model)
             for outcome in video.run(clips, upscaler, scale, arguments):
                 outcomes.append(outcome)
                 _report(outcome, arguments)
-        with closing(_pictures(start, jobs, means, scale, part, arguments)) as pictures:
+        settings = batch.settings_of(model, scale, options_of(arguments))
+        journal = batch.Journal(settings, part)
+        with closing(_pictures(start, jobs, scale, journal, arguments)) as pictures:
             for outcome in pictures:
                 outcomes.append(outcome)
     finally:  # also where a lost device ends the run
@@ -104,20 +123,16 @@ def run(arguments: argparse.Namespace) -> int:
     return _sum_up(outcomes, found, arguments)
 
 
-def _pictures(start, jobs: list, means, scale: float, part: str, arguments) -> Iterator:
+def _pictures(
+    start: Start, jobs: list, scale: float, journal: "Journal", arguments
+) -> "Generator[Outcome]":
     """Upscales the pictures, reporting and yielding what became of each."""
     from tqdm import tqdm
 
     from espan import batch
 
-    model = options_of(arguments, arguments.scale)["model"]
-    choices = arguments.dtype, arguments.backend, arguments.allow_truncated
-    settings = batch.settings_of(model, scale, *choices)
     silent = arguments.quiet or not sys.stderr.isatty()
-    with (
-        tqdm(total=len(jobs), unit="file", disable=silent, leave=False) as bar,
-        batch.Journal(settings, part) as journal,
-    ):
+    with tqdm(total=len(jobs), unit="file", disable=silent, leave=False) as bar, journal:
 
         def progress(job: batch.Job, done: int, total: int) -> None:
             bar.set_postfix_str(f"{job.input.name} {100 * done // total} %", refresh=False)
@@ -129,7 +144,7 @@ def _pictures(start, jobs: list, means, scale: float, part: str, arguments) -> I
 
         how = {"workers": arguments.jobs, "skip": skip, "journal": journal, "progress": progress}
         # Ray says on stdout what it thinks of lost workers; that is for data.
-        with redirect_stdout(sys.stderr), closing(start(jobs, means, scale, **how)) as done:
+        with redirect_stdout(sys.stderr), closing(start(jobs, scale=scale, **how)) as done:
             for outcome in done:
                 bar.update()
                 with bar.external_write_mode(sys.stderr):
@@ -137,22 +152,15 @@ def _pictures(start, jobs: list, means, scale: float, part: str, arguments) -> I
                 yield outcome
 
 
-def _local(arguments: argparse.Namespace) -> tuple:
-    """What runs the jobs, by what means, and the largest scale."""
-    from espan import batch
-
-    upscalers = upscalers_of(arguments, arguments.scale)
-    return batch.run, upscalers, upscalers[0].scale
-
-
-def _ray(arguments: argparse.Namespace) -> tuple:
+def _on_ray(arguments: argparse.Namespace, model: str) -> tuple[Start, int]:
+    """What runs the jobs on a cluster, and the largest scale."""
     from espan.batch import cluster
     from espan.checkpoints.weights import load
 
     if arguments.gpu not in (None, [-1]):
         raise InputError("gpu: with --engine ray, Ray hands out the GPUs; only -1 can be chosen")
-    options = options_of(arguments, arguments.scale)
-    return cluster.run, options, load(options["model"]).scale
+    start = partial(cluster.run, model=model, options=options_of(arguments))
+    return start, load(model).scale
 
 
 def _sum_up(outcomes: list, found: int, arguments: argparse.Namespace) -> int:

@@ -76,7 +76,6 @@ def note_left_out(others: Sequence[str]) -> None:
 def run(jobs: Sequence, upscaler, scale: float, arguments: argparse.Namespace) -> Iterator:
     """Upscales video after video, yielding what became of each."""
     from espan.batch.work import failed, skipped
-    from espan.video.convert import identity_of
     from espan.video.options import OptionError, Options, need_pyav
 
     need_pyav()
@@ -84,8 +83,6 @@ def run(jobs: Sequence, upscaler, scale: float, arguments: argparse.Namespace) -
         *(arguments.codec, arguments.crf, arguments.preset, arguments.pix_fmt),
         arguments.on_error or "stop",
     )
-    how = (arguments.device, arguments.gpu, arguments.dtype, arguments.backend, arguments.tile)
-    identity = identity_of(arguments.model, scale, *how)
     for job in jobs:
         if job.problem:
             yield failed(job, job.problem)
@@ -93,25 +90,25 @@ def run(jobs: Sequence, upscaler, scale: float, arguments: argparse.Namespace) -
             yield skipped(job)
         else:
             try:
-                yield _done(job, upscaler, scale, identity, options, arguments)
+                yield _done(job, upscaler, scale, options, arguments)
             except (OptionError, DeviceLostError):  # which would end every other video too
                 raise
             except EspanError as error:
                 yield failed(job, str(error))
 
 
-def _done(job, upscaler, scale, identity, options, arguments):
+def _done(job, upscaler, scale, options, arguments):
     """The outcome of a video that could be done."""
     from espan.batch import Outcome
 
     began = time.perf_counter()
-    report = _convert(job.input, job.output, upscaler, scale, identity, options, arguments)
+    report = _convert(job.input, job.output, upscaler, scale, options, arguments)
     seconds = round(time.perf_counter() - began, 3)
     size = report.width, report.height
     return Outcome(str(job.input), str(job.output), "done", None, *size, seconds)
 
 
-def _convert(video: Path, target: Path, upscaler, scale, identity, options, arguments):
+def _convert(video: Path, target: Path, upscaler, scale, options, arguments):
     from tqdm import tqdm
 
     from espan.video.convert import convert
@@ -131,7 +128,7 @@ def _convert(video: Path, target: Path, upscaler, scale, identity, options, argu
             bar.update(done - bar.n)
 
         try:
-            return convert(video, target, upscaler, scale, identity, options, progress)
+            return convert(video, target, upscaler, scale, options, progress)
         except KeyboardInterrupt:
             print(
                 f"{target}: what is whole of it is kept; the same command goes on from there",

@@ -3,9 +3,9 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from espan.comparison.page import write_page
 from espan.comparison.panes import Comparison, Pane
@@ -13,6 +13,8 @@ from espan.comparison.sheet import write_sheet
 from espan.errors import InputError, LimitError, OutputError
 from espan.evaluation.benchmark import COLUMNS, bicubic, measure
 from espan.images import files
+from espan.images.adapt import File
+from espan.options import BackendName, Device, Dtype, Tile, UpscalerOptions
 from espan.upscaler import Upscaler, model_for
 
 # Pixels of all results together: a page holds every one of them, and a browser decodes them all.
@@ -23,50 +25,65 @@ SUFFIXES = (".html", ".htm", SHEET)
 
 
 def compare(
-    lr: str | Path,
-    hr: str | Path | None = None,
+    lr: File,
+    hr: File | None = None,
     *,
-    output: str | Path | Sequence[str | Path],
-    models: Sequence[str | Path] = (),
-    **engine: Any,
+    output: File | Sequence[File],
+    models: Sequence[File] = (),
+    device: Device = "auto",
+    dtype: Dtype = "fp32",
+    backend: BackendName = "auto",
+    tile: Tile = "auto",
 ) -> Comparison:
     """Writes `lr` enlarged by bicubic and by each of `models` to a page or a contact sheet.
 
-    output: NAME.html, one file that needs no other, or NAME.png, a labelled sheet; or several.
-    models: built-in names and weights files; by default the built-in network of the scale, which
-    is that of `hr` to `lr`, 4 without `hr`. engine: as for `Upscaler`, but dtype is "fp32".
+    With `hr` the results are scored as `espan eval` does: 8 bits, `scale` pixels shaved, alpha
+    left out.
 
-    With `hr` the results are scored as `espan eval` does: 8 bits, `scale` pixels shaved, alpha left
-    out. Raises InputError (sizes and scales that do not fit, unknown output), WeightsError,
-    OutputError.
+    Args:
+        lr: an image file to enlarge.
+        hr: its original, 2, 3 or 4 times larger, or None.
+        output: NAME.html, one file that needs no other, or NAME.png, a labelled sheet; or several
+            of these.
+        models: built-in names and weights files; by default the built-in network of the scale,
+            which is that of `hr` to `lr`, 4 without `hr`.
+        device, dtype, backend, tile: as for `Upscaler`, but dtype is fp32 by default.
+
+    Returns:
+        The images, (H, W, 3) uint8 each, and their scores.
+
+    Raises:
+        InputError: sizes or scales do not fit, a file is no image, or an output is none of these.
+        WeightsError: a model names no network, or its file is damaged.
+        OutputError: an output cannot be written.
+        DeviceError: this machine lacks the device, dtype or backend.
     """
     outputs = [output] if isinstance(output, str | Path) else [*output]
     check_outputs(outputs, [lr, *([hr] if hr else []), *models])
-    engine = {"dtype": "fp32"} | engine
-    comparison = make(lr, hr, models, lambda model: Upscaler(model, **engine))
+    options = UpscalerOptions(device, dtype, backend, tile)
+    comparison = make(lr, hr, models, lambda model: Upscaler.from_options(model, options))
     for each in outputs:
         write(each, comparison)
     return comparison
 
 
 def make(
-    lr: str | Path,
-    hr: str | Path | None,
-    models: Sequence[str | Path],
-    upscaler: Callable[[str | Path], Any],
+    lr: File,
+    hr: File | None,
+    models: Sequence[File],
+    upscaler: "Callable[[File], Upscaler]",
 ) -> Comparison:
     """The pictures and scores of a comparison; `upscaler(model)` makes the network ready."""
     small = files.read_rgb(lr)
     large = None if hr is None else files.read_rgb(hr)
-    scale = None if large is None else _scale_of(lr, small, hr, large)
-    models = list(models) or [_built_in(scale)]
-    upscalers = {}
-    for label, model in _labels(models).items():
-        upscalers[label] = upscaler(model)
-        scale = scale or upscalers[label].scale
-        if upscalers[label].scale != scale:
+    asked = None if large is None else _scale_of(lr, small, hr, large)
+    models = list(models) or [model_for(asked or 4)]
+    upscalers = {label: upscaler(model) for label, model in _labels(models).items()}
+    scale = asked or next(iter(upscalers.values())).scale
+    for each, model in zip(upscalers.values(), models, strict=True):
+        if each.scale != scale:
             wanted = f"{hr} is x{scale} of {lr}" if hr else f"{models[0]} is x{scale}"
-            raise InputError(f"{model}: a network of x{upscalers[label].scale}, but {wanted}")
+            raise InputError(f"{model}: a network of x{each.scale}, but {wanted}")
     height, width = small.shape[0] * scale, small.shape[1] * scale
     panes = len(upscalers) + 1 + (large is not None)
     if panes * height * width > MAX_PIXELS:
@@ -74,7 +91,8 @@ def make(
             f"{lr}: {panes} pictures of {width} x {height} pixels are over the limit of "
             f"{MAX_PIXELS:,} for all; cut a piece out"
         )
-    results = {BASELINE: bicubic(scale)} | upscalers
+    results: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]]
+    results = {BASELINE: bicubic(scale), **upscalers}
     comparison = Comparison(Path(lr).name, scale, [])
     for label, enlarge in results.items():
         comparison.panes.append(Pane(label, enlarge(small)))
@@ -85,7 +103,7 @@ def make(
     return comparison
 
 
-def check_outputs(outputs: Sequence[str | Path], inputs: Sequence[str | Path]) -> None:
+def check_outputs(outputs: Sequence[File], inputs: Sequence[File]) -> None:
     """Says what cannot be written, or would replace an input, before the work, not after it."""
     taken = {Path(each).resolve(): "would replace an input" for each in inputs}
     for path in map(Path, outputs):
@@ -100,13 +118,13 @@ def check_outputs(outputs: Sequence[str | Path], inputs: Sequence[str | Path]) -
             raise OutputError(f"{path}: {reason}")
 
 
-def write(path: str | Path, comparison: Comparison) -> None:
+def write(path: File, comparison: Comparison) -> None:
     """The page or the sheet, as the name says; whole or not at all."""
     sheet = Path(path).suffix.lower() == SHEET
     (write_sheet if sheet else write_page)(Path(path), comparison)
 
 
-def _scale_of(lr, small: np.ndarray, hr, large: np.ndarray) -> int:
+def _scale_of(lr: File, small: NDArray[np.uint8], hr: File | None, large: NDArray[np.uint8]) -> int:
     """How many times larger `large` is; up to scale - 1 rows and columns of it may be left over."""
     for scale in (2, 3, 4):
         if tuple(side // scale for side in large.shape[:2]) == small.shape[:2]:
@@ -119,7 +137,7 @@ def _built_in(scale: int | None) -> str:
     return model_for(scale or 4)
 
 
-def _labels(models: Sequence[str | Path]) -> dict[str, str | Path]:
+def _labels(models: Sequence[File]) -> dict[str, File]:
     """Name to show -> model: its name without folder and extension, or all of it for namesakes."""
     short = [Path(model).name.removesuffix(".safetensors").removesuffix(".pth") for model in models]
     taken = [*short, *RESERVED]
@@ -132,7 +150,7 @@ def _labels(models: Sequence[str | Path]) -> dict[str, str | Path]:
     return labels
 
 
-def _score(panes: Sequence[Pane], large: np.ndarray, scale: int, hr) -> None:
+def _score(panes: Sequence[Pane], large: NDArray[np.uint8], scale: int, hr: File | None) -> None:
     for pane in panes:
         try:
             scores = measure(pane.pixels, large, scale)

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from espan.checkpoints.weights import model_for
 from espan.demo.jobs import Job
 from espan.demo.limits import Limits
 from espan.errors import InputError
 from espan.images import files
-from espan.upscaler import Upscaler, check_scale, model_for
+from espan.options import LIMITS, check_scale
+from espan.options import Limits as FileLimits
+from espan.upscaler import Upscaler
 
 BUILTIN = "built-in"
 
@@ -47,8 +50,8 @@ class Work:
     def __call__(self, job: Job, progress: Callable[[int, int], None]) -> None:
         asked, most = job.asked, self.limits.pixels
         upscaler = self.upscaler(asked.model, asked.scale)
-        largest = min(most, files.MAX_INPUT_PIXELS)
-        image = files.read(job.source, scale=asked.scale, max_input=largest, max_output=most)
+        sizes = FileLimits(min(most, LIMITS.max_input), most)
+        image = files.read(job.source, scale=asked.scale, limits=sizes)
         size = round(image.width * asked.scale), round(image.height * asked.scale)
         files.check_output(job.result, image.mode, size)  # before the work, not after it
         if asked.preview:

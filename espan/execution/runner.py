@@ -16,12 +16,13 @@ from torch import Tensor
 from espan.backends.cpu import CpuNetwork
 from espan.backends.kernels import Plan
 from espan.backends.runtimes import OnnxRuntime, OpenVino
-from espan.backends.select import copy_to, with_backend
+from espan.backends.select import with_backend
 from espan.errors import DeviceError, DeviceLostError, NonFiniteError
 from espan.execution.cuda_graph import Lane
 from espan.execution.executors import Direct, Engine
 from espan.execution.schedule import SMALLEST_TILE, Job, Jobs
 from espan.images.pixels import enter, leave_on_device
+from espan.networks.deploy import copy_to
 from espan.networks.folding import fold
 from espan.networks.models import Network
 from espan.system import memory

@@ -5,16 +5,27 @@ It knows PIL, numpy and torch conventions, and no files and no networks.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from espan.errors import InputError, NonFiniteError
 from espan.images.image16 import Image16
 from espan.images.pixels import WHITE
+
+# What callers' images are. A result is of the kind of its image: a type variable names the kind.
+AnyImage: TypeAlias = Image.Image | Image16 | NDArray[Any] | Tensor
+File: TypeAlias = str | Path
+FromFile: TypeAlias = Image.Image | Image16
+Given: TypeAlias = AnyImage | File
+One = TypeVar("One", Image.Image, Image16, Tensor)
+Each = TypeVar("Each", Image.Image, Image16, Tensor, NDArray[Any])
+PixelType = TypeVar("PixelType", bound=np.uint8 | np.uint16 | np.floating[Any])
 
 _DTYPES = "uint8, uint16 or float"
 

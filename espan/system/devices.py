@@ -6,14 +6,9 @@ from contextlib import contextmanager
 import torch
 
 from espan.errors import DeviceError
+from espan.options import DTYPES, Device, Dtype
 
-# "tf32" is float32 whose convolutions may be multiplied in TF32.
-DTYPES = {
-    "fp32": torch.float32,
-    "tf32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-}
+TORCH_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, full) for name, full in DTYPES.items()}
 
 
 @contextmanager
@@ -32,7 +27,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def pick_device(device: str | torch.device) -> torch.device:
+def pick_device(device: Device) -> torch.device:
     """ "auto" is the first GPU, else the CPU. DeviceError when the named one is not there."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -51,9 +46,7 @@ def pick_device(device: str | torch.device) -> torch.device:
     return chosen
 
 
-def pick_dtype(
-    dtype: str | torch.dtype, device: torch.device, backend: str = "auto"
-) -> torch.dtype:
+def pick_dtype(dtype: Dtype, device: torch.device, backend: str = "auto") -> torch.dtype:
     """ "auto" is fp16 on GPUs; on CPUs bf16 where the processor has it in hardware, else fp32.
 
     ONNX Runtime has fp32 only. DeviceError for another name, and for "tf32" off a GPU.
@@ -64,8 +57,8 @@ def pick_dtype(
         if device.type != "cpu":
             return torch.float16
         return torch.bfloat16 if cpu_has_bf16() else torch.float32
-    chosen = DTYPES.get(str(dtype), dtype)
-    if chosen not in DTYPES.values():
+    chosen = TORCH_DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if chosen is None or chosen not in TORCH_DTYPES.values():
         raise DeviceError(f"dtype: expected auto, {', '.join(DTYPES)}, got {dtype!r}")
     if str(dtype) == "tf32" and device.type != "cuda":
         raise DeviceError(f"dtype 'tf32': CUDA devices have it, the device is {device}")

@@ -3,14 +3,17 @@
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 _END = object()
 
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
-def ahead(items: Iterator, depth: int = 2) -> Iterator:
+
+def ahead(items: Generator[Item], depth: int = 2) -> Generator[Item]:
     """The items, made by a thread of their own, at most `depth` of them waiting.
 
     An error comes where its item would; closing it stops the thread and closes `items`.
@@ -51,11 +54,11 @@ def ahead(items: Iterator, depth: int = 2) -> Iterator:
 
 
 def in_order(
-    work: Callable[[Any], Any],
-    items: Iterator,
+    work: Callable[[Item], Made],
+    items: Generator[Item],
     workers: int,
     prepare: Callable[[], None] | None = None,
-) -> Iterator[tuple]:
+) -> Generator[tuple[Item, Made]]:
     """(item, work(item)) for all items, by `workers` threads that each call `prepare` first."""
     with ThreadPoolExecutor(workers, initializer=prepare) as pool:
         under_way: deque = deque()

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -12,14 +12,29 @@ from typing import TYPE_CHECKING, Any
 from espan import __version__
 from espan.errors import EspanError, InputError, LimitError, OutputError
 from espan.images import files
+from espan.options import (
+    LIMITS,
+    BackendName,
+    Device,
+    Dtype,
+    Limits,
+    Progress,
+    Tile,
+    UpscalerOptions,
+    check_scale,
+)
 from espan.system.atomic import remove_leftovers, whole_file
 from espan.video.options import Options, need_pyav
 
 if TYPE_CHECKING:
-    import numpy as np
+    import numpy.typing as npt
 
+    from espan.checkpoints.weights import Model
     from espan.upscaler import Upscaler
+    from espan.video.frames import Frame
     from espan.video.source import Clip
+
+    Enlarged = tuple[Frame, npt.NDArray[Any]]
 
 log = logging.getLogger("espan")
 
@@ -43,32 +58,51 @@ def upscale_video(
     output: str | Path,
     scale: float = 4,
     *,
-    model: Any = None,
-    device: Any = "auto",
-    dtype: Any = "auto",
-    backend: str = "auto",
-    tile: Any = "auto",
-    limits: files.Limits = files.LIMITS,
+    model: "Model" = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    backend: BackendName = "auto",
+    tile: Tile = "auto",
+    limits: Limits = LIMITS,
     codec: str | None = None,
     crf: float | None = None,
     preset: str | None = None,
     pix_fmt: str | None = None,
     on_error: str = "stop",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
-    """Writes the video at `path`, made `scale` times larger, to `output`; returns its path.
+    """Writes the video at `path`, made `scale` times larger, to `output`.
 
-    All other streams, chapters, metadata and times are kept; the suffix of `output` names the
-    container. model to limits: as for `Upscaler`. codec, preset, pix_fmt: as FFmpeg names them;
-    crf: quality, less is better. on_error, for a frame that cannot be decoded: "stop" raises,
-    "repeat" shows its neighbour. `progress(done, total)` counts frames. Interrupted work goes on
-    from its last whole segment of 240 frames if called again with the same settings.
+    All other streams, chapters, metadata and times are kept. Interrupted work goes on from its
+    last whole segment of 240 frames if called again with the same settings.
 
-    Raises InputError for the input and the arguments, OutputError for what cannot be written.
+    Args:
+        path: the video file to read.
+        output: the video file to write; its suffix names the container.
+        scale: how many times larger, from 1 to the network's own.
+        model: a built-in name, a weights file or a network; None takes the built-in network whose
+            scale is `scale` or the next larger.
+        device, dtype, backend, tile, limits: as for `Upscaler`.
+        codec: FFmpeg's name of the encoder; None is H.264.
+        crf: quality as the encoder counts it, 0 or more, less is better; None is the encoder's own.
+        preset: speed of the encoder, as it names it.
+        pix_fmt: FFmpeg's name of the pixel format; None keeps the input's where the encoder can.
+        on_error: for a frame that cannot be decoded, "stop" raises and "repeat" shows its
+            neighbour.
+        progress: called as `progress(done, total)` after every frame, in frames.
+
+    Returns:
+        `output` as a path.
+
+    Raises:
+        InputError: the input or an argument cannot be used, or PyAV is not installed.
+        OutputError: the output cannot be written.
+        WeightsError: `model` names no network, or its file is damaged.
+        DeviceError: this machine lacks the device, dtype or backend.
     """
-    upscaler, identity = _prepared(model, scale, device, dtype, backend, tile, limits)
-    options = Options(codec, crf, preset, pix_fmt, on_error)
-    convert(Path(path), Path(output), upscaler, scale, identity, options, progress)
+    options = UpscalerOptions(device, dtype, backend, tile, limits=limits)
+    encoding = Options(codec, crf, preset, pix_fmt, on_error)
+    convert(Path(path), Path(output), _prepared(model, scale, options), scale, encoding, progress)
     return Path(output)
 
 
@@ -76,20 +110,38 @@ def video_frames(
     path: str | Path,
     scale: float = 4,
     *,
-    model: Any = None,
-    device: Any = "auto",
-    dtype: Any = "auto",
-    backend: str = "auto",
-    tile: Any = "auto",
-    limits: files.Limits = files.LIMITS,
+    model: "Model" = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    backend: BackendName = "auto",
+    tile: Tile = "auto",
+    limits: Limits = LIMITS,
     on_error: str = "stop",
-) -> "Iterator[tuple[float, np.ndarray]]":
-    """(seconds, picture) of every frame of a video, upright and upscaled, in order of time.
+) -> "Iterator[tuple[float, npt.NDArray[Any]]]":
+    """The frames of a video, upright and upscaled, in order of time.
 
-    picture: (H, W, 3) RGB, uint8, or uint16 from 0 to 65535 for videos of more than 8 bits. The
-    next frames are computed while one is used. Arguments and errors as for `upscale_video`.
+    The next frames are computed while one is used.
+
+    Args:
+        path: the video file to read.
+        scale: how many times larger, from 1 to the network's own.
+        model: a built-in name, a weights file or a network; None takes the built-in network whose
+            scale is `scale` or the next larger.
+        device, dtype, backend, tile, limits: as for `Upscaler`.
+        on_error: for a frame that cannot be decoded, "stop" raises and "repeat" shows its
+            neighbour.
+
+    Returns:
+        An iterator of (seconds, image): the image is (H, W, 3) RGB, uint8 in 0..255, or uint16 in
+        0..65535 for videos of more than 8 bits.
+
+    Raises:
+        InputError: the input or an argument cannot be used, or PyAV is not installed.
+        WeightsError: `model` names no network, or its file is damaged.
+        DeviceError: this machine lacks the device, dtype or backend.
     """
-    upscaler, _ = _prepared(model, scale, device, dtype, backend, tile, limits)
+    options = UpscalerOptions(device, dtype, backend, tile, limits=limits)
+    upscaler = _prepared(model, scale, options)
     need_pyav()
     from espan.video import frames
 
@@ -100,28 +152,23 @@ def video_frames(
             yield float(frame.pts * clip.time_base), picture
 
 
-def identity_of(model: Any, scale: float, *settings: Any) -> list:
-    """What makes the frames of two runs the same: a network's weights, and settings."""
-    from espan.checkpoints.weights import load
-    from espan.networks.models import Network
-    from espan.upscaler import model_for
-
-    net = model if isinstance(model, Network) else load(model or model_for(scale))
+def identity_of(upscaler: "Upscaler") -> list[str]:
+    """What makes the frames of two runs the same: the network's weights, and how it computes."""
     digest = hashlib.sha256()
-    for name, weights in sorted(net.state_dict().items()):
+    for name, weights in sorted(upscaler.network.state_dict().items()):
         digest.update(name.encode() + weights.detach().float().cpu().numpy().tobytes())
+    options = upscaler.options
+    settings = options.device, options.dtype, options.backend, options.tile
     return [digest.hexdigest(), *map(str, settings)]
 
 
-def _prepared(model, scale, device, dtype, backend, tile, limits) -> "tuple[Upscaler, list]":
-    from espan.upscaler import Upscaler, check_scale, model_for
+def _prepared(model: "Model", scale: float, options: UpscalerOptions) -> "Upscaler":
+    from espan.checkpoints.weights import model_for
+    from espan.upscaler import Upscaler
 
-    if model is None:
-        model = model_for(scale)
-    how = {"device": device, "dtype": dtype, "backend": backend, "tile": tile}
-    upscaler = Upscaler(model, **how, limits=limits)
+    upscaler = Upscaler.from_options(model_for(scale) if model is None else model, options)
     check_scale(scale, upscaler.scale)
-    return upscaler, identity_of(model, scale, device, dtype, backend, tile)
+    return upscaler
 
 
 def convert(
@@ -129,11 +176,10 @@ def convert(
     output: Path,
     upscaler: "Upscaler",
     scale: float,
-    identity: list,
     options: Options,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
-    """`upscale_video` with the network held ready; `identity`: of `identity_of`."""
+    """`upscale_video` with the network held ready."""
     need_pyav()
     import av
 
@@ -157,7 +203,7 @@ def convert(
             {
                 "input": [str(path.resolve()), facts.st_size, facts.st_mtime_ns],
                 "scale": scale,
-                "network": identity,
+                "network": identity_of(upscaler),
                 "encoding": [chosen, flags, options.on_error, SEGMENT],
                 "made by": [__version__, av.__version__, str(av.library_versions)],
             },
@@ -177,19 +223,21 @@ def convert(
         return Report(segments.frames, chosen.width, chosen.height)
 
 
-def _looked_at(path: Path, scale: float, limits: files.Limits) -> "Clip":
+def _looked_at(path: Path, scale: float, limits: Limits) -> "Clip":
     """The clip in a file, of a size that the limits allow."""
     from espan.video import source
 
     clip = source.look(path)
     try:
-        files.check_size((clip.width, clip.height), scale, limits.max_input, limits.max_output)
+        files.check_size((clip.width, clip.height), scale, limits)
     except LimitError as error:
         raise LimitError(f"{path}: {error}") from error
     return clip
 
 
-def _enlarged(clip, decoded: Iterator, upscaler: "Upscaler", scale: float) -> Iterator[tuple]:
+def _enlarged(
+    clip: "Clip", decoded: "Generator[Frame]", upscaler: "Upscaler", scale: float
+) -> "Generator[Enlarged]":
     """(frame, its picture upscaled) of all frames; others are decoded meanwhile."""
     import torch
 
@@ -200,7 +248,7 @@ def _enlarged(clip, decoded: Iterator, upscaler: "Upscaler", scale: float) -> It
     # parts. A GPU copies one frame while it computes another.
     workers = 2 if upscaler.device.type == "cuda" else min(cores, WORKERS)
 
-    def enlarge(frame) -> "np.ndarray":
+    def enlarge(frame: "Frame") -> "npt.NDArray[Any]":
         try:
             return upscaler(frame.picture, scale)
         except EspanError as error:
@@ -215,7 +263,12 @@ def _enlarged(clip, decoded: Iterator, upscaler: "Upscaler", scale: float) -> It
         torch.set_num_threads(cores)
 
 
-def _told(pictures: Iterator, done: int, total: int, progress) -> Iterator:
+def _told(
+    pictures: "Iterator[tuple[Frame, npt.NDArray[Any]]]",
+    done: int,
+    total: int,
+    progress: Progress | None,
+) -> "Iterator[tuple[Frame, npt.NDArray[Any]]]":
     """The pictures, each counted as it comes."""
     for number, picture in enumerate(pictures, done + 1):
         if progress is not None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -75,7 +76,7 @@ class Encoding:
 
     def open(self, flags: int) -> "av.VideoCodecContext":
         """The encoder, ready for frames; OutputError for settings that it refuses."""
-        context = av.CodecContext.create(self.codec, "w")
+        context: Any = av.CodecContext.create(self.codec, "w")
         self.set(context, flags)
         try:
             with scheduling.kept():
@@ -149,7 +150,8 @@ def _format(encoder, clip: Clip, asked: str | None) -> "av.VideoFormat":
     able = [each.name for each in encoder.video_formats or () if not _on_device(each)]
     plain = clip.format.replace("yuvj", "yuv")
     if asked is None:
-        name = plain if plain in able else find_best_pix_fmt_of_list(able, plain)[0].name
+        best, _ = find_best_pix_fmt_of_list(able, plain)
+        name = plain if plain in able or best is None else best.name
     elif asked in able:
         name = asked
     else:
@@ -205,6 +207,7 @@ def encoded(frames: Iterable[tuple], encoding: Encoding, flags: int) -> Iterator
         except FFmpegError as error:
             raise OutputError(f"{encoding.codec} failed: {reason(error)}") from error
         for packet in packets:
+            assert packet.pts is not None  # each frame has one
             duration = durations.pop(packet.pts)
             yield Coded(packet.pts, duration, packet.is_keyframe, bytes(packet))
 

@@ -2,8 +2,8 @@
 
 import heapq
 import logging
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Generator, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from av.error import FFmpegError
@@ -26,7 +26,7 @@ class Frame(NamedTuple):
     picture: np.ndarray
 
 
-def read(clip: Clip, on_error: str = "stop", skip: int = 0) -> Iterator[Frame]:
+def read(clip: Clip, on_error: str = "stop", skip: int = 0) -> Generator[Frame]:
     """The frames of a clip but the first `skip`, upright; their times rise strictly.
 
     on_error: "stop" raises an InputError that names the first damaged frame. "repeat" takes what
@@ -34,8 +34,9 @@ def read(clip: Clip, on_error: str = "stop", skip: int = 0) -> Iterator[Frame]:
     after) and logs a warning.
     """
     in_time = _in_order(clip, strict=on_error == "stop")
-    pixels, last = Pixels(clip.colour), None
-    shown = picture = None
+    pixels = Pixels(clip.colour)
+    last: int | None = None
+    shown, picture = None, np.empty(0)
     for number, (pts, duration, frame, why) in enumerate(in_time):
         if why:
             _damaged(clip, number, pts, why, on_error)
@@ -56,7 +57,7 @@ def _check_end(clip: Clip, last: int | None, on_error: str) -> None:
     if clip.seconds is None or last is None:
         return
     end = float(last * clip.time_base)
-    if clip.seconds - end <= max(MISSING, 5 / clip.rate):
+    if clip.seconds - end <= max(MISSING, float(5 / clip.rate)):
         return
     told = f"{clip.path}: cut off: its last frame is at {end:.1f} of {clip.seconds:.1f} s"
     if on_error == "stop":
@@ -87,7 +88,8 @@ def _in_order(clip: Clip, strict: bool) -> Iterator[tuple]:
         stream = container.streams[clip.index]
         if strict:  # else decoders patch over damage as well as they can, and say nothing
             stream.codec_context.options = {"err_detect": "explode"}
-        packets, ends = container.demux(stream), ""
+        packets: Iterator[Any] = container.demux(stream)  # whose frames are of video
+        ends = ""
         while True:
             try:
                 packet = next(packets, None)

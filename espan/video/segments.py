@@ -15,7 +15,7 @@ from espan.errors import EspanError, OutputError
 try:
     import fcntl
 except ImportError:  # Windows: nobody is kept from a second run
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module, or none
 
 _HEAD = struct.Struct("<qqBI")
 

@@ -9,8 +9,10 @@ import torch
 from espan import SPAN, SPANF, DeviceError, Upscaler
 from espan.backends import runtimes
 from espan.backends.kernels import Plan
-from espan.backends.select import BACKENDS, copy_to, fastest_proven, with_backend
+from espan.backends.select import fastest_proven, with_backend
 from espan.cli import main, options
+from espan.networks.deploy import copy_to
+from espan.options import BACKENDS
 from espan_kernels import machine
 from tests.support.gpu import DEVICE
 from tests.support.makers import noise, python, random_net

@@ -12,11 +12,13 @@ from PIL import Image
 import espan
 from espan import DeviceError, Upscaler
 from espan.backends.kernels import Plan
-from espan.backends.select import WITH_TF32, copy_to, fastest_proven, with_backend
+from espan.backends.select import fastest_proven, with_backend
 from espan.cli import main
 from espan.evaluation.benchmark import evaluate
+from espan.networks.deploy import copy_to
+from espan.options import WITH_TF32
+from espan.shortcut import _held
 from espan.system.devices import pick_dtype
-from espan.upscaler import _held
 from espan_kernels import convolution
 from tests.support.lanes import with_lanes
 from tests.support.makers import noise, random_net

@@ -12,7 +12,7 @@ from espan import Upscaler, batch
 from espan.batch import work
 from espan.errors import LimitError, OutputError
 from espan.images import files
-from tests.support.folders import larger, pictures
+from tests.support.folders import FakeUpscaler, larger, pictures
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_outcomes_come_in_order_whoever_is_first(tmp_path):
         time.sleep(0.1 if len(calls) == 1 else 0)
         return larger(image, scale, progress)
 
-    outcomes = [*batch.run(jobs, [slow_at_first], 4, workers=3)]
+    outcomes = [*batch.run(jobs, [FakeUpscaler(slow_at_first)], 4, workers=3)]
     assert [one.output for one in outcomes] == [str(job.output) for job in jobs]
     assert {one.status for one in outcomes} == {"done"}
     assert {(one.width, one.height) for one in outcomes} == {(20, 16)}
@@ -49,7 +49,7 @@ def test_as_many_pictures_are_under_way_as_there_are_workers(tmp_path, many_core
         together.wait()
         return larger(image, scale, progress)
 
-    outcomes = [*batch.run(pictures(tmp_path, 6), [meets_the_others], 4, workers=3)]
+    outcomes = [*batch.run(pictures(tmp_path, 6), [FakeUpscaler(meets_the_others)], 4, workers=3)]
     assert {one.status for one in outcomes} == {"done"}
 
 
@@ -70,7 +70,7 @@ def test_results_in_memory_are_few(tmp_path, monkeypatch, many_cores, cores, hel
             inside.remove(image)
         return larger(image, scale, progress)
 
-    outcomes = [*batch.run(pictures(tmp_path, 12), [counted], 4, workers=4)]
+    outcomes = [*batch.run(pictures(tmp_path, 12), [FakeUpscaler(counted)], 4, workers=4)]
     assert {one.status for one in outcomes} == {"done"}
     assert max(most) == at_once
 
@@ -79,7 +79,7 @@ def test_results_in_memory_are_as_many_as_it_has_room_for(tmp_path, monkeypatch,
     monkeypatch.setattr(work, "HELD", 20 * 16)
     for free, most in ((None, 2), (0, 2), (5 * 20 * 16 * work.ROOM, 5), (10**12, 8)):
         monkeypatch.setattr(work.memory, "available", lambda free=free: free)
-        crew = work.Crew([larger], 4, 1, None, None, None)
+        crew = work.Crew([FakeUpscaler(larger)], 4, 1, None, None, None)
         assert crew.most == most * 20 * 16
         crew.close()
 
@@ -95,7 +95,7 @@ def test_every_device_gets_pictures_and_none_gets_all(tmp_path, net, many_cores)
                 together.wait()
             return devices[i](image, scale, progress=progress)
 
-        return upscale
+        return FakeUpscaler(upscale)
 
     jobs = pictures(tmp_path, 6)
     assert {one.status for one in batch.run(jobs, [*map(watched, range(3))], 4, workers=3)} == {
@@ -128,7 +128,7 @@ def test_cores_are_not_asked_for_more_than_they_are(tmp_path, monkeypatch):
         return larger(image, scale, progress)
 
     jobs = pictures(tmp_path, 12)
-    [*batch.run(jobs, [counted], 4, workers=6)]
+    [*batch.run(jobs, [FakeUpscaler(counted)], 4, workers=6)]
     assert max(most) == 3
     # The workers', the one's that makes large results; at the end the caller's is put back.
     assert sorted(asked[:-1]) == [1] * 6 + [3] and asked[-1] == 3
@@ -143,7 +143,7 @@ def test_small_results_are_made_by_each_worker_with_its_share_of_cores(tmp_path)
 
     for turn in range(5):
         (tmp_path / str(turn)).mkdir()
-        [*batch.run(pictures(tmp_path / str(turn), 8), [watched], 4, workers=8)]
+        [*batch.run(pictures(tmp_path / str(turn), 8), [FakeUpscaler(watched)], 4, workers=8)]
     assert {*seen} == {share}
 
 
@@ -157,7 +157,9 @@ def test_large_results_are_made_by_one_thread_with_all_cores(tmp_path, monkeypat
         return larger(image, scale, progress)
 
     jobs = pictures(tmp_path, 8)
-    assert {one.status for one in batch.run(jobs, [watched], 4, workers=workers)} == {"done"}
+    assert {one.status for one in batch.run(jobs, [FakeUpscaler(watched)], 4, workers=workers)} == {
+        "done"
+    }
     assert len(seen) == 8 and len({*seen}) == 1 and seen[0][1] == cores
     assert torch.get_num_threads() == cores
 
@@ -165,14 +167,13 @@ def test_large_results_are_made_by_one_thread_with_all_cores(tmp_path, monkeypat
 def test_tiles_done_again_are_counted_for_large_results_too(tmp_path, monkeypatch):
     monkeypatch.setattr(work, "HELD", 0)
 
-    class Upscaler:
-        redone_here = 0
-
-        def __call__(self, image, scale, progress):
+    class Overflowing(FakeUpscaler):
+        def __call__(self, image, scale, *, progress):
             self.redone_here += 2
-            return larger(image, scale, progress)
+            return super().__call__(image, scale, progress=progress)
 
-    outcomes = [*batch.run(pictures(tmp_path, 3), [Upscaler()], 4, workers=3)]
+    upscaler = Overflowing(larger)
+    outcomes = [*batch.run(pictures(tmp_path, 3), [upscaler], 4, workers=3)]
     assert [one.redone for one in outcomes] == [2, 2, 2]
 
 
@@ -191,7 +192,7 @@ def test_a_picture_that_lacks_memory_beside_others_is_tried_alone(tmp_path, many
         finally:
             inside.remove(image)
 
-    outcomes = [*batch.run(pictures(tmp_path, 6), [hungry], 4, workers=3)]
+    outcomes = [*batch.run(pictures(tmp_path, 6), [FakeUpscaler(hungry)], 4, workers=3)]
     assert {one.status for one in outcomes} == {"done"} and refused
 
 
@@ -207,14 +208,14 @@ def test_what_fails_stops_nothing(tmp_path, monkeypatch, error):
         return write(path, image)
 
     monkeypatch.setattr(files, "write", full)
-    outcomes = [*batch.run(jobs, [larger], 4)]
+    outcomes = [*batch.run(jobs, [FakeUpscaler(larger)], 4)]
     assert [one.status for one in outcomes] == ["done", "failed", "done", "done", "done"]
     assert outcomes[1].error == f"{jobs[1].input}: {str(error) or 'out of memory'}"
 
 
 def test_a_defect_is_raised(tmp_path):
     with pytest.raises(ZeroDivisionError):
-        [*batch.run(pictures(tmp_path, 4), [lambda *_, progress: 1 / 0], 4)]
+        [*batch.run(pictures(tmp_path, 4), [FakeUpscaler(lambda *_: 1 / 0)], 4)]
 
 
 def test_leaving_early_stops_what_is_under_way(tmp_path):
@@ -227,7 +228,7 @@ def test_leaving_early_stops_what_is_under_way(tmp_path):
 
     jobs = pictures(tmp_path, 6)
     jobs[0].problem = "not this one"
-    run = batch.run(jobs, [endless], 4, workers=3)
+    run = batch.run(jobs, [FakeUpscaler(endless)], 4, workers=3)
     assert next(run).status == "failed"
     run.close()
     assert until(lambda: threading.active_count() == before)
@@ -237,7 +238,7 @@ def test_leaving_early_stops_what_is_under_way(tmp_path):
 def test_a_file_that_goes_after_the_plan_is_named(tmp_path):
     jobs = pictures(tmp_path, 3)
     jobs[1].input.unlink()
-    outcomes = [*batch.run(jobs, [larger], 4)]
+    outcomes = [*batch.run(jobs, [FakeUpscaler(larger)], 4)]
     assert [one.status for one in outcomes] == ["done", "failed", "done"]
     assert outcomes[1].error == f"{jobs[1].input}: no such file or directory"
 

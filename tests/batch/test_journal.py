@@ -12,6 +12,7 @@ from espan.batch import journal as journals
 from espan.checkpoints.weights import save
 from espan.cli import main
 from espan.images import files
+from espan.options import UpscalerOptions
 from tests.support.makers import noise, random_net
 
 
@@ -164,7 +165,10 @@ def test_files_without_a_folder_of_results_have_no_journal(folder, weights, caps
 
 
 def test_settings_of_built_in_networks_differ():
-    assert len({batch.settings_of(f"espan-x{scale}", 2.0) for scale in (2, 3, 4)}) == 3
+    assert (
+        len({batch.settings_of(f"espan-x{scale}", 2.0, UpscalerOptions()) for scale in (2, 3, 4)})
+        == 3
+    )
 
 
 def test_reading_damaged_files_is_a_setting(folder, resume):

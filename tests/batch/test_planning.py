@@ -8,7 +8,7 @@ from PIL import Image
 
 from espan import batch
 from espan.images import files
-from tests.support.folders import larger, pictures
+from tests.support.folders import FakeUpscaler, larger, pictures
 from tests.support.makers import noise
 
 
@@ -23,7 +23,9 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", closed)
-    outcomes = [*batch.run(batch.plan([tmp_path / "in"], tmp_path / "big"), [larger], 4)]
+    outcomes = [
+        *batch.run(batch.plan([tmp_path / "in"], tmp_path / "big"), [FakeUpscaler(larger)], 4)
+    ]
     assert [one.status for one in outcomes] == ["done", "done", "failed"]
     assert outcomes[2].error == f"{tmp_path}/in/closed: cannot be searched: permission denied"
     assert outcomes[1].output == str(jobs[1].output)
@@ -59,7 +61,7 @@ def test_names_that_are_no_text_survive(tmp_path):
     job.input.rename(job.input.with_name(odd))
     (job,) = batch.plan([tmp_path / "in"], tmp_path / "big")
     with batch.Journal("settings") as journal:
-        (outcome,) = batch.run([job], [larger], 4, journal=journal)
+        (outcome,) = batch.run([job], [FakeUpscaler(larger)], 4, journal=journal)
     assert outcome.status == "done"
     assert (tmp_path / "big" / odd).is_file()
     assert batch.Journal("settings").has(job)

@@ -14,6 +14,7 @@ from espan import DeviceError, DeviceLostError, Upscaler
 from espan.batch import cluster as cluster_engine
 from espan.cli import main
 from espan.images import files
+from espan.options import UpscalerOptions
 from tests.support.makers import noise
 
 
@@ -78,9 +79,9 @@ def test_the_picture_of_a_lost_worker_is_done_again(cluster, tmp_path, net, monk
     monkeypatch.setattr(engine, "Worker", Mortal)
     monkeypatch.setattr(engine, "RETRIES", 1)
     folder = pictures(tmp_path, 6)
-    options = {"model": net, "device": "cpu", "dtype": "fp32"}
+    options = UpscalerOptions(device="cpu", dtype="fp32")
     jobs = plan([folder], tmp_path / "out")
-    outcomes = {Path(one.input).name: one for one in engine.run(jobs, options, 4)}
+    outcomes = {Path(one.input).name: one for one in engine.run(jobs, net, options, 4)}
     poison = outcomes.pop("4.png")
     assert poison.error == f"{folder}/4.png: lost 2 times with the worker that had it"
     assert (folder / "4.png.died").read_text() == "xx"
@@ -97,9 +98,9 @@ def test_what_a_worker_cannot_load_ends_the_run(cluster, tmp_path):
     from espan.batch import plan
 
     jobs = plan([pictures(tmp_path, 2)], tmp_path / "out")
-    options = {"model": "/nowhere/net.safetensors", "device": "cpu"}
+    options = UpscalerOptions(device="cpu")
     with pytest.raises(WeightsError, match="no such weights file"):
-        [*engine.run(jobs, options, 4)]
+        [*engine.run(jobs, "/nowhere/net.safetensors", options, 4)]
 
 
 def test_a_worker_whose_gpu_is_lost_ends_its_process(monkeypatch):
@@ -108,7 +109,7 @@ def test_a_worker_whose_gpu_is_lost_ends_its_process(monkeypatch):
 
     monkeypatch.setattr(cluster_engine, "do", lost)
     monkeypatch.setattr(cluster_engine.os, "_exit", sys.exit)
-    worker = cluster_engine.Worker({})
+    worker = cluster_engine.Worker("espan-x4", UpscalerOptions())
     worker.upscaler = lost
     with pytest.raises(SystemExit):
         worker.upscale(None, 4)

@@ -13,9 +13,8 @@ from safetensors.torch import load_file
 
 import espan
 from espan import ESPAN, SPAN, SPANF, Upscaler, WeightsError, fold, load, psnr
-from espan.checkpoints.weights import save
+from espan.checkpoints.weights import model_for, save
 from espan.images.resize import modcrop
-from espan.upscaler import model_for
 from tests.support.makers import noise, random_net
 from tests.support.original_span import OriginalSPAN
 

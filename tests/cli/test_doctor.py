@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from espan.backends.select import BACKENDS
 from espan.cli import diagnosis, main
+from espan.options import BACKENDS
 from espan_kernels import OPS, native
 
 

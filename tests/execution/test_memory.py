@@ -18,6 +18,7 @@ import json
 import numpy as np
 import torch
 import espan
+from espan.execution import host_memory
 
 def peak():
     # Not ru_maxrss: a new process inherits its parent's.
@@ -56,6 +57,7 @@ import json, os, sys
 import numpy as np
 import torch
 import espan
+from espan.execution import host_memory
 
 def memory(name):
     lines = open("/proc/self/status").read().splitlines()
@@ -67,7 +69,7 @@ def measure(kind, dtype, size, options):
     up(np.zeros((40, 40, 3), np.uint8))
     image = np.random.default_rng(0).integers(256, size=(*size, 3), dtype=np.uint8)
     planes = torch.from_numpy(image).permute(2, 0, 1)[None]
-    need = up._need(planes, [4 * side for side in size], False, 0)
+    need = host_memory.needed(up._runner, planes, [4 * side for side in size], False, 0)
     open("/proc/self/clear_refs", "w").write("5")  # the peak is what it takes now
     before = memory("VmRSS")
     up(image)

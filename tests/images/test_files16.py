@@ -11,6 +11,7 @@ import espan
 from espan import InputError, LimitError, OutputError, Upscaler
 from espan.images import files
 from espan.images.image16 import Image16
+from espan.options import Limits
 from espan.video import scheduling
 from tests.images.test_bad_files import tiff
 from tests.support.makers import (
@@ -280,7 +281,7 @@ def test_heic_is_checked_by_its_header(tmp_path):
     heif = pytest.importorskip("pillow_heif")
     heif.from_pillow(Image.fromarray(noise(64, 64, 3))).save(tmp_path / "a.heic")
     with pytest.raises(LimitError, match="over the limit of 4,095"):
-        files.read(tmp_path / "a.heic", max_input=64 * 64 - 1)
+        files.read(tmp_path / "a.heic", limits=Limits(max_input=64 * 64 - 1))
     content = (tmp_path / "a.heic").read_bytes()
     (tmp_path / "a.heic").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"a\.heic: damaged or truncated"):

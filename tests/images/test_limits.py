@@ -15,6 +15,7 @@ from espan.cli import main
 from espan.images import files
 from espan.images.files.pillow import decoding
 from espan.images.image16 import Image16
+from espan.options import LIMITS
 from tests.support.makers import RGB, nearest_net, noise, png
 from tests.support.threads import in_threads
 
@@ -32,10 +33,10 @@ def test_more_than_pillows_limit_on_request_only(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     Image.fromarray(PIXELS).save(path)
     with pytest.raises(LimitError, match="over the limit of 999"):
-        files.read(path, max_input=999)
+        files.read(path, limits=Limits(max_input=999))
     with pytest.raises(LimitError, match="limit of 3,071"):
-        files.read(path, max_input=64 * 48 - 1)
-    assert files.read(path, max_input=64 * 48).size == (48, 64)
+        files.read(path, limits=Limits(max_input=64 * 48 - 1))
+    assert files.read(path, limits=Limits(max_input=64 * 48)).size == (48, 64)
     assert Image.MAX_IMAGE_PIXELS == 1000
 
 
@@ -47,10 +48,10 @@ def test_a_raised_limit_is_the_files_own(tmp_path):
         with pytest.raises(LimitError):
             files.read(path)
         with pytest.raises(InputError, match="damaged or truncated"):  # it went on to the pixels
-            files.read(path, max_input=side * side)
+            files.read(path, limits=Limits(max_input=side * side))
         with pytest.raises(LimitError):
             files.read(path)
-    assert Image.MAX_IMAGE_PIXELS == files.MAX_INPUT_PIXELS
+    assert LIMITS.max_input == Image.MAX_IMAGE_PIXELS
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp", "gif", "ppm"])
@@ -63,7 +64,7 @@ def test_truncated_on_request_with_a_warning(tmp_path, caplog, suffix):
         files.read(path)
     with caplog.at_level(logging.WARNING, "espan"):
         try:
-            picture = files.read(path, allow_truncated=True)
+            picture = files.read(path, limits=Limits(allow_truncated=True))
         except InputError:
             assert suffix in ("tif", "bmp", "ppm"), "Pillow reads what is there of this format"
             return
@@ -78,14 +79,14 @@ def test_truncated_on_request_with_a_warning(tmp_path, caplog, suffix):
 def test_truncated_16_bits(tmp_path, caplog):
     pixels = noise(64, 48, 3, dtype=np.uint16)
     path = cut(files.write(tmp_path / "a.png", Image16(pixels)))
-    picture = files.read(path, allow_truncated=True)
+    picture = files.read(path, limits=Limits(allow_truncated=True))
     np.testing.assert_array_equal(picture.pixels[:20], pixels[:20])
     assert len(caplog.records) == 1
 
 
 def test_whole_files_give_no_warning(tmp_path, caplog):
     path = files.write(tmp_path / "a.png", Image.fromarray(PIXELS))
-    files.read(path, allow_truncated=True)
+    files.read(path, limits=Limits(allow_truncated=True))
     assert not caplog.records
 
 
@@ -93,7 +94,7 @@ def test_whole_files_give_no_warning(tmp_path, caplog):
 def test_no_picture_at_all_stays_an_error(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(InputError):
-        files.read(tmp_path / "a.png", allow_truncated=True)
+        files.read(tmp_path / "a.png", limits=Limits(allow_truncated=True))
 
 
 def test_limits_of_an_upscaler(tmp_path, caplog):
@@ -122,10 +123,10 @@ def test_threads_do_not_lend_each_other_what_they_may_read(tmp_path):
         path = large if "max_input" in how or error is LimitError else broken
         for _ in range(40):
             try:
-                files.read(path, **how)
+                files.read(path, limits=Limits(**how))
                 files.read(whole)
                 wrong.extend([how] if error else [])
-            except InputError as caught:
+            except Exception as caught:
                 if error is None or type(caught) is not error:
                     wrong.append((how, caught))
 
@@ -153,7 +154,9 @@ def test_a_limit_that_another_thread_has_raised_is_not_taken_for_the_usual_one(
     switch = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        in_threads(lambda _: [files.read(path, max_input=64 * 48) for _ in range(100)], 4)
+        in_threads(
+            lambda _: [files.read(path, limits=Limits(max_input=64 * 48)) for _ in range(100)], 4
+        )
     finally:
         sys.setswitchinterval(switch)
     assert Image.MAX_IMAGE_PIXELS == 1000
@@ -222,3 +225,13 @@ def test_those_who_turn_nothing_decode_side_by_side():
     other.start()
     meet()
     other.join()
+
+
+def test_limits_are_arguments(tmp_path):
+    path = files.write(tmp_path / "a.png", Image.new("L", (10, 10)))
+    whole = Limits(max_input=100, max_output=1600)
+    assert files.read(path, scale=4, limits=whole).size == (10, 10)
+    with pytest.raises(LimitError, match="over the limit of 99"):
+        files.read(path, limits=Limits(max_input=99))
+    with pytest.raises(LimitError, match="output limit of 1,599"):
+        files.read(path, scale=4, limits=Limits(max_output=1599))

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from espan.backends.kernels import Plan
-from espan.backends.select import copy_to, fastest_proven
+from espan.backends.select import fastest_proven
+from espan.networks.deploy import copy_to
 from espan_kernels import OPS
 from tests.support import gpu_checks
 from tests.support.contract import DTYPES

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from espan import ESPAN, SPAN, SPANF, fold
-from espan.backends.select import copy_to
+from espan.networks.deploy import copy_to
 from espan.networks.reparam import PRESETS, RepConv, compose
 from tests.support.makers import random_net
 

@@ -1,9 +1,11 @@
 """Folders of pictures, and an upscaler without a network, made for tests."""
 
+import torch
 from PIL import Image
 
 from espan import batch
 from espan.images import files
+from espan.options import LIMITS
 from tests.support.makers import noise
 
 
@@ -15,7 +17,21 @@ def pictures(folder, count: int) -> list[batch.Job]:
     return batch.plan([folder / "in"], folder / "big")
 
 
+class FakeUpscaler:
+    """All that a folder asks of an `Upscaler` on a CPU, with `call` for the network."""
+
+    device = torch.device("cpu")
+    limits = LIMITS
+    redone_here = 0
+
+    def __init__(self, call):
+        self._call = call
+
+    def __call__(self, image, scale, *, progress):
+        return self._call(image, scale, progress)
+
+
 def larger(image, scale, progress):
-    """An upscaler of PIL pictures without a network."""
+    """PIL pictures enlarged without a network."""
     progress(20, 20)
     return image.resize((image.width * scale, image.height * scale))

@@ -15,6 +15,7 @@ from PIL import Image
 
 from espan import Upscaler
 from espan.images import files
+from espan.options import LIMITS, Limits
 
 
 def peak() -> int:
@@ -69,7 +70,7 @@ def main() -> None:
         report["bytes"] = target.stat().st_size
         if arguments.check:
             expected = Upscaler(**options)(files.read(source))
-            result = files.read(target, max_input=files.MAX_OUTPUT_PIXELS)
+            result = files.read(target, limits=Limits(max_input=LIMITS.max_output))
             report["same"] = bool((np.asarray(result) == np.asarray(expected)).all())
     print(json.dumps(report))
 

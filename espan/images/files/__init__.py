@@ -4,11 +4,7 @@ The only place that reads and writes pictures.
 """
 
 from espan.images.files.reading import (
-    LIMITS,
-    MAX_INPUT_PIXELS,
-    MAX_OUTPUT_PIXELS,
     READ_FORMATS,
-    Limits,
     check_size,
     read,
     read_rgb,
@@ -38,13 +34,9 @@ READ_SUFFIXES = (
 )
 
 __all__ = [
-    "LIMITS",
-    "MAX_INPUT_PIXELS",
-    "MAX_OUTPUT_PIXELS",
     "READ_FORMATS",
     "READ_SUFFIXES",
     "WRITE_FORMATS",
-    "Limits",
     "check_output",
     "check_size",
     "format_of",

@@ -8,7 +8,8 @@ decoder as any other file.
 import sys
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from espan.errors import InputError
 from espan.images.image16 import Image16
@@ -16,17 +17,18 @@ from espan.images.image16 import Image16
 ALPHA_ASSOCIATED = "RGBa"
 
 
-def bits(image: Image.Image) -> int:
+def bits(image: ImageFile.ImageFile) -> int:
     """Bits per channel as the file has them, where Pillow shows fewer."""
     if image.format == "PNG":
         return 16 if ";16" in raw_mode(image) else 8
-    if image.format == "TIFF":
+    if isinstance(image, TiffImageFile):
         return max(image.tag_v2.get(ExifTags.Base.BitsPerSample, (8,)))
     if image.format == "PPM":
         arguments = image.tile[0].args
         white = arguments[1] if isinstance(arguments, tuple) and len(arguments) > 1 else 255
         return 16 if isinstance(white, int) and white > 255 else 8
     if image.format == "AVIF":
+        assert image.fp is not None  # it has just been opened
         image.fp.seek(0)
         head = image.fp.read(1 << 16)
         image.fp.seek(0)
@@ -36,19 +38,20 @@ def bits(image: Image.Image) -> int:
     return 8
 
 
-def raw_mode(image: Image.Image) -> str:
+def raw_mode(image: ImageFile.ImageFile) -> str:
     """How the file has its pixels, in Pillow's words: "RGB;16B" has 16 bits, high byte first."""
     arguments = image.tile[0].args if image.tile else ""
     return arguments if isinstance(arguments, str) else arguments[0] if arguments else ""
 
 
-def halves(image: Image.Image) -> tuple[str, str | None] | None:
+def halves(image: ImageFile.ImageFile) -> tuple[str, str | None] | None:
     """The raw modes that give the high and the low bytes, None where Pillow has none.
 
     Grey with alpha is one decode: its four bytes per pixel pass for RGBA.
     """
     kind, _, order = raw_mode(image).partition(";16")
-    planar = image.format == "TIFF" and image.tag_v2.get(ExifTags.Base.PlanarConfiguration) == 2
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    planar = tags.get(ExifTags.Base.PlanarConfiguration) == 2
     if planar or order not in ("B", "L", "N"):
         return None
     if kind == "LA" and order == "B":
@@ -61,12 +64,12 @@ def halves(image: Image.Image) -> tuple[str, str | None] | None:
     return f"{kind};16{high}", f"{kind};16{low}"
 
 
-def show(image: Image.Image, raw: str) -> None:
+def show(image: ImageFile.ImageFile, raw: str) -> None:
     """Makes `image`, not yet loaded, decode its pixels as `raw`."""
     if raw == "RGBA":
         image._mode = raw
     image.tile = [
-        tile._replace(args=raw if isinstance(tile.args, str) else (raw, *tile.args[1:]))
+        tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw)
         for tile in image.tile
     ]
 
@@ -89,7 +92,7 @@ def join(high: Image.Image, low: Image.Image | None, raw: str, transparent) -> I
     return Image16(pixels, high.info)
 
 
-def whole_grey(image: Image.Image, grey: Image.Image) -> Image.Image:
+def whole_grey(image: TiffImageFile, grey: Image.Image) -> Image.Image:
     """`grey`, the pixels of the TIFF `image`, from black to 65535: Pillow leaves 12 bits as they
     are, and does not turn those of 16 whose 0 is white."""
     levels = np.asarray(grey)

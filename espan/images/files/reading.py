@@ -4,58 +4,31 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from espan.errors import EspanError, InputError, LimitError
 from espan.images.files import depth, heif, metadata
 from espan.images.files.metadata import DECODE_ERRORS
 from espan.images.files.pillow import decoding
 from espan.images.image16 import Image16
+from espan.options import LIMITS, Limits
 
 log = logging.getLogger("espan")
 
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-# Pixels of one picture, from its header. The first is the size at which Pillow begins to warn.
-MAX_INPUT_PIXELS = 89_478_485
-MAX_OUTPUT_PIXELS = 1_500_000_000
 
-
-@dataclass(frozen=True)
-class Limits:
-    """What picture files are read.
-
-    max_input, max_output: pixels of a picture and of its result, known from the file's header.
-    allow_truncated: a damaged file gives what can be read of it, with a warning that names it.
-    """
-
-    max_input: int = MAX_INPUT_PIXELS
-    max_output: int = MAX_OUTPUT_PIXELS
-    allow_truncated: bool = False
-
-
-LIMITS = Limits()
-
-
-def read(
-    path: str | Path,
-    *,
-    scale: float = 1,
-    max_input: int = MAX_INPUT_PIXELS,
-    max_output: int = MAX_OUTPUT_PIXELS,
-    allow_truncated: bool = False,
-) -> Image.Image | Image16:
+def read(path: str | Path, *, scale: float = 1, limits: Limits = LIMITS) -> Image.Image | Image16:
     """The picture in a file: decoded whole, turned upright, palettes spelled out.
 
     A PIL image of mode L, LA, RGB, RGBA or I;16, or an Image16 for colour of 10 to 16 bits; `info`
     keeps icc_profile, exif (orientation removed) and dpi. The pixel limits are checked on the
     header, before anything is decoded; `scale` is what the picture will be multiplied by.
-    allow_truncated: a damaged file gives what can be read of it, with a warning that names it.
 
     Raises InputError naming the file: missing, not a picture, damaged, animated, CMYK, colour that
     would be cut to 8 bits; LimitError when too large.
@@ -63,22 +36,22 @@ def read(
     path = Path(path)
 
     def check(size: tuple[int, int]) -> None:
-        check_size(size, scale, max_input, max_output)
+        check_size(size, scale, limits)
 
     with _naming(path):
         try:
-            with decoding(max_input):
+            with decoding(limits.max_input):
                 return _read(path, check)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             said = re.search(r"\d{4,}", str(error))  # the first number is its pixels
             pixels = f"{int(said[0]):,} pixels are" if said else "it is"
-            raise LimitError(f"{pixels} over the limit of {max_input:,}") from error
+            raise LimitError(f"{pixels} over the limit of {limits.max_input:,}") from error
         except DECODE_ERRORS as error:
             hopeless = isinstance(error, EspanError | UnidentifiedImageError)
-            if not allow_truncated or hopeless or getattr(error, "strerror", None):
+            if not limits.allow_truncated or hopeless or getattr(error, "strerror", None):
                 raise
             damage = error
-        with decoding(max_input, truncated=True):
+        with decoding(limits.max_input, truncated=True):
             picture = _read(path, check)
         log.warning("%s: damaged or truncated, read as far as it goes: %s", path, damage)
         return picture
@@ -96,16 +69,16 @@ def _read(path: Path, check: Callable[[tuple[int, int]], None]) -> Image.Image |
     return picture
 
 
-def _loaded(image: Image.Image) -> Image.Image:
+def _loaded(image: ImageFile.ImageFile) -> Image.Image:
     image.load()
-    if image.format == "TIFF":
+    if isinstance(image, TiffImageFile):
         image.info["exif"] = metadata.exif_of_tiff(image)
         if image.mode == "I;16":
             return depth.whole_grey(image, _upright(image))
     return _upright(image)
 
 
-def _deep(image: Image.Image, path: Path) -> Image16 | None:
+def _deep(image: ImageFile.ImageFile, path: Path) -> Image16 | None:
     """The picture if it has more than 8 bits and more than grey."""
     transparent = image.info.get("transparency")
     if image.mode.startswith("I;16"):
@@ -118,7 +91,9 @@ def _deep(image: Image.Image, path: Path) -> Image16 | None:
         return None
     raw = depth.raw_mode(image)
     image.info.pop("transparency", None)
-    high_as, low_as = depth.halves(image)
+    raw_modes = depth.halves(image)
+    assert raw_modes is not None  # what has none was refused
+    high_as, low_as = raw_modes
     depth.show(image, high_as)
     high, low = _loaded(image), None
     if low_as:
@@ -156,18 +131,19 @@ def _why_unknown(path: Path) -> str:
     return f"not a picture in a known format ({known})"
 
 
-def check_size(size: tuple[int, int], scale: float, max_input: int, max_output: int) -> None:
+def check_size(size: tuple[int, int], scale: float, limits: Limits) -> None:
     """LimitError for a picture of (width, height) pixels that is too large, or its result."""
     width, height = size
-    if width * height > max_input:
-        raise LimitError(f"{width} x {height} pixels are over the limit of {max_input:,}")
-    if round(width * scale) * round(height * scale) > max_output:
+    if width * height > limits.max_input:
+        raise LimitError(f"{width} x {height} pixels are over the limit of {limits.max_input:,}")
+    if round(width * scale) * round(height * scale) > limits.max_output:
+        most = limits.max_output
         raise LimitError(
-            f"{width} x {height} pixels x{scale:g} are over the output limit of {max_output:,}"
+            f"{width} x {height} pixels x{scale:g} are over the output limit of {most:,}"
         )
 
 
-def _refuse_what_pillow_would_change(image: Image.Image) -> None:
+def _refuse_what_pillow_would_change(image: ImageFile.ImageFile) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # what phones write as .jpg: pictures behind the first
         raise InputError(f"animated or multi-page ({frames} frames); extract the frames first")

@@ -3,7 +3,7 @@
 import struct
 from contextlib import suppress
 from fractions import Fraction
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -71,7 +71,7 @@ class TiffRows:
     def _directory(self, place: int) -> bytes:
         width, height = self.size
         offset = _LONG8 if self.big else _LONG
-        tags = {
+        tags: dict[int, tuple[int, Any]] = {
             256: (_LONG, [width]),
             257: (_LONG, [height]),
             258: (_SHORT, [8 * self.dtype.itemsize] * self.channels),

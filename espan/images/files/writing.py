@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, features
@@ -37,13 +38,13 @@ _LIMITS = {
     "BMP": (2**31 - 1, ("L", "RGB")),
     "AVIF": (65535, ("L", "RGB", "RGBA", "LA")),
 }
-SAVE = {
+SAVE: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
     "WEBP": {"quality": 95},
     "AVIF": {"quality": 90, "subsampling": "4:4:4"},
 }
 
-_ROWS = {"PNG": PngRows, "TIFF": TiffRows}
+_ROWS: dict[str, type[PngRows | TiffRows]] = {"PNG": PngRows, "TIFF": TiffRows}
 # Values per step of a picture written row by row.
 _STEP = 1 << 22
 
@@ -102,6 +103,7 @@ def writer(path: str | Path, image: Image.Image | Image16) -> Callable[[], Path]
             return path
 
         return finish
+    assert isinstance(image, Image.Image)  # an Image16 goes to formats that take rows
     options = {**SAVE.get(name, {}), **metadata.for_file(image.info, image.size, name)}
 
     def save() -> Path:

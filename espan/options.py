@@ -1,0 +1,139 @@
+"""How an upscaler computes: its options, the names they may have, and the limits of image files.
+
+Neither torch nor Pillow is imported, so the command line can list the names at once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
+
+from espan.errors import DeviceError, InputError
+
+if TYPE_CHECKING:
+    import torch
+
+BackendName: TypeAlias = Literal["auto", "cuda", "triton", "eager", "compile", "openvino", "onnx"]
+# "auto" is the fastest of our own; the others insist on one.
+BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
+# Backends that are other programs, which compute on the CPU.
+RUNTIMES = ("openvino", "onnx")
+
+DtypeName: TypeAlias = Literal["auto", "fp32", "tf32", "fp16", "bf16"]
+# PyTorch's names for ours. "tf32" is float32 whose convolutions may be multiplied in TF32.
+DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+# Backends that go by PyTorch's own convolutions, so that "tf32" has a meaning for them.
+WITH_TF32 = ("auto", "eager", "compile")
+
+NonFinite: TypeAlias = Literal["error", "replace"]
+
+Device: TypeAlias = "str | torch.device"
+Dtype: TypeAlias = "DtypeName | torch.dtype"
+Tile: TypeAlias = int | tuple[int, int] | Literal["auto"] | None
+
+
+Scale: TypeAlias = float | None
+# Called with the input pixels that are done and those there are.
+Progress: TypeAlias = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Which image files are read.
+
+    Args:
+        max_input: most pixels of an image, known from the file's header. The default is the size
+            at which Pillow begins to warn.
+        max_output: most pixels of its result.
+        allow_truncated: True reads a damaged file as far as it goes and logs a warning that names
+            it; False refuses it.
+    """
+
+    max_input: int = 89_478_485
+    max_output: int = 1_500_000_000
+    allow_truncated: bool = False
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class UpscalerOptions:
+    """How an `Upscaler` computes; two equal options compute the same.
+
+    Args:
+        device: "auto" (the first GPU, else the CPU), "cpu", "cuda", "cuda:1", ... or a
+            `torch.device`.
+        dtype: "auto", "fp32", "fp16", "bf16" or a `torch.dtype` of these; on a GPU "tf32" too,
+            which is fp32 whose convolutions may be multiplied in TF32. "auto" is fp16 on GPUs, bf16
+            on CPUs that have it in hardware and else fp32; images of more than 8 bits are then
+            computed in fp32.
+        backend: "auto" (the fastest of "cuda", "triton" and "eager" here), or one to insist on:
+            "cuda" and "triton" are this package's kernels, "eager" is PyTorch's own operators,
+            "compile" is `torch.compile`; "openvino" and "onnx" compute on the CPU.
+        tile: "auto", None (never cut the image), or a side or (height, width) in input pixels,
+            the halo not counted. In fp32 the result does not depend on it.
+        nonfinite: "error" refuses an image with NaN or infinite values; "replace" takes 0 for NaN
+            and -inf, and 1 for inf.
+        limits: which image files are read.
+
+    Raises:
+        DeviceError: `backend` is none of the names above.
+        InputError: `tile` or `nonfinite` is not as described.
+    """
+
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    backend: BackendName = "auto"
+    tile: Tile = "auto"
+    nonfinite: NonFinite = "error"
+    limits: Limits = LIMITS
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            known = ", ".join(BACKENDS)
+            raise DeviceError(f"backend: expected one of {known}, got {self.backend!r}")
+        if self.nonfinite not in get_args(NonFinite):
+            raise InputError(f"nonfinite: expected error or replace, got {self.nonfinite!r}")
+        object.__setattr__(self, "tile", _check_tile(self.tile))
+
+
+class UpscalerKeywords(TypedDict, total=False):
+    """The fields of `UpscalerOptions` as keyword arguments, for the signatures of overloads."""
+
+    device: Device
+    dtype: Dtype
+    backend: BackendName
+    tile: Tile
+    nonfinite: NonFinite
+    limits: Limits
+
+
+class CallKeywords(TypedDict, total=False):
+    """What the call of an `Upscaler` takes besides the image, the scale and the output."""
+
+    progress: Progress | None
+
+
+def check_scale(scale: Any, largest: int) -> float:
+    """`scale` as a plain number; InputError if it is none from 1 to `largest`."""
+    if isinstance(scale, bool) or not isinstance(scale, Real):
+        raise InputError(f"scale: expected a number, got {scale!r}")
+    plain = scale if isinstance(scale, int) else float(scale)
+    if not 1 <= plain <= largest:
+        more = "; for more, upscale the result again" if plain > largest else ""
+        raise InputError(
+            f"scale: expected 1 to {largest} (the network's own scale), got {plain:g}{more}"
+        )
+    return plain
+
+
+def _check_tile(tile: Any) -> Any:
+    """`tile` as one of "auto", None and a pair (height, width)."""
+    if tile is None or tile == "auto":
+        return tile
+    sides = (tile, tile) if isinstance(tile, int) else tile
+    good = isinstance(sides, tuple | list) and len(sides) == 2
+    if not good or not all(type(side) is int and side >= 1 for side in sides):
+        raise InputError(f'tile: expected "auto", None, an int or (height, width), got {tile!r}')
+    return tuple(sides)

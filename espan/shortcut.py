@@ -1,0 +1,115 @@
+"""`upscale`, the short form of `Upscaler`: it keeps the last few for the next call."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from numpy.typing import NDArray
+from torch import nn
+
+from espan.checkpoints.weights import Model, model_for
+from espan.images.adapt import AnyImage, Each, File, FromFile, Given, One, PixelType
+from espan.options import (
+    LIMITS,
+    BackendName,
+    Device,
+    Dtype,
+    Limits,
+    NonFinite,
+    Tile,
+    UpscalerKeywords,
+    UpscalerOptions,
+)
+from espan.upscaler import Upscaler
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Keywords(UpscalerKeywords, total=False):
+    """What `upscale` takes besides the image, the scale and the output."""
+
+    model: Model
+
+
+@overload
+def upscale(image: One, scale: float = 4, **more: "Unpack[Keywords]") -> One: ...
+@overload
+def upscale(
+    image: NDArray[PixelType], scale: float = 4, **more: "Unpack[Keywords]"
+) -> NDArray[PixelType]: ...
+@overload
+def upscale(
+    image: File, scale: float = 4, *, output: None = None, **more: "Unpack[Keywords]"
+) -> FromFile: ...
+@overload
+def upscale(image: File, scale: float = 4, *, output: File, **more: "Unpack[Keywords]") -> Path: ...
+@overload
+def upscale(
+    image: tuple[Each, ...], scale: float = 4, **more: "Unpack[Keywords]"
+) -> tuple[Each, ...]: ...
+@overload
+def upscale(
+    image: tuple[File, ...], scale: float = 4, **more: "Unpack[Keywords]"
+) -> tuple[FromFile, ...]: ...
+@overload
+def upscale(
+    image: tuple[Given, ...], scale: float = 4, **more: "Unpack[Keywords]"
+) -> tuple[AnyImage, ...]: ...
+@overload
+def upscale(image: Sequence[Each], scale: float = 4, **more: "Unpack[Keywords]") -> list[Each]: ...
+@overload
+def upscale(
+    image: Sequence[File], scale: float = 4, **more: "Unpack[Keywords]"
+) -> list[FromFile]: ...
+@overload
+def upscale(
+    image: Sequence[Given], scale: float = 4, **more: "Unpack[Keywords]"
+) -> list[AnyImage]: ...
+def upscale(
+    image: Any,
+    scale: float = 4,
+    *,
+    model: Model = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    backend: BackendName = "auto",
+    tile: Tile = "auto",
+    nonfinite: NonFinite = "error",
+    limits: Limits = LIMITS,
+    output: File | None = None,
+) -> Any:
+    """`Upscaler(model, ...)(image, scale)`; the last few upscalers are kept for the next call.
+
+    Args:
+        image: a PIL image, an array (H, W) or (H, W, C), a tensor (C, H, W) or (N, C, H, W), the
+            path of a file, or a list or tuple of these; see `Upscaler.__call__`.
+        scale: how many times larger, from 1 to the network's own.
+        model: a built-in name, a weights file or a network; None takes the built-in network whose
+            scale is `scale` or the next larger.
+        device, dtype, backend, tile, nonfinite, limits: as for `Upscaler`.
+        output: for an image given by its path, the file to write.
+
+    Returns:
+        The same kind of image, round(H * scale) by round(W * scale) pixels; a path gives a PIL
+        image or an `Image16`, or with `output` that path.
+
+    Raises:
+        EspanError: as `Upscaler` and its call do; WeightsError, InputError, OutputError and
+            DeviceError are kinds of it.
+    """
+    options = UpscalerOptions(device, dtype, backend, tile, nonfinite, limits)
+    if isinstance(model, nn.Module):  # its weights may change between two calls
+        held = Upscaler.from_options(model, options)
+    else:
+        model = str(model or model_for(scale))
+        changed = Path(model).stat().st_mtime_ns if Path(model).is_file() else None
+        held = _held(model, changed, options)
+    return held(image, scale, output=output)
+
+
+@functools.lru_cache(maxsize=4)
+def _held(model: str, changed: int | None, options: UpscalerOptions) -> Upscaler:
+    """`changed`, a file's time of change, makes a rewritten weights file another model."""
+    return Upscaler.from_options(model, options)
