@@ -5,7 +5,7 @@ choice among kernels is then metadata alone, as torch.compile needs it.
 """
 
 from importlib.util import find_spec
-from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,10 +17,11 @@ class CudaError(RuntimeError):
     """A kernel was not launched, or work before it on the device failed."""
 
 
-def load() -> tuple[ModuleType | None, str | None]:
+def load() -> tuple[Any, str | None]:
     """(the module, None), or (None, the reason why there is none)."""
     try:
-        import espan_kernels._cuda as built  # a file of the build, not of the package's face
+        # A file of the build, not of the package's face; it is there or not.
+        import espan_kernels._cuda as built  # type: ignore[import-not-found]
     except ImportError as error:
         note = PACKAGE / LEFT_OUT
         if note.exists():

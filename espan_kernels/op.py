@@ -4,6 +4,7 @@ import importlib
 import os
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ class Kernel:
 
     def __init__(self, name: str, run: Callable | None, refusals: tuple[Callable, ...]):
         self.name = name
-        self.run = run
+        self.run: Any = run  # None where it always refuses
         self.refusals = refusals
 
     def refuses(self, args) -> str | None:
@@ -163,6 +164,12 @@ def explain(device: str | None = None) -> str:
 
     Asked with each op's first case, in float16 on a GPU and float32 elsewhere. For arguments
     of your own ask the op: `espan_kernels.OPS["conv3x3"].explain(x, weight, bias, "none", None)`.
+
+    Args:
+        device: "cpu", "cuda", ...; None is the first GPU, else the CPU.
+
+    Returns:
+        Lines of text: the machine, then one line per op and implementation.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32 if device == "cpu" else torch.float16

@@ -32,7 +32,7 @@ class _Half(nn.Module):
 def deployed(net: Network, dtype: torch.dtype) -> nn.Module:
     """What to export: `net` computing in `dtype`."""
     copy = copy_to(net, torch.device("cpu"), torch.float32)
-    copy = copy.to(memory_format=torch.contiguous_format)
+    copy = copy.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # of torch
     return _Half(copy) if dtype == torch.float16 else copy
 
 
@@ -57,6 +57,7 @@ def onnx_bytes(
             output_names=["output"],
             verbose=False,
         )
+    assert made is not None  # it is with dynamo=True
     proto = made.model_proto
     values = [*proto.graph.input, *proto.graph.output, *proto.graph.value_info]
     for part in (proto, proto.graph, *proto.graph.node, *proto.graph.initializer, *values):

@@ -5,8 +5,9 @@ import re
 import torch
 from torch import Tensor
 
-from espan.checkpoints.foreign import State
+from espan.checkpoints.untrusted import State
 from espan.errors import InputError
+from espan.networks.layers import kernel_of
 from espan.networks.models import DIV2K_MEAN, ESPAN, SPAN, SPANF, Network
 
 # Of the SPAN that spandrel has. The mean is the paper's, or there is none.
@@ -16,10 +17,12 @@ BLOCKS, RANGE = 6, 255.0
 def register_spandrel() -> None:
     """Lets spandrel's `ModelLoader` load the files that `espan.save` writes, folded.
 
-    ESPAN, SPAN and SPAN-F. spandrel sees the weights of a file and not what it says of itself:
+    Networks are ESPAN, SPAN and SPAN-F. spandrel sees the weights of a file and not its metadata:
     a SPAN is taken to have the paper's mean and range of pixels; `espan.export` writes one with
-    others in spandrel's own layout. Calling it again changes nothing. Raises InputError without
-    spandrel.
+    others in spandrel's own layout. Calling it again changes nothing.
+
+    Raises:
+        InputError: spandrel is not installed.
     """
     try:  # no extra brings it: it wants a torchvision, which may bring another torch
         import spandrel
@@ -95,15 +98,16 @@ def spandrels_span(net: SPAN) -> State:
         raise InputError(f"spandrel's SPAN has {BLOCKS} blocks, this one {blocks}")
     if mean not in (DIV2K_MEAN, (0.0, 0.0, 0.0)):
         raise InputError(f"spandrel's SPAN subtracts {DIV2K_MEAN} or nothing, this one {mean}")
-    state = {}
+    state: State = {}
     if not any(mean):  # then pixels stay 0..1
         state["no_norm"] = torch.zeros(1)
     factor = net.img_range / (RANGE if any(mean) else 1.0)
-    state |= _branches("conv_1", net.conv_1.weight * factor, net.conv_1.bias)
+    weight, bias = kernel_of(net.conv_1)
+    state |= _branches("conv_1", weight * factor, bias)
     for i, block in enumerate(net.blocks, 1):
         for j, conv in enumerate(block.convs, 1):
-            state |= _branches(f"block_{i}.c{j}_r", conv.weight, conv.bias)
-    state |= _branches("conv_2", net.conv_2.weight, net.conv_2.bias)
+            state |= _branches(f"block_{i}.c{j}_r", *kernel_of(conv))
+    state |= _branches("conv_2", *kernel_of(net.conv_2))
     for ours, theirs in (("conv_cat", "conv_cat"), ("upsampler", "upsampler.0")):
         for part, tensor in getattr(net, ours).state_dict().items():
             state[f"{theirs}.{part}"] = tensor

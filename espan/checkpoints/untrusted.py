@@ -47,7 +47,8 @@ def _check_header(path: Path) -> None:
         start = file.read(8)
     if len(start) < 8:
         raise WeightsError(f"not a readable safetensors file: {len(start)} bytes")
-    _at_most(MAX_HEADER, *struct.unpack("<Q", start), "bytes of header")
+    (length,) = struct.unpack("<Q", start)
+    _at_most(MAX_HEADER, length, "bytes of header")
 
 
 def read_torch(path: Path) -> Any:

@@ -12,6 +12,7 @@ import json
 import time
 from importlib import resources
 from pathlib import PurePosixPath
+from typing import Any
 from urllib.parse import quote
 
 import anyio
@@ -149,7 +150,7 @@ def make_app(jobs: Jobs, work: Work, limits: Limits, *, names=(), local: bool = 
         Route("/jobs/{id}/events", events),
         Route("/jobs/{id}/{what:str}", result),
     ]
-    handlers = {
+    handlers: dict[Any, Any] = {
         InputError: refused,
         HTTPException: http_error,
         ClientDisconnect: gone,

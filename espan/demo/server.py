@@ -28,10 +28,10 @@ def listen(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:
-        number = getattr(error, "errno", None)
+        number = error.errno if isinstance(error, OSError) else None
         # The socket module writes the address into the system's own words; a name has no number.
         named = isinstance(error, socket.gaierror | UnicodeError)
-        reason = "no such host" if named else os.strerror(number).lower()
+        reason = "no such host" if named or number is None else os.strerror(number).lower()
         hint = "; choose another with --port" if number == errno.EADDRINUSE else ""
         raise InputError(f"{host}, port {port}: {reason}{hint}") from error
 

@@ -52,17 +52,26 @@ def export(
 ) -> Exported:
     """Writes a network, folded, as a file that other programs run; it appears whole or not at all.
 
-    model: as for `Upscaler`. format: "onnx", "torch" (a program of `torch.export`) or
-    "safetensors"; None goes by the suffix of `path`. fp16: weights and arithmetic in float16;
-    pictures stay float32. size: (height, width) of the only pictures that it takes, None for any.
-
     ONNX and program take float32 RGB (N, 3, H, W) in 0..1 to (N, 3, scale*H, scale*W), not
     clamped; N is 1 in ONNX, as programs for video want it. safetensors is the layout that
     spandrel knows for a SPAN, else ours, for which see `register_spandrel`.
 
-    Raises WeightsError for the model, InputError for the arguments, a package that is missing, or
-    a SPAN that spandrel cannot run, OutputError if the file cannot be written or gives other
-    pictures than the network.
+    Args:
+        model: a built-in name, a weights file or a network.
+        path: the file to write.
+        format: "onnx", "torch" (a program of `torch.export`) or "safetensors"; None goes by the
+            suffix of `path`.
+        fp16: True makes weights and arithmetic float16; images stay float32.
+        size: (height, width) in pixels of the only images that the file takes; None for any.
+
+    Returns:
+        The path, the format, and the largest difference of an image in 0..1 through the file from
+        the network's own.
+
+    Raises:
+        WeightsError: `model` names no network, or its file is damaged.
+        InputError: an argument is wrong, a package is missing, or spandrel cannot run this SPAN.
+        OutputError: the file cannot be written, or gives other images than the network.
     """
     path = Path(path)
     format = _format(path, format)

@@ -56,6 +56,6 @@ def resize_into(large: Tensor, out: Tensor) -> None:
     pixels = large.permute(1, 2, 0)
     if pixels.dtype == torch.bfloat16:
         pixels = pixels.float()
-    small = resize(pixels.cpu().numpy(), tuple(out.shape[1:]))
-    small = torch.from_numpy(small).permute(2, 0, 1)
+    height, width = out.shape[1:]
+    small = torch.from_numpy(resize(pixels.cpu().numpy(), (height, width))).permute(2, 0, 1)
     out.copy_(small.clamp(0, 1) if small.is_floating_point() else small)

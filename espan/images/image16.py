@@ -1,8 +1,10 @@
 """Colour of 16 bits: PIL has no mode for it, so it has a class of its own."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
 from espan.errors import InputError
@@ -12,15 +14,19 @@ MODES = {2: "LA;16", 3: "RGB;16", 4: "RGBA;16"}
 
 @dataclass(eq=False)  # of arrays, == is no single answer
 class Image16:
-    """A picture of 16-bit colour or transparency, as read from a file and written to one.
+    """An image of 16-bit colour or transparency, as read from a file and written to one.
 
-    pixels: (H, W, C) uint16, C = 2 grey + alpha, 3 RGB, 4 RGBA; `np.asarray` gives them too.
-    info: icc_profile, exif and dpi as PIL has them. `size`, `width`, `height` and `mode`
-    ("LA;16", "RGB;16", "RGBA;16") are named as PIL's.
+    Args:
+        pixels: (H, W, C) uint16 in 0..65535, C = 2 grey and alpha, 3 RGB, 4 RGBA; `np.asarray` of
+            the image gives them too.
+        info: icc_profile, exif and dpi, as in PIL's `info`.
+
+    Raises:
+        InputError: `pixels` are no such array.
     """
 
-    pixels: np.ndarray
-    info: dict = field(default_factory=dict)
+    pixels: NDArray[np.uint16]
+    info: dict[Any, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape, dtype = np.shape(self.pixels), getattr(self.pixels, "dtype", None)
@@ -29,25 +35,36 @@ class Image16:
 
     @property
     def mode(self) -> str:
+        """ "LA;16", "RGB;16" or "RGBA;16"."""
         return MODES[self.pixels.shape[2]]
 
     @property
     def height(self) -> int:
-        return self.pixels.shape[0]
+        """Rows of pixels."""
+        return int(self.pixels.shape[0])
 
     @property
     def width(self) -> int:
-        return self.pixels.shape[1]
+        """Columns of pixels."""
+        return int(self.pixels.shape[1])
 
     @property
     def size(self) -> tuple[int, int]:
+        """(width, height) in pixels, as PIL has it."""
         return self.width, self.height
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.pixels, dtype, copy=copy)
 
     def convert(self, mode: str) -> Image.Image:
-        """A PIL image of 8 bits in `mode`, rounded."""
+        """The image in 8 bits, each value rounded.
+
+        Args:
+            mode: PIL's name of the result's mode, such as "RGB".
+
+        Returns:
+            A PIL image with the same `info`.
+        """
         # 257 * 255 is 65535. In whole numbers, as floats would be four times the picture.
         eight = ((self.pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
         image = Image.fromarray(eight).convert(mode)

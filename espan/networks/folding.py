@@ -9,8 +9,13 @@ from espan.system.devices import one_thread
 def fold(net: Network) -> Network:
     """A new network of plain convolutions equal to `net`, the image border included.
 
-    Same device, dtype and train/eval mode; `net` itself is left as it is. Exact up to rounding:
-    fold in float64 for differences under 1e-10.
+    Args:
+        net: a network in train or deploy form; it is left as it is.
+
+    Returns:
+        A network of the same class in deploy form, on the same device, in the same dtype and
+        train or eval mode. It is equal up to rounding: fold in float64 for differences under
+        1e-10.
     """
     state = dict(net.state_dict())
     for name, layer in net.named_modules():

@@ -1,8 +1,11 @@
 """The layers of the SPAN family: a convolution, re-parameterised or plain, and the block."""
 
+from typing import TypeAlias
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from espan.networks.lists import LayerList
 from espan.networks.reparam import RepConv
 from espan_kernels import span_gate
 from espan_kernels.convolution import conv2d
@@ -22,11 +25,22 @@ class Conv2d(nn.Conv2d):
         return conv2d(x, self.weight, self.bias, self.padding[0], tf32=self.tf32)
 
 
-def conv(in_channels: int, out_channels: int, kernel: int, rep: str | None) -> nn.Module:
+Conv: TypeAlias = nn.Conv2d | RepConv
+
+
+def conv(in_channels: int, out_channels: int, kernel: int, rep: str | None) -> Conv:
     """A convolution that keeps H x W: re-parameterised for training, plain (`rep=None`) else."""
     if rep is None:
         return Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
     return RepConv(in_channels, out_channels, kernel, rep)
+
+
+def kernel_of(layer: Conv) -> tuple[Tensor, Tensor]:
+    """(weight, bias) of the one convolution that a layer computes."""
+    if isinstance(layer, RepConv):
+        return layer.merged()
+    assert layer.bias is not None  # every layer is made with one
+    return layer.weight, layer.bias
 
 
 class SPAB(nn.Module):
@@ -37,7 +51,9 @@ class SPAB(nn.Module):
 
     def __init__(self, channels: int, convs: int = 3, rep: str | None = None):
         super().__init__()
-        self.convs = nn.ModuleList(conv(channels, channels, 3, rep) for _ in range(convs))
+        self.convs: LayerList[Conv] = LayerList(
+            conv(channels, channels, 3, rep) for _ in range(convs)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         h = x

@@ -1,29 +1,40 @@
 """The networks: ESPAN and its relatives SPAN and SPAN-F. It knows no files and no pictures."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espan.errors import InputError
-from espan.networks.layers import SPAB, Conv2d, conv
+from espan.networks.layers import SPAB, Conv, Conv2d, conv
+from espan.networks.lists import LayerList
 
 # Mean of DIV2K in 0..1, which SPAN subtracts.
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 
 
 class Network(nn.Module):
-    """What every network promises: (N, 3, H, W) in 0..1 -> (N, 3, scale*H, scale*W), any H, W.
+    """What all networks share: (N, 3, H, W) in 0..1 -> (N, 3, scale*H, scale*W), not clamped.
 
-    `scale`; `radius`: input pixels around a pixel that can change its outputs; `config`: the
-    constructor's arguments, with `rep=None` for the deploy form (plain convolutions only).
-    The output is not clamped.
+    Args:
+        config: the arguments of the network's own class, `scale`, `channels`, `blocks` and `rep`
+            among them.
+
+    Attributes:
+        scale: how many times larger the output is: 2, 3 or 4.
+        radius: input pixels to each side that an output pixel depends on.
+        config: the arguments; `rep` is None in deploy form (plain convolutions only).
+
+    Raises:
+        InputError: an argument is out of its range.
     """
 
     scale: int
     radius: int
-    config: dict
+    config: dict[str, Any]
 
-    def __init__(self, **config):
+    def __init__(self, **config: Any):
         super().__init__()
         if config["scale"] not in (2, 3, 4):
             raise InputError(f"scale: expected 2, 3 or 4, got {config['scale']!r}")
@@ -35,16 +46,36 @@ class Network(nn.Module):
 
     @property
     def folded(self) -> bool:
+        """Whether the network is in deploy form, of plain convolutions only."""
         return self.config["rep"] is None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The enlarged images, by the network's own layers.
+
+        Args:
+            x: images (N, 3, H, W), RGB in 0..1, of any H and W.
+
+        Returns:
+            (N, 3, scale * H, scale * W), not clamped.
+        """
+        raise NotImplementedError
 
 
 class ESPAN(Network):
     """Expanded SPAN (Wang et al., CVPRW 2025): 9x9 head, SPABs, one of them shortened, 1x1 tail.
 
-    The paper's x4 network is the default: 32 channels, 5 blocks of 3 convs and one of
-    `last_convs` = 2. `last_convs=0` leaves the last block out (the depth-5 student).
-    `rep`: branches to train with, a preset or schema of `espan.networks.reparam`; None is the
-    deploy form.
+    The defaults make the paper's x4 network, in deploy form.
+
+    Args:
+        channels: of the feature maps, 1 or more.
+        blocks: SPABs of 3 convolutions, 1 or more.
+        last_convs: convolutions of one more SPAB after these, 0 (no such block) to 3.
+        scale: 2, 3 or 4.
+        rep: the branches to train with, a preset or schema of `espan.networks.reparam`; None is
+            the deploy form.
+
+    Raises:
+        InputError: an argument is out of its range, or `rep` is no schema.
     """
 
     def __init__(
@@ -63,7 +94,7 @@ class ESPAN(Network):
         convs = [3] * blocks + [last_convs] * (last_convs > 0)
         self.radius = 4 + sum(convs) + 2
         self.conv_1 = conv(3, channels, 9, rep)
-        self.blocks = nn.ModuleList(SPAB(channels, n, rep) for n in convs)
+        self.blocks: LayerList[SPAB] = LayerList(SPAB(channels, n, rep) for n in convs)
         self.conv_2 = conv(channels, channels, 3, rep)
         self.conv_cat = Conv2d(4 * channels, channels, 1)
         self.upsampler = conv(channels, 3 * scale**2, 3, rep)
@@ -76,7 +107,16 @@ class ESPAN(Network):
         return self.tail(feature, first, last)
 
     def tail(self, feature: Tensor, first: Tensor, last: Tensor) -> Tensor:
-        """The picture from the outputs of the head, the first block and the last one."""
+        """The enlarged images from the outputs of the head, the first block and the last one.
+
+        Args:
+            feature: of the head, (N, channels, H, W).
+            first: of the first block, the same shape.
+            last: of the last block, the same shape.
+
+        Returns:
+            (N, 3, scale * H, scale * W), not clamped.
+        """
         cat = self.conv_cat(torch.cat([feature, self.conv_2(last), first, last], 1))
         return F.pixel_shuffle(self.upsampler(cat), self.scale)
 
@@ -84,10 +124,23 @@ class ESPAN(Network):
 class SPAN(Network):
     """SPAN (Wan et al., CVPRW 2024): 3x3 head, 6 SPABs, 1x1 tail.
 
-    The tail concatenates SiLU of the last block's first conv (an in-place SiLU of the original
-    code makes it so, and the published weights rely on it).
-    The head sees (x - mean) * img_range: 0.4488.. and 255 in the paper's networks.
+    The tail concatenates SiLU of the last block's first convolution: an in-place SiLU of the
+    original code makes it so, and the published weights rely on it.
+
+    Args:
+        channels: of the feature maps, 1 or more.
+        blocks: SPABs of 3 convolutions, 1 or more.
+        scale: 2, 3 or 4.
+        mean: of red, green and blue in 0..1, which the head subtracts.
+        img_range: what the head then multiplies by; 255 in the paper's networks.
+        rep: the branches to train with, a preset or schema of `espan.networks.reparam`; None is
+            the deploy form.
+
+    Raises:
+        InputError: an argument is out of its range, or `rep` is no schema.
     """
+
+    mean: Tensor
 
     def __init__(
         self,
@@ -112,7 +165,7 @@ class SPAN(Network):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.img_range = img_range
         self.conv_1 = conv(3, channels, 3, rep)
-        self.blocks = nn.ModuleList(SPAB(channels, 3, rep) for _ in range(blocks))
+        self.blocks: LayerList[SPAB] = LayerList(SPAB(channels, 3, rep) for _ in range(blocks))
         self.conv_2 = conv(channels, channels, 3, rep)
         self.conv_cat = Conv2d(4 * channels, channels, 1)
         self.upsampler = Conv2d(channels, 3 * scale**2, 3, padding=1)
@@ -128,16 +181,27 @@ class SPAN(Network):
 
 
 class SPANF(Network):
-    """SPAN-F (NTIRE 2025): no head, the picture itself enters the tail, nearest-upsampled.
+    """SPAN-F (NTIRE 2025): no head; the nearest-upsampled image itself enters the tail.
 
-    The first block maps 3 channels to `channels` and has no gate.
+    Args:
+        channels: of the feature maps, 1 or more.
+        blocks: of 3 convolutions, 1 or more. The first one maps 3 channels to `channels` and has
+            no gate, the others are SPABs.
+        scale: 2, 3 or 4.
+        rep: the branches to train with, a preset or schema of `espan.networks.reparam`; None is
+            the deploy form.
+
+    Raises:
+        InputError: an argument is out of its range, or `rep` is no schema.
     """
 
     def __init__(self, channels: int = 32, blocks: int = 5, scale: int = 4, rep: str | None = None):
         super().__init__(channels=channels, blocks=blocks, scale=scale, rep=rep)
         self.radius = 3 * blocks + 1
-        self.block_1 = nn.ModuleList(conv(c, channels, 3, rep) for c in (3, channels, channels))
-        self.blocks = nn.ModuleList(SPAB(channels, 3, rep) for _ in range(blocks - 1))
+        self.block_1: LayerList[Conv] = LayerList(
+            conv(c, channels, 3, rep) for c in (3, channels, channels)
+        )
+        self.blocks: LayerList[SPAB] = LayerList(SPAB(channels, 3, rep) for _ in range(blocks - 1))
         self.conv_cat = Conv2d(3 * scale**2 + 2 * channels, channels, 1)
         self.conv_2 = conv(channels, 3 * scale**2, 3, rep)
 

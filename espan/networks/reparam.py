@@ -6,12 +6,14 @@ why such a sum is one convolution.
 """
 
 import re
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espan.errors import InputError
+from espan.networks.lists import LayerList
 
 # Sources: `span` is the ancestor's block, `ecb` that of ECBSR (Zhang et al., 2021); `espan` is our
 # reading of the paper's GRep, see docs/method.md.
@@ -72,6 +74,7 @@ class FixedFilter(nn.Module):
     """
 
     kernel_size = (3, 3)
+    filter: Tensor
 
     def __init__(self, name: str, channels: int):
         super().__init__()
@@ -90,6 +93,8 @@ class Identity(nn.Module):
     """The picture itself: a 1x1 convolution with nothing to learn."""
 
     kernel_size = (1, 1)
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, channels: int):
         super().__init__()
@@ -98,6 +103,9 @@ class Identity(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x
+
+
+Link: TypeAlias = nn.Conv2d | FixedFilter | Identity
 
 
 class RepConv(nn.Module):
@@ -112,7 +120,7 @@ class RepConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: int, rep: str = "espan"):
         super().__init__()
         self.kernel, self.channels = kernel, (in_channels, out_channels)
-        self.branches = nn.ModuleList()
+        self.branches: LayerList[nn.Sequential] = LayerList()
         for count, links, ratio in read_schema(rep):
             if links == ("id",) and in_channels != out_channels:
                 continue
@@ -146,25 +154,29 @@ class RepConv(nn.Module):
 
     def merged(self) -> tuple[Tensor, Tensor]:
         """(weight, bias) of the one convolution that equals the sum of the branches."""
-        weight = bias = 0
-        for chain in self.branches:
-            w, b = _kernel(chain[0]), chain[0].bias
-            for link in chain[1:]:
-                w, b = compose((w, b), (_kernel(link), link.bias))
-            border = (self.kernel - w.shape[-1]) // 2
-            weight, bias = weight + (F.pad(w, [border] * 4) if border else w), bias + b
-        return weight, bias
+        merged = [self._merged(chain) for chain in self.branches]
+        zero = torch.zeros(())
+        return sum((w for w, _ in merged), zero), sum((b for _, b in merged), zero)
+
+    def _merged(self, chain: nn.Sequential) -> tuple[Tensor, Tensor]:
+        """(weight, bias) of the one convolution that equals a branch."""
+        first, *others = links_of(chain)
+        w, b = _kernel(first)
+        for link in others:
+            w, b = compose((w, b), _kernel(link))
+        border = (self.kernel - w.shape[-1]) // 2
+        return F.pad(w, [border] * 4) if border else w, b
 
     @torch.no_grad()
     def become(self, weight: Tensor, bias: Tensor) -> None:
         """Makes `merged()` this kernel, by what the plain k x k branch lacks to it."""
-        plain = [c[0] for c in self.branches if len(c) == 1 and c[0].kernel_size[0] == self.kernel]
-        plain = [link for link in plain if isinstance(link, nn.Conv2d)]
+        single = [chain[0] for chain in self.branches if len(chain) == 1]
+        convs = [link for link in single if isinstance(link, nn.Conv2d)]
+        plain = [conv for conv in convs if conv.kernel_size[0] == self.kernel]
         if not plain:
             raise InputError("rep: a network without a 'k' branch cannot go on from merged weights")
-        now = self.merged()
-        plain[0].weight += weight - now[0]
-        plain[0].bias += bias - now[1]
+        for part, wanted, now in zip(_kernel(plain[0]), (weight, bias), self.merged(), strict=True):
+            part += wanted - now
 
     def forward(self, x: Tensor) -> Tensor:
         # Under autocast too, the merge keeps the precision of the weights.
@@ -174,12 +186,20 @@ class RepConv(nn.Module):
 
     def branch_by_branch(self, x: Tensor) -> Tensor:
         """The same, one branch after another: pad first, then run every chain unpadded."""
-        out = 0
+        outputs = []
         for chain in self.branches:
-            border = sum(link.kernel_size[0] // 2 for link in chain)
-            out = out + chain(F.pad(x, [border] * 4))
-        return out
+            border = sum(link.kernel_size[0] // 2 for link in links_of(chain))
+            outputs.append(chain(F.pad(x, [border] * 4)))
+        return sum(outputs, torch.zeros(()))
 
 
-def _kernel(link: nn.Module) -> Tensor:
-    return link.kernel() if isinstance(link, FixedFilter) else link.weight
+def links_of(chain: nn.Sequential) -> list[Link]:
+    """The links of a branch, first to last."""
+    return [link for link in chain if isinstance(link, Link)]
+
+
+def _kernel(link: Link) -> tuple[Tensor, Tensor]:
+    """(weight, bias) of a link as a convolution."""
+    weight = link.kernel() if isinstance(link, FixedFilter) else link.weight
+    assert link.bias is not None  # every link is made with one
+    return weight, link.bias

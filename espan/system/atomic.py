@@ -12,7 +12,7 @@ from espan.errors import EspanError, OutputError
 try:
     import fcntl
 except ImportError:  # Windows: leftovers of killed runs stay there
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module, or none
 
 PARTS = ".espan-*.part"
 # What this process is writing.

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from espan.errors import InputError
+from espan.networks.layers import Conv, kernel_of
 from espan.networks.models import ESPAN
 from espan.networks.reparam import RepConv
 
@@ -27,15 +28,16 @@ def carry(source: ESPAN, target: ESPAN) -> list[str]:
         if name not in have:
             fresh.append(name)
         elif name == "upsampler" and source.scale != target.scale:
-            _become(layer, *_rescaled(*_merged(have[name]), source.scale, target.scale))
+            _become(layer, *_rescaled(*kernel_of(have[name]), source.scale, target.scale))
         elif _form(have[name]) == _form(layer):
             layer.load_state_dict(have[name].state_dict())
         else:
-            _become(layer, *_merged(have[name]))
+            _become(layer, *kernel_of(have[name]))
     return fresh
 
 
-def _layers(net: ESPAN) -> list[tuple[str, nn.Module]]:
+def _layers(net: ESPAN) -> list[tuple[str, Conv]]:
+    layers: list[tuple[str, Conv]]
     layers = [("conv_1", net.conv_1), ("conv_2", net.conv_2), ("conv_cat", net.conv_cat)]
     for i, block in enumerate(net.blocks):
         layers += [(f"blocks.{i}.convs.{j}", conv) for j, conv in enumerate(block.convs)]
@@ -46,18 +48,14 @@ def _form(layer: nn.Module) -> list[tuple[str, torch.Size]]:
     return [(key, value.shape) for key, value in layer.state_dict().items()]
 
 
-def _merged(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    return layer.merged() if isinstance(layer, RepConv) else (layer.weight, layer.bias)
-
-
-def _become(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
+def _become(layer: Conv, weight: Tensor, bias: Tensor) -> None:
     device = next(layer.parameters()).device
     weight, bias = weight.to(device), bias.to(device)
     if isinstance(layer, RepConv):
         layer.become(weight, bias)
     else:
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
+        for mine, new in zip(kernel_of(layer), (weight, bias), strict=True):
+            mine.copy_(new)
 
 
 def _rescaled(weight: Tensor, bias: Tensor, before: int, after: int) -> tuple[Tensor, Tensor]:

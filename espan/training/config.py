@@ -114,8 +114,8 @@ class TrainConfig:
         if not all(0 <= share <= 1 for share in self.milestones):
             raise InputError(f"milestones: expected shares of the steps, got {self.milestones}")
         if self.dct_block is not None and self.dct_block not in BLOCKS:
-            known = ", ".join(map(str, BLOCKS))
-            raise InputError(f"dct_block: expected one of {known}, got {self.dct_block}")
+            blocks = ", ".join(map(str, BLOCKS))
+            raise InputError(f"dct_block: expected one of {blocks}, got {self.dct_block}")
         if not re.fullmatch(r"\w[\w.-]*", self.name) or f"{self.name}.safetensors" == BEST:
             raise InputError(f"name: expected a file name, and not 'best', got {self.name!r}")
         self._check_teachers()
@@ -164,7 +164,7 @@ class TrainConfig:
             return self
         known = {f.name for f in dataclasses.fields(self)} - set(_OF_THE_RUN.split())
         where = f"stages[{number}]"
-        changes = {
+        changes: dict[str, typing.Any] = {
             key: _typed(f"{where}.{key}", value, _known(where, key, known))
             for key, value in self.stages[number].items()
         }
@@ -213,7 +213,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     return TrainConfig(**values)
 
 
-def _known(where: object, key: object, known) -> object:
+def _known(where: object, key: str, known) -> object:
     """The kind of a setting."""
     if key not in known:
         near = difflib.get_close_matches(str(key), known, 1)

@@ -37,8 +37,7 @@ class Patches(Dataset):
             lr, hr = (_mix(a, b, share) for a, b in zip((lr, hr), self._patch(random), strict=True))
         if self.config.cutblur and random.random() < self.config.cutblur:
             lr = _cut_in(lr, hr, s, random)
-        parts = (lr, hr, *outputs)
-        return tuple(torch.from_numpy(np.ascontiguousarray(p.transpose(2, 0, 1))) for p in parts)
+        return tuple(_planes(part) for part in (lr, hr, *outputs))
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """(LR (N, 3, patch, patch), HR) of a step, uint8; and the teachers' outputs, uint16."""
@@ -88,7 +87,7 @@ class Patches(Dataset):
         parts += [each[s * y : s * (y + p), s * x : s * (x + p)] for each in large]
         if random.random() < 0.5:
             parts = [part[:, ::-1] for part in parts]
-        turns = random.integers(4)
+        turns = int(random.integers(4))
         parts = [np.rot90(part, turns) for part in parts]
         if self.config.degrade:
             parts[0] = degrade(parts[1], s, random)
@@ -134,6 +133,10 @@ class _Once:
 
     def __iter__(self) -> Iterator[list[int]]:
         return self.parts()
+
+
+def _planes(picture: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
 
 
 def _mix(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:

@@ -47,7 +47,7 @@ def train(config: TrainConfig) -> Path:
     """
     run = Run(config)
     state = run.checkpoints.newest()
-    net = _initial(config)
+    net: nn.Module | None = _initial(config)
     with _stop_signals() as stopped, Record(run.out, config, run.first) as record, run.open:
         for number in range(state["stage"] if state else 0, config.number_of_stages):
             net, state = run.stage(number, net, state, record, stopped), None
@@ -109,7 +109,7 @@ class Run:
         if state is None and self.first:
             self.config.save(self.out / "config.json")
             (self.out / BEST).unlink(missing_ok=True)  # each stage has its own
-        model = model.to(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of torch
         trained, *optimizers = fabric.setup(model, *optimizers)
         teachers = self.teachers[number]
         if teachers:
@@ -134,7 +134,7 @@ class Run:
             if teachers:
                 kept = [each.to(fabric.device, non_blocking=True).float() / LEVELS for each in kept]
                 terms |= teachers.terms(lr, sr, kept, fabric.autocast)
-            loss = sum(terms.values())
+            loss = sum(terms.values(), hr.new_zeros(()))
             if self._any(not loss.isfinite()):
                 names = ", ".join(patches.names(step)[:3])
                 where = f"stage {config.name}, step {step} (patches of {names}, ...)"
@@ -242,9 +242,11 @@ def begin(config: TrainConfig, before: nn.Module | None, patches: Patches) -> nn
     return model
 
 
-def teacher_of(model: nn.Module) -> ESPAN:
+def teacher_of(model: nn.Module | None) -> ESPAN:
     """The network that is trained, without the student inside."""
-    return model.teacher if isinstance(model, SelfDistilled) else model
+    net = model.teacher if isinstance(model, SelfDistilled) else model
+    assert isinstance(net, ESPAN)  # nothing else is trained
+    return net
 
 
 def _initial(config: TrainConfig) -> ESPAN | None:

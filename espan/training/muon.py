@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "decay": decay})
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]  # no closure is asked again
         for group in self.param_groups:
             # Kernels of one shape are orthogonalised together.
             by_shape = defaultdict(list)
@@ -68,7 +68,7 @@ class Muon(torch.optim.Optimizer):
             if not state:
                 state["momentum"] = torch.zeros_like(weight, memory_format=torch.contiguous_format)
             moments.append(state["momentum"])
-        gradients = torch.stack([weight.grad for weight in weights])
+        gradients = torch.stack([weight.grad for weight in weights if weight.grad is not None])
         gradients /= torch.linalg.vector_norm(gradients, dim=(1, 2, 3, 4), keepdim=True) + 1e-12
         torch._foreach_mul_(moments, momentum)
         torch._foreach_add_(moments, list(gradients))

@@ -25,11 +25,13 @@ def rate_at(step: int, config: TrainConfig) -> float:
 
 def optimizers_of(model: nn.Module, net: ESPAN, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """Adam for `model`; with `muon_lr`, Muon for the kernels inside the blocks of its `net`."""
-    groups = _muon_groups(net, config.muon_lr) if config.muon_lr else []
+    if not config.muon_lr:
+        return [torch.optim.Adam(model.parameters(), lr=config.lr)]
+    groups = _muon_groups(net, config.muon_lr)
     inside = {kernel for group in groups for kernel in group["params"]}
     others = [p for p in model.parameters() if p not in inside]
     adam = torch.optim.Adam(others, lr=config.lr)
-    return [adam, Muon(groups, config.muon_lr, decay=config.muon_decay)] if groups else [adam]
+    return [adam, Muon(groups, config.muon_lr, decay=config.muon_decay)]
 
 
 def _muon_groups(net: ESPAN, lr: float) -> list[dict]:
@@ -41,9 +43,11 @@ def _muon_groups(net: ESPAN, lr: float) -> list[dict]:
     """
     by_share: dict[float, list[Tensor]] = defaultdict(list)
     for layer in (conv for block in net.blocks for conv in block.convs):
-        for chain in layer.branches if isinstance(layer, RepConv) else [[layer]]:
-            kernels = [link.weight for link in chain if isinstance(link, nn.Conv2d)]
-            for kernel in kernels:
+        if not isinstance(layer, RepConv):
+            by_share[1.0].append(layer.weight)
+            continue
+        for chain in layer.branches:
+            for kernel in (link.weight for link in chain if isinstance(link, nn.Conv2d)):
                 share = 1.0
                 if len(chain) > 1:
                     merged = layer.kernel**2 * layer.channels[0]

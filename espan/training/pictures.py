@@ -65,7 +65,7 @@ class Pictures:
         if not large:
             raise InputError(f"{self.folder}: no picture of at least {side} pixels a side")
         some = copy.copy(self)
-        some.names, some.pairs = ([each[i] for i in large] for each in (self.names, self.pairs))
+        some.names, some.pairs = [self.names[i] for i in large], [self.pairs[i] for i in large]
         return some
 
     def with_third(self, parts: list[np.ndarray]) -> "Pictures":
@@ -117,7 +117,7 @@ def prepare(folder: str | Path, out: str | Path, tile: int = 480) -> dict:
                     for scale, pixels in ((1, hr), *lr.items()):
                         rows = slice(y // scale, (y + tile) // scale)
                         columns = slice(x // scale, (x + tile) // scale)
-                        files_of[scale].write(np.ascontiguousarray(pixels[rows, columns]))
+                        files_of[scale].write(pixels[rows, columns].tobytes())
                     height, width = (
                         min(tile, side - at) for side, at in zip(hr.shape, (y, x), strict=False)
                     )

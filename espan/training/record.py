@@ -29,7 +29,7 @@ class Record:
         return self
 
     def __exit__(self, *_error) -> None:
-        if self.active:
+        if self.log:
             self.log.close()
         if self.board:
             self.board.close()
@@ -54,7 +54,7 @@ class Record:
 
         overall: steps of all stages together, the axis of TensorBoard.
         """
-        if not self.active:
+        if not self.log:
             return
         steps, seconds = step - self.first, time.monotonic() - self.began
         row = {

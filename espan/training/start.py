@@ -5,13 +5,15 @@ initialisation lets almost no gradient through (docs/method.md has the measureme
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 
 from espan.errors import InputError
+from espan.networks.layers import Conv, kernel_of
 from espan.networks.models import ESPAN
-from espan.networks.reparam import RepConv
+from espan.networks.reparam import Link, RepConv, links_of
 
 STD = 1.0  # of every conv's output on a real batch
 STD_UP = 0.1  # of the last conv's: the residual on top of nearest upsampling
@@ -36,15 +38,18 @@ def initialise(net: ESPAN, pictures: Tensor) -> None:
             # A 1x1 that widens a chain starts as an isometry: the chain is then as well
             # conditioned as the kernel it ends in.
             widens = conv.kernel_size[0] == 1 and conv.out_channels > conv.in_channels
-            (nn.init.orthogonal_ if widens else nn.init.kaiming_normal_)(conv.weight)
-            nn.init.zeros_(conv.bias)
+            weight, bias = kernel_of(conv)
+            (nn.init.orthogonal_ if widens else nn.init.kaiming_normal_)(weight)
+            nn.init.zeros_(bias)
     gates = {block.convs[-1] for block in net.blocks}
     for layer in _convolutions(net):
         factor = (STD_UP if layer is net.upsampler else STD) / _output(net, layer, pictures).std()
         for last in _ends(layer, -1):
-            last.weight *= factor
+            last.weight.mul_(factor)
         if layer in gates:
-            _ends(layer, -1)[0].bias += GATE_BIAS
+            last_bias = _ends(layer, -1)[0].bias
+            assert last_bias is not None  # every layer is made with one
+            last_bias.add_(GATE_BIAS)
     _carry_picture(net)
 
 
@@ -62,7 +67,7 @@ def _carry_picture(net: ESPAN) -> None:
         up[c * sub_pixels : (c + 1) * sub_pixels, c] = 1
 
 
-def _convolutions(net: ESPAN) -> Iterator[nn.Module]:
+def _convolutions(net: ESPAN) -> Iterator[Conv]:
     """In the order in which the network runs them."""
     yield net.conv_1
     for block in net.blocks:
@@ -71,36 +76,39 @@ def _convolutions(net: ESPAN) -> Iterator[nn.Module]:
 
 
 def _output(net: ESPAN, layer: nn.Module, pictures: Tensor) -> Tensor:
-    def stop(_module, _inputs, output):
-        raise _ReachedError(output)
+    """What a layer makes of the pictures."""
+    outputs: list[Tensor] = []
+
+    def stop(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        outputs.append(output)
+        raise _ReachedError
 
     handle = layer.register_forward_hook(stop)
-    try:
+    with suppress(_ReachedError):
         net(pictures)
-    except _ReachedError as reached:
-        return reached.args[0]
-    finally:
-        handle.remove()
+    handle.remove()
+    return outputs[0]
 
 
 def _parts(layer: nn.Module) -> list[nn.Conv2d]:
     return [m for m in layer.modules() if isinstance(m, nn.Conv2d)]
 
 
-def _ends(layer: nn.Module, end: int) -> list[nn.Module]:
+def _ends(layer: Conv, end: int) -> list[Link]:
     """The first (0) or last (-1) links of the branches, those with something to learn."""
     if not isinstance(layer, RepConv):
         return [layer]
-    links = (chain[end] for chain in layer.branches)
+    links = (links_of(chain)[end] for chain in layer.branches)
     return [link for link in links if any(True for _ in link.parameters())]
 
 
-def _centre_tap(layer: nn.Module) -> Tensor:
+def _centre_tap(layer: Conv) -> Tensor:
     """(out, in) view of the centre tap of the conv, or of the branch that is a single conv."""
     if isinstance(layer, RepConv):
-        single = [c[0] for c in layer.branches if len(c) == 1 and isinstance(c[0], nn.Conv2d)]
-        if not single:
+        single = [chain[0] for chain in layer.branches if len(chain) == 1]
+        convs = [link for link in single if isinstance(link, nn.Conv2d)]
+        if not convs:
             raise InputError("rep: training starts from a branch of one convolution, '1' or 'k'")
-        layer = single[0]
+        layer = convs[0]
     middle = layer.weight.shape[-1] // 2
     return layer.weight[:, :, middle, middle]

@@ -61,10 +61,12 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, act: str, gate: Tensor | No
         return out
     packed = pack(weight, bias, gate is not None)
     if layouts.is_channels_last(out) and x.size(1) % layouts.PLANE == 0:
-        x, gate = (t if t is None else layouts.laid_out_as(out, t)[0] for t in (x, gate))
+        (x,) = layouts.laid_out_as(out, x)
+        gate = None if gate is None else layouts.laid_out_as(out, gate)[0]
         launch(x, packed, out, act, gate, "channels_last")
         return out
-    planes, gate = (t if t is None else layouts.to_planes(t) for t in (x, gate))
+    planes = layouts.to_planes(x)
+    gate = None if gate is None else layouts.to_planes(gate)
     result = layouts.empty(planes, planes.shape)
     launch(planes, packed, result, act, gate, "planes")
     return out.copy_(layouts.from_planes(result, x.size(1)))
