@@ -6,11 +6,11 @@ class EspanError(Exception):
 
 
 class InputError(EspanError, ValueError):
-    """A picture or an argument that cannot be used as it is."""
+    """An image or an argument that cannot be used as it is."""
 
 
 class LimitError(InputError):
-    """Larger than a limit: pixels of a picture, or memory a run would need."""
+    """Larger than a limit: the pixels of an image, or the memory that a run would need."""
 
 
 class NonFiniteError(InputError):
@@ -22,11 +22,11 @@ class OutputError(EspanError, OSError):
 
 
 class WeightsError(EspanError, ValueError):
-    """A weights file that is missing, damaged, or of no network known here."""
+    """A weights file that is missing, damaged, or holds no network known here."""
 
 
 class DeviceError(EspanError, RuntimeError):
-    """A device, precision or backend that this machine does not have, or lost."""
+    """A device, dtype or backend that this machine does not have, or has lost."""
 
 
 class DeviceLostError(DeviceError):

@@ -45,9 +45,15 @@ def laid_out_as(out: Tensor, *inputs: Tensor) -> list[Tensor]:
 
 
 def pack_weight(weight: Tensor) -> Tensor:
-    """The same (out, in, kh, kw) tensor, its memory ordered (kh, kw, in, out).
+    """`weight` with its memory ordered (kh, kw, in, out), as the Triton kernels read it fastest.
 
     Kernels multiply one tap's (in, out) matrix at a time: packed, its rows are contiguous.
+
+    Args:
+        weight: of a convolution, (out, in, kh, kw).
+
+    Returns:
+        A tensor of the same shape and values.
     """
     return weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
 

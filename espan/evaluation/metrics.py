@@ -20,16 +20,21 @@ BAND = 2**15
 
 
 def psnr(a: np.ndarray, b: np.ndarray, *, space: str, border: int, range: float) -> float:
-    """Peak signal-to-noise ratio of two pictures in dB; inf when they are equal.
+    """Peak signal-to-noise ratio of two images.
 
-    a, b: (H, W), (H, W, 1) or (H, W, 3), RGB, of one shape; integers or floats in 0..range.
-    space: "rgb" pools three channels in one mean squared error (NTIRE); "gray" takes one channel
-    as it is; "y" is BT.601 luma in 16..235, not rounded, against a peak of 255 (the classical
-    sets, as BasicSR does). "y" takes a single channel as three equal ones: 16 + 219/255 * grey.
-    border: pixels left out on each side.
-    range: 255, 65535 or 1, the value of white; 255 for uint8, 65535 for uint16.
+    Args:
+        a, b: (H, W), (H, W, 1) or (H, W, 3), RGB, of one shape; integers or floats in 0..range.
+        space: "rgb" pools three channels in one mean squared error (NTIRE); "gray" takes one
+            channel as it is; "y" is BT.601 luma in 16..235, not rounded, against a peak of 255
+            (the classical sets, as BasicSR does), a single channel standing for three equal ones.
+        border: pixels left out on each side, 0 or more.
+        range: the value of white: 255, 65535 or 1; 255 for uint8, 65535 for uint16.
 
-    Raises InputError for pictures that do not fit this, values outside 0..range or not finite.
+    Returns:
+        The ratio in dB; inf when the images are equal.
+
+    Raises:
+        InputError: the images do not fit this, or a value is outside 0..range or not finite.
     """
     a, b = _comparable(a, b, space, border, range)
     error = np.mean(np.square(a - b))
@@ -37,13 +42,23 @@ def psnr(a: np.ndarray, b: np.ndarray, *, space: str, border: int, range: float)
 
 
 def ssim(a: np.ndarray, b: np.ndarray, *, space: str, border: int, range: float) -> float:
-    """Structural similarity of two pictures, at most 1; the mean over the channels for "rgb".
-
-    Arguments and errors as in `psnr`; what is left inside the border must be 11x11 or more.
+    """Structural similarity of two images.
 
     Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004:
     Gaussian window of 11x11 with sigma 1.5 where it fits whole, K1 = 0.01, K2 = 0.03, and the
     covariance of the population.
+
+    Args:
+        a, b: as for `psnr`, 11x11 pixels or more inside the border.
+        space: as for `psnr`; "rgb" takes the mean over the channels.
+        border: pixels left out on each side, 0 or more.
+        range: the value of white: 255, 65535 or 1; 255 for uint8, 65535 for uint16.
+
+    Returns:
+        The similarity, at most 1.
+
+    Raises:
+        InputError: as for `psnr`, or fewer than 11x11 pixels are left.
     """
     a, b = _comparable(a, b, space, border, range)
     if min(a.shape[:2]) < len(WINDOW):

@@ -54,12 +54,22 @@ def conv3x3(
 ) -> Tensor:
     """`F.conv2d(x, weight, bias, padding=1)`, then its epilogue.
 
-    act="silu": `F.silu` of it; gate=x0: `span_gate(x0, conv)`; both at once are refused.
-    x (N, in, H, W), weight (out, in, 3, 3), bias (out,), gate (N, out, H, W): any strides, one
-    device and floating dtype; kernels take up to 64 channels and no gradient, "cuda" float16 and
-    17 to 64 channels, as many out as in, eager any. Returns (N, out, H, W). impl: None takes the
-    fastest that runs, "cuda", "triton" or "eager" that one and no other. Raises ValueError for
-    arguments that do not fit.
+    All tensors have any strides, one device and one floating dtype. Kernels take up to 64 channels
+    and no gradient, "cuda" float16 and 17 to 64 channels, as many out as in; eager takes any.
+
+    Args:
+        x: (N, in, H, W).
+        weight: (out, in, 3, 3).
+        bias: (out,).
+        act: the epilogue, "none" or "silu", which is `F.silu` of the convolution.
+        gate: x0 (N, out, H, W) makes the epilogue `span_gate(x0, conv)`; not together with "silu".
+        impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one and no other.
+
+    Returns:
+        (N, out, H, W).
+
+    Raises:
+        ValueError: an argument does not fit, or `impl` does not run here.
     """
     check.picture("conv3x3", "x", x)
     check.weight("conv3x3", "weight", weight, 3, x.size(1))

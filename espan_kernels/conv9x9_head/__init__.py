@@ -41,12 +41,21 @@ op.kernel(
 def conv9x9_head(x: Tensor, weight: Tensor, bias: Tensor, *, impl: str | None = None) -> Tensor:
     """`F.conv2d(x, weight, bias, padding=4)`; a uint8 x stands for `x.to(weight.dtype) / 255`.
 
-    x (N, 3, H, W) floating point or uint8, weight (out, 3, 9, 9), bias (out,): any strides, one
-    device, and one floating dtype; kernels take up to 64 channels out and no gradient, "cuda" 25 to
-    32 and float16 weights, fastest on contiguous or channels_last pictures, eager any.
-    Returns (N, out, H, W) in the dtype of weight. impl: None takes the fastest that runs,
-    "cuda", "triton" or "eager" that one and no other. Raises ValueError for arguments that do
-    not fit.
+    All tensors have any strides, one device and one floating dtype (x may be uint8). Kernels take
+    up to 64 channels out and no gradient, "cuda" 25 to 32 and float16 weights, fastest on
+    contiguous or channels_last images; eager takes any.
+
+    Args:
+        x: images (N, 3, H, W), floating point or uint8.
+        weight: (out, 3, 9, 9).
+        bias: (out,).
+        impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one and no other.
+
+    Returns:
+        (N, out, H, W) in the dtype of `weight`.
+
+    Raises:
+        ValueError: an argument does not fit, or `impl` does not run here.
     """
     name = "conv9x9_head"
     check.picture(name, "x", x, 3, uint8=True)

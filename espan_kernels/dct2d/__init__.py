@@ -93,12 +93,21 @@ def dct2(
 ) -> Tensor:
     """`C_h @ x @ C_w.T`, C_n the orthonormal DCT-II matrix: `scipy.fft.dctn(x, norm="ortho")`.
 
-    Over the last two dimensions of x (..., H, W), 8 to 512 each; with block 4, 8, 16 or 32 every
-    block by itself (H and W multiples of it), coefficients in the block's place.
-    inverse=True: the DCT-III, which undoes it. Floating point; float16 and bfloat16 are computed
-    in float32. Differentiable, any number of times. impl: None takes the fastest that runs,
-    "cuda", "triton" or "eager" that one and no other. Raises ValueError for arguments that do
-    not fit.
+    Differentiable, any number of times.
+
+    Args:
+        x: (..., H, W), floating point, transformed over the last two dimensions of 8 to 512 each;
+            float16 and bfloat16 are computed in float32.
+        block: 4, 8, 16 or 32 transforms every block of that side by itself, coefficients in the
+            block's place (H and W are multiples of it); None transforms the whole.
+        inverse: True is the DCT-III, which undoes it.
+        impl: None takes the fastest that runs, "triton" or "eager" that one and no other.
+
+    Returns:
+        (..., H, W) in the dtype of `x`.
+
+    Raises:
+        ValueError: an argument does not fit, or `impl` does not run here.
     """
     _check("dct2", "x", x, block)
     return op(x, block, inverse, impl=impl)
@@ -107,12 +116,20 @@ def dct2(
 def dct_l1(sr: Tensor, hr: Tensor, *, block: int | None = None, impl: str | None = None) -> Tensor:
     """`dct2(sr - hr, block=block).abs().mean()`: one transform, as it is linear.
 
-    sr, hr: one shape (..., H, W), sides and block as in `dct2`, one device and floating dtype.
-    Returns a scalar in float32 (float64 for float64), summed in a fixed order: equal inputs give
-    equal bits. A kernel computes the gradient in the same pass, with the sign of 0 taken as 0.
-    Kernels multiply in split float16, as exact as float32: abs(sr - hr) stays below 1000. impl:
-    None takes the fastest that runs, "cuda", "triton" or "eager" that one and no other. Raises
-    ValueError for arguments that do not fit.
+    A kernel computes the gradient in the same pass, with the sign of 0 taken as 0. Kernels
+    multiply in split float16, as exact as float32: abs(sr - hr) stays below 1000.
+
+    Args:
+        sr, hr: one shape (..., H, W), sides as for `dct2`, one device and floating dtype.
+        block: as for `dct2`.
+        impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one and no other.
+
+    Returns:
+        A scalar () in float32 (float64 for float64), summed in a fixed order: equal inputs give
+        equal bits.
+
+    Raises:
+        ValueError: an argument does not fit, or `impl` does not run here.
     """
     _check("dct_l1", "sr", sr, block)
     check.tensor("dct_l1", "hr", hr)

@@ -42,12 +42,21 @@ def spab(
     """`for w, b in convs: h = F.silu(F.conv2d(h, w, b, padding=1))`, but for the last conv,
     then `span_gate(x, F.conv2d(h, w, b, padding=1))`.
 
-    x (N, C, H, W); 2 or 3 weights (C, C, 3, 3) and biases (C,): any strides, one device and
-    floating dtype; kernels take up to 64 channels and no gradient, eager any. Returns
-    (N, C, H, W). impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one
-    and no other. "cuda" takes float16 and 17 to 64 channels, up to 32 in one kernel; it is fastest
-    on channels_last and where they are a multiple of 8. Raises ValueError for arguments that do
-    not fit.
+    All tensors have any strides, one device and one floating dtype. Kernels take up to 64 channels
+    and no gradient; "cuda" takes float16 and 17 to 64 channels, up to 32 in one kernel, and is
+    fastest on channels_last and where they are a multiple of 8. Eager takes any.
+
+    Args:
+        x: (N, C, H, W).
+        weights: 2 or 3 of (C, C, 3, 3).
+        biases: as many of (C,).
+        impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one and no other.
+
+    Returns:
+        (N, C, H, W).
+
+    Raises:
+        ValueError: an argument does not fit, or `impl` does not run here.
     """
     check.picture("spab", "x", x)
     channels = x.size(1)

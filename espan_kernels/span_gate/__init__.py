@@ -44,9 +44,16 @@ op.kernel("triton", "espan_kernels.span_gate.kernel_triton:span_gate", needs_tri
 def span_gate(x: Tensor, y: Tensor, *, impl: str | None = None) -> Tensor:
     """`(y + x) * (torch.sigmoid(y) - 0.5)`, in one pass over memory; differentiable.
 
-    x, y: any equal shape, floating point, one device and dtype. Any strides; a tensor that is not
-    dense is copied first. impl: None takes the fastest that runs, "cuda", "triton" or "eager"
-    that one and no other. Raises ValueError for arguments that do not fit.
+    Args:
+        x, y: of one shape, device and floating dtype, any strides; a tensor that is not dense is
+            copied first.
+        impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one and no other.
+
+    Returns:
+        The gated values, in the shape and dtype of `x`.
+
+    Raises:
+        ValueError: an argument does not fit, or `impl` does not run here.
     """
     check.tensor("span_gate", "x", x)
     check.tensor("span_gate", "y", y)

@@ -67,14 +67,28 @@ def tail(
     then `F.pixel_shuffle(F.conv2d(h, up_weight, up_bias, padding=1), scale)`.
 
     A 1x1 convolution of concatenated tensors is such a sum; `espan_kernels.merge.merge_tail`
-    turns one input's conv before the concatenation into its 3x3 weight here.
-    inputs: 1 to 4 of (N, C_i, H, W); weights: (C, C_i, k, k) each, k 1 or 3; bias (C,); up_weight
-    (3 * scale^2, C, 3, 3); up_bias; scale 2, 3 or 4: any strides, one device and floating dtype.
-    Kernels take up to 64 channels and no gradient, "cuda" float16, 25 to 32 channels everywhere,
-    one 3x3 and two or three 1x1 weights, eager any. Returns (N, 3, scale*H, scale*W): clamp=True
-    limits it to 0..1; uint8=True does and returns `(out * 255).round()` as uint8, halves rounded
-    to even. impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one and no
-    other. Raises ValueError for arguments that do not fit.
+    turns one input's conv before the concatenation into its 3x3 weight here. All tensors have any
+    strides, one device and one floating dtype. Kernels take up to 64 channels and no gradient,
+    "cuda" float16, 25 to 32 channels everywhere, one 3x3 and two or three 1x1 weights; eager takes
+    any.
+
+    Args:
+        inputs: 1 to 4 of (N, C_i, H, W).
+        weights: (C, C_i, k, k) for each input, k 1 or 3.
+        bias: (C,).
+        up_weight: (3 * scale^2, C, 3, 3).
+        up_bias: (3 * scale^2,).
+        scale: 2, 3 or 4.
+        clamp: True limits the result to 0..1.
+        uint8: True limits it too, and returns `(out * 255).round()` as uint8, halves rounded to
+            even.
+        impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one and no other.
+
+    Returns:
+        Images (N, 3, scale * H, scale * W).
+
+    Raises:
+        ValueError: an argument does not fit, or `impl` does not run here.
     """
     if not 1 <= len(inputs) <= 4:
         raise check.error("tail", "inputs", "1 to 4 of them", len(inputs))
