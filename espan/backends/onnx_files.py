@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,8 @@ class _Half(nn.Module):
         self.net = net.half()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x.half()).float()
+        y: Tensor = self.net(x.half()).float()
+        return y
 
 
 def deployed(net: Network, dtype: torch.dtype) -> nn.Module:
@@ -42,7 +43,10 @@ def example(size: tuple[int, int] | None, batch: int) -> Tensor:
 
 
 def onnx_bytes(
-    net: Network, dtype: torch.dtype, size=None, described: dict[str, str] | None = None
+    net: Network,
+    dtype: torch.dtype,
+    size: tuple[int, int] | None = None,
+    described: dict[str, str] | None = None,
 ) -> bytes:
     """`net` as ONNX: "input" float32 (1, 3, H, W) to "output"."""
     extra("onnxscript", "ONNX", "export")
@@ -66,11 +70,12 @@ def onnx_bytes(
     for key, value in (described or {}).items():
         proto.metadata_props.add(key=key, value=value)
     proto.producer_name, proto.producer_version = "espan", __version__
-    return proto.SerializeToString()
+    content: bytes = proto.SerializeToString()
+    return content
 
 
 @contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """Without what the exporter says of its steps, its future and packages that it can do without.
 
     Its own errors are raised, and what it made is compared with the network.

@@ -1,6 +1,7 @@
 """spandrel, the library by which ComfyUI, chaiNNer and InvokeAI load networks: ours for it."""
 
 import re
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def register_spandrel() -> None:
             super().__init__(id=f"espan.{network.__name__}", name=network.__name__, detect=detect)
             self.network = network
 
-        def load(self, state_dict: State):
+        def load(self, state_dict: State) -> Any:
             config = _config(self.network, state_dict)
             net = self.network(**config)
             return spandrel.ImageModelDescriptor(

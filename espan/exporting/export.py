@@ -4,10 +4,10 @@ A file is read back and compared with the network before it gets its name.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,8 @@ from espan.networks.folding import fold
 from espan.networks.models import SPAN, Network
 from espan.system.atomic import whole_file
 from espan.system.extras import extra
+
+Size: TypeAlias = tuple[int, int]  # (height, width)
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
 # The largest difference that a file may show, of pictures in 0..1. In float16 two and a half levels
@@ -105,7 +107,7 @@ def _format(path: Path, format: str | None) -> str:
     return named
 
 
-def _is_size(size) -> bool:
+def _is_size(size: Any) -> bool:
     pair = isinstance(size, tuple | list) and len(size) == 2
     return pair and all(type(side) is int and side >= 1 for side in size)
 
@@ -133,7 +135,7 @@ def _notes(model: str | Path) -> dict[str, str]:
 
 
 @torch.inference_mode()
-def difference(run: Callable[[Tensor], Tensor], net: Network, sizes) -> float:
+def difference(run: Callable[[Tensor], Tensor], net: Network, sizes: Sequence[Size]) -> float:
     """The largest difference between run(x) and net(x), of pictures of these sizes."""
     generator, largest = torch.Generator().manual_seed(0), 0.0
     for height, width in sizes:
@@ -162,13 +164,17 @@ def description(net: Network, notes: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _write_onnx(net: Network, dtype, size, notes, path: Path) -> None:
+def _write_onnx(
+    net: Network, dtype: torch.dtype, size: Size | None, notes: dict[str, str], path: Path
+) -> None:
     extra("onnx", "export to ONNX", "export")
     extra("onnxruntime", "export to ONNX", "export")
     path.write_bytes(onnx_bytes(net, dtype, size, description(net, notes)))
 
 
-def _write_program(net: Network, dtype, size, notes, path: Path) -> None:
+def _write_program(
+    net: Network, dtype: torch.dtype, size: Size | None, notes: dict[str, str], path: Path
+) -> None:
     dimensions = zip((0, 2, 3), ("batch", "height", "width"), strict=True)
     free = None if size else ({i: torch.export.Dim(name) for i, name in dimensions},)
     pixels = example(size, 1 if size else 2)
@@ -185,7 +191,9 @@ def _read_program(path: Path) -> Callable[[Tensor], Tensor]:
         return torch.export.load(file).module()
 
 
-def _write_safetensors(net: Network, dtype, _size, notes, path: Path) -> None:
+def _write_safetensors(
+    net: Network, dtype: torch.dtype, _size: Size | None, notes: dict[str, str], path: Path
+) -> None:
     if not isinstance(net, SPAN):
         path.write_bytes(weights.to_bytes(net, dtype, notes))
         return

@@ -31,7 +31,7 @@ def optimizers_of(model: nn.Module, net: ESPAN, config: TrainConfig) -> list[tor
     inside = {kernel for group in groups for kernel in group["params"]}
     others = [p for p in model.parameters() if p not in inside]
     adam = torch.optim.Adam(others, lr=config.lr)
-    return [adam, Muon(groups, config.muon_lr, decay=config.muon_decay)]
+    return [adam, Muon(groups, config.muon_lr, decay=config.muon_decay)] if groups else [adam]
 
 
 def _muon_groups(net: ESPAN, lr: float) -> list[dict]:
