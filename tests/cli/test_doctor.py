@@ -110,8 +110,7 @@ def test_a_report_names_no_folder_user_or_machine(tmp_path):
     }
     code = """
 import platform, sys
-from espan.cli import diagnosis
-from espan.cli import main
+from espan.cli import diagnosis, main
 from espan_kernels import native
 platform.node = lambda: "secret-host"
 diagnosis.BACKENDS = ("eager", "cuda")

@@ -1,4 +1,4 @@
-"""The engine on CUDA kernels: in the host build without a GPU, with graphs and streams on one."""
+"""Executors on CUDA kernels: in the host build without a GPU, with graphs and streams on one."""
 
 import numpy as np
 import pytest

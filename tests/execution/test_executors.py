@@ -1,4 +1,4 @@
-"""The engine: through lanes, graphs and staging memory the same pictures, whatever happens."""
+"""Executors: through lanes, graphs and staging memory the same pictures, whatever happens."""
 
 import numpy as np
 import pytest

@@ -50,7 +50,7 @@ def test_dct_gradient(shape, block, impl):
 
 @pytest.fixture(scope="module")
 def upscalers():
-    """(the engine in float16, plain PyTorch in float32), of one network with large biases."""
+    """(`Upscaler` in float16, plain PyTorch in float32), of one network with large biases."""
     try:
         from espan import Upscaler
     except ImportError as error:

@@ -1,6 +1,6 @@
 """The GPU suite is there and honest: it skips with a reason, and each check fails what is wrong.
 
-Kernels are span_gate and dct_l1 in the host build, upscalers stand in for the engine.
+Kernels are span_gate and dct_l1 in the host build, stand-ins take the place of `Upscaler`.
 """
 
 import ctypes
@@ -133,7 +133,7 @@ def test_a_kernel_that_refuses_all_says_why():
 
 
 class Fake:
-    """Four times larger, by repetition; `wrong` in one of the ways of an engine."""
+    """Four times larger, by repetition; `wrong` in one of the ways of an executor."""
 
     def __init__(self, wrong: str = ""):
         self.wrong, self.runs, self.buffer = wrong, count(), None

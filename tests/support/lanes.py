@@ -1,4 +1,4 @@
-"""Lanes without a GPU: what an engine does with streams, staging memory and graphs shows."""
+"""Lanes without a GPU: what an executor does with streams, staging memory and graphs shows."""
 
 from contextlib import nullcontext
 from functools import partial
