@@ -1,5 +1,13 @@
 "use strict";
 
+/* What the group .zoom of every page holds. */
+const ZOOM = `
+  <button type="button" data-zoom="out" aria-label="Zoom out">−</button>
+  <output data-percent aria-label="Zoom"></output>
+  <button type="button" data-zoom="in" aria-label="Zoom in">+</button>
+  <button type="button" data-zoom="fit">Fit</button>
+  <button type="button" data-zoom="exact">1:1</button>`;
+
 /* Panes of pictures of one shape. The variables --zoom, --x and --y of `root` place the pictures in
    all of its panes, so that what is zoomed or moved in one is so in every other. */
 class View {
@@ -9,6 +17,7 @@ class View {
     this.panes.forEach((pane) => this.#watch(pane));
     this.handle = root.querySelector(".handle");
     this.#watchHandle();
+    root.querySelector(".zoom").innerHTML = ZOOM;
     for (const button of root.querySelectorAll("[data-zoom]")) {
       button.addEventListener("click", () => this.press(button.dataset.zoom));
     }
