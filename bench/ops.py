@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.peers import AbsentError
+from bench.peers import DTYPES, AbsentError
 from bench.record import Record, UsageError
 from bench.timing import interleaved, one_line
 from espan_kernels import machine
 from espan_kernels.machine import tensors
 from espan_kernels.op import OPS
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 DCT_BATCH = {"cpu": 4, "cuda": 64}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from espan.errors import InputError, OutputError
 from espan.images import files
+from espan.system.paths import is_folder, names_folder
 
 
 @dataclass
@@ -63,7 +64,7 @@ def plan(
     suffix = None if format is None else _suffix(format)
     found = [(Path(each), _search(Path(each), output)) for each in inputs]
     single = alone and len(found) == 1 and found[0][1] is None
-    one_file = None if output is None or _is_folder(output) else Path(output)
+    one_file = None if output is None or names_folder(output) else Path(output)
     if one_file and not single and one_file.suffix.lower() in files.WRITE_FORMATS:
         raise InputError(f"output: {output} is one file, and there are several pictures")
     if one_file and single:
@@ -143,7 +144,7 @@ def _search(folder: Path, output: str | Path | None) -> list[Job] | None:
 
     Names that begin with a dot are passed over, and so is what lies under `output`.
     """
-    if not _is_dir(folder):
+    if not is_folder(folder):
         return None
     results = None if output is None else Path(output).resolve()
     if results == folder.resolve():
@@ -184,15 +185,3 @@ def _stem(picture: Path) -> str:
 
 def _kept_suffix(picture: Path) -> str:
     return picture.suffix if picture.suffix.lower() in files.WRITE_FORMATS else ".png"
-
-
-def _is_folder(output: str | Path) -> bool:
-    return str(output).endswith(("/", "\\")) or _is_dir(Path(output))
-
-
-def _is_dir(path: Path) -> bool:
-    """False too for what cannot be a name at all: reading or writing it will say why."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False

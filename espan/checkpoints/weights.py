@@ -21,13 +21,14 @@ from espan.checkpoints.untrusted import (
     read_torch,
 )
 from espan.errors import WeightsError
+from espan.networks import SCALES
 from espan.networks.folding import fold
 from espan.networks.models import ARCHITECTURES, Network
 from espan.options import check_scale
 from espan.system.atomic import whole_file
 
 # Networks that ship inside the package, by name.
-BUILTIN = {f"espan-x{scale}": f"espan_x{scale}.safetensors" for scale in (2, 3, 4)}
+BUILTIN = {f"espan-x{scale}": f"espan_x{scale}.safetensors" for scale in SCALES}
 SHA256 = {
     "espan_x2.safetensors": "7d653229dc26b3cd50358862cba96786a71d0b0143541e4ce9e787206ab7cb8f",
     "espan_x3.safetensors": "97126ba8f1e9ec2c12ef3d2860b25ef0dae0964a79c9af2051e6b55683f3a10f",

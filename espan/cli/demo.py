@@ -5,7 +5,10 @@ from functools import partial
 
 from espan.cli.exits import OK
 from espan.cli.options import add_engine, upscaler_of
+from espan.demo.limits import Limits
 from espan.system.extras import extra
+
+USUAL = Limits()
 
 
 def add_to(command) -> None:
@@ -13,22 +16,21 @@ def add_to(command) -> None:
     demo.add_argument("--host", default="127.0.0.1", help="address; default: 127.0.0.1, only here")
     demo.add_argument("--port", type=int, default=8000, help="0 takes a free one; default: 8000")
     demo.add_argument("--name", action="append", default=[], help="another host name of the page")
-    demo.add_argument("--max-upload", type=_positive, default=64, metavar="MIB", help="of a file")
-    demo.add_argument(
-        "--max-megapixels", type=_positive, default=100, metavar="MP", help="of a result"
-    )
-    demo.add_argument("--queue", type=_positive, default=8, help="pictures in all; default: 8")
-    demo.add_argument("--jobs", type=_positive, default=1, help="pictures at a time; default: 1")
-    demo.add_argument(
-        "--time-limit", type=_positive, default=300, metavar="S", help="for a picture; default: 300"
-    )
+    for name, usual, unit, what in (
+        ("--max-upload", USUAL.upload // 2**20, "MIB", "of a file"),
+        ("--max-megapixels", USUAL.pixels // 10**6, "MP", "of a result"),
+        ("--queue", USUAL.queue, "N", "pictures in all"),
+        ("--jobs", USUAL.workers, "N", "pictures at a time"),
+        ("--time-limit", int(USUAL.seconds), "S", "for a picture"),
+    ):
+        said = f"{what}; default: {usual}"
+        demo.add_argument(name, type=_positive, default=usual, metavar=unit, help=said)
     add_engine(demo, several=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
     for package in ("starlette", "uvicorn"):
         extra(package, "the page", "demo")
-    from espan.demo.limits import Limits
     from espan.demo.server import listen, serve
     from espan.demo.work import Work
 

@@ -10,6 +10,7 @@ from math import isfinite
 from espan.cli.exits import FAILED, OK
 from espan.cli.options import add_engine, model_of, upscaler_of
 from espan.errors import InputError
+from espan.networks import SCALES
 
 log = logging.getLogger("espan")
 
@@ -22,7 +23,7 @@ def add_to(command) -> None:
         metavar="DIR",
         help="HR/ and LRx4/, HR pictures, or folders of these",
     )
-    ev.add_argument("-s", "--scale", type=int, default=4, choices=(2, 3, 4))
+    ev.add_argument("-s", "--scale", type=int, default=4, choices=SCALES)
     ev.add_argument("--bicubic", action="store_true", help="measure MATLAB's bicubic instead")
     ev.add_argument("--json", action="store_true", help="one JSON document on stdout")
     add_engine(ev, dtype="fp32")

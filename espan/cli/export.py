@@ -5,6 +5,7 @@ import re
 import sys
 
 from espan.cli.exits import OK
+from espan.exporting import SUFFIXES
 
 
 def add_to(command) -> None:
@@ -16,8 +17,8 @@ def add_to(command) -> None:
     ex.add_argument(
         "-f",
         "--format",
-        choices=("onnx", "torch", "safetensors"),
-        help="default: by the ending of FILE, .onnx, .pt2 or .safetensors",
+        choices=SUFFIXES,
+        help=f"default: by the ending of FILE, one of {' '.join(SUFFIXES.values())}",
     )
     ex.add_argument("--fp16", action="store_true", help="weights and arithmetic in float16")
     sizes = ex.add_mutually_exclusive_group()

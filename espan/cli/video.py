@@ -8,15 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from espan.errors import DeviceLostError, EspanError, InputError, OutputError
+from espan.system.paths import is_folder, names_folder
+from espan.video.options import ON_ERROR, READ_SUFFIXES, WRITE_SUFFIXES
 
 log = logging.getLogger("espan")
-
-SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts"),
-    *(".mpg", ".mpeg", ".vob", ".wmv", ".asf", ".flv", ".ogv", ".3gp", ".mxf", ".nut"),
-)
-# Of which a result has the input's; else it is .mkv, which holds every stream there is.
-_KEPT = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts", ".m2ts", ".mts", ".nut")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--pix-fmt", help="such as yuv420p10le; default: the input's")
     group.add_argument(
         "--on-error",
-        choices=("stop", "repeat"),
+        choices=ON_ERROR,
         help="a damaged frame stops the video, or its neighbour is repeated; default: stop",
     )
 
@@ -41,14 +36,15 @@ def refuse_unheeded(arguments: argparse.Namespace, videos: Sequence) -> None:
 
 def split(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
     """The videos named, by their suffix, and all other inputs."""
-    videos = [p for p in map(Path, inputs) if p.suffix.lower() in SUFFIXES and not _is_dir(p)]
+    named = (p for p in map(Path, inputs) if p.suffix.lower() in READ_SUFFIXES)
+    videos = [p for p in named if not is_folder(p)]
     return videos, [each for each in inputs if Path(each) not in videos]
 
 
 def left_out(folders: Sequence[str]) -> list[Path]:
     """The videos in folders: hours of work that nobody may have meant, so only named ones count."""
-    inside = (p for folder in map(Path, folders) if _is_dir(folder) for p in folder.rglob("*"))
-    return sorted(p for p in inside if p.suffix.lower() in SUFFIXES and p.is_file())
+    inside = (p for folder in map(Path, folders) if is_folder(folder) for p in folder.rglob("*"))
+    return sorted(p for p in inside if p.suffix.lower() in READ_SUFFIXES and p.is_file())
 
 
 def plan(videos: list[Path], pictures: list, scale: float, output: str | None) -> list:
@@ -147,25 +143,17 @@ def _is_done(video: Path, target: Path, arguments: argparse.Namespace) -> bool:
 
 def _target(video: Path, alone: bool, output: str | None, scale: float) -> Path:
     """Where a video's result goes, as `espan.batch.plan` has it for pictures."""
-    from espan.images.files import READ_SUFFIXES, WRITE_FORMATS
+    from espan.images import files
 
-    suffix = video.suffix if video.suffix.lower() in _KEPT else ".mkv"
+    suffix = video.suffix if video.suffix.lower() in WRITE_SUFFIXES else ".mkv"
     if output is None:
         return video.with_name(f"{video.stem}_x{scale:g}{suffix}")
-    if output.endswith(("/", "\\")) or _is_dir(Path(output)):
+    if names_folder(output):
         return Path(output) / f"{video.stem}{suffix}"
-    if alone and Path(output).suffix.lower() in WRITE_FORMATS:
+    if alone and Path(output).suffix.lower() in files.WRITE_FORMATS:
         raise InputError(f"output: {output} is a picture, and {video} a video; try .mp4 or .mkv")
     if alone:
         return Path(output)
-    if Path(output).suffix.lower() in (*SUFFIXES, *READ_SUFFIXES):
+    if Path(output).suffix.lower() in (*READ_SUFFIXES, *files.READ_SUFFIXES):
         raise InputError(f"output: {output} is one file, and there are several inputs")
     return Path(output) / f"{video.stem}{suffix}"
-
-
-def _is_dir(path: Path) -> bool:
-    """False too for what cannot be a name at all: reading or writing it will say why."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False

@@ -14,6 +14,7 @@ from espan.errors import InputError, LimitError, OutputError
 from espan.evaluation.benchmark import COLUMNS, bicubic, measure
 from espan.images import files
 from espan.images.adapt import File
+from espan.networks import SCALES
 from espan.options import BackendName, Device, Dtype, Tile, UpscalerOptions
 from espan.upscaler import Upscaler, model_for
 
@@ -126,7 +127,7 @@ def write(path: File, comparison: Comparison) -> None:
 
 def _scale_of(lr: File, small: NDArray[np.uint8], hr: File | None, large: NDArray[np.uint8]) -> int:
     """How many times larger `large` is; up to scale - 1 rows and columns of it may be left over."""
-    for scale in (2, 3, 4):
+    for scale in SCALES:
         if tuple(side // scale for side in large.shape[:2]) == small.shape[:2]:
             return scale
     found, base = (f"{image.shape[1]} x {image.shape[0]}" for image in (large, small))

@@ -8,9 +8,10 @@ from espan.demo.jobs import Job
 from espan.demo.limits import Limits
 from espan.errors import InputError
 from espan.images import files
+from espan.networks import SCALES
 from espan.options import LIMITS, check_scale
 from espan.options import Limits as FileLimits
-from espan.upscaler import Upscaler
+from espan.upscaler import Upscaler, model_for
 
 BUILTIN = "built-in"
 
@@ -25,7 +26,7 @@ class Work:
         self, upscaler: Callable[[str], Upscaler], paths: Sequence[str | Path], limits: Limits
     ):
         self.limits = limits
-        self._builtin = {scale: upscaler(model_for(scale)) for scale in (2, 3, 4)}
+        self._builtin = {scale: upscaler(model_for(scale)) for scale in SCALES}
         self._given = {str(i): (Path(p).stem, upscaler(str(p))) for i, p in enumerate(paths, 1)}
 
     def models(self) -> dict[str, dict]:

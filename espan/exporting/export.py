@@ -20,6 +20,7 @@ from espan.backends.onnx_files import deployed, example, onnx_bytes, read_onnx
 from espan.checkpoints import weights
 from espan.checkpoints.spandrel import spandrels_span
 from espan.errors import InputError, OutputError
+from espan.exporting import SUFFIXES
 from espan.networks.deploy import copy_to
 from espan.networks.folding import fold
 from espan.networks.models import SPAN, Network
@@ -28,7 +29,6 @@ from espan.system.extras import extra
 
 Size: TypeAlias = tuple[int, int]  # (height, width)
 
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
 # The largest difference that a file may show, of pictures in 0..1. In float16 two and a half levels
 # of 8 bits: what rounding did to published networks stayed under one.
 ALLOWED = {torch.float32: 1e-4, torch.float16: 1e-2}

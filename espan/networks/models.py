@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from espan.errors import InputError
+from espan.networks import SCALES
 from espan.networks.layers import SPAB, Conv, Conv2d, conv
 from espan.networks.lists import LayerList
 
@@ -36,7 +37,7 @@ class Network(nn.Module):
 
     def __init__(self, **config: Any):
         super().__init__()
-        if config["scale"] not in (2, 3, 4):
+        if config["scale"] not in SCALES:
             raise InputError(f"scale: expected 2, 3 or 4, got {config['scale']!r}")
         for name in ("channels", "blocks"):
             if type(config[name]) is not int or config[name] < 1:

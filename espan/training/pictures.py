@@ -18,6 +18,7 @@ from espan.errors import EspanError, InputError
 from espan.evaluation.benchmark import published_lr
 from espan.images import files
 from espan.images.resize import downscale, modcrop
+from espan.networks import SCALES
 from espan.system.atomic import whole_file
 
 log = logging.getLogger("espan")
@@ -25,7 +26,6 @@ log = logging.getLogger("espan")
 INDEX = "index.json"
 # Tiles are cut to multiples of 12 pixels: x2, x3 and x4 all divide them.
 MULTIPLE = 12
-SCALES = (2, 3, 4)
 Pair = tuple[np.ndarray, ...]  # LR, HR and, for a while, what teachers make of the LR
 
 

@@ -7,6 +7,13 @@ from espan.errors import InputError
 from espan.system.extras import extra
 
 ON_ERROR = ("stop", "repeat")
+# How the names of video files end. A result keeps its input's ending if that is one of the first;
+# else it is .mkv, which holds every stream there is.
+WRITE_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts", ".m2ts", ".mts", ".nut")
+READ_SUFFIXES = (
+    *WRITE_SUFFIXES,
+    *(".avi", ".mpg", ".mpeg", ".vob", ".wmv", ".asf", ".flv", ".ogv", ".3gp", ".mxf"),
+)
 
 
 class OptionError(InputError):
