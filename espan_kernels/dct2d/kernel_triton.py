@@ -57,6 +57,16 @@ def square(ptr, stride, N, S: tl.constexpr):
 
 
 @triton.jit
+def tile(H, W, S_H: tl.constexpr, S_W: tl.constexpr):
+    """The plane of this program's tile, and the rows and columns of the tile in it."""
+    across = tl.cdiv(W, S_W)
+    per_plane = across * tl.cdiv(H, S_H)
+    plane = (tl.program_id(0) // per_plane).to(tl.int64)
+    i = tl.program_id(0) % per_plane
+    return plane, i // across * S_H + tl.arange(0, S_H), i % across * S_W + tl.arange(0, S_W)
+
+
+@triton.jit
 def tile_kernel(
     x_ptr,  # (planes, H, W)
     minus_ptr,  # (planes, H, W), read for the loss
@@ -75,12 +85,7 @@ def tile_kernel(
     S_W: tl.constexpr,
     KEEP: tl.constexpr,
 ):
-    tiles = tl.cdiv(W, S_W)
-    per_plane = tiles * tl.cdiv(H, S_H)
-    plane = (tl.program_id(0) // per_plane).to(tl.int64)
-    i = tl.program_id(0) % per_plane
-    y = i // tiles * S_H + tl.arange(0, S_H)
-    x = i % tiles * S_W + tl.arange(0, S_W)
+    plane, y, x = tile(H, W, S_H, S_W)
     at = plane * H * W + y[:, None] * W + x[None, :]
     inside = (y < H)[:, None] & (x < W)[None, :]
     down = square(down_ptr, down_stride, down_n, S_H)
@@ -120,12 +125,7 @@ def product_kernel(
     TILE: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    tiles = tl.cdiv(N, TILE)
-    per_plane = tiles * tl.cdiv(M, TILE)
-    plane = (tl.program_id(0) // per_plane).to(tl.int64)
-    i = tl.program_id(0) % per_plane
-    m = i // tiles * TILE + tl.arange(0, TILE)
-    n = i % tiles * TILE + tl.arange(0, TILE)
+    plane, m, n = tile(M, N, TILE, TILE)
     acc = tl.zeros((TILE, TILE), tl.float32)
     for step in tl.range(tl.cdiv(K, BLOCK_K)):
         k = step * BLOCK_K + tl.arange(0, BLOCK_K)
