@@ -1,0 +1,50 @@
+"""Runs of lines that stand twice in a tree of Python files."""
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+# As many lines of code as make a run.
+LONG = 6
+
+
+def repeated(paths: Iterable[Path], long: int = LONG) -> list[str]:
+    """ "file:line ~ file:line" of the first of `long` equal lines that stand in two places.
+
+    Lines of code count, with white space at their ends left out. No code, for this purpose: blank
+    lines, comments, docstrings, imports, lines of brackets alone, and argument lists: a signature
+    is an interface, which every implementation of it has, and Triton's kernels have no structs.
+    """
+    seen: dict[tuple[str, ...], str] = {}
+    found = []
+    for path in paths:
+        lines = [*code(path.read_text())]
+        fresh = True  # of a longer run the first place is enough
+        for i in range(len(lines) - long + 1):
+            run = tuple(text for _, text in lines[i : i + long])
+            place = f"{path}:{lines[i][0]}"
+            first = seen.setdefault(run, place)
+            if first != place and fresh:
+                found.append(f"{first} ~ {place}")
+            fresh = first == place
+    return found
+
+
+def code(source: str) -> Iterator[tuple[int, str]]:
+    """(number, text) of the lines that count."""
+    left_out: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom) or _is_docstring(node):
+            left_out |= {*range(node.lineno, node.end_lineno + 1)}
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            left_out |= {*range(node.lineno, node.body[0].lineno)}
+    for number, line in enumerate(source.splitlines(), 1):
+        text = line.strip()
+        if number not in left_out and not text.startswith("#") and re.search(r"\w", text):
+            yield number, text
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    constant = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return constant and isinstance(node.value.value, str)
