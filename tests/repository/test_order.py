@@ -1,5 +1,6 @@
 """The order of the rooms: imports within `espan/` go downwards only, and no files form a circle."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,13 @@ FLOORS = (
     ("checkpoints", "backends"),
     ("execution",),
     ("upscaler",),
+    ("shortcut",),
     ("evaluation",),  # training validates by it
     ("exporting", "training", "batch", "video"),
     ("comparison", "demo"),
     ("cli",),
 )
+DATA = ("builtin", "pages")  # folders without code
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,14 @@ def test_every_room_has_a_floor(graph):
     rooms = {name.split(".")[1] for name in graph if name.startswith("espan.")}
     placed = [room for floor in FLOORS for room in floor]
     assert sorted(rooms) == sorted(placed)
+
+
+def test_the_readme_shows_the_rooms_from_the_top_down():
+    shown = re.findall(r"^\| `espan/(\w+)", (ROOT / "README.md").read_text(), re.M)
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    assert sorted(shown) == sorted([*floor, *DATA])
+    floors = [floor[room] for room in shown if room in floor]
+    assert floors == sorted(floors, reverse=True)
 
 
 def test_no_files_import_each_other_in_a_circle(graph):

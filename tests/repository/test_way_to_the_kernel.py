@@ -1,0 +1,39 @@
+"""The files that docs/python.md lists from `espan.upscale` to the kernel lead to each other."""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import espan
+from tests.support.imports import import_graph
+
+ROOT = Path(__file__).parents[2]
+
+
+def listed() -> list[str]:
+    page = (ROOT / "docs/python.md").read_text()
+    section = re.search(r"^## From `espan\.upscale`.*?(?=^## )", page, re.M | re.S)[0]
+    return re.findall(r"^\| `([\w/.]+)` \|", section, re.M)
+
+
+def module(file: str) -> str:
+    return file.removesuffix(".py").replace("/", ".")
+
+
+def test_it_is_six_files_from_the_function_to_its_kernel():
+    files = listed()
+    assert len(files) == 6 and all((ROOT / file).is_file() for file in files)
+    assert module(files[0]) == espan.upscale.__module__
+    assert files[-1].startswith("csrc/")
+
+
+def test_each_file_imports_the_next():
+    graph = import_graph(ROOT, ["espan", "espan_kernels"])
+    for importer, imported in pairwise(module(file) for file in listed()[:-1]):
+        assert imported in graph[importer], f"{importer} does not import {imported}"
+
+
+def test_the_last_file_has_the_kernel_that_the_one_before_launches():
+    *_, launcher, kernel = listed()
+    (name,) = re.findall(r"native\.call\(\s*\"(\w+)\"", (ROOT / launcher).read_text())
+    assert re.search(rf"^cudaError_t {name}\(", (ROOT / kernel).read_text(), re.M)
