@@ -51,3 +51,12 @@ def test_shorter_runs_imports_and_argument_lists_are_let_be(tmp_path):
         for name in ("one", "two")
     ]
     assert repeated(files) == []
+
+
+def test_launches_of_triton_kernels_are_let_be_and_other_calls_are_not(tmp_path):
+    arguments = [f"    a{i}," for i in range(LONG)]
+    launches, calls = (
+        [write(tmp_path / f"{name}{i}.py", f"{name}(", *arguments, ")") for i in range(2)]
+        for name in ("kernel[grid]", "call")
+    )
+    assert repeated(launches) == [] and len(repeated(calls)) == 1

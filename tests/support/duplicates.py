@@ -13,8 +13,9 @@ def repeated(paths: Iterable[Path], long: int = LONG) -> list[str]:
     """ "file:line ~ file:line" of the first of `long` equal lines that stand in two places.
 
     Lines of code count, with white space at their ends left out. No code, for this purpose: blank
-    lines, comments, docstrings, imports, lines of brackets alone, and argument lists: a signature
-    is an interface, which every implementation of it has, and Triton's kernels have no structs.
+    lines, comments, docstrings, imports, lines of brackets alone, and argument lists: signatures,
+    which all implementations of an interface have, and launches of Triton's kernels, which take no
+    structs.
     """
     seen: dict[tuple[str, ...], str] = {}
     found = []
@@ -36,6 +37,8 @@ def code(source: str) -> Iterator[tuple[int, str]]:
     left_out: set[int] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom) or _is_docstring(node):
+            left_out |= {*range(node.lineno, node.end_lineno + 1)}
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Subscript):  # a Triton launch
             left_out |= {*range(node.lineno, node.end_lineno + 1)}
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             left_out |= {*range(node.lineno, node.body[0].lineno)}
