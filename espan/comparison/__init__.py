@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from espan.checkpoints.weights import model_for
 from espan.comparison.page import write_page
 from espan.comparison.panes import Comparison, Pane
 from espan.comparison.sheet import write_sheet
@@ -16,7 +17,7 @@ from espan.images import files
 from espan.images.adapt import File
 from espan.networks import SCALES
 from espan.options import BackendName, Device, Dtype, Tile, UpscalerOptions
-from espan.upscaler import Upscaler, model_for
+from espan.upscaler import Upscaler
 
 # Pixels of all results together: a page holds every one of them, and a browser decodes them all.
 MAX_PIXELS = 200_000_000

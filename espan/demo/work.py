@@ -11,7 +11,7 @@ from espan.images import files
 from espan.networks import SCALES
 from espan.options import LIMITS, check_scale
 from espan.options import Limits as FileLimits
-from espan.upscaler import Upscaler, model_for
+from espan.upscaler import Upscaler
 
 BUILTIN = "built-in"
 
