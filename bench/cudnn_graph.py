@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from espan.backends.program import PICTURE, STEPS, Normalise, Tail
-from espan.networks.models import Network
+from espan.backends.lowering import lower
+from espan.backends.program import PICTURE, Normalise, Step, Tail, unfused
+from espan.networks.network import Network
 
 # What channels are filled up to with zeros: float16 tensors of cuDNN come in groups of 8.
 GROUP = 8
@@ -28,10 +29,7 @@ class CudnnNetwork:
         self.cudnn, self.size = cudnn, (x.shape[0], *x.shape[2:])
         self.handle = cudnn.create_handle()
         self.device, self.scale = x.device, net.scale
-        self.steps = []
-        for step in STEPS[type(net)](net):
-            for part in step.convs():
-                self.steps.append((part, self._layers(part)))
+        self.steps = [(step, self._layers(step)) for step in unfused(lower(net))]
 
     def __call__(self, x: Tensor) -> Tensor:
         values = {PICTURE: x}
@@ -41,7 +39,7 @@ class CudnnNetwork:
         for step, layers in self.steps:
             inputs = [_filled(values[name]) for name in step.reads]
             if isinstance(step, Normalise):
-                values[step.makes] = step.run(values[step.reads[0]])
+                values[step.makes] = step.eager(values[step.source])
             elif isinstance(step, Tail):
                 total = None
                 for layer, one in zip(layers, inputs, strict=False):
@@ -51,7 +49,7 @@ class CudnnNetwork:
                 values[step.makes] = layers[0](*inputs)
         return values[self.steps[-1][0].makes]
 
-    def _layers(self, step) -> list["Layer"]:
+    def _layers(self, step: Step) -> list["Layer"]:
         if isinstance(step, Normalise):
             return []
         if isinstance(step, Tail):
@@ -59,8 +57,7 @@ class CudnnNetwork:
             sums = [Layer(self, first, step.bias)]
             sums += [Layer(self, weight, None, "add") for weight in others]
             return [*sums, Layer(self, step.up_weight, step.up_bias)]
-        after = "gate" if len(step.reads) == 2 else getattr(step, "act", "none")
-        return [Layer(self, step.weight, step.bias, after)]
+        return [Layer(self, step.weight, step.bias, "gate" if step.gate else step.act)]
 
 
 class Layer:

@@ -19,9 +19,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bench import network
-from bench.peers import prepared
-from espan.backends.kernels import Plan
-from espan.backends.select import with_backend
+from espan.backends.select import backend_of
 from espan.networks.deploy import copy_to
 from espan.system.devices import pick_device
 
@@ -33,16 +31,12 @@ def work(device: torch.device):
     """The network as an upscaler runs it, on a frame that becomes 4K, as a function."""
     width, height = (960, 540) if device.type == "cuda" else (480, 270)
     dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
-    run = with_backend(copy_to(network.build("ESPAN"), device, dtype), "auto")
-    pixels = network.pictures(width, height)
-    if isinstance(run, Plan):  # from uint8 to uint8
-        run, x = run.checked, torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
-    else:
-        x = prepared(pixels, device, dtype)
+    pixels = torch.from_numpy(network.pictures(width, height)).permute(0, 3, 1, 2).to(device)
+    run = backend_of(copy_to(network.build("ESPAN"), device, dtype), "auto").bind(pixels)
 
-    def call():
+    def call() -> None:
         with torch.inference_mode():
-            run(x)
+            run()
 
     return call
 

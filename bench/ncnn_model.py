@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from espan.networks.models import ESPAN
+from espan.networks.espan import ESPAN
 
 ADD, SUBTRACT, MULTIPLY = 0, 1, 2
 

@@ -8,8 +8,12 @@ import torch
 from bench import peers, timing
 from bench.record import Record
 from bench.timing import interleaved, one_line
-from espan.backends.program import STEPS, Block, Normalise, Tail
-from espan.networks.models import ESPAN, SPAN, SPANF, Network
+from espan.backends.lowering import lower
+from espan.backends.program import Convolution, Tail, unfused
+from espan.networks.espan import ESPAN
+from espan.networks.network import Network
+from espan.networks.span import SPAN
+from espan.networks.spanf import SPANF
 
 FRAMES = ((480, 270), (510, 339), (960, 540), (1920, 1080))
 MODELS = {
@@ -54,12 +58,10 @@ def pictures(width: int, height: int, n: int = 1) -> np.ndarray:
 def flop(net: Network) -> float:
     """Operations per input pixel, the tail merged: 2 for each weight."""
     count = 0
-    for step in STEPS[type(net)](net):
-        if isinstance(step, Block):
-            count += sum(weight.numel() for weight in step.weights)
-        elif isinstance(step, Tail):
+    for step in unfused(lower(net)):
+        if isinstance(step, Tail):
             count += sum(weight.numel() for weight in step.weights) + step.up_weight.numel()
-        elif not isinstance(step, Normalise):
+        elif isinstance(step, Convolution):
             count += step.weight.numel()
     return 2.0 * count
 

@@ -14,11 +14,13 @@ from torch import Tensor
 from bench import ncnn_model
 from bench.cudnn_graph import CudnnNetwork
 from bench.timing import one_line
-from espan.backends.select import with_backend
+from espan.backends.select import backend_of
 from espan.errors import DeviceError
 from espan.images.pixels import enter
 from espan.networks.deploy import copy_to
-from espan.networks.models import ESPAN, SPAN, Network
+from espan.networks.espan import ESPAN
+from espan.networks.network import Network
+from espan.networks.span import SPAN
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -117,7 +119,7 @@ def ours(kind: str, backend: str = "auto"):
     def build(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
         dtype = DTYPES[kind]
         try:
-            run = with_backend(copy_to(net, device, dtype), backend)
+            run = backend_of(copy_to(net, device, dtype), backend)
         except DeviceError as error:
             raise AbsentError(one_line(error)) from error
         x = prepared(pictures, device, dtype)

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from espan.networks.models import ESPAN
+from espan.networks.espan import ESPAN
 from espan.training.config import TrainConfig
 from espan.training.losses import loss_of
 from espan.training.optim import optimizers_of

@@ -23,11 +23,11 @@ if TYPE_CHECKING:  # for tools that only read; `_HOME` is what runs
     from espan.evaluation.metrics import ssim as ssim
     from espan.exporting.export import export as export
     from espan.images.image16 import Image16 as Image16
+    from espan.networks.espan import ESPAN as ESPAN
     from espan.networks.folding import fold as fold
-    from espan.networks.models import ESPAN as ESPAN
-    from espan.networks.models import SPAN as SPAN
-    from espan.networks.models import SPANF as SPANF
-    from espan.networks.models import Network as Network
+    from espan.networks.network import Network as Network
+    from espan.networks.span import SPAN as SPAN
+    from espan.networks.spanf import SPANF as SPANF
     from espan.options import Limits as Limits
     from espan.options import UpscalerOptions as UpscalerOptions
     from espan.shortcut import upscale as upscale
@@ -36,10 +36,10 @@ if TYPE_CHECKING:  # for tools that only read; `_HOME` is what runs
     from espan.video.convert import video_frames as video_frames
 
 _HOME = {
-    "ESPAN": "espan.networks.models",
-    "SPAN": "espan.networks.models",
-    "SPANF": "espan.networks.models",
-    "Network": "espan.networks.models",
+    "ESPAN": "espan.networks.espan",
+    "SPAN": "espan.networks.span",
+    "SPANF": "espan.networks.spanf",
+    "Network": "espan.networks.network",
     "Upscaler": "espan.upscaler",
     "UpscalerOptions": "espan.options",
     "upscale": "espan.shortcut",

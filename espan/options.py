@@ -97,6 +97,11 @@ class UpscalerOptions:
             raise InputError(f"nonfinite: expected error or replace, got {self.nonfinite!r}")
         object.__setattr__(self, "tile", _check_tile(self.tile))
 
+    @property
+    def sides(self) -> tuple[int, int] | Literal["auto"] | None:
+        """`tile` with an int as a pair (height, width)."""
+        return (self.tile, self.tile) if isinstance(self.tile, int) else self.tile
+
 
 class UpscalerKeywords(TypedDict, total=False):
     """The fields of `UpscalerOptions` as keyword arguments, for the signatures of overloads."""

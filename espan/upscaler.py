@@ -18,7 +18,7 @@ from espan.images import files
 from espan.images.adapt import AnyImage, Each, File, FromFile, Given, One, PixelType, from_any
 from espan.images.alpha import bleed, enlarge_alpha, resize_into
 from espan.images.pixels import finite
-from espan.networks.models import Network
+from espan.networks.network import Network
 from espan.options import (
     LIMITS,
     BackendName,
@@ -34,7 +34,6 @@ from espan.options import (
     check_scale,
 )
 from espan.system import shutdown
-from espan.system.devices import pick_device, pick_dtype
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -91,18 +90,12 @@ class Upscaler:
         if isinstance(model, nn.Module) and not isinstance(model, Network):
             raise InputError(f"model: expected a network of espan, got {type(model).__name__}")
         self.network = model if isinstance(model, Network) else load(model or model_for(4))
-        self.device = pick_device(device)
-        self.dtype = pick_dtype(dtype, self.device, backend)
-        self.options = replace(options, device=str(self.device))
-        assert not isinstance(options.tile, int)  # it is a pair by now
-        self.tile, self.limits = options.tile, limits
-        self.scale, self.radius = self.network.scale, self.network.radius
-        low_precision = dtype != "auto"  # else only what has 8 bits is computed in half precision
         shutdown.prepare_for_forks()
-        where = self.device, self.dtype
-        self._runner = Runner(
-            self.network, *where, backend, self.tile, low_precision, dtype == "tf32"
-        )
+        self._runner = Runner(self.network, options)
+        self.device, self.dtype = self._runner.device, self._runner.dtype
+        self.options = replace(options, device=str(self.device))
+        self.tile, self.limits = options.sides, limits
+        self.scale, self.radius = self.network.scale, self.network.radius
 
     @classmethod
     def from_options(cls, model: Model, options: UpscalerOptions) -> "Upscaler":

@@ -21,7 +21,7 @@ def load() -> tuple[Any, str | None]:
     """(the module, None), or (None, the reason why there is none)."""
     try:
         # A file of the build, not of the package's face; it is there or not.
-        import espan_kernels._cuda as built  # type: ignore[import-not-found]
+        import espan_kernels._cuda as built
     except ImportError as error:
         note = PACKAGE / LEFT_OUT
         if note.exists():

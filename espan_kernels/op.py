@@ -140,6 +140,7 @@ class Op:
             says = kernel.refuses(args)
             if says is None and kernel not in tried:
                 capability = machine.capability_of(machine.first(args))
+                assert capability  # elsewhere all are tried
                 why = order.why_not(self.name, kernel.name, capability, _pixels(args))
                 says = f"runs when named, {why}"
             lines.append(f"{self.name}: {kernel.name}: {says or 'runs'}")

@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from espan.backends.program import PICTURE, STEPS, Conv, Normalise, Step, Tail
-from espan.networks.models import Network
+from espan.backends.base import Work, bound
+from espan.backends.lowering import lower
+from espan.backends.program import PICTURE, Convolution, Normalise, Step, Tail, released, unfused
+from espan.networks.network import Network
 from espan.system.devices import one_thread
 
 # Bytes of a channel that a convolution makes at a time (measured: docs/performance.md), and pixels
@@ -27,7 +29,7 @@ GATED = -2.0
 
 
 class CpuNetwork:
-    """`CpuNetwork(net)(x)` equals `net(x)`: x (N, 3, H, W) -> (N, 3, scale*H, scale*W).
+    """A backend: `CpuNetwork(net)(x)` is `net(x)`, x (N, 3, H, W) -> (N, 3, scale*H, scale*W).
 
     net: a folded ESPAN, SPAN or SPANF on the CPU; its weights are copied. The result lies in
     channels_last memory and has no gradient. Keeps the maps of the last size of picture; safe
@@ -36,15 +38,16 @@ class CpuNetwork:
 
     def __init__(self, net: Network):
         self.scale, self.dtype = net.scale, next(net.parameters()).dtype
+        self._name = type(net).__name__
         with torch.no_grad(), one_thread():
-            *steps, tail = [part for step in STEPS[type(net)](net) for part in step.convs()]
-            gated = {step.makes for step in steps if isinstance(step, Conv) and len(step.reads) > 1}
+            *steps, tail = unfused(lower(net))
+            assert isinstance(tail, Tail)  # of every network
+            gated = {step.makes for step in steps if isinstance(step, Convolution) and step.gate}
             self._times = dict.fromkeys(gated, GATED)
             self.steps = [self._weighted(step) for step in steps]
             self.tail = _prepare_tail(tail, [self._times.get(name, 1.0) for name in tail.reads])
-        reads = [step.reads for step in steps] + [tail.reads]
         self._channels = {PICTURE: 3} | {step.makes: step.channels for step in steps}
-        self._last_read = {name: i for i, names in enumerate(reads) for name in names}
+        self._released = released([*steps, tail])
         self._most = self._at_once()
         self._idle: list[Maps] = []
 
@@ -72,13 +75,19 @@ class CpuNetwork:
         idle = sum(one.bytes for one in self._idle[-1:])
         return max(0, values * self.dtype.itemsize - idle)
 
+    def explain(self) -> str:
+        return f"{self._name} by PyTorch's convolutions of bands of rows, in {self.dtype}"
+
+    def bind(self, pixels: Tensor) -> Work:
+        return bound(self, self.dtype, pixels)
+
     def _at_once(self) -> Counter[int]:
         """How many maps of so many channels there are at most."""
         live, most = Counter({3: 1}), Counter({3: 1})
-        for i, step in enumerate((*self.steps, self.tail)):
-            live[step.channels] += 1
+        made = [*(step.channels for step in self.steps), self.tail.channels]
+        for channels, done in zip(made, self._released, strict=True):
+            live[channels] += 1
             most |= live
-            done = (name for name in {*step.reads} if self._last_read[name] == i)
             live -= Counter(self._channels[name] for name in done)
         return most
 
@@ -91,14 +100,13 @@ class CpuNetwork:
 
     def _run(self, x: Tensor, out: Tensor, maps: "Maps") -> None:
         values = {PICTURE: maps.picture(x)}
-        for i, step in enumerate(self.steps):
-            inputs = [values[name] for name in step.reads]
+        for step, done in zip(self.steps, self._released, strict=False):
             if isinstance(step, Normalise):
-                values[step.makes] = maps.picture(step.run(x))
+                values[step.makes] = maps.picture(step.eager(x))
             else:
                 values[step.makes] = made = maps.take(step.channels)
-                self._conv(step, *inputs, made, maps)
-            for name in [name for name in values if self._last_read.get(name, i) <= i]:
+                self._conv(step, values, made, maps)
+            for name in done:
                 maps.give(values.pop(name))
         inputs = [values[name] for name in self.tail.reads]
         total = maps.take(self.tail.channels)
@@ -107,27 +115,29 @@ class CpuNetwork:
         for one in (*values.values(), total):
             maps.give(one)
 
-    def _conv(self, step: Step, x: Tensor, *gate_and_out) -> None:
-        *gate, out, maps = gate_and_out
+    def _conv(
+        self, step: Convolution, values: dict[str, Tensor], out: Tensor, maps: "Maps"
+    ) -> None:
         for rows in maps.bands:
-            y = maps.convolve(x, rows, step.weight, step.bias)
+            y = maps.convolve(values[step.source], rows, step.weight, step.bias)
             made = maps.rows(out, rows)
-            if gate:
-                times = self._times.get(step.reads[1], 1.0)
-                for part, before, after in maps.strips(y, maps.rows(gate[0], rows), made):
+            if step.gate:
+                times, gate = self._times.get(step.gate, 1.0), maps.rows(values[step.gate], rows)
+                for part, before, after in maps.strips(y, gate, made):
                     # t (sigmoid(y) - 1/2) times GATED = -2, for t = y + x: t - 2 t sigmoid(y).
                     torch.add(part, before, alpha=1 / times, out=after)
                     torch.addcmul(after, after, part.sigmoid_(), value=GATED, out=after)
-            elif isinstance(step, Conv) and step.act == "silu":
+            elif step.act == "silu":
                 torch.ops.aten.silu.out(y, out=made)
             else:
                 made.copy_(y)
 
-    def _weighted(self, step: Step) -> Step:
+    def _weighted(self, step: Step) -> Normalise | Convolution:
         """The step for inputs that are kept times a number."""
         if isinstance(step, Normalise):
             return step
-        return replace(step, weight=_by_pixel(step.weight / self._times.get(step.reads[0], 1.0)))
+        assert isinstance(step, Convolution)  # no block is left
+        return replace(step, weight=_by_pixel(step.weight / self._times.get(step.source, 1.0)))
 
 
 def _by_pixel(weight: Tensor) -> Tensor:

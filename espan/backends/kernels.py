@@ -1,13 +1,17 @@
-"""Plans: a folded network as a list of fused ops, with who runs each and where its values lie."""
+"""The backend of `espan_kernels`: a plan of fused ops, the kernel of each, and where values lie."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from espan.backends.program import PICTURE, RESULT, STEPS, Step
-from espan.networks.models import Network
+from espan.backends.base import Work, bound
+from espan.backends.cuda import Launch, launch_of, needs_scratch
+from espan.backends.lowering import lower
+from espan.backends.program import PICTURE, RESULT, Fused, Tail, released
+from espan.networks.network import Network
+from espan.system import memory
 from espan_kernels import layout, machine, op
 from espan_kernels.op import Kernel
 
@@ -17,12 +21,12 @@ FRAME = 540, 960
 
 @dataclass(frozen=True)
 class Chosen:
-    """Who runs a step, None for the op's reference; (name, reason) of those before it."""
+    """The kernel of a step, None for the op's reference; (name, reason) of those before it."""
 
     kernel: Kernel | None
     refused: tuple[tuple[str, str], ...] = ()
-    # Weights for the launch of a CUDA kernel, which runs on planes.
-    packed: Any = None
+    # Of a CUDA kernel, which runs on planes.
+    launch: Launch | None = None
 
     @property
     def name(self) -> str:
@@ -30,7 +34,7 @@ class Chosen:
 
 
 class Plan:
-    """`Plan(net)(x)` equals `net(x)`, but runs through the ops of `espan_kernels`.
+    """A backend: `Plan(net)(x)` equals `net(x)`, but runs through the ops of `espan_kernels`.
 
     net: a folded ESPAN, SPAN or SPANF; its weights are copied, a later change of it is not seen.
     impl: what every op is asked for; None lets each take its fastest, "triton" and "eager" that
@@ -39,21 +43,19 @@ class Plan:
     """
 
     def __init__(self, net: Network, impl: str | None = None):
-        if type(net) not in STEPS:
-            names = ", ".join(cls.__name__ for cls in STEPS)
-            raise ValueError(f"Plan: net: expected one of {names}, got {type(net).__name__}")
-        if not net.folded:
-            raise ValueError("Plan: net: expected a folded network, got its training form")
-        self.scale, self.radius = net.scale, net.radius
-        some = next(net.parameters())
-        self.dtype, self.device = some.dtype, some.device
-        self._like = torch.empty(0, dtype=self.dtype, device=self.device)
         with torch.no_grad():
-            self.steps: list[Step] = STEPS[type(net)](net)
+            self.steps = lower(net)
+        some = next(net.parameters())
+        self.dtype, self.scale = some.dtype, net.scale
+        self._like = torch.empty(0, dtype=self.dtype, device=some.device)
+        with torch.no_grad():
+            tail = self.steps[-1]
+            assert isinstance(tail, Tail)  # of every network
+            self.limit = tail.limit()
+            self._channels = {PICTURE: 3} | {step.makes: step.channels for step in self.steps}
             self.chosen = self._choose(impl or op.DEFAULT_IMPL)
-            self.limit = self.steps[-1].limit()
-        self._last_read = {name: i for i, step in enumerate(self.steps) for name in step.reads}
-        self._planes = -(-net.config["channels"] // layout.PLANE)
+        self._released = released(self.steps)
+        self._maps = net.config["channels"]
         self.places, self.buffers = self._place()
 
     @torch.no_grad()
@@ -86,8 +88,8 @@ class Plan:
         return y, torch.stack(ends).abs().amax() <= self.limit
 
     def explain(self) -> str:
-        """A line for each step, who runs it and which buffer holds what it makes; then one for each
-        reason why an op has none faster."""
+        """A line for each step, its kernel and the buffer that holds what it makes; then one for
+        each reason why an op has none faster."""
         lines = []
         for step, chosen in zip(self.steps, self.chosen, strict=True):
             where = f" in buffer {self.places[step.makes]}" if step.makes in self.places else ""
@@ -99,46 +101,60 @@ class Plan:
     def refusals(self, impl: str) -> list[str]:
         """The ops that `impl` was wanted for and refused, with its reasons."""
         found = {
-            f"{step.op.name}: {reason}": None
-            for step, chosen in zip(self.steps, self.chosen, strict=True)
+            f"{step.name}: {reason}": None
+            for step, chosen in self._fused()
             for name, reason in chosen.refused
             if name == impl
         }
         return [*found]
 
     def memory(self, n: int, height: int, width: int) -> int:
-        """Bytes of the buffers of `allocate`."""
-        values = n * self._planes * height * width * layout.PLANE
-        return self.buffers * values * self.dtype.itemsize
+        """Bytes of the buffers of `allocate`, and what ops without a CUDA kernel hold at most."""
+        pixels = n * height * width
+        values = self.buffers * pixels * -(-self._maps // layout.PLANE) * layout.PLANE
+        launched = [one.launch is not None for step, one in self._fused()]
+        others = 0 if all(launched) else memory.for_pixels(pixels, self._maps, self.dtype)
+        return values * self.dtype.itemsize + others
+
+    def bind(self, pixels: Tensor) -> Work:
+        n, channels, height, width = pixels.shape
+        buffers = self.allocate(n, height, width)
+        if pixels.dtype == torch.uint8 and channels == 3:
+            return lambda: self.checked(pixels, buffers)
+        return bound(partial(self, buffers=buffers), self.dtype, pixels)
 
     def allocate(self, n: int, height: int, width: int) -> list[Tensor]:
-        """Memory for the values that CUDA kernels make of n pictures, a few buffers by turns."""
-        shape = n, self._planes, height, width, layout.PLANE
+        """Memory for the values that CUDA kernels make of n images, a few buffers in turn."""
+        shape = n, -(-self._maps // layout.PLANE), height, width, layout.PLANE
         return [layout.empty(self._like, shape) for _ in range(self.buffers)]
 
-    def _run(self, x: Tensor, ends: dict, buffers: list[Tensor] | None):
+    def _fused(self) -> list[tuple[Fused, Chosen]]:
+        """The steps that are ops, each with its kernel."""
+        pairs = zip(self.steps, self.chosen, strict=True)
+        return [(step, chosen) for step, chosen in pairs if isinstance(step, Fused)]
+
+    def _run(
+        self, x: Tensor, ends: dict[str, bool], buffers: list[Tensor] | None
+    ) -> tuple[Tensor, list[Tensor]]:
         """(the result, the last step's inputs)."""
         n, _, height, width = x.shape
         buffers = self.allocate(n, height, width) if buffers is None else buffers
         values = {PICTURE: x.contiguous(memory_format=torch.channels_last)}
         for i, (step, chosen) in enumerate(zip(self.steps, self.chosen, strict=True)):
-            options = dict(ends) if step.makes == RESULT else {}
-            as_planes = chosen.packed is not None
+            as_planes = chosen.launch is not None
             inputs = [self._laid_out(values, name, as_planes) for name in step.reads]
-            if as_planes:
+            if chosen.launch:
                 place = self.places.get(step.makes)
                 out = self._result(x, ends["uint8"]) if place is None else buffers[place]
-                if step.scratch:
-                    options["scratch"] = buffers[-1]
                 if out.numel():
-                    step.launch(chosen.packed, out, *inputs, **options)
-            elif step.op is None:
-                out = step.run(*inputs)
+                    chosen.launch(out, *inputs, scratch=buffers[-1] if buffers else None, **ends)
+            elif chosen.kernel and isinstance(step, Fused):
+                out = chosen.kernel.run(*step.arguments(*inputs, **ends))
             else:
-                run = chosen.kernel.run if chosen.kernel else step.op.reference
-                out = run(*step.arguments(*inputs, **options))
+                out = step.eager(*inputs, **ends)
             values[step.makes] = out
-            values = {name: v for name, v in values.items() if self._last_read.get(name, i) > i}
+            for name in self._released[i]:
+                del values[name]
         return out, inputs
 
     def _result(self, x: Tensor, uint8: bool) -> Tensor:
@@ -161,10 +177,9 @@ class Plan:
         return values[name]
 
     def _choose(self, impl: str | None) -> list[Chosen]:
-        self._channels = {PICTURE: 3} | {step.makes: step.channels for step in self.steps}
         chosen = []
         for step in self.steps:
-            if step.op is None:
+            if not isinstance(step, Fused):
                 chosen.append(Chosen(None))
                 continue
             one = self._like.new_empty(())
@@ -172,7 +187,7 @@ class Plan:
             chosen.append(_choose(step, step.arguments(*inputs), impl))
         if impl == "cuda" and not any(one.name == "cuda" for one in chosen):
             reasons = dict.fromkeys(one.refused[0][1] for one in chosen if one.refused)
-            raise ValueError(f"Plan: impl='cuda' refuses: {'; '.join(reasons)}")
+            raise ValueError(f"impl='cuda' refuses: {'; '.join(reasons)}")
         return chosen
 
     def _place(self) -> tuple[dict[str, int], int]:
@@ -181,24 +196,24 @@ class Plan:
         A buffer is used again once nobody reads what it holds. Scratch, if a step wants some, is
         the last one.
         """
-        places, free, count = {}, [], 0
-        for i, (step, chosen) in enumerate(zip(self.steps, self.chosen, strict=True)):
-            if chosen.packed is not None and step.makes != RESULT:
+        places: dict[str, int] = {}
+        free: list[int] = []
+        count = 0
+        for step, chosen, done in zip(self.steps, self.chosen, self._released, strict=True):
+            if chosen.launch and step.makes != RESULT:
                 if not free:
                     free, count = [count], count + 1
                 places[step.makes] = free.pop()
-            read = {*step.reads} & {*places}
-            free += sorted(places[name] for name in read if self._last_read[name] == i)
-        launched = zip(self.steps, self.chosen, strict=True)
-        scratch = any(step.scratch and chosen.packed is not None for step, chosen in launched)
+            free += sorted(places[name] for name in done if name in places)
+        scratch = any(needs_scratch(step) for step, chosen in self._fused() if chosen.launch)
         return places, count + scratch
 
 
-def _choose(step: Step, args: tuple, impl: str | None) -> Chosen:
+def _choose(step: Fused, args: tuple, impl: str | None) -> Chosen:
     """The kernel that runs the step's op on such arguments."""
     if impl not in (None, "cuda"):
         return Chosen(step.op.choose(args, impl))
-    refused = []
+    refused: list[tuple[str, str]] = []
     kernels = step.op.tried(args) if impl is None else step.op.kernels
     # In Triton's interpreter only what is asked for by name runs.
     kernels = [k for k in kernels if impl == k.name or not machine.INTERPRETED]
@@ -207,7 +222,7 @@ def _choose(step: Step, args: tuple, impl: str | None) -> Chosen:
     for kernel in kernels:
         reason = kernel.refuses(args)
         if reason is None:
-            packed = step.pack() if kernel.name == "cuda" else None
-            return Chosen(kernel, tuple(refused), packed)
+            launch = launch_of(step) if kernel.name == "cuda" else None
+            return Chosen(kernel, tuple(refused), launch)
         refused.append((kernel.name, reason))
     return Chosen(None, tuple(refused))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from espan import __version__
 from espan.networks.deploy import copy_to
-from espan.networks.models import Network
+from espan.networks.network import Network
 from espan.system.extras import extra
 
 # The lowest that PyTorch's exporter writes: older programs read it too.

@@ -1,22 +1,24 @@
-"""The forms in which a network runs: itself, its plan on kernels, `CpuNetwork`, compiled.
+"""The backends by their names, and the choice among them.
 
-It knows no pictures and needs no Pillow: benchmarks run it on machines that lack it.
+Images are not known here and Pillow is not needed: benchmarks run backends on machines without it.
 """
 
 import logging
-import os
-import shutil
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from torch import Tensor
 
+from espan.backends.base import Backend
 from espan.backends.cpu import CpuNetwork
+from espan.backends.eager import Compiled, Eager
 from espan.backends.kernels import Plan
+from espan.backends.onnx import OnnxRuntime
+from espan.backends.openvino import OpenVino
 from espan.errors import DeviceError
 from espan.images.pixels import enter
-from espan.networks.deploy import convolutions
-from espan.networks.models import Network
+from espan.networks.deploy import allows_tf32
+from espan.networks.network import Network
 from espan.options import RUNTIMES, WITH_TF32
 from espan.system import memory
 from espan_kernels.op import DEFAULT_IMPL
@@ -24,65 +26,46 @@ from espan_kernels.op import DEFAULT_IMPL
 log = logging.getLogger("espan")
 
 
-def with_backend(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
-    """The network itself, or another form of the same function.
+def backend_of(net: Network, name: str) -> Backend:
+    """The backend of that name for `net`, of `copy_to`; "auto" is the fastest on its device.
 
-    "auto" is its plan on a GPU, every op of espan_kernels taking its fastest kernel, `CpuNetwork`
-    on a CPU and the network elsewhere; "compile" is the network through torch.compile,
-    "openvino" and "onnx" are other programs that run it. A kernel or program asked for by name
-    that refuses to run here is a DeviceError with its reason; so is "cuda" where no step has one,
-    and a warning for each that goes by the next in line. Where the network allows TF32, "auto" is
-    the network, and kernels, which multiply float32 as such, are refused.
+    A backend asked for by name that refuses to run here is a DeviceError with its reason; so is
+    "cuda" where no step has a CUDA kernel, and a warning for each step that goes by the next in
+    line. Where the network allows TF32, "auto" is "eager", and kernels, which multiply float32 as
+    such, are refused.
     """
-    some = next(net.parameters())
-    if backend == "auto" and DEFAULT_IMPL:
-        backend = DEFAULT_IMPL  # asked for by the environment variable ESPAN_IMPL
-    if any(layer.tf32 for layer in convolutions(net)):
-        if backend not in WITH_TF32:
-            raise DeviceError(
-                f"backend {backend!r}: has no TF32, which is for {', '.join(WITH_TF32)}"
-            )
-        backend = "eager" if backend == "auto" else backend
-    if backend == "auto" and some.device.type == "cuda":
-        return fastest_proven(net)
-    if backend == "auto" and some.device.type == "cpu":
-        return CpuNetwork(net)
-    if backend == "compile":
-        return _compiled(net)
-    if backend in RUNTIMES:
-        return _by_runtime(net, backend)
-    try:
-        run = net if backend in ("auto", "eager") else Plan(net, backend)
-        with torch.inference_mode():
-            run(some.new_zeros(1, 3, 8, 8))
-    except ValueError as error:
-        raise DeviceError(f"backend {backend!r}: {error}") from error
-    if backend == "cuda":
-        for reason in run.refusals("cuda"):
-            log.warning("no CUDA kernel for %s", reason)
-    return run
-
-
-def _by_runtime(net: Network, backend: str) -> Callable[[Tensor], Tensor]:
     device = next(net.parameters()).device
-    if device.type != "cpu":
-        raise DeviceError(f"backend {backend!r}: runs on the CPU, the device is {device}")
-    from espan.backends import runtimes  # which imports what few want
+    if name == "auto" and DEFAULT_IMPL:
+        name = DEFAULT_IMPL  # asked for by the environment variable ESPAN_IMPL
+    if allows_tf32(net) and name not in WITH_TF32:
+        raise DeviceError(f"backend {name!r}: has no TF32, which is for {', '.join(WITH_TF32)}")
+    if name in RUNTIMES and device.type != "cpu":
+        raise DeviceError(f"backend {name!r}: runs on the CPU, the device is {device}")
+    return BY_NAME[name](net)
 
-    return runtimes.BY_NAME[backend](net)
+
+def _fastest(net: Network) -> Backend:
+    device = next(net.parameters()).device.type
+    if device == "cuda" and not allows_tf32(net):
+        return fastest_proven(net)
+    return CpuNetwork(net) if device == "cpu" and not allows_tf32(net) else Eager(net)
 
 
-def _compiled(net: Network) -> Callable[[Tensor], Tensor]:
-    compiler = os.environ.get("CXX", "g++")
-    if next(net.parameters()).device.type == "cpu" and shutil.which(compiler) is None:
-        raise DeviceError(f"backend 'compile': needs a C++ compiler, {compiler!r} is not there")
-    # Weights as constants are packed once, and convolutions take SiLU along.
-    return torch.compile(net, options={"freezing": True})
+def _kernels(impl: str, net: Network) -> Plan:
+    try:
+        plan = Plan(net, impl)
+        plan(next(net.parameters()).new_zeros(1, 3, 8, 8))
+    except ValueError as error:
+        raise DeviceError(f"backend {impl!r}: {error}") from error
+    if impl == "cuda":
+        for reason in plan.refusals(impl):
+            log.warning("no CUDA kernel for %s", reason)
+    return plan
 
 
 @torch.inference_mode()
-def fastest_proven(net: Network) -> Callable[[Tensor], Tensor]:
-    """The fastest form of `net` that gives the network's own picture here, on a small sample.
+def fastest_proven(net: Network) -> Backend:
+    """The fastest backend of `net` that gives the network's own picture here, on a small sample.
 
     net: of `copy_to`; in float32 the kernels are held against float32, not against TF32. A kernel
     may fail on a GPU, driver or compiler it has not met: it is left aside with a warning.
@@ -111,4 +94,15 @@ def fastest_proven(net: Network) -> Callable[[Tensor], Tensor]:
                 return plan
             reason = f"off by {max(error, rounded):.3g} of {largest:.3g}"
         log.warning("the %s kernels are left aside: %s", impl or "fastest", reason)
-    return net
+    return Eager(net)
+
+
+BY_NAME: dict[str, Callable[[Network], Backend]] = {
+    "auto": _fastest,
+    "cuda": partial(_kernels, "cuda"),
+    "triton": partial(_kernels, "triton"),
+    "eager": Eager,
+    "compile": Compiled,
+    "openvino": OpenVino,
+    "onnx": OnnxRuntime,
+}

@@ -8,7 +8,10 @@ import torch
 
 from espan.checkpoints.untrusted import State, one_line, some
 from espan.errors import WeightsError
-from espan.networks.models import ESPAN, SPAN, SPANF, Network
+from espan.networks.espan import ESPAN
+from espan.networks.network import Network
+from espan.networks.span import SPAN
+from espan.networks.spanf import SPANF
 
 # Class and constructor arguments of a network, and its state by our key names.
 Found = tuple[type[Network], dict, State]

@@ -8,8 +8,11 @@ from torch import Tensor
 
 from espan.checkpoints.untrusted import State
 from espan.errors import InputError
+from espan.networks.espan import ESPAN
 from espan.networks.layers import kernel_of
-from espan.networks.models import DIV2K_MEAN, ESPAN, SPAN, SPANF, Network
+from espan.networks.network import Network
+from espan.networks.span import DIV2K_MEAN, SPAN
+from espan.networks.spanf import SPANF
 
 # Of the SPAN that spandrel has. The mean is the paper's, or there is none.
 BLOCKS, RANGE = 6, 255.0

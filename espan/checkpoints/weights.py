@@ -22,8 +22,11 @@ from espan.checkpoints.untrusted import (
 )
 from espan.errors import WeightsError
 from espan.networks import SCALES
+from espan.networks.espan import ESPAN
 from espan.networks.folding import fold
-from espan.networks.models import ARCHITECTURES, Network
+from espan.networks.network import Network
+from espan.networks.span import SPAN
+from espan.networks.spanf import SPANF
 from espan.options import check_scale
 from espan.system.atomic import whole_file
 
@@ -36,6 +39,7 @@ SHA256 = {
 }
 # What callers name a network by; None stands for a built-in one.
 Model: TypeAlias = str | Path | Network | None
+ARCHITECTURES: dict[str, type[Network]] = {net.__name__: net for net in (ESPAN, SPAN, SPANF)}
 # What our metadata may ask for.
 LARGEST = {"channels": 1024, "blocks": 64}
 LONGEST_REP = 200

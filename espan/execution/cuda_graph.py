@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from espan.backends.base import Work
+
 log = logging.getLogger("espan")
 
 # A capture waits for the whole device at its start, which must not fall into another capture.
 _CAPTURING = threading.Lock()
 
-Work = Callable[[], tuple[Tensor, ...]]
+Capture = Callable[[Work], tuple[Callable[[], Any], tuple[Tensor, Tensor]]]
 
 
 class Graph:
@@ -24,15 +26,15 @@ class Graph:
     good, and the log has the reason.
     """
 
-    def __init__(self, work: Work, capture: Callable[[Work], tuple[Callable[[], Any], Any]]):
+    def __init__(self, work: Work, capture: Capture):
         self._work = work
-        self._capture = capture
+        self._capture: Capture | None = capture
         self._warm = False
         self._replay: Callable[[], Any] | None = None
-        self._results: tuple[Tensor, ...] = ()
+        self._results: tuple[Tensor, Tensor] | None = None
 
-    def __call__(self) -> tuple[Tensor, ...]:
-        if self._warm and self._capture is not None:
+    def __call__(self) -> tuple[Tensor, Tensor]:
+        if self._warm and self._capture:
             try:
                 self._replay, self._results = self._capture(self._work)
             except Exception as error:
@@ -40,7 +42,7 @@ class Graph:
                 log.warning("no CUDA graph, kernels are launched one by one: %s", reason)
             self._capture = None
         self._warm = True
-        if self._replay is None:
+        if self._replay is None or self._results is None:
             return self._work()
         self._replay()
         return self._results
@@ -78,11 +80,11 @@ class Lane:
         """Host memory as `like`, which copies to and from the device without waiting."""
         return torch.empty_like(like, device="cpu", pin_memory=True)
 
-    def capture(self, work: Work) -> tuple[Callable[[], None], tuple[Tensor, ...]]:
+    def capture(self, work: Work) -> tuple[Callable[[], None], tuple[Tensor, Tensor]]:
         """As `Graph` wants it. All graphs of a lane share the memory of what is in between."""
         graph = torch.cuda.CUDAGraph()
         # Other threads may go on: what they do is no part of this capture.
-        options = {"pool": self._pool, "stream": self.stream, "capture_error_mode": "thread_local"}
-        with _CAPTURING, torch.cuda.graph(graph, **options):
+        mode = "thread_local"
+        with _CAPTURING, torch.cuda.graph(graph, self._pool, self.stream, mode):
             results = work()
         return graph.replay, results

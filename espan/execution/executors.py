@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from espan.backends.base import Work
 from espan.execution.cuda_graph import Graph, Lane
 from espan.images.pixels import enter, leave
 from espan.system import memory
@@ -67,7 +68,7 @@ class Engine:
 
     batches = True
 
-    def __init__(self, bind: Callable, lanes: list[Lane], careful: Direct):
+    def __init__(self, bind: Callable[[Tensor], Work], lanes: list[Lane], careful: Direct):
         self.bind, self.careful = bind, careful
         self._free: queue.LifoQueue = queue.LifoQueue()
         for lane in lanes:
@@ -112,7 +113,7 @@ class Program:
     """The work on windows of one shape, with its memory on device and host."""
 
     @torch.inference_mode()
-    def __init__(self, bind: Callable, lane: Lane, pixels: Tensor, on_host: bool):
+    def __init__(self, bind: Callable[[Tensor], Work], lane: Lane, pixels: Tensor, on_host: bool):
         with lane.current():
             self.pixels = torch.empty(
                 pixels.shape,
@@ -122,7 +123,7 @@ class Program:
             )
             self.work = Graph(bind(self.pixels), lane.capture)
         self.staged = lane.pinned(self.pixels) if on_host else None
-        self.fetched: tuple[Tensor, ...] | None = None
+        self.fetched: tuple[Tensor, Tensor] | None = None
 
     @torch.inference_mode()
     def queue(self, lane: Lane, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,7 +139,7 @@ class Program:
             if self.staged is None:
                 return results
             if self.fetched is None:
-                self.fetched = tuple(lane.pinned(one) for one in results)
+                self.fetched = lane.pinned(results[0]), lane.pinned(results[1])
             for host, device in zip(self.fetched, results, strict=True):
                 host.copy_(device, non_blocking=True)
         return self.fetched
@@ -160,7 +161,7 @@ class EngineJob:
         self.wait()
         y, trusted = self.results
         if not trusted.item():
-            return self.engine.careful.start(self.pixels, wait=True).into(out, area)
+            return DirectJob(self.engine.careful, self.pixels).into(out, area)
         rows, columns = area
         out.copy_(y[:, :, rows, columns])
         return True

@@ -6,26 +6,25 @@ Pictures and results stay where they are; only tiles travel to the device.
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from espan.backends.cpu import CpuNetwork
-from espan.backends.kernels import Plan
-from espan.backends.runtimes import OnnxRuntime, OpenVino
-from espan.backends.select import with_backend
+from espan.backends.base import Work
+from espan.backends.select import backend_of
 from espan.errors import DeviceError, DeviceLostError, NonFiniteError
 from espan.execution.cuda_graph import Lane
-from espan.execution.executors import Direct, Engine
-from espan.execution.schedule import SMALLEST_TILE, Job, Jobs
-from espan.images.pixels import enter, leave_on_device
+from espan.execution.executors import Direct, DirectJob, Engine, EngineJob
+from espan.execution.schedule import SMALLEST_TILE, Job, Jobs, Target
 from espan.networks.deploy import copy_to
 from espan.networks.folding import fold
-from espan.networks.models import Network
+from espan.networks.network import Network
+from espan.options import UpscalerOptions
 from espan.system import memory
+from espan.system.devices import pick_device, pick_dtype
 
 log = logging.getLogger("espan")
 
@@ -44,37 +43,32 @@ Step = Callable[[int, int], None]
 class Runner:
     """Runs a network on batches of planes (N, C, H, W) of any dtype a picture can have.
 
-    low_precision: whether pictures of more than 8 bits too are computed in `dtype`; else in
-    float32. tf32: whether a GPU may multiply its float32 convolutions in TF32. `redone` counts
-    tiles that overflowed in `dtype` and were computed again in float32, `redone_here` those of the
-    thread that asks.
-    Safe between threads, which get the bits that each would get alone.
+    `dtype` is what images of 8 bits are computed in; the others too, if it was asked for by name,
+    else in float32. `redone` counts tiles that overflowed in `dtype` and were computed again in
+    float32, `redone_here` those of the thread that asks.
+    Safe between threads, which get the bits that each would get alone. Raises DeviceError for what
+    the options ask and this machine lacks.
     """
 
-    def __init__(
-        self,
-        net: Network,
-        device: torch.device,
-        dtype: torch.dtype,
-        backend: str,
-        tile: tuple[int, int] | str | None,
-        low_precision: bool,
-        tf32: bool = False,
-    ):
+    def __init__(self, net: Network, options: UpscalerOptions):
         net = net if net.folded else fold(net)
         self.scale, self.radius = net.scale, net.radius
         self.channels = net.config["channels"]
-        self.device, self.dtype, self.tile = device, dtype, tile
-        self.low_precision, self.tf32 = low_precision, tf32
+        self.device = device = pick_device(options.device)
+        self.dtype = pick_dtype(options.dtype, device, options.backend)
+        self.tile = options.sides
+        self.low_precision = options.dtype != "auto"
         self.redone, self._here = 0, threading.local()
         self.window = self._auto_window()
         self._lock = threading.Lock()
-        self.forms = {dtype: with_backend(copy_to(net, device, dtype, tf32), backend)}
-        if dtype != torch.float32:
+        copy = copy_to(net, device, self.dtype, options.dtype == "tf32")
+        self.backends = {self.dtype: backend_of(copy, options.backend)}
+        if self.dtype != torch.float32:
             # The CUDA convolutions take float16: what float32 is for goes by the next in line.
-            other = "auto" if backend == "cuda" else backend
-            self.forms[torch.float32] = with_backend(copy_to(net, device, torch.float32), other)
-        self._engines = {each: self._engine(each) for each in self.forms}
+            other = "auto" if options.backend == "cuda" else options.backend
+            exact = copy_to(net, device, torch.float32)
+            self.backends[torch.float32] = backend_of(exact, other)
+        self._engines = {each: self._engine(each) for each in self.backends}
 
     def host_memory(
         self, n: int, height: int, width: int, pixels: torch.dtype = torch.uint8
@@ -84,19 +78,16 @@ class Runner:
             return 0
         dtype = self._dtype_for(pixels)
         job = self._jobs(self._engines[dtype], n, (height, width)).next()
-        (height, width), form = job.part.window.size, self.forms[dtype]
-        count = job.pictures * height * width
-        entered = count * 3 * (4 + dtype.itemsize)
-        if isinstance(form, CpuNetwork | OpenVino | OnnxRuntime):
-            return entered + form.memory(job.pictures, height, width)
-        return entered + memory.for_pixels(count, self.channels, dtype)
+        height, width = job.part.window.size
+        entered = job.pictures * height * width * 3 * (4 + dtype.itemsize)
+        return entered + self.backends[dtype].memory(job.pictures, height, width)
 
     def rows(self, height: int, width: int) -> int:
         """Input rows that are computed before those below them: a row of tiles has no more."""
         job = self._jobs(self._engines[self.dtype], 1, (height, width)).next()
         return job.part.window.size[0]
 
-    def run(self, source: Tensor, target: Tensor, step: Step) -> None:
+    def run(self, source: Tensor, target: Target, step: Step) -> None:
         """Fills target (N, C, s*H, s*W) from source (N, C, H, W), C = 1 or 3, N at least 1.
 
         `step(done, total)` counts input pixels. Out of memory halves the batches, then the tiles,
@@ -154,10 +145,10 @@ class Runner:
         least = (2 * self.radius + SMALLEST_TILE) ** 2
         return max(least, min(most, int(SHARE * free / LANES / pixel)))
 
-    def _jobs(self, engine: Direct | Engine, n: int, size) -> Jobs:
+    def _jobs(self, engine: Direct | Engine, n: int, size: Sequence[int]) -> Jobs:
         largest = self.window
         side = int(largest**0.5) - 2 * self.radius
-        tile = {None: size, "auto": (side, side)}.get(self.tile, self.tile)
+        tile = (side, side) if self.tile == "auto" else self.tile or size
         return Jobs(n, size, tile, self.radius, largest if engine.batches else 0)
 
     def _halve(self, jobs: Jobs, failed: Job, error: Exception) -> None:
@@ -177,7 +168,9 @@ class Runner:
         used = f"{failed.pictures} of {columns} x {rows} pixels at once"
         log.warning("%s: out of memory, %s; it goes on with less", self.device, used)
 
-    def _finish(self, started, job: Job, source: Tensor, target: Tensor) -> None:
+    def _finish(
+        self, started: DirectJob | EngineJob, job: Job, source: Tensor, target: Target
+    ) -> None:
         out, area = job.target(target, self.scale), job.area(self.scale)
         if started.into(out, area):
             return
@@ -186,43 +179,29 @@ class Runner:
             with self._lock:
                 self.redone += job.pictures
             self._here.redone = self.redone_here + job.pictures
-            again = self._direct(torch.float32).start(job.source(source), wait=True)
+            again = DirectJob(self._direct(torch.float32), job.source(source))
             if again.into(out, area):
                 return
         raise NonFiniteError("the network's output is not finite, even in float32")
 
     def explain(self) -> str:
-        """What pictures of 8 bits go through, step by step."""
-        form = self.forms[self.dtype]
-        if hasattr(form, "explain"):
-            return form.explain()
-        tf32 = " with TF32" * self.tf32
-        return f"{type(form).__name__} by PyTorch's own operators in {self.dtype}{tf32}"
+        """What images of 8 bits go through, step by step."""
+        return self.backends[self.dtype].explain()
 
     def _direct(self, dtype: torch.dtype) -> Direct:
         return Direct(lambda x: self._forward(x, dtype), self.device, dtype)
 
-    def _engine(self, dtype: torch.dtype):
+    def _engine(self, dtype: torch.dtype) -> Direct | Engine:
         direct = self._direct(dtype)
         if self.device.type != "cuda":
             return direct
         lanes = [Lane(self.device) for _ in range(LANES)]
         return Engine(partial(self._bind, dtype), lanes, direct)
 
-    def _bind(self, dtype: torch.dtype, pixels: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:
+    def _bind(self, dtype: torch.dtype, pixels: Tensor) -> Work:
         """What an engine does with pixels at a fixed address."""
-        form, (n, channels, *size) = self.forms[dtype], pixels.shape
-        planned = isinstance(form, Plan)
-        run = partial(form, buffers=form.allocate(n, *size)) if planned else form
-
-        def work() -> tuple[Tensor, Tensor]:
-            if planned and pixels.dtype == torch.uint8 and channels == 3:
-                return form.checked(pixels, run.keywords["buffers"])
-            y = run(enter(pixels, self.device, dtype))
-            return leave_on_device(y, channels, pixels.dtype)
-
-        return work
+        return self.backends[dtype].bind(pixels)
 
     @torch.inference_mode()
     def _forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.forms[dtype](x)
+        return self.backends[dtype](x)

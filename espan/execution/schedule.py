@@ -1,13 +1,19 @@
 """What of a batch of pictures is computed together, and how that shrinks when memory runs out."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from espan.execution.tiling import Part, Tile, cut
 
 SMALLEST_TILE = 16
+
+
+class Target(Protocol):
+    """What results (N, C, H, W) are written to: a tensor, or what gives its parts."""
+
+    def __getitem__(self, index: tuple[slice, slice, slice, slice], /) -> Tensor: ...
 
 
 class Job(NamedTuple):
@@ -31,10 +37,10 @@ class Job(NamedTuple):
         rows, columns = self.part.window.area
         return batch[self.first : self.last, :, rows, columns]
 
-    def target(self, results: Tensor, scale: int) -> Tensor:
+    def target(self, results: Target, scale: int) -> Tensor:
         """The pixels of the result that it fills."""
         rows, columns = self.part.tile.enlarged(scale)
-        return results[self.first : self.last, :, rows, columns]
+        return results[self.first : self.last, slice(None), rows, columns]
 
     def area(self, scale: int) -> tuple[slice, slice]:
         """Those pixels as rows and columns of what comes of `source`."""
@@ -48,11 +54,9 @@ class Jobs:
     long as their windows hold no more than `pixels` in all.
     """
 
-    def __init__(
-        self, n: int, size: tuple[int, int], tile: tuple[int, int], halo: int, pixels: int
-    ):
-        self.size, self.halo, self.pixels = tuple(size), halo, pixels
-        self.pictures, self.tile = n, tuple(tile)
+    def __init__(self, n: int, size: Sequence[int], tile: Sequence[int], halo: int, pixels: int):
+        self.size, self.halo, self.pixels = (size[0], size[1]), halo, pixels
+        self.pictures, self.tile = n, (tile[0], tile[1])
         whole = Tile(0, size[0], 0, size[1])
         # The next one last.
         self._left = self._split([Job(0, n, Part(whole, whole))])
@@ -75,7 +79,8 @@ class Jobs:
             self.pictures = failed.pictures // 2
         elif max(self.tile) > SMALLEST_TILE:
             sides = zip(self.tile, failed.part.tile.size, strict=True)
-            self.tile = tuple(max(-(-min(side) // 2), SMALLEST_TILE) for side in sides)
+            height, width = (max(-(-min(side) // 2), SMALLEST_TILE) for side in sides)
+            self.tile = height, width
         else:
             return False
         self._left = self._split([failed, *self._left[::-1]])

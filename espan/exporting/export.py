@@ -23,7 +23,8 @@ from espan.errors import InputError, OutputError
 from espan.exporting import SUFFIXES
 from espan.networks.deploy import copy_to
 from espan.networks.folding import fold
-from espan.networks.models import SPAN, Network
+from espan.networks.network import Network
+from espan.networks.span import SPAN
 from espan.system.atomic import whole_file
 from espan.system.extras import extra
 

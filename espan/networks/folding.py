@@ -1,6 +1,6 @@
 """Folding: train form -> deploy form, every re-parameterised convolution merged into one."""
 
-from espan.networks.models import Network
+from espan.networks.network import Network
 from espan.networks.reparam import RepConv
 from espan.system.devices import one_thread
 

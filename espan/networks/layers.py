@@ -22,7 +22,7 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.tf32 is None:
             return super().forward(x)
-        return conv2d(x, self.weight, self.bias, self.padding[0], tf32=self.tf32)
+        return conv2d(x, self.weight, self.bias, int(self.padding[0]), tf32=self.tf32)
 
 
 Conv: TypeAlias = nn.Conv2d | RepConv

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from espan.errors import InputError
+from espan.networks.espan import ESPAN
 from espan.networks.layers import Conv, kernel_of
-from espan.networks.models import ESPAN
 from espan.networks.reparam import RepConv
 
 

@@ -95,15 +95,16 @@ class Patches(Dataset):
 
 
 @contextmanager
-def closing(loader: DataLoader) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+def closing(loader: DataLoader) -> Iterator[Iterator[tuple[Tensor, ...]]]:
     """The batches of a loader. Its workers have ended when this is left, whichever way."""
     batches = iter(loader)
     try:
         yield batches
     finally:
-        if loader.num_workers:
-            loader.worker_init_fn.over.set()
-            batches._shutdown_workers()  # what PyTorch itself calls once the last batch is read
+        if isinstance(signals := loader.worker_init_fn, _Signals):
+            signals.over.set()
+            # What PyTorch itself calls once the last batch is read.
+            batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
 class _Signals:

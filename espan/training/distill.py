@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from espan.networks.models import ESPAN
+from espan.networks.espan import ESPAN
 
 
 class SelfDistilled(nn.Module):

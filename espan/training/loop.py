@@ -15,8 +15,8 @@ from torch.optim.swa_utils import AveragedModel
 from espan.checkpoints.weights import load, save
 from espan.errors import EspanError, InputError, OutputError
 from espan.evaluation.benchmark import benchmark_sets
+from espan.networks.espan import ESPAN
 from espan.networks.folding import fold
-from espan.networks.models import ESPAN
 from espan.training.carry import carry
 from espan.training.checkpoints import Checkpoints
 from espan.training.config import BEST, SYNTHETIC, TrainConfig
@@ -113,7 +113,8 @@ class Run:
         trained, *optimizers = fabric.setup(model, *optimizers)
         teachers = self.teachers[number]
         if teachers:
-            teachers.to(fabric.device, memory_format=torch.channels_last).watch(model)
+            teachers.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of torch
+            teachers.watch(model)
         # Now that everything is on its device, where what is loaded goes too.
         step = self._restore(state, model, average, optimizers) if state else 0
         overall = sum(self.config.stage(i).steps for i in range(number))

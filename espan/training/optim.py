@@ -6,7 +6,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-from espan.networks.models import ESPAN
+from espan.networks.espan import ESPAN
 from espan.networks.reparam import RepConv
 from espan.training.config import TrainConfig
 from espan.training.muon import Muon

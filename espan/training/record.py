@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from espan.evaluation.benchmark import evaluate
 from espan.images import files
-from espan.networks.models import Network
+from espan.networks.network import Network
 from espan.training.config import TrainConfig
 from espan.upscaler import Upscaler
 

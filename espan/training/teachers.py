@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from espan.checkpoints.weights import load
 from espan.errors import InputError
-from espan.networks.models import Network
+from espan.networks.lists import LayerList
+from espan.networks.network import Network
 from espan.training.config import TrainConfig
 from espan.training.distill import SelfDistilled
 from espan.training.losses import Terms
@@ -36,7 +37,7 @@ class Teachers(nn.Module):
                     f"teacher: {path} is a network of scale {net.scale}, "
                     f"and stage {config.name!r} trains one of scale {config.scale}"
                 )
-        self.nets = nn.ModuleList(nets)
+        self.nets: LayerList[Network] = LayerList(nets)
         self._theirs = [_Features(net) for net in nets]
         self._learners: list[tuple[str, _Features]] = []
 
@@ -61,13 +62,13 @@ class Teachers(nn.Module):
         """
         with torch.no_grad():
             if kept:
-                pixels, affinities = kept[0], None
+                pixels = kept[0]
             else:
                 with autocast():
                     outputs = [net(lr).float().clamp(0, 1) for net in self.nets]
                 pixels = torch.stack(outputs).mean(0)
                 if self.config.teacher_affinity:
-                    affinities = sum(affinity(f.last) for f in self._theirs) / len(self.nets)
+                    affinities = torch.stack([affinity(f.last) for f in self._theirs]).mean(0)
         config, terms = self.config, {}
         pictures = [sr] if isinstance(sr, Tensor) else sr
         for (name, features), picture in zip(self._learners, pictures, strict=True):
@@ -92,8 +93,8 @@ class _Features:
     The output of the 1x1 convolution that all networks have in front of the upsampling one.
     """
 
-    def __init__(self, net: Network):
-        net.conv_cat.register_forward_hook(self._keep)
+    def __init__(self, net: nn.Module):
+        net.get_submodule("conv_cat").register_forward_hook(self._keep)
 
     def _keep(self, _layer, _inputs, output: Tensor) -> None:
         self.last = output

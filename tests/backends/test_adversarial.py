@@ -12,7 +12,7 @@ import espan
 from espan import SPAN, SPANF, InputError, NonFiniteError, Upscaler
 from espan.backends.cpu import CpuNetwork
 from espan.backends.kernels import Plan
-from espan.backends.select import with_backend
+from espan.backends.select import backend_of
 from espan_kernels import machine
 from tests.support.gpu import DEVICE
 from tests.support.lanes import with_lanes
@@ -95,7 +95,7 @@ def test_adversarial_pictures_through_cuda():
     net = random_net(channels=32)
     up = Upscaler(net, device="cpu", dtype="fp16", backend="cuda")
     with_lanes(up)  # 8 bits from the tail's kernel
-    assert {chosen.name for chosen in up._runner.forms[torch.float16].chosen} == {"cuda"}
+    assert {chosen.name for chosen in up._runner.backends[torch.float16].chosen} == {"cuda"}
     assert_near(up, net, "fp16", (9, 12))
 
 
@@ -144,7 +144,9 @@ def test_nothing_but_numbers_becomes_a_pixel(piece, where, value, as_bias, backe
     plain = "auto" if backend == "auto" else "eager"
     up = Upscaler(net, device="cpu", dtype="fp32", backend=plain)
     if backend in ("plan", "lanes"):
-        up._runner.forms = {dtype: Plan(f, "eager") for dtype, f in up._runner.forms.items()}
+        up._runner.backends = {
+            dtype: Plan(eager.net, "eager") for dtype, eager in up._runner.backends.items()
+        }
     if backend == "lanes":
         with_lanes(up)
     numbers_or_an_error(up, noise(6, 7, 3))
@@ -176,7 +178,7 @@ def test_forms_of_a_network_agree_on_what_is_no_number():
     with torch.inference_mode():
         eager = net(x).isnan()
         assert torch.equal(CpuNetwork(net)(x).isnan(), eager)
-        assert torch.equal(with_backend(net, "eager")(x).isnan(), eager)
+        assert torch.equal(backend_of(net, "eager")(x).isnan(), eager)
         assert eager.any() and not eager.all()
 
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from espan import SPAN, SPANF, DeviceError, Upscaler
-from espan.backends import runtimes
+from espan.backends import openvino as backend_openvino
+from espan.backends.eager import Eager
 from espan.backends.kernels import Plan
-from espan.backends.select import fastest_proven, with_backend
+from espan.backends.select import BY_NAME, backend_of, fastest_proven
 from espan.cli import main, options
 from espan.networks.deploy import copy_to
 from espan.options import BACKENDS
@@ -87,14 +88,14 @@ def test_other_programs_give_a_batch_and_tiles_too(program):
     batch = torch.rand(3, 3, 33, 30, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(other(batch), eager(batch), atol=2e-6, rtol=0)
     x = batch.to(memory_format=torch.channels_last)
-    y = with_backend(copy_to(net, torch.device("cpu"), torch.float32), program)(x)
+    y = backend_of(copy_to(net, torch.device("cpu"), torch.float32), program)(x)
     torch.testing.assert_close(y, net(x).detach(), atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_no_other_program_makes_a_number_of_what_is_none(bad, program):
     """By which the runner knows a tile that overflowed."""
-    run = with_backend(random_net(), program)
+    run = backend_of(random_net(), program)
     x = torch.rand(1, 3, 30, 30, generator=torch.Generator().manual_seed(0))
     assert run(x).isfinite().all()
     x[0, 0, 15, 15] = bad
@@ -153,7 +154,7 @@ def test_what_openvino_lacks_is_refused(monkeypatch):
             return ["FP32", "INT8"]
 
     monkeypatch.setattr(openvino, "Core", Core)
-    monkeypatch.setattr(runtimes, "_core", runtimes._core.__wrapped__)
+    monkeypatch.setattr(backend_openvino, "_core", backend_openvino._core.__wrapped__)
     with pytest.raises(DeviceError, match="'openvino': computes in FP32 here, not in BF16"):
         Upscaler(random_net(), device="cpu", dtype="bf16", backend="openvino")
 
@@ -169,7 +170,7 @@ def test_onnx_runtime_has_float32_alone():
 def test_other_programs_compute_on_the_cpu_alone(program):
     net = random_net().to("meta")
     with pytest.raises(DeviceError, match=f"'{program}': runs on the CPU, the device is meta"):
-        with_backend(net, program)
+        backend_of(net, program)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_a_program_that_is_not_installed_is_named_with_its_extra(
     backend, package, extra, monkeypatch, capsys, weights, tmp_path
 ):
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr(runtimes, "_core", runtimes._core.__wrapped__)
+    monkeypatch.setattr(backend_openvino, "_core", backend_openvino._core.__wrapped__)
     says = rf"backend '{backend}' needs {package}: pip install 'espan\[{extra}\]'"
     with pytest.raises(DeviceError, match=says):
         Upscaler(random_net(), device="cpu", backend=backend)
@@ -189,15 +190,16 @@ def test_a_program_that_is_not_installed_is_named_with_its_extra(
     assert f"pip install 'espan[{extra}]'" in capsys.readouterr().err
 
 
-def test_the_command_knows_the_same_backends():
-    assert options.BACKENDS == BACKENDS
+def test_every_name_has_a_backend():
+    assert tuple(BY_NAME) == BACKENDS == options.BACKENDS
 
 
-class Broken:
-    """A plan whose kernels fail, or give another picture."""
+class Broken(Eager):
+    """In place of a plan: kernels that fail, or give another picture."""
 
     def __init__(self, net, impl):
-        self.net, self.impl = net, impl
+        super().__init__(net)
+        self.impl = impl
 
     def __call__(self, x):
         if self.impl == "triton":
@@ -220,7 +222,8 @@ def test_kernels_that_give_another_picture_are_left_aside(plan, monkeypatch, cap
     net = random_net()
     assert isinstance(fastest_proven(net), Plan)
     monkeypatch.setattr("espan.backends.select.Plan", plan)
-    assert fastest_proven(net) is net
+    kept = fastest_proven(net)
+    assert type(kept) is Eager and kept.net is net
     said = [record.getMessage() for record in caplog.records]
     assert "fastest kernels are left aside: off by 0." in said[0]
     if plan is Broken:

@@ -12,7 +12,9 @@ from espan import Upscaler
 from espan.backends import cpu
 from espan.backends.cpu import CpuNetwork
 from espan.errors import DeviceError
-from espan.networks.models import ESPAN, SPAN, SPANF
+from espan.networks.espan import ESPAN
+from espan.networks.span import SPAN
+from espan.networks.spanf import SPANF
 from tests.support.makers import python
 
 NETS = {
@@ -125,7 +127,7 @@ def test_compiling_needs_a_compiler(monkeypatch):
 
 def test_an_upscaler_on_a_cpu_takes_it():
     up = Upscaler(made("espan", torch.float32), device="cpu")
-    assert {type(form) for form in up._runner.forms.values()} == {CpuNetwork}
+    assert {type(form) for form in up._runner.backends.values()} == {CpuNetwork}
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")

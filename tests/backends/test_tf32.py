@@ -11,8 +11,9 @@ from PIL import Image
 
 import espan
 from espan import DeviceError, Upscaler
+from espan.backends.eager import Eager
 from espan.backends.kernels import Plan
-from espan.backends.select import fastest_proven, with_backend
+from espan.backends.select import backend_of, fastest_proven
 from espan.cli import main
 from espan.evaluation.benchmark import evaluate
 from espan.networks.deploy import copy_to
@@ -82,11 +83,11 @@ def test_what_is_compiled_says_it_too(device):
     torch.library.opcheck(convolution._opaque, (*some, 1, False))
 
 
-class Kernels:
+class Kernels(Eager):
     """In place of a plan: the network by kernels of its own, which no switch concerns."""
 
     def __init__(self, net, impl):
-        self.net = copy_to(net, CPU, torch.float64)
+        super().__init__(copy_to(net, CPU, torch.float64))
 
     def __call__(self, x):
         return self.net(x.double()).float()
@@ -100,10 +101,15 @@ class Tf32Kernels(Kernels):
     """That multiply in TF32, and are wrong for it."""
 
     def __init__(self, net, impl):
-        self.net = copy_to(net, CPU, torch.float32, tf32=True)
+        Eager.__init__(self, copy_to(net, CPU, torch.float32, tf32=True))
 
     def __call__(self, x):
         return self.net(x)
+
+
+def net_of(backend):
+    assert type(backend) is Eager
+    return backend.net
 
 
 def test_a_right_kernel_is_kept(device, net, monkeypatch, caplog):
@@ -117,7 +123,7 @@ def test_a_kernel_with_the_error_of_tf32_is_left_aside(device, net, monkeypatch,
     monkeypatch.setattr("espan.backends.select.Plan", Tf32Kernels)
     copy = copy_to(net, CPU, torch.float32)
     with device:
-        assert fastest_proven(copy) is copy
+        assert net_of(fastest_proven(copy)) is copy
     for record, name in zip(caplog.records, ("fastest", "triton"), strict=True):
         assert f"the {name} kernels are left aside: off by 0.00" in record.getMessage()
 
@@ -126,11 +132,11 @@ def test_a_right_kernel_would_be_left_aside_for_a_network_in_tf32(device, net, m
     """What happened on the first GPU; without it the tests above would show nothing."""
     monkeypatch.setattr("espan.backends.select.Plan", Kernels)
     with device:
-        assert fastest_proven(net) is net
+        assert net_of(fastest_proven(net)) is net
 
 
 # What a GPU runs in float32: the network, or its plan, some steps by the ops' definitions.
-FORMS = {"eager": lambda net: net, "plan": lambda net: Plan(net, "eager")}
+FORMS = {"eager": Eager, "plan": lambda net: Plan(net, "eager")}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -171,7 +177,7 @@ def test_threads_have_a_precision_each(net, device):
 def on_lanes(net, run) -> Upscaler:
     """An upscaler in float32 that works as one on a GPU does, by `run` of its copy."""
     up = Upscaler(net, device="cpu", dtype="fp32")
-    up._runner.forms[torch.float32] = run
+    up._runner.backends[torch.float32] = run
     with_lanes(up)
     return up
 
@@ -183,7 +189,7 @@ def test_pictures_of_16_bits_are_float32(device, net, form):
     up = on_lanes(net, FORMS[form](copy_to(net, CPU, torch.float32)))
     with device:
         got = up(picture)
-        coarse = on_lanes(net, copy_to(net, CPU, torch.float32, tf32=True))(picture)
+        coarse = on_lanes(net, Eager(copy_to(net, CPU, torch.float32, tf32=True)))(picture)
     assert np.abs(got.astype(int) - want).max() <= 1
     assert np.abs(coarse.astype(int) - want).max() > 20
 
@@ -219,7 +225,7 @@ def test_tf32_is_refused_by_name_without_a_gpu(net, weights, tmp_path, capsys):
 
 def test_tf32_is_float32_by_another_name(net, monkeypatch):
     assert pick_dtype("tf32", torch.device("cuda")) == torch.float32
-    monkeypatch.setattr("espan.upscaler.pick_dtype", lambda *_: torch.float32)
+    monkeypatch.setattr("espan.execution.runner.pick_dtype", lambda *_: torch.float32)
     up = Upscaler(net, device="cpu", dtype="tf32")
     for each in (up, copy.deepcopy(up)):
         assert each.dtype == torch.float32
@@ -234,4 +240,4 @@ def test_tf32_is_float32_by_another_name(net, monkeypatch):
 def test_no_kernel_multiplies_in_tf32(backend):
     net = copy_to(random_net(), CPU, torch.float32, tf32=True)
     with pytest.raises(DeviceError, match=f"'{backend}': has no TF32, .* {', '.join(WITH_TF32)}"):
-        with_backend(net, backend)
+        backend_of(net, backend)

@@ -159,7 +159,9 @@ def test_a_frame_for_a_profiler_needs_a_gpu(capsys):
 def test_the_frame_is_the_plan_from_uint8(monkeypatch):
     """As an upscaler runs it, with its check, on the frame that becomes 4K."""
     seen = []
-    monkeypatch.setattr(hot, "with_backend", lambda net, backend: Plan(net.float(), "eager"))
-    monkeypatch.setattr(Plan, "checked", lambda plan, x: seen.append((x.dtype, tuple(x.shape))))
+    monkeypatch.setattr(hot, "backend_of", lambda net, backend: Plan(net.float(), "eager"))
+    monkeypatch.setattr(
+        Plan, "checked", lambda plan, x, buffers: seen.append((x.dtype, tuple(x.shape)))
+    )
     hot.work(CPU)()
     assert seen == [(torch.uint8, (1, 3, 270, 480))]

@@ -9,6 +9,7 @@ import torch
 
 import espan
 from espan import ESPAN, SPAN, SPANF, InputError
+from espan.networks.span import DIV2K_MEAN
 from tests.support.makers import random_net
 
 
@@ -76,8 +77,8 @@ def test_half_precision_is_on_offer(tmp_path, spandrel):
 @pytest.mark.parametrize(
     ("mean", "img_range"),
     [
-        (espan.networks.models.DIV2K_MEAN, 255.0),
-        (espan.networks.models.DIV2K_MEAN, 1.0),
+        (DIV2K_MEAN, 255.0),
+        (DIV2K_MEAN, 1.0),
         ((0.0, 0.0, 0.0), 1.0),
     ],
     ids=str,

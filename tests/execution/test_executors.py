@@ -31,7 +31,9 @@ EAGER = {"dtype": "fp32", "backend": "eager"}
 def planned(net=NET, **options) -> Upscaler:
     """An upscaler whose forms are plans, as on a GPU; on the eager ops."""
     up = Upscaler(net, device="cpu", **(EAGER | options))
-    up._runner.forms = {dtype: Plan(form, "eager") for dtype, form in up._runner.forms.items()}
+    up._runner.backends = {
+        dtype: Plan(eager.net, "eager") for dtype, eager in up._runner.backends.items()
+    }
     return up
 
 

@@ -8,7 +8,7 @@ import torch
 
 from bench.record import Record
 from espan.backends import kernels
-from espan.networks.models import SPAN
+from espan.networks.span import SPAN
 from espan_kernels import OPS, machine, order
 from tests.support.contract import DEVICE
 

@@ -16,7 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from espan.backends.cpu import CpuNetwork
-from espan.networks.models import ESPAN, SPAN, SPANF
+from espan.networks.espan import ESPAN
+from espan.networks.span import SPAN
+from espan.networks.spanf import SPANF
 from espan_kernels.op import OPS
 
 HEIGHT, WIDTH = 48, 64

@@ -57,6 +57,6 @@ def with_lanes(up: Upscaler, *lanes: FakeLane) -> list[FakeLane]:
         return runner._bind(dtype, pixels)  # looked up when it runs: tests replace it
 
     runner._engines = {
-        dtype: Engine(partial(bind, dtype), lanes, runner._direct(dtype)) for dtype in runner.forms
+        each: Engine(partial(bind, each), lanes, runner._direct(each)) for each in runner.backends
     }
     return lanes

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from espan import ESPAN
-from espan.networks.models import Network
+from espan.networks.network import Network
 
 
 @torch.no_grad()

@@ -25,7 +25,9 @@ def upscalers() -> dict[str, Upscaler]:
     net = random_net(channels=4)
     half = Upscaler(net, device="cpu", dtype="bf16", tile=8)
     lanes = Upscaler(net, device="cpu", dtype="fp32", backend="eager", tile=10)
-    lanes._runner.forms = {dtype: Plan(f, "eager") for dtype, f in lanes._runner.forms.items()}
+    lanes._runner.backends = {
+        dtype: Plan(eager.net, "eager") for dtype, eager in lanes._runner.backends.items()
+    }
     with_lanes(lanes)
     # Graphs are captured at the second use of a shape, which may be any thread's.
     return {

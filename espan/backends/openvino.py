@@ -1,31 +1,32 @@
-"""Other programs that run a network on the CPU: OpenVINO and ONNX Runtime, when asked for by name.
+"""A network by OpenVINO, on the CPU, when asked for by name.
 
-Both hold one model for pictures of all sizes: one for each size had to be compiled for every
-picture of a folder, and is no faster (docs/deployment.md).
+One model serves images of all sizes: one for each size had to be compiled for every image of a
+folder, and is no faster (docs/deployment.md).
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from espan.backends.onnx_files import onnx_bytes, read_onnx
-from espan.backends.program import PICTURE, STEPS, Conv, Normalise, Step, Tail
+from espan.backends.base import Work, bound
+from espan.backends.lowering import lower
+from espan.backends.program import PICTURE, Convolution, Normalise, Tail, unfused
 from espan.errors import DeviceError
-from espan.networks.models import Network
+from espan.networks.network import Network
 from espan.system.extras import extra
 
 # By OpenVINO's names: of what a CPU can, and of what a model is to be computed in.
 CAPABILITIES = {torch.float32: "FP32", torch.bfloat16: "BF16", torch.float16: "FP16"}
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 # Bytes held per input pixel and channel, measured at 480 x 480.
-OPENVINO_HOLDS = {torch.float32: 41, torch.bfloat16: 34, torch.float16: 34}
-ONNX_HOLDS = 57
+HOLDS = {torch.float32: 41, torch.bfloat16: 34, torch.float16: 34}
 
 
 class OpenVino:
-    """`OpenVino(net)(x)` is `net(x)` by OpenVINO: x (N, 3, H, W) -> (N, 3, scale*H, scale*W).
+    """A backend: `OpenVino(net)(x)` is `net(x)` by OpenVINO.
 
     net: folded, on the CPU, in a dtype that OpenVINO computes in there; it may still keep what
     it finds better so in float32. The result is float32 in channels_last memory. As many threads
@@ -62,10 +63,13 @@ class OpenVino:
 
     def memory(self, n: int, height: int, width: int) -> int:
         """Bytes that it will take for n pictures (3, H, W)."""
-        return n * height * width * self.channels * OPENVINO_HOLDS[self.dtype]
+        return n * height * width * self.channels * HOLDS[self.dtype]
 
     def explain(self) -> str:
         return f"OpenVINO on the CPU in {self.dtype}"
+
+    def bind(self, pixels: Tensor) -> Work:
+        return bound(self, torch.float32, pixels)
 
 
 @functools.cache
@@ -76,31 +80,6 @@ def _core():
     it goes: with two that do not go in the reverse order, the next Ctrl-C ended the process.
     """
     return extra("openvino", "backend 'openvino'", "openvino", DeviceError).Core()
-
-
-class OnnxRuntime:
-    """As `OpenVino`, by ONNX Runtime, which computes convolutions on CPUs in float32 alone."""
-
-    def __init__(self, net: Network):
-        extra("onnxruntime", "backend 'onnx'", "export", DeviceError)
-        extra("onnxscript", "backend 'onnx'", "export", DeviceError)
-        if (dtype := next(net.parameters()).dtype) != torch.float32:
-            raise DeviceError(f"backend 'onnx': computes in float32, not in {dtype}")
-        self.scale, self.channels = net.scale, net.config["channels"]
-        self._run = read_onnx(onnx_bytes(net, torch.float32))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return torch.cat([self._run(picture) for picture in x.detach().split(1)])
-
-    def memory(self, n: int, height: int, width: int) -> int:
-        """Bytes that it will take for pictures (3, H, W), of which it computes one at a time."""
-        return height * width * self.channels * ONNX_HOLDS
-
-    def explain(self) -> str:
-        return "ONNX Runtime on the CPU in torch.float32"
-
-
-BY_NAME = {"openvino": OpenVino, "onnx": OnnxRuntime}
 
 
 def openvino_model(net: Network):
@@ -120,28 +99,30 @@ def openvino_model(net: Network):
         y = ops.convolution(x, numbers(weight), [1, 1], pad, pad, [1, 1])
         return y if bias is None else ops.add(y, numbers(bias.view(1, -1, 1, 1)))
 
-    def run(step: Step, x, *others):
-        if isinstance(step, Normalise):
-            if step.mean is None:
-                return x
-            return ops.multiply(ops.subtract(x, numbers(step.mean)), np.float32(step.factor))
-        if isinstance(step, Tail):
-            inputs = zip(others, step.weights[1:], strict=True)
-            total = conv(x, step.weights[0], step.bias)
-            for other, weight in inputs:
-                total = ops.add(total, conv(other, weight))
-            y = conv(total, step.up_weight, step.up_bias)
-            return ops.depth_to_space(y, "depth_first", step.scale)
+    def tail(step: Tail, first, *others):
+        total = conv(first, step.weights[0], step.bias)
+        for other, weight in zip(others, step.weights[1:], strict=True):
+            total = ops.add(total, conv(other, weight))
+        y = conv(total, step.up_weight, step.up_bias)
+        return ops.depth_to_space(y, "depth_first", step.scale)
+
+    def convolution(step: Convolution, x, *gates):
         y = conv(x, step.weight, step.bias)
-        if others:
-            gate = ops.subtract(ops.sigmoid(y), np.float32(0.5))
-            return ops.multiply(ops.add(y, others[0]), gate)
-        return ops.swish(y) if isinstance(step, Conv) and step.act == "silu" else y
+        for gate in gates:
+            y = ops.multiply(ops.add(y, gate), ops.subtract(ops.sigmoid(y), np.float32(0.5)))
+        return ops.swish(y) if step.act == "silu" else y
+
+    def normalise(step: Normalise, x):
+        if step.mean is None:
+            return x
+        return ops.multiply(ops.subtract(x, numbers(step.mean)), np.float32(step.factor))
 
     picture = ops.parameter([-1, -1, -1, 3], np.float32, name="picture")
     values = {PICTURE: ops.transpose(picture, [0, 3, 1, 2])}
-    steps = [part for step in STEPS[type(net)](net) for part in step.convs()]
+    steps = unfused(lower(net))
+    builders: dict[type, Any] = {Normalise: normalise, Tail: tail}
     for step in steps:
-        values[step.makes] = run(step, *(values[name] for name in step.reads))
+        build = builders.get(type(step), convolution)
+        values[step.makes] = build(step, *(values[name] for name in step.reads))
     result = ops.transpose(values[steps[-1].makes], [0, 2, 3, 1])
     return openvino.Model([result], [picture], type(net).__name__)

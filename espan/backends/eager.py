@@ -1,0 +1,54 @@
+"""A network by PyTorch's own operators, as they are or through `torch.compile`."""
+
+import os
+import shutil
+
+import torch
+from torch import Tensor
+
+from espan.backends.base import Work, bound
+from espan.errors import DeviceError
+from espan.networks.deploy import allows_tf32
+from espan.networks.network import Network
+from espan.system import memory
+
+
+class Eager:
+    """A backend: `net` itself, folded, on any device."""
+
+    by = "PyTorch's own operators"
+
+    def __init__(self, net: Network):
+        self.net, self.dtype = net, next(net.parameters()).dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = self.net(x)
+        return y
+
+    def memory(self, n: int, height: int, width: int) -> int:
+        return memory.for_pixels(n * height * width, self.net.config["channels"], self.dtype)
+
+    def explain(self) -> str:
+        tf32 = " with TF32" * allows_tf32(self.net)
+        return f"{type(self.net).__name__} by {self.by} in {self.dtype}{tf32}"
+
+    def bind(self, pixels: Tensor) -> Work:
+        return bound(self, self.dtype, pixels)
+
+
+class Compiled(Eager):
+    """As `Eager`, through `torch.compile`. DeviceError on a CPU without a C++ compiler."""
+
+    by = "torch.compile"
+
+    def __init__(self, net: Network):
+        super().__init__(net)
+        compiler = os.environ.get("CXX", "g++")
+        if next(net.parameters()).device.type == "cpu" and shutil.which(compiler) is None:
+            raise DeviceError(f"backend 'compile': needs a C++ compiler, {compiler!r} is not there")
+        # Weights as constants are packed once, and convolutions take SiLU along.
+        self._run = torch.compile(net, options={"freezing": True})
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = self._run(x)
+        return y
