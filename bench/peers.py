@@ -254,10 +254,7 @@ def spandrel(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
     if isinstance(network, str):
         raise AbsentError(network)
     theirs = network(
-        num_in_ch=3,
-        num_out_ch=3,
-        feature_channels=net.config["channels"],
-        upscale=net.scale,
+        num_in_ch=3, num_out_ch=3, feature_channels=net.config["channels"], upscale=net.scale
     )
     run = theirs.eval().to(device, memory_format=torch.channels_last)
     x = prepared(pictures, device, torch.float32)

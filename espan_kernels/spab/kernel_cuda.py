@@ -50,12 +50,12 @@ def launch(
         biases=biases,
         scratch=scratch,
         out=out,
-        convs=convs,
         channels=channels,
         n=n,
         h=h,
         w=w,
         layout=layout,
+        convs=convs,
         half_sums=half_sums,
     )
 

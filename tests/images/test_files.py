@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from espan import LimitError
+from espan import LimitError, Limits
 from espan.images import files
 from espan.images.files import writing
 from tests.support.makers import (
@@ -184,11 +184,11 @@ def test_one_frame_is_no_animation(tmp_path, suffix):
 
 def test_limits_are_arguments(tmp_path):
     path = files.write(tmp_path / "a.png", Image.new("L", (10, 10)))
-    assert files.read(path, scale=4, max_input=100, max_output=1600).size == (10, 10)
+    assert files.read(path, scale=4, limits=Limits(100, 1600)).size == (10, 10)
     with pytest.raises(LimitError, match="over the limit of 99"):
-        files.read(path, max_input=99)
+        files.read(path, limits=Limits(99))
     with pytest.raises(LimitError, match="output limit of 1,599"):
-        files.read(path, scale=4, max_output=1599)
+        files.read(path, scale=4, limits=Limits(max_output=1599))
 
 
 @pytest.mark.parametrize("size", [(480, 480), (111, 95)])

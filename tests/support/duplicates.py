@@ -42,10 +42,18 @@ def code(source: str) -> Iterator[tuple[int, str]]:
             left_out |= {*range(node.lineno, node.end_lineno + 1)}
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             left_out |= {*range(node.lineno, node.body[0].lineno)}
+            if _is_signature(node):
+                first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+                left_out |= {*range(first, node.end_lineno + 1)}
     for number, line in enumerate(source.splitlines(), 1):
         text = line.strip()
         if number not in left_out and not text.startswith("#") and re.search(r"\w", text):
             yield number, text
+
+
+def _is_signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether it has no body, as overloads have none."""
+    return ast.unparse(node.body[-1]) == "..."
 
 
 def _is_docstring(node: ast.AST) -> bool:

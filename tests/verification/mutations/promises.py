@@ -123,7 +123,7 @@ PROMISES = [
         ),
         (
             "memory is asked for before any work",
-            "espan/upscaler.py",
+            "espan/execution/host_memory.py",
             "if free is not None and need > free:",
             "if free is not None and need < 0:",
             TILING + "test_memory_is_checked_before_any_work",
