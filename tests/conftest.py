@@ -5,6 +5,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many workers run as there are cores: more threads would only wait for each other. Set
+    # before torch is imported, which reads it once; what tests start inherits it.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.support.gpu import GPU
 
@@ -41,11 +47,29 @@ def scheduling_stays():
 
 
 @pytest.fixture(scope="session")
-def shim_objects(tmp_path_factory):
-    """csrc compiled for the CPU."""
+def run_folder(request, tmp_path_factory) -> Path:
+    """A temporary folder that all workers of this run have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if hasattr(request.config, "workerinput") else own
+
+
+@pytest.fixture(autouse=GPU)
+def alone_on_the_gpu(request, run_folder):
+    """Tests marked gpu take turns, whichever worker has them: there may be one GPU for all."""
+    if "gpu" in request.keywords:
+        with FileLock(run_folder / "gpu.lock"):
+            yield
+    else:
+        yield
+
+
+@pytest.fixture(scope="session")
+def shim_objects(run_folder):
+    """csrc compiled for the CPU, by the worker that is the first to need it."""
     if reason := host.missing():
         pytest.skip(reason)
-    return host.objects(tmp_path_factory.mktemp("shim"))
+    with FileLock(run_folder / "shim.lock"):
+        return host.objects(run_folder / "shim")
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ def many_cores(monkeypatch):
     monkeypatch.setattr(work.torch, "set_num_threads", lambda count: None)
 
 
-def until(condition, seconds: float = 20) -> bool:
+def until(condition, seconds: float = 60) -> bool:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.001)
@@ -43,7 +43,7 @@ def test_outcomes_come_in_order_whoever_is_first(tmp_path):
 
 
 def test_as_many_pictures_are_under_way_as_there_are_workers(tmp_path, many_cores):
-    together = threading.Barrier(3, timeout=20)
+    together = threading.Barrier(3, timeout=60)
 
     def meets_the_others(image, scale, progress):
         together.wait()
@@ -65,7 +65,8 @@ def test_results_in_memory_are_few(tmp_path, monkeypatch, many_cores, cores, hel
         with lock:
             inside.append(image)
             most.append(len(inside))
-        time.sleep(0.05)
+        until(lambda: max(most) >= at_once)
+        time.sleep(0.02)  # one too many would come now
         with lock:
             inside.remove(image)
         return larger(image, scale, progress)
@@ -86,7 +87,7 @@ def test_results_in_memory_are_as_many_as_it_has_room_for(tmp_path, monkeypatch,
 
 def test_every_device_gets_pictures_and_none_gets_all(tmp_path, net, many_cores):
     devices = [Upscaler(net, device="cpu", dtype="fp32") for _ in range(3)]
-    used, together = set(), threading.Barrier(3, timeout=20)
+    used, together = set(), threading.Barrier(3, timeout=60)
 
     def watched(i):
         def upscale(image, scale, progress):
@@ -123,7 +124,8 @@ def test_cores_are_not_asked_for_more_than_they_are(tmp_path, monkeypatch):
     def counted(image, scale, progress):
         inside.append(image)
         most.append(len(inside))
-        time.sleep(0.02)
+        until(lambda: max(most) >= 3)
+        time.sleep(0.02)  # one too many would come now
         inside.remove(image)
         return larger(image, scale, progress)
 
@@ -184,7 +186,7 @@ def test_a_picture_that_lacks_memory_beside_others_is_tried_alone(tmp_path, many
     def hungry(image, scale, progress):
         inside.append(image)
         try:
-            time.sleep(0.05)
+            until(lambda: refused or len(inside) > 1)
             if len(inside) > 1:
                 refused.append(image)
                 raise error

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from PIL import Image
@@ -97,10 +96,8 @@ while not [*folder.glob("out/*.png")]:
     time.sleep(0.001)
 """
     )
-    began = time.monotonic()
     done = python(code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert time.monotonic() - began < 30
     results = [*(folder / "out").glob("*.png")]
     # A thread that is no daemon is waited for, to its end.
     assert len(results) == 40 if not daemon else 0 < len(results) < 40
@@ -142,7 +139,7 @@ if __name__ == "__main__":
     held = upscaler if {made!r} == "before" else None
     children = [context.Process(target=upscale, args=(queue, held)) for _ in range(2)]
     [child.start() for child in children]
-    assert [queue.get(timeout=60) for _ in children] == [expected] * 2
+    assert [queue.get(timeout=300) for _ in children] == [expected] * 2
     [child.join() for child in children]
     assert [child.exitcode for child in children] == [0, 0]
 """
@@ -152,7 +149,7 @@ if __name__ == "__main__":
         [sys.executable, script],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # as the script lies elsewhere
     )
     assert (done.returncode, done.stderr) == (0, "")

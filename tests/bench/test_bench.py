@@ -171,7 +171,7 @@ def test_the_report_survives_its_parts(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "parts", lambda folder, device: parts)
     began = time.monotonic()
     assert report.write(tmp_path / "out", CPU) == 1
-    assert time.monotonic() - began < 40
+    assert time.monotonic() - began < 55
     said = (tmp_path / "out/summary.md").read_text()
     for line in ("| good | ok ", "| bad | exit code 3", "| slow | ended after", "could not run"):
         assert line in said

@@ -112,7 +112,7 @@ def test_the_time_and_signals_end_a_part_where_it_is(number, code, reason):
     record, began = Record({}, {}), time.monotonic()
     budget = Budget(None if number else 0.2, began)
     assert run.measure(record, {"one": sleeps, "two": adds("never")}, budget) == code
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 50
     assert [row.impl for row in record.rows] == ["half"]
     assert record.absent == {"one": reason, "two": reason}
     assert handlers == [
@@ -207,7 +207,7 @@ def test_a_peer_apart_ends_in_its_time_with_all_it_started(tmp_path):
     child = "import subprocess, sys, time; subprocess.Popen(['sleep', '61.5']); time.sleep(60)"
     began = time.monotonic()
     assert apart.run([sys.executable, "-c", child], 1) == "ended after 1 s"
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50
     record = Record({}, {})
     apart.measure(record, "label", "x", ["/no/such/program"], apart.LEAST - 1)
     assert record.absent == {"label": "no time left to compile in (7 s)"}

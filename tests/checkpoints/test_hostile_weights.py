@@ -160,9 +160,9 @@ def described(arch="ESPAN", **config) -> str:
     ids=lambda text: text[:60],
 )
 def test_hostile_metadata(tmp_path, description, says):
-    began = time.monotonic()
+    began = time.process_time()  # which a busy machine does not lengthen
     refused(our_file(tmp_path / "a.safetensors", description), says)
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(

@@ -266,7 +266,7 @@ def test_it_ends_in_order(tmp_path, end):
             next(news)
             assert len(list(tmp_path.iterdir())) == 1
             server.send_signal(end)
-            assert server.wait(timeout=30) == 0
+            assert server.wait(timeout=120) == 0
         assert server.stderr.read() == ""
     finally:
         server.kill()

@@ -215,7 +215,7 @@ def test_a_phone_shows_all_of_it(chromium, server, scheme):
 
 def test_cancel_and_leaving_free_the_place(chromium, tmp_path):
     slow = Slow()
-    with demo_server.page(tmp_path, lambda _: slow, queue=1, grace=0.5) as server:
+    with demo_server.page(tmp_path, lambda _: slow, queue=1, grace=2) as server:
         with tab(chromium, server.address) as page:
             page.set_input_files("#file", PHOTO)
             page.click("#start")
@@ -227,5 +227,5 @@ def test_cancel_and_leaving_free_the_place(chromium, tmp_path):
             until(lambda: slow.begun == 2)
             page.wait_for_selector("#percent:has-text('50 %')")
             page.goto("about:blank")
-            until(lambda: not server.jobs._jobs, seconds=5)
+            until(lambda: not server.jobs._jobs)
         slow.go.set()

@@ -139,9 +139,9 @@ def test_16_bit_colour_ppm_is_refused_by_name(tmp_path):
 def test_bomb_is_refused_by_its_header(tmp_path, sides):
     # No pixels at all: whoever decodes first says "truncated" instead.
     (tmp_path / "a.png").write_bytes(png(*sides, 8, RGB, None))
-    began = time.perf_counter()
+    began = time.process_time()  # which a busy machine does not lengthen
     refused(tmp_path / "a.png", f"{sides[0] * sides[1]:,} pixels are over the limit", LimitError)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def test_output_limit_is_checked_on_the_header(tmp_path):
@@ -224,7 +224,7 @@ def test_corpus_of_malformed_files(shared):
     assert len(paths) > 100
     slowest, refusals = 0.0, 0
     for path in paths:
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             picture = files.read(path)
         except InputError as error:
@@ -232,6 +232,6 @@ def test_corpus_of_malformed_files(shared):
             assert str(error).startswith(str(path)) and "\n" not in str(error)
         else:
             assert picture.mode in ("L", "LA", "RGB", "RGBA", "I;16", "LA;16", "RGB;16", "RGBA;16")
-        slowest = max(slowest, time.perf_counter() - began)
+        slowest = max(slowest, time.process_time() - began)
     assert refusals > 100
     assert slowest < 2

@@ -194,7 +194,7 @@ def test_who_turns_a_setting_of_pillows_is_alone(tmp_path, first):
     def stay():
         with decoding(truncated=first == "tolerant"):
             inside.set()
-            go_on.wait(20)
+            go_on.wait(60)
 
     def read():
         with decoding(truncated=first == "strict"):
@@ -202,11 +202,11 @@ def test_who_turns_a_setting_of_pillows_is_alone(tmp_path, first):
 
     threads = [threading.Thread(target=stay), threading.Thread(target=read)]
     threads[0].start()
-    assert inside.wait(20) and ImageFile.LOAD_TRUNCATED_IMAGES is (first == "tolerant")
+    assert inside.wait(60) and ImageFile.LOAD_TRUNCATED_IMAGES is (first == "tolerant")
     threads[1].start()
     assert not came.wait(0.3)
     go_on.set()
-    assert came.wait(20)
+    assert came.wait(60)
     for thread in threads:
         thread.join()
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
@@ -215,7 +215,7 @@ def test_who_turns_a_setting_of_pillows_is_alone(tmp_path, first):
 
 
 def test_those_who_turn_nothing_decode_side_by_side():
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=60)
 
     def meet():
         with decoding():

@@ -34,7 +34,8 @@ import sys
 for name in {ABSENT}:
     sys.modules[name] = None
 import pytest
-sys.exit(pytest.main(["tests/kernels/test_gpu.py", "-p", "no:cacheprovider", *sys.argv[1:]]))
+options = ["-o", "addopts=-q", "-p", "no:cacheprovider", *sys.argv[1:]]
+sys.exit(pytest.main(["tests/kernels/test_gpu.py", *options]))
 """
     command = [sys.executable, "-c", code, *options]
     return subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True)
@@ -122,7 +123,7 @@ def test_dct_gradient_fails_one_float16_product_shim(
     host_build, shim_objects, monkeypatch, tmp_path
 ):
     low = "if constexpr (!EXACT) mma_m16n8k16(small, low[t], b[c].x, b[c].y);"
-    module = host.patched(shim_objects, tmp_path, "dct_l1.cu", {low: ""}, "dct_l1.cuh", "-O0")
+    module = host.patched(shim_objects, tmp_path, "dct_l1.cu", {low: ""}, "dct_l1.cuh")
     monkeypatch.setattr(native, "MODULE", module)
     with pytest.raises(AssertionError, match="off by"):
         gpu_checks.check_dct_gradient((2, 40, 44), None, "cuda", "cpu")

@@ -113,7 +113,7 @@ def test_shim_finds_nothing_in_dct_where_nothing_is(host_build, shim_module):
 
 @pytest.mark.parametrize(("how", "file", "change"), BUGS, ids=NAMES)
 def test_shim_finds_planted_in_dct(shim, shim_objects, monkeypatch, tmp_path, how, file, change):
-    module = host.patched(shim_objects, tmp_path, "dct_l1.cu", change, file, "-O0")
+    module = host.patched(shim_objects, tmp_path, "dct_l1.cu", change, file)
     monkeypatch.setattr(native, "MODULE", module)
     assert re.search(how, caught(module) or "nothing")
 
@@ -121,7 +121,7 @@ def test_shim_finds_planted_in_dct(shim, shim_objects, monkeypatch, tmp_path, ho
 def test_shim_chunks_of_strips_change_nothing(host_build, shim_objects, monkeypatch, tmp_path):
     sr, hr = pictures((5, 24, 40))
     whole = [run(sr, hr, block) for block in (None, 8)]
-    chunked = host.patched(shim_objects, tmp_path, "dct_l1.cu", {"1 << 22": "1 << 11"}, flag="-O0")
+    chunked = host.patched(shim_objects, tmp_path, "dct_l1.cu", {"1 << 22": "1 << 11"})
     monkeypatch.setattr(native, "MODULE", chunked)
     for (loss, gradient), block in zip(whole, (None, 8), strict=True):
         ours, our_gradient = run(sr, hr, block)

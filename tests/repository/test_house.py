@@ -61,13 +61,14 @@ def test_pictures_in_the_readme_are_small_files_that_are_there():
 def test_ci_runs_pytest():
     run = ROOT / ".ci/run"
     assert os.access(run, os.X_OK)
-    assert "pytest" in run.read_text() and "torch==2.13.0" in run.read_text()
+    text = run.read_text()
+    assert "pytest" in text and "torch==2.13.0" in text and "tests/support/make_believe" in text
 
 
 def test_compile_gates_are_left_out_and_ci_adds_them():
     (in_ci,) = re.findall(r"^python -m (pytest -m \w+)", (ROOT / ".ci/run").read_text(), re.M)
     for command, there in (("pytest", False), (in_ci, True)):
-        arguments = [*command.split(), "--collect-only", "tests/kernels/test_csrc.py"]
+        arguments = [*command.split(), "-n", "0", "--collect-only", "tests/kernels/test_csrc.py"]
         listed = subprocess.run(
             [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True
         )

@@ -36,7 +36,7 @@ def tab(chromium, address: str, **context):
     """A page that has been loaded; at the end it must have had nothing to complain of."""
     context = chromium.new_context(**{"viewport": {"width": 1000, "height": 900}} | context)
     page, complaints, asked = context.new_page(), [], []
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(60_000)
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))

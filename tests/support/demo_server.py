@@ -51,7 +51,7 @@ class Page:
         self.address = f"http://127.0.0.1:{port}"
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     def ask(self, method: str, path: str, body=None, headers=None, **how):
         """(status, headers, body); the body parsed if it is JSON."""
@@ -102,7 +102,7 @@ def page(folder: Path, upscaler=tiny, paths=(), **limits):
         yield Page(port, jobs)
     finally:
         server.handle_exit(None, None)
-        thread.join(timeout=20)
+        thread.join(timeout=60)
         jobs.close()
         assert not thread.is_alive()
 
@@ -120,8 +120,8 @@ def listening(page: Page, id: str):
         connection.close()
 
 
-def until(true, seconds: float = 10) -> None:
-    """Waits for something that another thread is about to do."""
+def until(true, seconds: float = 60) -> None:
+    """Waits for something that another thread is about to do: long, as the machine may be busy."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not happen"

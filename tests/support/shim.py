@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -29,7 +28,7 @@ def run(*command):
     assert result.returncode == 0, result.stderr[-4000:]
 
 
-def compile_source(source: Path, folder: Path, flag: str = "-O2") -> Path:
+def compile_source(source: Path, folder: Path, flag: str) -> Path:
     out = folder / f"{source.stem}.o"
     # A header that was changed lies in the source's own folder, and is found there first.
     includes = [f"-I{include}" for include in (source.parent, *INCLUDES)]
@@ -39,13 +38,18 @@ def compile_source(source: Path, folder: Path, flag: str = "-O2") -> Path:
     return out
 
 
-@cache
 def objects(folder: Path) -> dict[str, Path]:
-    """{source: its object}, for csrc as it is."""
+    """{source: its object}, for csrc as it is; what `folder` has is not compiled again."""
+    folder.mkdir(exist_ok=True)
     sources = [*sorted(SOURCES.glob("*.cu")), SOURCES / "bindings.cpp"]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        built = pool.map(lambda source: compile_source(source, folder), sources)
+        built = pool.map(lambda source: _compiled(source, folder), sources)
         return {source.name: made for source, made in zip(sources, built, strict=True)}
+
+
+def _compiled(source: Path, folder: Path) -> Path:
+    there = folder / f"{source.stem}.o"
+    return there if there.exists() else compile_source(source, folder, "-O2")
 
 
 def load(built: dict[str, Path], folder: Path) -> ModuleType:
@@ -65,12 +69,11 @@ def patched(
     source: str,
     changes: dict,
     header: str = "",
-    flag: str = "-O2",
 ) -> ModuleType:
     """The module with each text of `changes` replaced by what it maps to.
 
     In `source`, or in `header`, a path in csrc that `source` includes; it must be there once.
-    flag: "-O0" where compiling takes longer than running.
+    It runs once or twice, so it is not optimised, which would take longer than that.
     """
     changed = header or source
     text = (SOURCES / changed).read_text()
@@ -81,4 +84,4 @@ def patched(
     copy.write_text((SOURCES / source).read_text())
     (folder / changed).parent.mkdir(exist_ok=True)
     (folder / changed).write_text(text)
-    return load({**built, source: compile_source(copy, folder, flag)}, folder)
+    return load({**built, source: compile_source(copy, folder, "-O0")}, folder)

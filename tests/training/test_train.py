@@ -185,41 +185,54 @@ def test_loss_that_is_not_finite_stops_the_run(config, monkeypatch):
         train(config)
 
 
-def test_sigterm_saves_and_exits_130(config, tmp_path):
-    settings = asdict(replace(config, steps=10**6, every=10**6))
-    path = as_yaml(tmp_path / "run.yaml", **settings)
+# `espan train`, and a file when it is at its third step: a batch of each of two workers has come.
+UNDER_WAY = """
+import sys
+from pathlib import Path
+from espan.cli import main
+from espan.training import loop
+steps, loss_of = [], loop.loss_of
+def counted(*given):
+    steps.append(given)
+    if len(steps) == 3:
+        Path(sys.argv[2]).touch()
+    return loss_of(*given)
+loop.loss_of = counted
+sys.exit(main(["train", sys.argv[1]]))
+"""
+
+
+def under_way(config: TrainConfig, folder: Path) -> subprocess.Popen:
+    """A process that trains endlessly by these settings, in a group of its own."""
+    path = as_yaml(folder / "run.yaml", **asdict(replace(config, steps=10**6, every=10**6)))
     process = subprocess.Popen(
-        [sys.executable, "-m", "espan.cli", "train", path], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", UNDER_WAY, path, str(folder / "under_way")],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    log, deadline = tmp_path / "run/log.jsonl", time.monotonic() + 60
-    while not log.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not (folder / "under_way").exists() and process.poll() is None:
         time.sleep(0.05)
+    return process
+
+
+def test_sigterm_saves_and_exits_130(config, tmp_path):
+    process = under_way(config, tmp_path)
     process.terminate()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "interrupted" in err and "Traceback" not in err
     (path,) = (tmp_path / "run").glob("checkpoint-*.pt")
     state = torch.load(path, weights_only=True)
-    assert 0 <= state["step"] < 10**6
+    assert 2 <= state["step"] < 10**6
     assert not [*(tmp_path / "run").glob(".*")]
 
 
 def test_a_signal_to_the_whole_group_stops_a_run_with_workers(config, tmp_path):
     """As schedulers send it: the workers leave the answer to the run."""
-    settings = asdict(replace(config, steps=10**6, every=10**6, workers=2))
-    path = as_yaml(tmp_path / "run.yaml", **settings)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "espan.cli", "train", path],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    log, deadline = tmp_path / "run/tensorboard", time.monotonic() + 60
-    while not log.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(1.5)
+    process = under_way(replace(config, workers=2), tmp_path)
     os.killpg(process.pid, signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert len([*(tmp_path / "run").glob("checkpoint-*.pt")]) == 1
 

@@ -47,7 +47,7 @@ def suite(report: Path | None = None, parts=tuple(PARTS)) -> int:
             "-k",
             words,
         ]
-        command += ["-rf", "--tb=short", "-p", "no:cacheprovider"]
+        command += ["-o", "addopts=-q", "-rf", "--tb=short", "-p", "no:cacheprovider"]
         if report:
             report.mkdir(parents=True, exist_ok=True)
             command.append(f"--junitxml={report.resolve() / f'gpu_suite_{part}.xml'}")

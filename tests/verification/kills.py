@@ -20,8 +20,8 @@ from PIL import Image
 PICTURES, SIDE, WORKERS = 24, 20, 3
 SUFFIXES = (".png", ".jpg", ".webp", ".tif")
 HIDDEN = ".espan-"
-# Seconds in which an interrupted run must be gone.
-PROMPT = 5.0
+# Seconds in which an interrupted run must be gone, on a busy machine too.
+PROMPT = 30.0
 
 
 def kills(count: int, seed: int = 0) -> dict:

@@ -161,10 +161,10 @@ def test_a_part_keeps_what_the_tool_wrote(tool, tmp_path):
 
 @pytest.mark.parametrize(("text", "outcome"), [(CLEAN, "broken"), (RACE, "findings")])
 def test_a_part_that_takes_too_long_is_not_clean(tool, text, outcome):
-    tool(text, 0, seconds=5)
-    part = sanitize.check("memcheck", "cuda", seconds=0.5)
-    assert part.outcome == outcome and part.lines[0] == "not done after 0.5 s"
-    assert part.seconds < 4
+    tool(text, 0, seconds=60)
+    part = sanitize.check("memcheck", "cuda", seconds=2)
+    assert part.outcome == outcome and part.lines[0] == "not done after 2 s"
+    assert part.seconds < 50
 
 
 @pytest.mark.parametrize(("text", "code"), [(CLEAN, 0), (RACE, 1), (DIED, 1)])

@@ -273,7 +273,9 @@ def test_little_is_made_ahead_of_its_use():
     made = []
     items = ahead((made.append(i) or i for i in range(100)), depth=2)
     assert next(items) == 0
-    time.sleep(0.3)
+    while len(made) < 4:
+        time.sleep(0.01)
+    time.sleep(0.2)  # a fifth would come now
     assert len(made) == 4  # one in use, two that wait, one that waits for a place
     items.close()
 
