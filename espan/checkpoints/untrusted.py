@@ -55,10 +55,12 @@ def read_torch(path: Path) -> Any:
     """What `torch.save` wrote: tensors and plain containers of them, no code.
 
     Files of torch before 1.6 are bare pickles, no archive whose sizes can be looked at first.
+    Every byte is held to the archive's CRC-32, which torch.load never looks at.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             _check_entries(archive.infolist(), path.stat().st_size)
+            _check_sums(archive)
     except WeightsError:
         raise
     except Exception as error:
@@ -85,6 +87,22 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
     if packed := [one.filename for one in entries if one.compress_type != zipfile.ZIP_STORED]:
         raise WeightsError(f"refused: compressed, as torch.save never writes: {some(packed)}")
     _at_most(size, sum(one.file_size for one in entries), "bytes in its archive")
+
+
+def _check_sums(archive: zipfile.ZipFile) -> None:
+    """Every entry is whole. By its own record, not by its name, which two entries might share."""
+    entries = archive.infolist()
+    if len({one.filename for one in entries}) < len(entries):
+        raise WeightsError("refused: two entries of its archive have one name")
+    for one in entries:
+        try:
+            with archive.open(one) as file:
+                while file.read(1 << 20):
+                    pass
+        except zipfile.BadZipFile as error:
+            raise WeightsError(
+                f"damaged: {one.filename[:80]!r} in its archive has another CRC-32 than was written"
+            ) from error
 
 
 def check_plain(state: State) -> None:

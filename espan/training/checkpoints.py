@@ -13,6 +13,13 @@ from espan.training.config import FREE, TrainConfig
 
 log = logging.getLogger("espan")
 
+# What a checkpoint holds, and as what.
+PARTS = {
+    **dict.fromkeys(("config", "net", "average", "precision"), dict),
+    **dict.fromkeys(("stage", "step"), int),
+    "optimizers": list,
+}
+
 
 class Checkpoints:
     """Writes `checkpoint-<stage>-<step>.pt`, keeps the last `config.keep`, reads the newest."""
@@ -35,20 +42,29 @@ class Checkpoints:
             old.unlink()
 
     def newest(self) -> dict | None:
-        """The newest one that can be read; None before the first."""
+        """The newest one that is whole, and its "path"; None before the first."""
         paths = self.paths()[::-1]
         for path in paths:
             try:
-                state = read_torch(path)
-                before = state["config"]
-            except (WeightsError, KeyError, TypeError) as error:
-                log.warning("%s: damaged (%s), the one before it is taken", path, error)
-                continue
-            self._compare(path, before)
-            return state
+                return self._read(path) | {"path": path}
+            except WeightsError as error:
+                log.warning("%s: damaged (%s), the one before it is tried", path, error)
         if paths:
             raise InputError(f"{paths[0]}: damaged, as all of them; remove them to begin again")
         return None
+
+    def _read(self, path: Path) -> dict:
+        """What a checkpoint holds; WeightsError unless it has all that a run goes on from."""
+        state = read_torch(path)
+        parts = state if isinstance(state, dict) else {}
+        if missing := [name for name in PARTS if not isinstance(parts.get(name), PARTS[name])]:
+            raise WeightsError(f"a checkpoint without {', '.join(missing)}")
+        self._compare(path, state["config"])
+        stage, step = state["stage"], state["step"]
+        known = 0 <= stage < self.config.number_of_stages
+        if not known or not 0 <= step <= self.config.stage(stage).steps:
+            raise WeightsError(f"of stage {stage}, step {step}, which this run does not have")
+        return state
 
     def _compare(self, path: Path, before: dict) -> None:
         now = asdict(self.config)

@@ -12,11 +12,13 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from espan.checkpoints.untrusted import one_line
 from espan.checkpoints.weights import load, save
 from espan.errors import EspanError, InputError, OutputError
 from espan.evaluation.benchmark import benchmark_sets
 from espan.networks.espan import ESPAN
 from espan.networks.folding import fold
+from espan.system.atomic import remove_leftovers
 from espan.training.carry import carry
 from espan.training.checkpoints import Checkpoints
 from espan.training.config import BEST, SYNTHETIC, TrainConfig
@@ -72,6 +74,8 @@ class Run:
         self.fabric, self.precision = launch(config)
         self.open = ExitStack()  # what has to be closed however the run ends
         self.first = self.fabric.is_global_zero
+        if self.first:
+            remove_leftovers(self.out)
         self.checkpoints = Checkpoints(self.out, config)
         self.data = Path(config.data)
         if config.data == SYNTHETIC:
@@ -196,11 +200,15 @@ class Run:
         }
 
     def _restore(self, state: dict, model, average, optimizers) -> int:
-        model.load_state_dict(state["net"])
-        average.load_state_dict(state["average"])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.precision.load_state_dict(state["precision"])
+        try:
+            model.load_state_dict(state["net"])
+            average.load_state_dict(state["average"])
+            for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            self.precision.load_state_dict(state["precision"])
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            where = f"{state['path']}: does not fit this run"
+            raise InputError(f"{where}: {one_line(error)}; remove it to go on") from error
         return state["step"]
 
     def _any(self, here: bool) -> bool:

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,26 @@ def test_damaged_bytes_end_in_no_other_error(tmp_path, net, kind):
         except WeightsError:
             errors += 1
     assert errors > 10
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_flipped_numbers_are_found_by_the_archives_checksums(tmp_path, seed):
+    """In a file of another project's too: torch.load would give other weights."""
+    path = tmp_path / "net.pth"
+    torch.save(OriginalSPAN(8, 2).state_dict(), path)
+    content = np.frombuffer(path.read_bytes(), np.uint8).copy()
+    random = np.random.default_rng(seed)
+    content[random.integers(len(content) // 4, len(content) * 3 // 4) :][:64] ^= 1
+    path.write_bytes(content.tobytes())
+    refused(path, "damaged: .* has another CRC-32 than was written")
+
+
+def test_two_entries_of_one_name(tmp_path):
+    path = tmp_path / "net.pth"
+    torch.save(OriginalSPAN(8, 2).state_dict(), path)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("net/data/0", archive.read("net/data/0"))
+    refused(path, "two entries of its archive have one name")
 
 
 def test_folder(tmp_path):

@@ -21,7 +21,10 @@ from bench import machine
 from bench.machine import ROOT
 
 # What each part counts that must be none.
-NONE = ("findings", "half_files", "leftovers", "wrong_codes", "tracebacks", "mismatches", "wrong")
+NONE = (
+    *("findings", "half_files", "leftovers", "wrong_codes", "tracebacks", "mismatches", "wrong"),
+    *("believed", "lost"),
+)
 # Damaged files that are not made here, where they are.
 MALFORMED = Path(os.environ.get("ESPAN_SHARED", ROOT.parent / "shared")) / "data/malformed"
 
@@ -30,10 +33,13 @@ def parts(long: bool) -> dict[str, list[str]]:
     """Commands that print one JSON document each, run from the root of the repository."""
     kills = "import json; from tests.verification.kills import {0}; print(json.dumps({0}({1})))"
     count = [] if long else ["--count", "2"]
+    saved = ["-m", "tests.verification.checkpoints"]
     found = {
         "damaged files": ["tests/verification/fuzz_files.py", "--seconds", "600" if long else "20"],
         "kills": ["-c", kills.format("kills", 200 if long else 10)],
         "interrupts": ["-c", kills.format("interrupts", 200 if long else 5)],
+        "checkpoint flips": [*saved, "--flips", "5000" if long else "1000"],
+        "checkpoint kills": [*saved, "--kills", "2000" if long else "200"],
         "threads": ["-m", "tests.verification.rounds", "--count", "1000" if long else "250"],
         "faults": ["-m", "tests.verification.faults", "--tiles", "5" if long else "3"],
         "planted bugs": ["-m", "tests.verification.mutations", *count],

@@ -3,6 +3,7 @@
 from tests.verification.mutations import Mutation
 
 HOSTILE = "tests/checkpoints/test_hostile_weights.py::"
+CHECKPOINTS = "tests/training/test_checkpoints.py::"
 TILING = "tests/execution/test_tiling.py::"
 LANES = "tests/execution/test_executors.py::"
 
@@ -29,6 +30,20 @@ PROMISES = [
             "if one.compress_type != zipfile.ZIP_STORED",
             "if not one.filename",
             HOSTILE + "test_zip_bomb",
+        ),
+        (
+            "every byte of an archive is held to its CRC-32",
+            "espan/checkpoints/untrusted.py",
+            "            _check_sums(archive)\n",
+            "",
+            CHECKPOINTS + "test_64_flipped_bytes_are_found_and_the_one_before_it_is_taken",
+        ),
+        (
+            "a checkpoint without its weights gives way to the one before it",
+            "espan/training/checkpoints.py",
+            "if not isinstance(parts.get(name), PARTS[name])",
+            "if parts is None",
+            CHECKPOINTS + "test_one_without_its_parts_is_one_line_and_the_one_before_it_is_taken",
         ),
         (
             "no code of a pickle runs",
