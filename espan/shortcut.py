@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from espan.checkpoints.weights import Model, model_for
+from espan.errors import WeightsError
 from espan.images.adapt import AnyImage, Each, File, FromFile, Given, One, PixelType
 from espan.options import (
     LIMITS,
@@ -21,6 +22,7 @@ from espan.options import (
     UpscalerKeywords,
     UpscalerOptions,
 )
+from espan.system.paths import as_path, is_file
 from espan.upscaler import Upscaler
 
 if TYPE_CHECKING:
@@ -103,9 +105,9 @@ def upscale(
     if isinstance(model, nn.Module):  # its weights may change between two calls
         held = Upscaler.from_options(model, options)
     else:
-        model = str(model or model_for(scale))
-        changed = Path(model).stat().st_mtime_ns if Path(model).is_file() else None
-        held = _held(model, changed, options)
+        named = as_path(model_for(scale) if model is None else model, "model", WeightsError)
+        changed = named.stat().st_mtime_ns if is_file(named) else None
+        held = _held(str(named), changed, options)
     return held(image, scale, output=output)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from espan.errors import InputError, OutputError
 from espan.images import files
-from espan.system.paths import is_folder, names_folder
+from espan.system import paths
+from espan.system.paths import as_path, names_folder, resolved
 
 
 @dataclass
@@ -62,21 +63,24 @@ def plan(
     InputError for arguments that cannot be right: an unknown format, several inputs into one file.
     """
     suffix = None if format is None else _suffix(format)
-    found = [(Path(each), _search(Path(each), output)) for each in inputs]
+    named = [as_path(each, "input") for each in inputs]
+    if output is not None:
+        as_path(output, "output")
+    found = [(each, _search(each, output)) for each in named]
     single = alone and len(found) == 1 and found[0][1] is None
     one_file = None if output is None or names_folder(output) else Path(output)
     if one_file and not single and one_file.suffix.lower() in files.WRITE_FORMATS:
         raise InputError(f"output: {output} is one file, and there are several pictures")
     if one_file and single:
         try:
-            named = files.format_of(one_file)
+            asked = files.format_of(one_file)
         except OutputError as error:
             raise InputError(str(error)) from error
-        if suffix and files.WRITE_FORMATS[suffix] != named:
+        if suffix and files.WRITE_FORMATS[suffix] != asked:
             raise InputError(f"format: {format} does not fit the output {output}")
 
     tag = f"_x{scale:g}"
-    sources = {job.input.resolve() for path, jobs in found for job in jobs or [Job(path, path)]}
+    sources = {resolved(job.input) for path, jobs in found for job in jobs or [Job(path, path)]}
     planned: list[Job] = []
     for path, searched in found:
         if searched is None:
@@ -89,7 +93,9 @@ def plan(
                 job = Job(path, Path(output) / (_stem(path) + ending), Path(output))
             planned.append(job)
         else:
-            here = path.resolve()
+            here = resolved(path)
+            if output is None and not here.name:
+                raise InputError(f"output: needed for {here}, beside which nothing can be")
             root = here.with_name(here.name + tag) if output is None else Path(output)
             planned += [_into(root, path, job, suffix) for job in searched]
     return settle(planned, sources, {})
@@ -125,14 +131,14 @@ def settle(jobs: Sequence[Job], sources: set[Path], taken: dict[Path, Path]) -> 
     """
     repeated = set()
     for job in sorted(jobs, key=lambda job: job.output.suffix != job.input.suffix):
-        key = job.output.resolve()
+        key = resolved(job.output)
         if job.problem:
             continue
         if key in sources:
             job.problem = f"{job.output} would replace an input"
         elif key not in taken:
             taken[key] = job.input
-        elif taken[key].resolve() == job.input.resolve():
+        elif resolved(taken[key]) == resolved(job.input):
             repeated.add(id(job))
         else:
             job.problem = f"{job.output} is already the result of {taken[key]}"
@@ -140,34 +146,17 @@ def settle(jobs: Sequence[Job], sources: set[Path], taken: dict[Path, Path]) -> 
 
 
 def _search(folder: Path, output: str | Path | None) -> list[Job] | None:
-    """The pictures below a folder and the folders that cannot be read; None for a file.
+    """The pictures below a folder, and what there cannot be read; None for a file.
 
-    Names that begin with a dot are passed over, and so is what lies under `output`.
+    What lies under `output` is passed over.
     """
-    if not is_folder(folder):
+    if not paths.is_folder(folder):
         return None
-    results = None if output is None else Path(output).resolve()
-    if results == folder.resolve():
+    results = None if output is None else resolved(Path(output))
+    if results == resolved(folder):
         results = None
-    found: list[Job] = []
-
-    def unreadable(error: OSError) -> None:
-        path = Path(error.filename)
-        found.append(Job(path, path, problem=f"cannot be searched: {str(error.strerror).lower()}"))
-
-    for name, below, names in os.walk(folder, onerror=unreadable):
-        here = Path(name)
-        below[:] = [
-            each
-            for each in below
-            if not each.startswith(".") and (results is None or (here / each).resolve() != results)
-        ]
-        for each in names:
-            picture = here / each
-            known = picture.suffix.lower() in files.READ_SUFFIXES
-            if known and not each.startswith(".") and picture.is_file():
-                found.append(Job(picture, picture))
-    return sorted(found, key=lambda job: job.input)
+    found = paths.below(folder, files.READ_SUFFIXES, lambda each: resolved(each) != results)
+    return [Job(path, path, problem=problem) for path, problem in found]
 
 
 def _suffix(format: str) -> str:

@@ -21,6 +21,7 @@ from espan.execution import streaming
 from espan.images import files
 from espan.system import memory, shutdown
 from espan.system.atomic import remove_leftovers
+from espan.system.paths import reason
 
 if TYPE_CHECKING:
     from espan.upscaler import Upscaler
@@ -259,10 +260,8 @@ def _check_place(output: Path, mode: str, size: tuple[int, int]) -> None:
     """OutputError if a result cannot go to `output`; its folder is made."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{output.parent}: could not be made: {error.strerror}") from error
-    if output.is_dir():
-        raise OutputError(f"{output}: is a folder")
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{output.parent}: could not be made: {reason(error)}") from error
     files.check_output(output, mode, size)
 
 

@@ -29,6 +29,7 @@ from espan.networks.span import SPAN
 from espan.networks.spanf import SPANF
 from espan.options import check_scale
 from espan.system.atomic import whole_file
+from espan.system.paths import NOTHING, as_path, why_no_file
 
 # Networks that ship inside the package, by name.
 BUILTIN = {f"espan-x{scale}": f"espan_x{scale}.safetensors" for scale in SCALES}
@@ -59,17 +60,19 @@ def load(path_or_name: str | Path, *, folded: bool = True) -> Network:
         and W; its `scale` and `radius` say the rest.
 
     Raises:
+        InputError: `path_or_name` is neither.
         WeightsError: the file is missing, damaged, unsafe, too large, not finite, or holds no
             network known here; the message names it, what was looked for, and the nearest match.
     """
-    path, digest = Path(path_or_name), None
+    path, digest = as_path(path_or_name, "model", WeightsError), None
     if str(path_or_name) in BUILTIN:
         file = BUILTIN[str(path_or_name)]
         path = Path(str(resources.files("espan"))) / "builtin" / file
         digest = SHA256.get(file)
-    if not path.is_file():
+    if problem := why_no_file(path):
+        missing = "no such weights file" if problem == NOTHING else f"{problem}, no weights file"
         raise WeightsError(
-            f"{path}: no such weights file, and no built-in network of that name "
+            f"{path}: {missing}, and no built-in network of that name "
             f"(built in: {', '.join(BUILTIN)})"
         )
     try:

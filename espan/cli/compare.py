@@ -24,9 +24,10 @@ def run(arguments: argparse.Namespace) -> int:
     from espan import comparison
     from espan.evaluation.benchmark import COLUMNS
 
-    outputs = [arguments.output] + ([arguments.sheet] if arguments.sheet else [])
-    inputs = [arguments.lr, *([arguments.hr] if arguments.hr else []), *(arguments.model or [])]
-    if arguments.sheet and not arguments.sheet.lower().endswith(comparison.SHEET):
+    outputs = [each for each in (arguments.output, arguments.sheet) if each is not None]
+    given = (each for each in (arguments.lr, arguments.hr) if each is not None)
+    inputs = [*given, *(arguments.model or [])]
+    if arguments.sheet is not None and not arguments.sheet.lower().endswith(comparison.SHEET):
         raise InputError(f"{arguments.sheet}: expected a name that ends in {comparison.SHEET}")
     comparison.check_outputs(outputs, inputs)
 

@@ -90,7 +90,9 @@ def model_of(arguments: argparse.Namespace, scale: float | None) -> str:
     """The model that is named, else the built-in one for `scale`."""
     from espan.checkpoints.weights import model_for
 
-    return arguments.model or model_for(4 if scale is None else scale)
+    if arguments.model is not None:
+        return arguments.model
+    return model_for(4 if scale is None else scale)
 
 
 def options_of(arguments: argparse.Namespace) -> UpscalerOptions:

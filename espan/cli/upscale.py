@@ -15,6 +15,7 @@ from espan.cli.exits import FAILED, OK, WRONG_USE
 from espan.cli.options import add_engine, model_of, options_of, upscaler_of, upscalers_of
 from espan.errors import InputError
 from espan.options import check_scale
+from espan.system.paths import as_path, is_file
 
 if TYPE_CHECKING:
     from espan.batch import Journal, Outcome
@@ -78,6 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not inputs:
         print("espan upscale: no input given (see espan upscale --help)", file=sys.stderr)
         return WRONG_USE
+    for named, what in ((inputs, "input"), ([arguments.output], "output")):
+        for each in named:
+            if each is not None:
+                as_path(each, what)
     videos, inputs = video.split(inputs)
     video.refuse_unheeded(arguments, videos)
     if arguments.format and not inputs:
@@ -140,7 +145,7 @@ def _pictures(
         def skip(job: batch.Job) -> bool:
             if arguments.resume:
                 return journal.has(job)
-            return arguments.skip_existing and job.output.exists()
+            return arguments.skip_existing and is_file(job.output)
 
         how = {"workers": arguments.jobs, "skip": skip, "journal": journal, "progress": progress}
         # Ray says on stdout what it thinks of lost workers; that is for data.

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from espan.errors import DeviceLostError, EspanError, InputError, OutputError
-from espan.system.paths import is_folder, names_folder
+from espan.system.paths import below, is_file, is_folder, names_folder, reason, resolved
 from espan.video.options import ON_ERROR, READ_SUFFIXES, WRITE_SUFFIXES
 
 log = logging.getLogger("espan")
@@ -43,8 +43,9 @@ def split(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 def left_out(folders: Sequence[str]) -> list[Path]:
     """The videos in folders: hours of work that nobody may have meant, so only named ones count."""
-    inside = (p for folder in map(Path, folders) if is_folder(folder) for p in folder.rglob("*"))
-    return sorted(p for p in inside if p.suffix.lower() in READ_SUFFIXES and p.is_file())
+    there = (folder for folder in map(Path, folders) if is_folder(folder))
+    found = (each for folder in there for each in below(folder, READ_SUFFIXES))
+    return sorted(each.path for each in found if not each.problem)
 
 
 def plan(videos: list[Path], pictures: list, scale: float, output: str | None) -> list:
@@ -56,8 +57,8 @@ def plan(videos: list[Path], pictures: list, scale: float, output: str | None) -
     from espan.batch.planning import settle
 
     alone = len(videos) == 1 and not pictures
-    sources = {each.resolve() for each in (*videos, *(job.input for job in pictures))}
-    taken = {job.output.resolve(): job.input for job in pictures if not job.problem}
+    sources = {resolved(each) for each in (*videos, *(job.input for job in pictures))}
+    taken = {resolved(job.output): job.input for job in pictures if not job.problem}
     jobs = [Job(video, _target(video, alone, output, scale)) for video in videos]
     return settle(jobs, sources, taken)
 
@@ -112,8 +113,8 @@ def _convert(video: Path, target: Path, upscaler, scale, options, arguments):
     silent = arguments.quiet or not sys.stderr.isatty()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{target.parent}: could not be made: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{target.parent}: could not be made: {reason(error)}") from error
     with tqdm(desc=video.name, unit="frame", disable=silent, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -135,9 +136,9 @@ def _convert(video: Path, target: Path, upscaler, scale, options, arguments):
 
 def _is_done(video: Path, target: Path, arguments: argparse.Namespace) -> bool:
     """With --resume: there, and not older than its input."""
-    if not target.exists():
+    if not is_file(target):
         return False
-    newer = video.exists() and target.stat().st_mtime >= video.stat().st_mtime
+    newer = is_file(video) and target.stat().st_mtime >= video.stat().st_mtime
     return arguments.skip_existing or (arguments.resume and newer)
 
 

@@ -17,6 +17,7 @@ from espan.images import files
 from espan.images.adapt import File
 from espan.networks import SCALES
 from espan.options import BackendName, Device, Dtype, Tile, UpscalerOptions
+from espan.system.paths import as_path, is_folder, resolved, why_no_result
 from espan.upscaler import Upscaler
 
 # Pixels of all results together: a page holds every one of them, and a browser decodes them all.
@@ -61,7 +62,7 @@ def compare(
         DeviceError: this machine lacks the device, dtype or backend.
     """
     outputs = [output] if isinstance(output, str | Path) else [*output]
-    check_outputs(outputs, [lr, *([hr] if hr else []), *models])
+    check_outputs(outputs, [lr, *([] if hr is None else [hr]), *models])
     options = UpscalerOptions(device, dtype, backend, tile)
     comparison = make(lr, hr, models, lambda model: Upscaler.from_options(model, options))
     for each in outputs:
@@ -107,17 +108,18 @@ def make(
 
 def check_outputs(outputs: Sequence[File], inputs: Sequence[File]) -> None:
     """Says what cannot be written, or would replace an input, before the work, not after it."""
-    taken = {Path(each).resolve(): "would replace an input" for each in inputs}
-    for path in map(Path, outputs):
-        if reason := taken.get(path.resolve()):
+    taken = {resolved(as_path(each, "input")): "would replace an input" for each in inputs}
+    for path in (as_path(each, "output") for each in outputs):
+        if reason := taken.get(resolved(path)):
             raise InputError(f"{path}: {reason}")
-        taken[path.resolve()] = "is given twice"
+        taken[resolved(path)] = "is given twice"
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(f"{path}: expected .html (a page) or .png (a contact sheet)")
-        if path.is_dir() or not os.access(path.parent, os.W_OK):
-            reason = "not writable" if path.parent.is_dir() else "no such folder"
-            reason = "is a folder" if path.is_dir() else f"{path.parent}: {reason}"
-            raise OutputError(f"{path}: {reason}")
+        if problem := why_no_result(path):
+            raise OutputError(f"{path}: {problem}")
+        if not os.access(path.parent, os.W_OK):
+            reason = "not writable" if is_folder(path.parent) else "no such folder"
+            raise OutputError(f"{path}: {path.parent}: {reason}")
 
 
 def write(path: File, comparison: Comparison) -> None:

@@ -10,6 +10,7 @@ from espan.errors import InputError
 from espan.evaluation.metrics import PROTOCOLS, psnr, ssim
 from espan.images import files
 from espan.images.resize import downscale, modcrop, resize
+from espan.system.paths import Found, as_path, exists, folders, is_folder, listing
 
 COLUMNS = tuple(f"{metric}_{space}" for space in PROTOCOLS.values() for metric in ("psnr", "ssim"))
 
@@ -36,10 +37,12 @@ def evaluate(
     Both protocols work on 8-bit pictures, HR cropped to a multiple of the scale, `scale` pixels
     shaved: classical is PSNR and SSIM of Y, NTIRE of RGB. Grey files count as three equal channels.
     """
-    for folder in benchmark_sets(Path(data), scale):
+    for folder in benchmark_sets(data, scale):
         rows = []
-        for path in _pictures(folder):
+        for path, problem in _pictures(folder):
             try:
+                if problem:
+                    raise InputError(problem)
                 lr, hr = _pair(folder, path, scale)
                 rows.append(measure(upscaler(lr), hr, scale))
             except InputError as error:
@@ -65,12 +68,13 @@ def bicubic(scale: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda image: resize(image, (image.shape[0] * scale, image.shape[1] * scale))
 
 
-def benchmark_sets(data: Path, scale: int) -> list[Path]:
+def benchmark_sets(data: str | Path, scale: int) -> list[Path]:
     """The sets that `evaluate` finds in a folder; InputError if there is none."""
-    if not data.is_dir():
+    data = as_path(data, "data")
+    if not is_folder(data):
         raise InputError(f"{data}: no such folder")
-    sets = [data] if (data / "HR").is_dir() else [p.parent for p in sorted(data.glob("*/HR"))]
-    sets = sets or [data]
+    sets = [each for each in (data, *folders(data)) if is_folder(each / "HR")] or [data]
+    sets = [data] if data in sets else sets
     if not any(_pictures(folder) for folder in sets):
         raise InputError(f"{data}: expected pictures, HR/ (with LRx{scale}/), or folders of these")
     return sets
@@ -78,12 +82,12 @@ def benchmark_sets(data: Path, scale: int) -> list[Path]:
 
 def sets_without_lr(data: str | Path, scale: int) -> list[Path]:
     """The sets in a folder that have no LR pictures of this scale: they will be made."""
-    return [s for s in benchmark_sets(Path(data), scale) if not (s / f"LRx{scale}").is_dir()]
+    return [s for s in benchmark_sets(data, scale) if not is_folder(s / f"LRx{scale}")]
 
 
-def _pictures(folder: Path) -> list[Path]:
-    folder = folder / "HR" if (folder / "HR").is_dir() else folder
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in files.READ_SUFFIXES)
+def _pictures(folder: Path) -> list[Found]:
+    folder = folder / "HR" if is_folder(folder / "HR") else folder
+    return listing(folder, files.READ_SUFFIXES)
 
 
 def published_lr(folder: Path, path: Path, scale: int) -> Path | None:
@@ -91,7 +95,7 @@ def published_lr(folder: Path, path: Path, scale: int) -> Path | None:
     # Both habits of naming: baby.png, and NTIRE's babyx4.png.
     names = (path.name, f"{path.stem}x{scale}{path.suffix}")
     files_there = (folder / f"LRx{scale}" / name for name in names)
-    return next((p for p in files_there if p.is_file()), None)
+    return next((p for p in files_there if exists(p)), None)
 
 
 def _pair(folder: Path, path: Path, scale: int) -> tuple[np.ndarray, np.ndarray]:

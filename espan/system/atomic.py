@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from espan.errors import EspanError, OutputError
+from espan.system.paths import as_path, reason
 
 try:
     import fcntl
@@ -30,7 +31,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     link at `path` is replaced, not what it points to.
     OutputError, naming `path`, for what the system or an encoder refuses.
     """
-    path, temporary = Path(path), None
+    path, temporary = as_path(path, "output", OutputError), None
     try:
         temporary, lock = _new_part(path.parent)
         try:
@@ -48,8 +49,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
                 temporary.unlink()
         if isinstance(error, EspanError) or not isinstance(error, Exception):
             raise
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise OutputError(f"{path}: could not be written: {reason}") from error
+        raise OutputError(f"{path}: could not be written: {reason(error)}") from error
     finally:
         _under_way.discard(temporary)
 

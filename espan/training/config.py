@@ -98,6 +98,9 @@ class TrainConfig:
     workers: int = 0  # processes that cut patches; 0: the training process itself
 
     def __post_init__(self) -> None:
+        for name in ("data", "out", "validate", "init", "teacher_outputs"):
+            if getattr(self, name) == "":  # the current folder, where a path is made of it
+                raise InputError(f"{name}: the name is empty")
         for name, known in (("precision", PRECISIONS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 expected = " or ".join(known)

@@ -9,6 +9,7 @@ import numpy as np
 
 from espan.errors import InputError, OutputError
 from espan.system.atomic import remove_leftovers, whole_file
+from espan.system.paths import is_file, reason
 from espan.training.pictures import Pictures
 from espan.training.teachers import Teachers
 from espan.upscaler import Upscaler
@@ -38,12 +39,12 @@ def keep(teachers: Teachers, pictures: Pictures, folder: Path, device: str) -> N
     Raises OutputError for a folder that cannot be written to.
     """
     data, index = _paths(teachers, folder)
-    if index.is_file() and data.is_file():
+    if is_file(index) and is_file(data):
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: not a folder to write to: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{folder}: not a folder to write to: {reason(error)}") from error
     remove_leftovers(folder)
     count = len(pictures.pairs)
     log.warning("%s: computing the teachers' outputs for %d pictures", data, count)
@@ -69,7 +70,7 @@ def with_outputs(teachers: Teachers, pictures: Pictures, folder: Path) -> Pictur
         about = json.loads(index.read_text())
         outputs = np.memmap(data, np.uint16, "r")
         digest, was = about["pictures"], f"{about['count']} pictures of {about['folder']}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{data}: not outputs of teachers: {error}; remove it") from error
     if digest != _digest(pictures):
         now = f"{len(pictures.pairs)} of {pictures.folder}"

@@ -7,7 +7,7 @@ so on, and `index.json`, which says where each picture lies and which files coul
 import copy
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from espan.images import files
 from espan.images.resize import downscale, modcrop
 from espan.networks import SCALES
 from espan.system.atomic import whole_file
+from espan.system.paths import Found, as_path, below, is_file, is_folder, reason
 
 log = logging.getLogger("espan")
 
@@ -47,9 +48,9 @@ class Pictures:
     """
 
     def __init__(self, folder: str | Path, scale: int):
-        self.folder = Path(folder)
+        self.folder = as_path(folder, "data")
         self.skipped: list[Skipped] = []
-        if (self.folder / INDEX).is_file():
+        if is_file(self.folder / INDEX):
             found = list(_mapped(self.folder, scale))
         else:
             found = list(_decoded(self.folder, scale, self.skipped))
@@ -84,14 +85,14 @@ def prepare(folder: str | Path, out: str | Path, tile: int = 480) -> dict:
 
     Raises InputError when there is no picture to read, or LR and HR sizes do not fit.
     """
-    out = Path(out)
+    source, out = as_path(folder, "input"), as_path(out, "output")
     if tile < MULTIPLE:
         raise InputError(f"tile: expected at least {MULTIPLE} pixels, got {tile}")
     tile -= tile % MULTIPLE
     try:
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: not a folder to write to: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out}: not a folder to write to: {reason(error)}") from error
     skipped: list[Skipped] = []
     entries: list[list] = []
     (out / INDEX).unlink(missing_ok=True)  # until all files are whole, there is none
@@ -102,16 +103,16 @@ def prepare(folder: str | Path, out: str | Path, tile: int = 480) -> dict:
             )
             for scale in (1, *SCALES)
         }
-        for path in _sources(Path(folder)):
-            hr = _read(path, skipped)
+        for found in _sources(source):
+            path, hr = found.path, _read(found, skipped)
             if hr is None:
                 continue
             hr = modcrop(hr, MULTIPLE)
             if not hr.size:
-                reason = f"{path}: smaller than {MULTIPLE} x {MULTIPLE} pixels"
-                skipped.append(Skipped(str(path), reason))
+                small = f"{path}: smaller than {MULTIPLE} x {MULTIPLE} pixels"
+                skipped.append(Skipped(str(path), small))
                 continue
-            lr = {scale: _lr(path, Path(folder), hr, scale) for scale in SCALES}
+            lr = {scale: _lr(path, source, hr, scale) for scale in SCALES}
             for y in range(0, hr.shape[0], tile):
                 for x in range(0, hr.shape[1], tile):
                     for scale, pixels in ((1, hr), *lr.items()):
@@ -145,7 +146,7 @@ def _mapped(folder: Path, scale: int) -> Iterator[tuple[str, Pair]]:
         entries = index["pictures"]
         hr, lr = (np.memmap(folder / _bin(s), np.uint8, "r") for s in (1, scale))
         shapes = [(height, width, 3) for _, _, _, height, width in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{folder}: not a prepared folder: {error}") from error
     for pixels, by in ((hr, 1), (lr, scale)):
         if pixels.size != sum((height // by) * (width // by) * 3 for height, width, _ in shapes):
@@ -163,31 +164,33 @@ def _mapped(folder: Path, scale: int) -> Iterator[tuple[str, Pair]]:
 
 
 def _decoded(folder: Path, scale: int, skipped: list[Skipped]) -> Iterator[tuple[str, Pair]]:
-    for path in _sources(folder):
-        hr = _read(path, skipped)
+    for found in _sources(folder):
+        path, hr = found.path, _read(found, skipped)
         if hr is not None and (hr := modcrop(hr, scale)).size:
             yield str(path), (_lr(path, folder, hr, scale), hr)
 
 
-def _sources(folder: Path) -> Iterable[Path]:
-    if not folder.is_dir():
+def _sources(folder: Path) -> list[Found]:
+    if not is_folder(folder):
         raise InputError(f"{folder}: no such folder of pictures")
-    hr = folder / "HR" if (folder / "HR").is_dir() else folder
-    return sorted(p for p in hr.rglob("*") if p.suffix.lower() in files.READ_SUFFIXES)
+    hr = folder / "HR" if is_folder(folder / "HR") else folder
+    return below(hr, files.READ_SUFFIXES)
 
 
-def _read(path: Path, skipped: list[Skipped]) -> np.ndarray | None:
+def _read(found: Found, skipped: list[Skipped]) -> np.ndarray | None:
     try:
-        return files.read_rgb(path)
+        if found.problem:
+            raise InputError(f"{found.path}: {found.problem}")
+        return files.read_rgb(found.path)
     except EspanError as error:
-        skipped.append(Skipped(str(path), str(error)))
+        skipped.append(Skipped(str(found.path), str(error)))
         return None
 
 
 def _lr(path: Path, folder: Path, hr: np.ndarray, scale: int) -> np.ndarray:
     """From its file where there is one, else by MATLAB's bicubic."""
     given = folder / f"LRx{scale}"
-    if not given.is_dir():
+    if not is_folder(given):
         return downscale(hr, scale)
     lr_path = published_lr(folder, path, scale)
     if lr_path is None:

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from espan.images import files
+from espan.system.paths import is_file
 
 
 def make_pictures(folder: Path, count: int = 6, side: int = 192, seed: int = 0) -> None:
@@ -13,7 +14,7 @@ def make_pictures(folder: Path, count: int = 6, side: int = 192, seed: int = 0) 
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         path = folder / f"{number}.png"
-        if not path.is_file():
+        if not is_file(path):
             files.write(
                 path, Image.fromarray(_picture(np.random.default_rng((seed, number)), side))
             )

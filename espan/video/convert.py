@@ -24,6 +24,7 @@ from espan.options import (
     check_scale,
 )
 from espan.system.atomic import remove_leftovers, whole_file
+from espan.system.paths import as_path, is_file, is_folder, resolved, why_no_result
 from espan.video.options import Options, need_pyav
 
 if TYPE_CHECKING:
@@ -102,8 +103,9 @@ def upscale_video(
     """
     options = UpscalerOptions(device, dtype, backend, tile, limits=limits)
     encoding = Options(codec, crf, preset, pix_fmt, on_error)
-    convert(Path(path), Path(output), _prepared(model, scale, options), scale, encoding, progress)
-    return Path(output)
+    source, target = as_path(path, "video"), as_path(output, "output")
+    convert(source, target, _prepared(model, scale, options), scale, encoding, progress)
+    return target
 
 
 def video_frames(
@@ -145,7 +147,7 @@ def video_frames(
     need_pyav()
     from espan.video import frames
 
-    clip = _looked_at(Path(path), scale, upscaler.limits)
+    clip = _looked_at(as_path(path, "video"), scale, upscaler.limits)
     decoded = frames.read(clip, Options(on_error=on_error).on_error)
     with closing(_enlarged(clip, decoded, upscaler, scale)) as pictures:
         for frame, picture in pictures:
@@ -187,9 +189,11 @@ def convert(
     from espan.video.segments import Segments, alone
 
     clip = _looked_at(path, scale, upscaler.limits)
-    if output.exists() and output.samefile(path):
+    if problem := why_no_result(output):
+        raise OutputError(f"{output}: {problem}")
+    if is_file(output) and output.samefile(path):
         raise InputError(f"{output}: would replace its input")
-    if not output.parent.is_dir():
+    if not is_folder(output.parent):
         raise OutputError(f"{output}: {output.parent}: no such folder")
     container = mux.container_for(output)
     format = container.format.name
@@ -201,7 +205,7 @@ def convert(
         segments = Segments(
             output,
             {
-                "input": [str(path.resolve()), facts.st_size, facts.st_mtime_ns],
+                "input": [str(resolved(path)), facts.st_size, facts.st_mtime_ns],
                 "scale": scale,
                 "network": identity_of(upscaler),
                 "encoding": [chosen, flags, options.on_error, SEGMENT],

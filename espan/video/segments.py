@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espan.errors import EspanError, OutputError
+from espan.system.paths import exists, is_file, reason
 
 try:
     import fcntl
@@ -37,8 +38,7 @@ def writing(output: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, EspanError):
             raise
-        said = error.strerror or " ".join(str(error).split())
-        raise OutputError(f"{output}: could not be written: {said}") from error
+        raise OutputError(f"{output}: could not be written: {reason(error)}") from error
 
 
 @contextmanager
@@ -96,11 +96,11 @@ class Segments:
         described = json.dumps(key, indent=1, default=str)
         noted = self.folder / "work.json"
         with writing(output):
-            if not noted.is_file() or noted.read_text() != described:
+            if not is_file(noted) or noted.read_text() != described:
                 self.remove()
                 self.folder.mkdir()
                 noted.write_text(described)
-        while self._path(self.count).is_file():
+        while is_file(self._path(self.count)):
             self.count += 1
         self.frames = sum(1 for _ in self.heads())
 
@@ -139,7 +139,7 @@ class Segments:
 
     def remove(self) -> None:
         with writing(self.output):
-            if self.folder.exists():
+            if exists(self.folder):
                 shutil.rmtree(self.folder)
 
     def _path(self, number: int) -> Path:

@@ -13,6 +13,7 @@ from av.error import FFmpegError
 from av.stream import Discard, Disposition
 
 from espan.errors import InputError
+from espan.system.paths import why_no_file
 from espan.video.colour import Colour
 from espan.video.turn import Turn
 
@@ -52,6 +53,8 @@ class Clip:
 @contextmanager
 def opened(path: Path) -> Iterator["av.container.InputContainer"]:
     """The file, open; InputError naming it for what cannot be opened."""
+    if problem := why_no_file(path):  # a FIFO would be waited for
+        raise InputError(f"{path}: {problem}")
     try:
         # The prefix, as a colon in a name is no protocol.
         only = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}
@@ -60,7 +63,7 @@ def opened(path: Path) -> Iterator["av.container.InputContainer"]:
         said = reason(error)
         if isinstance(error, av.error.ArgumentError):
             said = f"no video in a known format ({', '.join(_FORMATS)})"
-        elif path.is_file() and path.stat().st_size == 0:
+        elif path.stat().st_size == 0:
             said = "empty file"
         raise InputError(f"{path}: {said}") from error
     with container:

@@ -16,6 +16,7 @@ from espan.images.files.metadata import DECODE_ERRORS
 from espan.images.files.pillow import decoding
 from espan.images.image16 import Image16
 from espan.options import LIMITS, Limits
+from espan.system.paths import as_path, why_no_file
 
 log = logging.getLogger("espan")
 
@@ -33,12 +34,14 @@ def read(path: str | Path, *, scale: float = 1, limits: Limits = LIMITS) -> Imag
     Raises InputError naming the file: missing, not a picture, damaged, animated, CMYK, colour that
     would be cut to 8 bits; LimitError when too large.
     """
-    path = Path(path)
+    path = as_path(path, "image")
 
     def check(size: tuple[int, int]) -> None:
         check_size(size, scale, limits)
 
     with _naming(path):
+        if problem := why_no_file(path):  # a FIFO would be waited for
+            raise InputError(problem)
         try:
             with decoding(limits.max_input):
                 return _read(path, check)

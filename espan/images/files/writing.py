@@ -14,6 +14,7 @@ from espan.images.files import metadata
 from espan.images.files.png import PngRows
 from espan.images.files.tiff import TiffRows
 from espan.images.image16 import Image16
+from espan.system import paths
 from espan.system.atomic import whole_file
 
 WRITE_FORMATS = {
@@ -64,10 +65,12 @@ def format_of(path: str | Path) -> str:
 def check_output(path: str | Path, mode: str, size: tuple[int, int]) -> str:
     """The format a path asks for; OutputError if that format cannot hold such a picture."""
     path, name = Path(path), format_of(path)
+    if problem := paths.why_no_result(path):
+        raise OutputError(f"{path}: {problem}")
     if name == "AVIF" and not features.check("avif"):
         raise OutputError(f"{path}: this build of Pillow has no AVIF; choose png")
     if not os.access(path.parent, os.W_OK):
-        reason = "not writable" if path.parent.is_dir() else "no such folder"
+        reason = "not writable" if paths.is_folder(path.parent) else "no such folder"
         raise OutputError(f"{path}: {path.parent}: {reason}")
     longest, modes = _LIMITS[name]
     if mode not in modes:
