@@ -12,6 +12,7 @@ from espan import __version__
 from espan.batch.planning import Job
 from espan.checkpoints.weights import BUILTIN
 from espan.options import UpscalerOptions
+from espan.system.paths import open_regular
 
 log = logging.getLogger("espan")
 
@@ -24,7 +25,7 @@ def mark(path: Path) -> Mark | None:
     """Size and time of change of a file, which its next version will not both have; None: gone."""
     try:
         facts = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return facts.st_size, facts.st_mtime_ns
 
@@ -45,6 +46,7 @@ class Journal:
     settings: see `settings_of`. part: what tells the files of machines apart that write one folder.
     A line holds the result's name and both marks; it counts as long as these are what is found. A
     line that a killed process left torn counts for nothing. Deleting the file loses nothing else.
+    A link under its name is not followed: who may write the folder chose where it leads.
     """
 
     def __init__(self, settings: str, part: str = ""):
@@ -98,8 +100,8 @@ class Journal:
     def _open(self, root: Path) -> int | None:
         if root not in self._descriptors:
             try:
-                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-                self._descriptors[root] = descriptor = os.open(root / self.name, flags, 0o666)
+                flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+                self._descriptors[root] = descriptor = open_regular(root / self.name, flags)
                 if os.lseek(descriptor, 0, os.SEEK_END):
                     os.lseek(descriptor, -1, os.SEEK_END)
                     if os.read(descriptor, 1) != b"\n":
@@ -119,9 +121,10 @@ class Journal:
 def _read_all(root: Path) -> set[tuple]:
     """The entries of every journal in a folder."""
     known = set()
-    for path in root.glob(NAME + "*"):
+    for path in _journals(root):
         try:
-            lines = path.read_bytes().splitlines()
+            with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+                lines = file.read().splitlines()
         except OSError:
             continue
         for line in lines:
@@ -130,3 +133,10 @@ def _read_all(root: Path) -> set[tuple]:
             except (ValueError, TypeError, RecursionError):
                 continue
     return known
+
+
+def _journals(root: Path) -> list[Path]:
+    try:
+        return [*root.glob(NAME + "*")]
+    except (OSError, ValueError):
+        return []

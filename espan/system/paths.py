@@ -101,6 +101,25 @@ def why_no_result(path: Path) -> str | None:
     return "is a folder" if stat.S_ISDIR(mode) else None
 
 
+def open_regular(path: Path, flags: int) -> int:
+    """A descriptor of the file `path`, made if `flags` say so.
+
+    OSError where it is a link or no file: nobody is led to another file, nor waits for a FIFO.
+    """
+    careful = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(path, flags | careful | getattr(os, "O_BINARY", 0), 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):  # what O_NOFOLLOW says of a link
+            raise OSError(error.errno, "a link, not a file") from error
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, _KINDS.get(stat.S_IFMT(mode), "not a file"))
+    return descriptor
+
+
 def reason(error: Exception) -> str:
     """What the system said of an error, without its number and the name; else all of it."""
     return getattr(error, "strerror", None) or " ".join(str(error).split())

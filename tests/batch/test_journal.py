@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,31 @@ def test_reading_damaged_files_is_a_setting(folder, resume):
     resume()
     assert resume("--allow-truncated") == ALL
     assert resume("--allow-truncated") == []
+
+
+@pytest.mark.parametrize("name", [".espan-journal", ".espan-journal-other"])
+def test_a_link_is_not_followed(folder, resume, name, caplog):
+    """Neither to append to its target nor to believe it."""
+    resume()
+    target = folder / "precious.txt"
+    (folder / "out/.espan-journal").rename(target)
+    before = target.read_bytes()
+    (folder / "out" / name).symlink_to(target)
+    assert resume() == ALL
+    assert target.read_bytes() == before
+    assert ("a link, not a file; --resume" in caplog.text) == (name == ".espan-journal")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_what_is_no_file_is_not_waited_for(folder, resume, kind, caplog):
+    resume()
+    journal = folder / "out/.espan-journal"
+    journal.unlink()
+    if kind == "fifo":
+        os.mkfifo(journal)
+    elif os.geteuid() == 0:
+        os.mknod(journal, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    else:
+        pytest.skip("only root makes devices")
+    assert resume() == ALL  # would wait for ever to read it
+    assert f"a {'FIFO' if kind == 'fifo' else 'device'}, not a file; --resume" in caplog.text

@@ -1,8 +1,9 @@
-"""Names and files that a folder, a script or a stranger brings: one line each, and the rest is done."""
+"""Names that no file can have, and what is no file: one line each, and the rest is done."""
 
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -33,7 +34,7 @@ def rows(capsys) -> dict[str, dict]:
     """The name of each input -> what --json says of it."""
     shown = capsys.readouterr()
     assert "Traceback" not in shown.err
-    return {os.path.basename(row["input"]): row for row in json.loads(shown.out)}
+    return {Path(row["input"]).name: row for row in json.loads(shown.out)}
 
 
 def test_one_name_too_long_for_its_result_leaves_the_others(tmp_path, upscale, capsys):

@@ -8,7 +8,7 @@ NOBODY = 65534
 
 
 def as_nobody(work: Callable[[], int]) -> int:
-    """What `work` returns, up to 255, in a forked process that gave its rights up; 255 if it raised.
+    """What `work` returns in a forked process that gave its rights up; 255 if it raised.
 
     The interpreter itself may lie where only root can read: what `work` imports is imported before.
     """

@@ -1,4 +1,4 @@
-"""Names that no file can have, and names of what is no file: every question about them has an answer."""
+"""Names that no file can have and names of what is no file: every question has an answer."""
 
 import os
 import socket
@@ -40,7 +40,7 @@ def not_files(folder: Path) -> dict[str, str]:
     (folder / "loop.png").symlink_to("loop.png")
     (folder / "null.png").symlink_to("/dev/null")
     (folder / "pipe.png").symlink_to("fifo.png")
-    here = os.getcwd()
+    here = Path.cwd()
     with socket.socket(socket.AF_UNIX) as made:
         os.chdir(folder)  # a socket's path is short
         made.bind("socket.png")
@@ -90,14 +90,14 @@ def test_folders_deeper_than_pythons_stack(tmp_path, monkeypatch):
     deep = 1200
     monkeypatch.chdir(tmp_path)
     for _ in range(deep):
-        os.mkdir("d")
+        Path("d").mkdir()
         os.chdir("d")
     Path("a.png").touch()
     found = paths.below(tmp_path, [".png"])
-    os.unlink("a.png")
+    Path("a.png").unlink()
     for _ in range(deep):  # pytest removes folders by recursion
         os.chdir("..")
-        os.rmdir("d")
+        Path("d").rmdir()
     assert [(each.path.name, each.problem) for each in found] == [("a.png", None)]
 
 
@@ -107,7 +107,7 @@ def test_a_folder_that_may_be_listed_but_not_entered(tmp_path, capfd, monkeypatc
     (shut / "a.png").touch()
     (tmp_path / "b.png").touch()
     shut.chmod(0o444)
-    os.chmod(tmp_path, 0o755)
+    tmp_path.chmod(0o755)
     monkeypatch.chdir(tmp_path)  # pytest's own folders are not for others to enter
 
     def look() -> int:
