@@ -27,7 +27,7 @@ _RANGES = {
     **dict.fromkeys(("seed", "workers"), (0, 10**9)),
     **dict.fromkeys(("l1", "mse", "dct", "highpass", "distill", "muon_decay"), (0, 1e9)),
     **dict.fromkeys(("teacher_l1", "teacher_mse", "teacher_affinity"), (0, 1e9)),
-    **dict.fromkeys(("cutblur", "mixup", "warmup", "margin"), (0, 1)),
+    **dict.fromkeys(("cutblur", "mixup", "shapes", "borders", "warmup", "margin"), (0, 1)),
     "channels": (3, 4096),
     "scale": (2, 4),
     "ema": (0, 0.999999),
@@ -88,6 +88,8 @@ class TrainConfig:
     degrade: bool = False  # LR by a chain of real-world degradations instead of files or bicubic
     cutblur: float = 0.0  # share of the patches with a part of the HR picture pasted into the LR
     mixup: float = 0.0  # share of the patches that are two pictures on top of each other
+    shapes: float = 0.0  # share of the patches that are drawn: flat colours, hard edges, text
+    borders: float = 0.0  # share of the others that are cut at the border of their picture
 
     every: int = 1000  # steps between validations and checkpoints
     keep: int = 2  # checkpoints kept
@@ -145,6 +147,11 @@ class TrainConfig:
         if not (self.teacher_l1 or self.teacher_mse or self.teacher_affinity):
             raise InputError("teacher_l1, teacher_mse, teacher_affinity: all 0, nothing is taught")
         if self.teacher_outputs is None:
+            if self.shapes:
+                raise InputError(
+                    "shapes: teachers that run at each step would teach drawings too, which they "
+                    "do not know better; give teacher_outputs, or no teacher"
+                )
             return
         if self.teacher_affinity:
             raise InputError(

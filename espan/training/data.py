@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from espan.training.config import TrainConfig
 from espan.training.degrade import degrade
-from espan.training.pictures import Pictures
+from espan.training.outputs import LEVELS
+from espan.training.pictures import Pair, Pictures
+from espan.training.shapes import drawn
 
 
 class Patches(Dataset):
@@ -80,18 +82,31 @@ class Patches(Dataset):
         return int(random.integers(len(self.pictures.pairs)))
 
     def _patch(self, random: np.random.Generator) -> list[np.ndarray]:
-        lr, *large = self.pictures.pairs[self._choice(random)]
-        s, p = self.config.scale, self.config.patch
-        y, x = (random.integers(side - p + 1) for side in lr.shape[:2])
-        parts = [lr[y : y + p, x : x + p]]
-        parts += [each[s * y : s * (y + p), s * x : s * (x + p)] for each in large]
+        config, pair = self.config, self.pictures.pairs[self._choice(random)]
+        if config.shapes and random.random() < config.shapes:
+            parts = drawn(config.patch, config.scale, random)
+            # Of a drawing the HR patch is known: no teacher says it better.
+            taught = [np.round(parts[1] * (LEVELS / 255)).astype(np.uint16)]
+            return parts + taught * (len(pair) - 2)
+        parts = self._cut(pair, random)
         if random.random() < 0.5:
             parts = [part[:, ::-1] for part in parts]
         turns = int(random.integers(4))
         parts = [np.rot90(part, turns) for part in parts]
-        if self.config.degrade:
-            parts[0] = degrade(parts[1], s, random)
+        if config.degrade:
+            parts[0] = degrade(parts[1], config.scale, random)
         return parts
+
+    def _cut(self, pair: Pair, random: np.random.Generator) -> list[np.ndarray]:
+        lr, *large = pair
+        s, p = self.config.scale, self.config.patch
+        corner = [int(random.integers(side - p + 1)) for side in lr.shape[:2]]
+        if self.config.borders and random.random() < self.config.borders:
+            axis, end = random.integers(2, size=2)
+            corner[axis] = (lr.shape[axis] - p) * int(end)
+        y, x = corner
+        parts = [lr[y : y + p, x : x + p]]
+        return parts + [each[s * y : s * (y + p), s * x : s * (x + p)] for each in large]
 
 
 @contextmanager
