@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from espan import __version__
-from espan.cli import compare, demo, doctor, evaluate, export, train, upscale
+from espan.cli import average, compare, demo, doctor, evaluate, export, train, upscale
 from espan.cli.exits import FAILED, INTERRUPTED, WRONG_USE
 from espan.cli.interrupt import interruptible
 from espan.errors import DeviceError, DeviceLostError, EspanError, InputError, WeightsError
@@ -53,6 +53,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--quiet", "-q", action="store_true", help="errors only")
         return sub
 
-    for room in (upscale, compare, demo, evaluate, train, export, doctor):
+    for room in (upscale, compare, demo, evaluate, train, average, export, doctor):
         room.add_to(command)
     return parser
