@@ -65,6 +65,4 @@ def _form(net: Network) -> dict[str, object]:
 def _differences(one: Mapping[str, object], other: Mapping[str, object]) -> str:
     # Another architecture has other settings: what they are called says nothing more.
     keys = ["architecture"] if one["architecture"] != other["architecture"] else [*one]
-    return ", ".join(
-        f"{key} {one[key]} and {other[key]}" for key in keys if one[key] != other[key]
-    )
+    return ", ".join(f"{key} {one[key]} and {other[key]}" for key in keys if one[key] != other[key])

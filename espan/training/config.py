@@ -20,7 +20,9 @@ SCHEDULES = ("cosine", "step")
 # `data` of this name: pictures made up on the spot, enough to try a recipe.
 SYNTHETIC = "synthetic"
 # Settings of the run as a whole; a stage may change every other one.
-_OF_THE_RUN = "data out init validate channels stages every keep seed device devices nodes workers"
+_OF_THE_RUN = (
+    "data out init validate channels stages average every keep seed device devices nodes workers"
+)
 # Three channels carry the picture past the blocks when training starts.
 _RANGES = {
     **dict.fromkeys(("steps", "batch", "patch", "every", "keep", "devices", "nodes"), (1, 10**9)),
@@ -28,6 +30,7 @@ _RANGES = {
     **dict.fromkeys(("l1", "mse", "dct", "highpass", "distill", "muon_decay"), (0, 1e9)),
     **dict.fromkeys(("teacher_l1", "teacher_mse", "teacher_affinity"), (0, 1e9)),
     **dict.fromkeys(("cutblur", "mixup", "shapes", "borders", "warmup", "margin"), (0, 1)),
+    "frequency_share": (0, 0.9),
     "channels": (3, 4096),
     "scale": (2, 4),
     "ema": (0, 0.999999),
@@ -47,6 +50,7 @@ class TrainConfig:
     validate: str | None = None  # folder with HR/ and LRx<scale>/, of HR pictures, or of such sets
     init: str | None = None  # weights to start from, of any scale: a file or a built-in name
     stages: list[dict] = dataclasses.field(default_factory=list)  # each: settings that it changes
+    average: list[str] = dataclasses.field(default_factory=list)  # other weights, for the last mean
     name: str = "main"  # of the stage
 
     scale: int = 4
@@ -75,6 +79,7 @@ class TrainConfig:
     dct: float = 0.0
     dct_block: int | None = None  # side of the blocks of that DCT; None: of the whole patch
     highpass: float = 0.0
+    frequency_share: float = 0.0  # of the loss, to which dct and highpass are scaled; 0: not
     blur: float = 1.5  # standard deviation, in HR pixels, of the Gaussian that highpass takes off
     distill: float = 0.01  # with a student: weight of its distance from the teacher
     margin: float = 0.01  # by which the teacher must be better at a pixel to teach it
@@ -126,6 +131,7 @@ class TrainConfig:
         self._check_teachers()
         if not (self.l1 or self.mse or self.dct or self.highpass or self.teacher):
             raise InputError("l1, mse, dct, highpass: all 0, nothing would be learnt")
+        self._check_share()
         if self.dct_block and (self.patch * self.scale) % self.dct_block:
             side = self.patch * self.scale
             raise InputError(
@@ -140,6 +146,14 @@ class TrainConfig:
             raise InputError(
                 f"stages: names must differ, 'final' be the last; got {', '.join(names)}"
             )
+
+    def _check_share(self) -> None:
+        if not self.frequency_share:
+            return
+        if not (self.dct or self.highpass):
+            raise InputError("frequency_share: dct and highpass are 0, nothing has that share")
+        if not (self.l1 or self.mse or self.teacher):
+            raise InputError("frequency_share: of what, when dct and highpass are the whole loss")
 
     def _check_teachers(self) -> None:
         if not self.teacher:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from espan.checkpoints.averaging import check_alike, mean
 from espan.checkpoints.untrusted import one_line
 from espan.checkpoints.weights import load, save
 from espan.errors import EspanError, InputError, OutputError
@@ -19,20 +20,23 @@ from espan.evaluation.benchmark import benchmark_sets
 from espan.networks.espan import ESPAN
 from espan.networks.folding import fold
 from espan.system.atomic import remove_leftovers
+from espan.training.balance import held, told
 from espan.training.carry import carry
 from espan.training.checkpoints import Checkpoints
 from espan.training.config import BEST, SYNTHETIC, TrainConfig
 from espan.training.data import Patches, closing
 from espan.training.distill import SelfDistilled
 from espan.training.fabric import launch
-from espan.training.losses import Terms, distillation, loss_of
-from espan.training.optim import optimizers_of, overflow_together, rate_at
+from espan.training.losses import Terms, distance, distillation, loss_of
+from espan.training.optim import moving_average, optimizers_of, overflow_together, rate_at
 from espan.training.outputs import LEVELS, taught
 from espan.training.pictures import Pictures
 from espan.training.record import Record
 from espan.training.start import initialise
 from espan.training.synthetic import make_pictures
 from espan.training.teachers import Teachers
+
+FINAL = "final.safetensors"
 
 
 class TrainingError(EspanError):
@@ -41,6 +45,8 @@ class TrainingError(EspanError):
 
 def train(config: TrainConfig) -> Path:
     """Runs, or resumes, the run of `config.out`; returns its weights, final.safetensors (folded).
+
+    With `config.average` they are the mean of what was trained and of those files.
 
     The folder gets config.json, log.jsonl, TensorBoard's events, checkpoints, pictures of the last
     validation, the weights that each stage ends with, and best.safetensors, those with which the
@@ -55,9 +61,9 @@ def train(config: TrainConfig) -> Path:
             net, state = run.stage(number, net, state, record, stopped), None
             if run.first:
                 save(fold(teacher_of(net)), run.out / f"{config.stage(number).name}.safetensors")
-    path = run.out / "final.safetensors"
+    path = run.out / FINAL
     if run.first:
-        save(fold(teacher_of(net)), path)
+        save(mean([(str(path), fold(teacher_of(net))), *run.others]), path)
     return path
 
 
@@ -91,6 +97,10 @@ class Run:
             taught(by_scale[s.scale], teachers, self.fabric).at_least(s.patch * s.scale)
             for s, teachers in zip(stages, self.teachers, strict=True)
         ]
+        self.others = [(name, load(name)) for name in config.average]
+        end = stages[-1]
+        own = ESPAN(end.channels, end.blocks, end.last_convs, end.scale)
+        check_alike([(str(self.out / FINAL), own), *self.others])
         if config.validate is not None:
             for scale in by_scale:
                 benchmark_sets(Path(config.validate), scale)
@@ -107,7 +117,7 @@ class Run:
         config, fabric = self.config.stage(number), self.fabric
         patches = Patches(self.pictures[number], config, number)
         model = begin(config, before, patches)
-        average = AveragedModel(model, multi_avg_fn=_averaging(config.ema)).to(fabric.device)
+        average = AveragedModel(model, multi_avg_fn=moving_average(config.ema)).to(fabric.device)
         optimizers = optimizers_of(model, teacher_of(model), config)
         peaks = [group["lr"] for each in optimizers for group in each.param_groups]
         if state is None and self.first:
@@ -122,8 +132,8 @@ class Run:
         # Now that everything is on its device, where what is loaded goes too.
         step = self._restore(state, model, average, optimizers) if state else 0
         overall = sum(self.config.stage(i).steps for i in range(number))
-        pinned = fabric.device.type == "cuda"
-        loader = patches.loader(step, config.steps, fabric.global_rank, fabric.world_size, pinned)
+        ranks = fabric.global_rank, fabric.world_size
+        loader = patches.loader(step, config.steps, *ranks, fabric.device.type == "cuda")
 
         record.begin(config, step)
         asked = time.monotonic()
@@ -134,16 +144,16 @@ class Run:
                 group["lr"] = peak * rate_at(step, config)
             lr, hr = (each.to(fabric.device, non_blocking=True).float() / 255 for each in (lr, hr))
             lr = lr.to(memory_format=torch.channels_last)
-            sr = trained(lr)
-            terms = terms_of(sr, hr, config)
-            if teachers:
-                kept = [each.to(fabric.device, non_blocking=True).float() / LEVELS for each in kept]
-                terms |= teachers.terms(lr, sr, kept, fabric.autocast)
+            kept = [each.to(fabric.device, non_blocking=True).float() / LEVELS for each in kept]
+            batch = (lr, hr, kept)
+            terms = self._terms(trained(lr), batch, config, teachers)
             loss = sum(terms.values(), hr.new_zeros(()))
             if self._any(not loss.isfinite()):
                 names = ", ".join(patches.names(step)[:3])
                 where = f"stage {config.name}, step {step} (patches of {names}, ...)"
                 raise TrainingError(f"{where}: the loss is {loss.item()}")
+            due = (step + 1) % config.every == 0 or step + 1 == config.steps
+            shares = self._shares(model, batch, config, teachers) if due else {}
             for optimizer in optimizers:
                 optimizer.zero_grad()
             fabric.backward(loss)
@@ -161,25 +171,40 @@ class Run:
             record.bar.update()
 
             stop = self._any(bool(stopped))
-            due = step % config.every == 0 or step == config.steps
             if self.first and (due or stop):
                 self.checkpoints.write(number, step, self._state(model, average, optimizers))
             if due:
-                self._note(record, average, terms, step, overall + step)
+                self._note(record, average, terms, shares, step, overall + step)
             if stop:
                 raise KeyboardInterrupt
             asked = time.monotonic()
         record.end()
         return average.module
 
-    def _note(self, record, average, terms: Terms, step: int, overall: int) -> None:
+    def _terms(self, sr, batch, config, teachers) -> Terms:
+        """The weighted terms of the loss, the teachers' among them, for what came of a batch."""
+        lr, hr, kept = batch
+        terms = terms_of(sr, hr, config)
+        if teachers:
+            terms |= teachers.terms(lr, sr, kept, self.fabric.autocast)
+        return held(terms, config.frequency_share, self.fabric.all_reduce)
+
+    def _shares(self, model, batch, config, teachers) -> dict[str, float]:
+        """How the terms stand to each other, by a forward pass that Fabric knows nothing of: it
+        allows one backward pass for each of its own."""
+        with self.fabric.autocast():
+            sr = model(batch[0])
+        terms = self._terms(sr, batch, config, teachers)
+        return told(terms, distance(sr, batch[1]), model.parameters(), self.fabric.all_reduce)
+
+    def _note(self, record, average, terms: Terms, shares: dict, step: int, overall: int) -> None:
         """Validation, the log's row, and the best weights of the stage."""
         means = {name: self.fabric.all_reduce(term.detach()).item() for name, term in terms.items()}
         if not self.first:
             return
         net = fold(teacher_of(average.module))
         scores = record.validate(net, overall, str(self.fabric.device))
-        record.write(step, overall, means, scores)
+        record.write(step, overall, means, shares, scores)
         if scores and (score := fmean(scores.values())) > self._best():
             save(net, self.out / BEST, validation=str(score))
 
@@ -252,7 +277,7 @@ def begin(config: TrainConfig, before: nn.Module | None, patches: Patches) -> nn
 
 
 def teacher_of(model: nn.Module | None) -> ESPAN:
-    """The network that is trained, without the student inside."""
+    """The network without the student inside."""
     net = model.teacher if isinstance(model, SelfDistilled) else model
     assert isinstance(net, ESPAN)  # nothing else is trained
     return net
@@ -265,17 +290,6 @@ def _initial(config: TrainConfig) -> ESPAN | None:
     if not isinstance(net, ESPAN):
         raise InputError(f"{config.init}: expected an ESPAN, got {type(net).__name__}")
     return net
-
-
-def _averaging(decay: float):
-    """Moving average that begins as a plain mean, so that the start is soon forgotten."""
-
-    @torch.no_grad()
-    def update(means: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
-        share = 1 - min(decay, float(count) / (float(count) + 10))
-        torch._foreach_lerp_(means, values, share)
-
-    return update
 
 
 @contextmanager

@@ -34,6 +34,12 @@ def loss_of(sr: Tensor, hr: Tensor, config: TrainConfig) -> Terms:
     return terms
 
 
+def distance(sr: Tensor | tuple[Tensor, Tensor], hr: Tensor) -> Tensor:
+    """L1, what every other term is compared with; of the teacher where there is a student."""
+    picture = sr if isinstance(sr, Tensor) else sr[0]
+    return (picture.float() - hr).abs().mean()
+
+
 def high_pass(x: Tensor, spread: float) -> Tensor:
     """x (N, C, H, W) less its Gaussian blur of `spread` pixels' deviation; edges repeat."""
     radius = min(math.ceil(3 * spread), *(side - 1 for side in x.shape[2:]))

@@ -67,3 +67,14 @@ def overflow_together(optimizers: list[torch.optim.Optimizer]) -> None:
     if not all(gradient.isfinite().all() for gradient in gradients):
         for gradient in gradients:
             gradient.fill_(math.nan)
+
+
+def moving_average(decay: float):
+    """For `AveragedModel`: begins as a plain mean, so that the start is soon forgotten."""
+
+    @torch.no_grad()
+    def update(means: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
+        share = 1 - min(decay, float(count) / (float(count) + 10))
+        torch._foreach_lerp_(means, values, share)
+
+    return update

@@ -49,8 +49,10 @@ class Record:
     def end(self) -> None:
         self.bar.close()
 
-    def write(self, step: int, overall: int, terms: dict[str, float], scores: dict) -> None:
-        """One row: the loss and its terms, validation scores, and how fast it went.
+    def write(
+        self, step: int, overall: int, terms: dict[str, float], shares: dict, scores: dict
+    ) -> None:
+        """One row: the loss, its terms and how they stand, validation, and how fast it went.
 
         overall: steps of all stages together, the axis of TensorBoard.
         """
@@ -62,6 +64,7 @@ class Record:
             "step": step,
             "loss": sum(terms.values()),
             **terms,
+            **shares,
             **scores,
         }
         row["steps_per_second"] = round(steps / seconds, 2)

@@ -1,0 +1,60 @@
+"""How the terms of the loss stand to each other: shares held, shares and gradients told."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from espan.training.losses import Terms
+
+FREQUENCIES = ("dct", "highpass", "student_dct", "student_highpass")
+
+
+def held(terms: Terms, share: float, mean: Callable[[Tensor], Tensor]) -> Terms:
+    """`terms` with those of frequencies scaled, by one factor, to `share` of the whole loss.
+
+    The factor has no gradient. mean: over all processes, so that their number changes nothing.
+    Without such terms, or where they are 0, all stay as they are.
+    """
+    shaped = {name: term for name, term in terms.items() if name in FREQUENCIES}
+    if not shaped or not share:
+        return terms
+    whole, part = (
+        mean(sum(some.values(), torch.zeros_like(next(iter(some.values())))).detach())
+        for some in (terms, shaped)
+    )
+    if not part:
+        return terms
+    factor = share / (1 - share) * (whole - part) / part
+    return terms | {name: factor * term for name, term in shaped.items()}
+
+
+def told(
+    terms: Terms,
+    plain: Tensor,
+    parameters: Iterable[Tensor],
+    mean: Callable[[Tensor], Tensor],
+) -> dict[str, float]:
+    """For the log: the share of each term in the loss, and its gradient's cosine with L1's.
+
+    plain: the L1 distance from the HR patches, whether it is part of the loss or not. mean: over
+    all processes.
+    """
+    wanted = [p for p in parameters if p.requires_grad]
+    values = {name: mean(term.detach()).item() for name, term in terms.items()}
+    loss = sum(values.values())
+    reference = mean(_gradient(plain, wanted))
+    row = {}
+    for name, term in terms.items():
+        gradient = mean(_gradient(term, wanted))
+        row[f"{name} share"] = values[name] / loss if loss else 0.0
+        row[f"{name} cosine"] = F.cosine_similarity(gradient, reference, 0).item()
+    return row
+
+
+def _gradient(term: Tensor, parameters: list[Tensor]) -> Tensor:
+    gradients = torch.autograd.grad(
+        term, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return torch.cat([gradient.float().flatten() for gradient in gradients])
