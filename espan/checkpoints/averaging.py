@@ -7,7 +7,7 @@ import torch
 
 from espan.checkpoints.weights import load
 from espan.errors import InputError
-from espan.networks.models import Network
+from espan.networks.network import Network
 
 
 def average(paths: Sequence[str | Path]) -> Network:
