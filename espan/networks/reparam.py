@@ -24,6 +24,8 @@ PRESETS = {
     "ecb": "k, 1-k, 1-sobel_x, 1-sobel_y, 1-laplacian",
 }
 RATIO = 2
+# Far above what any schema has: a network of more would take minutes to make.
+MAX_BRANCHES = 64
 
 FILTERS = {
     "sobel_x": ((1, 0, -1), (2, 0, -2), (1, 0, -1)),
@@ -37,7 +39,7 @@ _BRANCH = re.compile(r"(?:([1-9]\d?)\*)?([\w-]+)(?:@([1-9]\d?))?")
 def read_schema(text: str) -> list[tuple[int, tuple[str, ...], int]]:
     """The branches of a preset's name or of a schema: (how many, links of the chain, ratio) each.
 
-    InputError for a branch that is none of CHAINS.
+    InputError for a branch that is none of CHAINS, and for more than MAX_BRANCHES.
     """
     branches = []
     for part in PRESETS.get(text, text).split(","):
@@ -48,6 +50,8 @@ def read_schema(text: str) -> list[tuple[int, tuple[str, ...], int]]:
                 f"of {', '.join(CHAINS)}; got {part.strip()!r} in {text!r}"
             )
         branches.append((int(match[1] or 1), tuple(match[2].split("-")), int(match[3] or RATIO)))
+    if (count := sum(each for each, *_ in branches)) > MAX_BRANCHES:
+        raise InputError(f"rep: expected at most {MAX_BRANCHES} branches, got {count}")
     return branches
 
 

@@ -10,6 +10,7 @@ import typing
 from collections.abc import Sequence
 from pathlib import Path
 
+from espan.checkpoints.weights import LARGEST, LONGEST_REP
 from espan.errors import InputError
 from espan.system.atomic import whole_file
 from espan.system.extras import extra
@@ -25,16 +26,22 @@ _OF_THE_RUN = (
 )
 # Three channels carry the picture past the blocks when training starts.
 _RANGES = {
-    **dict.fromkeys(("steps", "batch", "patch", "every", "keep", "devices", "nodes"), (1, 10**9)),
-    **dict.fromkeys(("seed", "workers"), (0, 10**9)),
+    **dict.fromkeys(("steps", "every", "keep"), (1, 10**9)),
+    **dict.fromkeys(("devices", "nodes"), (1, 4096)),
+    "batch": (1, 2**20),
+    "patch": (1, 2**14),
+    "workers": (0, 256),
+    "seed": (0, 10**9),
     **dict.fromkeys(("l1", "mse", "dct", "highpass", "distill", "muon_decay"), (0, 1e9)),
     **dict.fromkeys(("teacher_l1", "teacher_mse", "teacher_affinity"), (0, 1e9)),
     **dict.fromkeys(("cutblur", "mixup", "shapes", "borders", "warmup", "margin"), (0, 1)),
     "frequency_share": (0, 0.9),
-    "channels": (3, 4096),
+    "channels": (3, LARGEST["channels"]),
+    "blocks": (1, LARGEST["blocks"]),
     "scale": (2, 4),
     "ema": (0, 0.999999),
 }
+LONGEST_LIST = 100
 # The weights that do best in the validation of a stage.
 BEST = "best.safetensors"
 # What a run may change when it goes on: where it runs and what it shows, not what it computes.
@@ -117,6 +124,11 @@ class TrainConfig:
             if value is not None and not least <= value <= most:
                 bound = f"at least {least:g}" if value < least else f"at most {most:g}"
                 raise InputError(f"{name}: expected {bound}, got {value}")
+        for name in ("stages", "teacher", "milestones"):
+            if (length := len(getattr(self, name))) > LONGEST_LIST:
+                raise InputError(f"{name}: expected at most {LONGEST_LIST}, got {length}")
+        if self.rep is not None and len(self.rep) > LONGEST_REP:
+            raise InputError(f"rep: expected at most {LONGEST_REP} characters")
         for name in ("lr", "muon_lr", "clip", "gamma", "blur"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

@@ -21,6 +21,7 @@ from espan.networks.espan import ESPAN
 from espan.networks.folding import fold
 from espan.system.atomic import remove_leftovers
 from espan.training.balance import held, told
+from espan.training.budget import check_memory
 from espan.training.carry import carry
 from espan.training.checkpoints import Checkpoints
 from espan.training.config import BEST, SYNTHETIC, TrainConfig
@@ -78,6 +79,10 @@ class Run:
             reason = error.strerror
             raise OutputError(f"{self.out}: not a folder to write to: {reason}") from error
         self.fabric, self.precision = launch(config)
+        stages = [config.stage(number) for number in range(config.number_of_stages)]
+        world = self.fabric.world_size
+        for stage in stages:
+            check_memory(stage, self.fabric.device, world, min(world, config.devices))
         self.open = ExitStack()  # what has to be closed however the run ends
         self.first = self.fabric.is_global_zero
         if self.first:
@@ -90,7 +95,6 @@ class Run:
                 make_pictures(self.data)
         self.fabric.barrier()
         # All stages' data now: what one of them lacks is not found out after days.
-        stages = [config.stage(number) for number in range(config.number_of_stages)]
         by_scale = {scale: Pictures(self.data, scale) for scale in {s.scale for s in stages}}
         self.teachers = [Teachers(s) if s.teacher else None for s in stages]
         self.pictures = [

@@ -144,6 +144,21 @@ PROMISES = [
             TILING + "test_memory_is_checked_before_any_work",
         ),
         (
+            "training is refused what will not fit",
+            "espan/training/budget.py",
+            "if free is not None and need > free:",
+            "if free is not None and need < 0:",
+            "tests/training/test_budget.py::test_what_will_not_fit_is_refused_before_anything_is_read",
+        ),
+        (
+            "a second signal ends training at once",
+            "espan/training/stopping.py",
+            "            signal.signal(number, signal.SIG_DFL)\n",
+            "            pass\n",
+            "tests/training/test_train_ends.py::"
+            "test_a_second_signal_during_a_step_ends_the_process_at_once",
+        ),
+        (
             "the estimate counts every map",
             "espan/backends/cpu.py",
             "            most |= live\n",
