@@ -1,8 +1,40 @@
-"""Every error a caller may want to tell apart; the message names the file, expected and found."""
+"""Every error a caller may want to tell apart; the message names the file, expected and found.
+
+Files and tensors are named by strangers: a message, of an error or in the log, is one line in which
+no terminal finds a command.
+"""
+
+import logging
+import re
+
+# Control characters, line ends of Unicode, turns of the direction of text, bytes that are no text.
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escaped(text: str) -> str:
+    """`text` with what a terminal would obey written as Python and `ls -b` write it: \\n, \\x1b."""
+    return _OBEYED.sub(lambda found: _spelt(found[0]), text)
+
+
+def _spelt(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python holds a byte of a name that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return ascii(character)[1:-1]
+
+
+def _escape(record: logging.LogRecord) -> bool:
+    record.msg, record.args = escaped(record.getMessage()), None
+    return True
+
+
+logging.getLogger("espan").addFilter(_escape)
 
 
 class EspanError(Exception):
     """Base of all errors raised on purpose by this package."""
+
+    def __str__(self) -> str:
+        return escaped(super().__str__())
 
 
 class InputError(EspanError, ValueError):

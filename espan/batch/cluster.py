@@ -11,7 +11,7 @@ from espan.batch.journal import Journal, Mark, mark
 from espan.batch.planning import Job, Outcome
 from espan.batch.work import do, failed, skipped
 from espan.checkpoints.weights import Model
-from espan.errors import DeviceError, DeviceLostError
+from espan.errors import DeviceError, DeviceLostError, escaped
 from espan.options import UpscalerOptions
 from espan.system.atomic import remove_leftovers
 from espan.system.extras import extra
@@ -157,7 +157,8 @@ def _result(ray, task):
 
 def _as_named(job: Job, outcome: Outcome) -> Outcome:
     """The worker had absolute names; the caller gets his own."""
-    error = outcome.error and outcome.error.replace(str(job.input.absolute()), str(job.input))
+    there, here = escaped(str(job.input.absolute())), escaped(str(job.input))
+    error = outcome.error and outcome.error.replace(there, here)
     return replace(outcome, input=str(job.input), output=str(job.output), error=error)
 
 

@@ -16,7 +16,7 @@ import torch
 
 from espan.batch.journal import Journal, mark
 from espan.batch.planning import Job, Outcome
-from espan.errors import DeviceLostError, EspanError, LimitError, OutputError
+from espan.errors import DeviceLostError, EspanError, LimitError, OutputError, escaped
 from espan.execution import streaming
 from espan.images import files
 from espan.system import memory, shutdown
@@ -271,5 +271,6 @@ def skipped(job: Job) -> Outcome:
 
 def failed(job: Job, reason: str) -> Outcome:
     """The outcome of a job that could not be done; its message names the picture, once."""
-    named = reason if reason.startswith(f"{job.input}: ") else f"{job.input}: {reason}"
-    return Outcome(str(job.input), str(job.output), "failed", named)
+    name = escaped(f"{job.input}: ")
+    named = reason if reason.startswith(name) else name + reason
+    return Outcome(str(job.input), str(job.output), "failed", escaped(named))

@@ -5,12 +5,21 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from espan import __version__
 from espan.cli import average, compare, demo, doctor, evaluate, export, train, upscale
 from espan.cli.exits import FAILED, INTERRUPTED, WRONG_USE
 from espan.cli.interrupt import interruptible
-from espan.errors import DeviceError, DeviceLostError, EspanError, InputError, WeightsError
+from espan.cli.say import say
+from espan.errors import (
+    DeviceError,
+    DeviceLostError,
+    EspanError,
+    InputError,
+    WeightsError,
+    escaped,
+)
 
 # What is wrong with a picture is told, and counted, where the pictures are: what gets to the end
 # of a command is wrong with its arguments.
@@ -27,10 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with interruptible():
             return arguments.run(arguments)
     except KeyboardInterrupt:
-        print("espan: interrupted", file=sys.stderr)
+        say("espan: interrupted")
         return INTERRUPTED
     except EspanError as error:
-        print(f"espan: {error}", file=sys.stderr)
+        say(f"espan: {error}")
         lost = isinstance(error, DeviceLostError)
         return WRONG_USE if isinstance(error, _ARGUMENT_ERRORS) and not lost else FAILED
     except BrokenPipeError:  # the reader of our output has gone: nothing more to say to it
@@ -38,8 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse repeats arguments as they were given."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escaped(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="espan",
         description="Upscale pictures with ESPAN and its family; train and measure the networks.",
         epilog="Exit codes: 0 all done, 1 some inputs failed, 2 wrong use, 130 interrupted.",

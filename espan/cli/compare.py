@@ -1,11 +1,11 @@
 """`espan compare`: what networks make of a picture, side by side on a page."""
 
 import argparse
-import sys
 from functools import partial
 
 from espan.cli.exits import OK
 from espan.cli.options import add_engine, upscaler_of
+from espan.cli.say import say
 from espan.errors import InputError
 
 
@@ -45,5 +45,5 @@ def run(arguments: argparse.Namespace) -> int:
                 )
                 print(f"{pane.name[:24]:24}{values}")
     if not arguments.quiet:
-        print(", ".join(outputs), file=sys.stderr)
+        say(", ".join(outputs))
     return OK

@@ -3,13 +3,13 @@
 import argparse
 import json
 import logging
-import sys
 from dataclasses import asdict
 from math import isfinite
 
 from espan.cli.exits import FAILED, OK
 from espan.cli.options import add_engine, model_of, upscaler_of
-from espan.errors import InputError
+from espan.cli.say import say
+from espan.errors import InputError, escaped
 from espan.networks import SCALES
 
 log = logging.getLogger("espan")
@@ -48,13 +48,14 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{'set':12} {'picture':16}" + "".join(f"{column:>10}" for column in COLUMNS))
         rows.append(row)
         if row.error:
-            print(f"espan: {row.error}", file=sys.stderr)
+            say(f"espan: {row.error}")
         elif not arguments.json:
             numbers = "".join(
                 f"{value:10.3f}" if column.startswith("psnr") else f"{value:10.4f}"
                 for column, value in row.values.items()
             )
-            print(f"{row.dataset[:12]:12} {row.name[:16]:16}{numbers}", flush=True)
+            named = f"{escaped(row.dataset)[:12]:12} {escaped(row.name)[:16]:16}"
+            print(named + numbers, flush=True)
     if arguments.json:
         # JSON has no infinity, which is the PSNR of equal pictures.
         plain = [asdict(row) for row in rows]

@@ -2,9 +2,9 @@
 
 import argparse
 import re
-import sys
 
 from espan.cli.exits import OK
+from espan.cli.say import say
 from espan.exporting import SUFFIXES
 
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         size = f"{made.path.stat().st_size / 1e6:.1f} MB"
         same = f"off by at most {made.error:.1e} of 1 from the network"
-        print(f"{made.path} {made.format}, {size}, {same}", file=sys.stderr)
+        say(f"{made.path} {made.format}, {size}, {same}")
     return OK
 
 

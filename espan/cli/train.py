@@ -1,9 +1,10 @@
 """`espan train` and `espan prepare`: networks, and the pictures they learn from."""
 
 import argparse
-import sys
 
 from espan.cli.exits import OK
+from espan.cli.say import say
+from espan.errors import escaped
 
 
 def add_to(command) -> None:
@@ -21,7 +22,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from espan.training.config import read_config
     from espan.training.loop import train
 
-    print(train(read_config(arguments.config, arguments.overrides)))
+    print(escaped(str(train(read_config(arguments.config, arguments.overrides)))))
     return OK
 
 
@@ -30,6 +31,6 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
     index = prepare(arguments.input, arguments.output, arguments.tile)
     for skipped in index["skipped"]:
-        print(f"espan: {skipped['reason']}", file=sys.stderr)
+        say(f"espan: {skipped['reason']}")
     print(f"{len(index['pictures'])} tiles, {len(index['skipped'])} files skipped")
     return OK

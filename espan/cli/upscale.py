@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from espan.cli import video
 from espan.cli.exits import FAILED, OK, WRONG_USE
 from espan.cli.options import add_engine, model_of, options_of, upscaler_of, upscalers_of
-from espan.errors import InputError
+from espan.cli.say import say
+from espan.errors import InputError, escaped
 from espan.options import check_scale
 from espan.system.paths import as_path, is_file
 
@@ -77,7 +78,7 @@ def _add_limits(up: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     inputs = [*arguments.input, *arguments.inputs]
     if not inputs:
-        print("espan upscale: no input given (see espan upscale --help)", file=sys.stderr)
+        say("espan upscale: no input given (see espan upscale --help)")
         return WRONG_USE
     for named, what in ((inputs, "input"), ([arguments.output], "output")):
         for each in named:
@@ -140,7 +141,7 @@ def _pictures(
     with tqdm(total=len(jobs), unit="file", disable=silent, leave=False) as bar, journal:
 
         def progress(job: batch.Job, done: int, total: int) -> None:
-            bar.set_postfix_str(f"{job.input.name} {100 * done // total} %", refresh=False)
+            bar.set_postfix_str(f"{escaped(job.input.name)} {100 * done // total} %", refresh=False)
 
         def skip(job: batch.Job) -> bool:
             if arguments.resume:
@@ -171,7 +172,7 @@ def _on_ray(arguments: argparse.Namespace, model: str) -> tuple[Start, int]:
 def _sum_up(outcomes: list, found: int, arguments: argparse.Namespace) -> int:
     if not found:
         named = ", ".join([*arguments.input, *arguments.inputs])
-        print(f"espan: no pictures in {named}", file=sys.stderr)
+        say(f"espan: no pictures in {named}")
         return FAILED
     failed = [each.error for each in outcomes if each.status == "failed"]
     for limit, option in (
@@ -179,23 +180,23 @@ def _sum_up(outcomes: list, found: int, arguments: argparse.Namespace) -> int:
         ("over the output limit", "output-pixels"),
     ):
         if any(limit in error for error in failed):
-            print(f"espan: --max-{option} N raises the limit", file=sys.stderr)
+            say(f"espan: --max-{option} N raises the limit")
     if failed and len(outcomes) > 1:
-        print(f"espan: {len(failed)} of {len(outcomes)} failed", file=sys.stderr)
+        say(f"espan: {len(failed)} of {len(outcomes)} failed")
     return FAILED if failed else OK
 
 
 def _report(outcome, arguments: argparse.Namespace) -> None:
     if outcome.status == "failed":
-        print(f"espan: {outcome.error}", file=sys.stderr)
+        say(f"espan: {outcome.error}")
     elif arguments.quiet:
         return
     elif outcome.status == "skipped":
-        print(f"{outcome.output} is there, skipped", file=sys.stderr)
+        say(f"{outcome.output} is there, skipped")
     else:
         size = f"{outcome.width} x {outcome.height}"
         again = f", {outcome.redone} tiles again in float32" if outcome.redone else ""
-        print(f"{outcome.output} {size}, {outcome.seconds:.2f} s{again}", file=sys.stderr)
+        say(f"{outcome.output} {size}, {outcome.seconds:.2f} s{again}")
 
 
 def _count(text: str) -> int:

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from espan.errors import DeviceLostError, EspanError, InputError, OutputError
+from espan.cli.say import say
+from espan.errors import DeviceLostError, EspanError, InputError, OutputError, escaped
 from espan.system.paths import below, is_file, is_folder, names_folder, reason, resolved
 from espan.video.options import ON_ERROR, READ_SUFFIXES, WRITE_SUFFIXES
 
@@ -115,7 +116,7 @@ def _convert(video: Path, target: Path, upscaler, scale, options, arguments):
         target.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise OutputError(f"{target.parent}: could not be made: {reason(error)}") from error
-    with tqdm(desc=video.name, unit="frame", disable=silent, leave=False) as bar:
+    with tqdm(desc=escaped(video.name), unit="frame", disable=silent, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
             if bar.total is None:  # what an earlier run did is no work of this one
@@ -127,10 +128,7 @@ def _convert(video: Path, target: Path, upscaler, scale, options, arguments):
         try:
             return convert(video, target, upscaler, scale, options, progress)
         except KeyboardInterrupt:
-            print(
-                f"{target}: what is whole of it is kept; the same command goes on from there",
-                file=sys.stderr,
-            )
+            say(f"{target}: what is whole of it is kept; the same command goes on from there")
             raise
 
 

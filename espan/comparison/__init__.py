@@ -11,7 +11,7 @@ from espan.checkpoints.weights import model_for
 from espan.comparison.page import write_page
 from espan.comparison.panes import Comparison, Pane
 from espan.comparison.sheet import write_sheet
-from espan.errors import InputError, LimitError, OutputError
+from espan.errors import InputError, LimitError, OutputError, escaped
 from espan.evaluation.benchmark import COLUMNS, bicubic, measure
 from espan.images import files
 from espan.images.adapt import File
@@ -96,7 +96,7 @@ def make(
         )
     results: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]]
     results = {BASELINE: bicubic(scale), **upscalers}
-    comparison = Comparison(Path(lr).name, scale, [])
+    comparison = Comparison(escaped(Path(lr).name), scale, [])
     for label, enlarge in results.items():
         comparison.panes.append(Pane(label, enlarge(small)))
     if large is not None:
@@ -147,7 +147,7 @@ def _labels(models: Sequence[File]) -> dict[str, File]:
     taken = [*short, *RESERVED]
     labels = {}
     for name, model in zip(short, models, strict=True):
-        label = name if taken.count(name) == 1 else str(model)
+        label = escaped(name if taken.count(name) == 1 else str(model))
         if label in labels or label in RESERVED:
             raise InputError(f"{model}: this name is given twice")
         labels[label] = model

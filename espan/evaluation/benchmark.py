@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from espan.errors import InputError
+from espan.errors import InputError, escaped
 from espan.evaluation.metrics import PROTOCOLS, psnr, ssim
 from espan.images import files
 from espan.images.resize import downscale, modcrop, resize
@@ -46,7 +46,8 @@ def evaluate(
                 lr, hr = _pair(folder, path, scale)
                 rows.append(measure(upscaler(lr), hr, scale))
             except InputError as error:
-                named = str(error) if str(path.parent) in str(error) else f"{path}: {error}"
+                said, there = str(error), escaped(str(path.parent))
+                named = said if there in said else escaped(f"{path}: {said}")
                 yield Scores(folder.name, path.stem, {}, named)
             else:
                 yield Scores(folder.name, path.stem, rows[-1])
