@@ -3,7 +3,7 @@
 import torch
 
 from espan.errors import LimitError
-from espan.networks.models import ESPAN
+from espan.networks.espan import ESPAN
 from espan.system import memory
 from espan.training.config import TrainConfig
 
