@@ -1,9 +1,7 @@
 """Training: stage after stage, and one visible loop over the steps of each."""
 
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean
 
@@ -34,6 +32,7 @@ from espan.training.outputs import LEVELS, taught
 from espan.training.pictures import Pictures
 from espan.training.record import Record
 from espan.training.start import initialise
+from espan.training.stopping import Stopping
 from espan.training.synthetic import make_pictures
 from espan.training.teachers import Teachers
 
@@ -51,15 +50,16 @@ def train(config: TrainConfig) -> Path:
 
     The folder gets config.json, log.jsonl, TensorBoard's events, checkpoints, pictures of the last
     validation, the weights that each stage ends with, and best.safetensors, those with which the
-    stage under way did best in validation; all folded. A run stopped by SIGINT or SIGTERM saves
-    and raises KeyboardInterrupt; called again it goes on to the very bits an unbroken run gives.
+    stage under way did best in validation; all folded. SIGINT or SIGTERM during a step: the run
+    saves after it and raises KeyboardInterrupt; called again it goes on to the very bits an
+    unbroken run gives. A second one, or one before the first step, ends the process at once.
     """
     run = Run(config)
     state = run.checkpoints.newest()
     net: nn.Module | None = _initial(config)
-    with _stop_signals() as stopped, Record(run.out, config, run.first) as record, run.open:
+    with Stopping() as stopping, Record(run.out, config, run.first) as record, run.open:
         for number in range(state["stage"] if state else 0, config.number_of_stages):
-            net, state = run.stage(number, net, state, record, stopped), None
+            net, state = run.stage(number, net, state, record, stopping), None
             if run.first:
                 save(fold(teacher_of(net)), run.out / f"{config.stage(number).name}.safetensors")
     path = run.out / FINAL
@@ -115,7 +115,7 @@ class Run:
         before: nn.Module | None,
         state: dict | None,
         record: Record,
-        stopped: list,
+        stopping: Stopping,
     ) -> nn.Module:
         """Trains from what the stage before left, or from `state`; returns its averaged weights."""
         config, fabric = self.config.stage(number), self.fabric
@@ -143,6 +143,7 @@ class Run:
         asked = time.monotonic()
         for lr, hr, *kept in self.open.enter_context(closing(loader)):
             record.waited += time.monotonic() - asked
+            stopping.watch()
             groups = (group for each in optimizers for group in each.param_groups)
             for group, peak in zip(groups, peaks, strict=True):
                 group["lr"] = peak * rate_at(step, config)
@@ -174,7 +175,7 @@ class Run:
             average.update_parameters(model)
             record.bar.update()
 
-            stop = self._any(bool(stopped))
+            stop = self._any(stopping.asked)
             if self.first and (due or stop):
                 self.checkpoints.write(number, step, self._state(model, average, optimizers))
             if due:
@@ -294,20 +295,3 @@ def _initial(config: TrainConfig) -> ESPAN | None:
     if not isinstance(net, ESPAN):
         raise InputError(f"{config.init}: expected an ESPAN, got {type(net).__name__}")
     return net
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying of them; a second one kills as usual."""
-    received: list[int] = []
-
-    def note(number, _frame):
-        received.append(number)
-        signal.signal(number, before[number])
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

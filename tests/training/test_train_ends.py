@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 
 import pytest
 from torch.utils.data import _utils as loading
@@ -112,3 +113,74 @@ def test_workers_let_signals_to_the_whole_group_pass(config, tmp_path):
             os.kill(worker.pid, signal.SIGINT)
         assert len(list(batches)) == 30 - config.workers
     assert len(workers) == config.workers and not multiprocessing.active_children()
+
+
+# A run that tells when it is in a function of the loop's, and stays there; and of each signal that
+# it has noted.
+STAYING = """
+import sys, time
+from espan.cli import main
+from espan.training import loop
+from espan.training.stopping import Stopping
+
+def stays(*arguments):
+    print("there", flush=True)
+    time.sleep(600)
+
+def telling(*arguments, note=Stopping._note):
+    note(*arguments)
+    print("noted", flush=True)
+
+setattr(loop, sys.argv[1], stays)
+Stopping._note = telling
+sys.exit(main(["train", sys.argv[2]]))
+"""
+
+
+@pytest.fixture
+def staying(config, tmp_path):
+    """staying(name): the process of a run that stays in `name`, and has told so."""
+    started = []
+
+    def start(name: str) -> subprocess.Popen:
+        path = as_yaml(tmp_path / "run.yaml", **asdict(replace(config, workers=0)))
+        command = [sys.executable, "-c", STAYING, name, path]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        assert started[0].stdout.readline() == "there\n"
+        return started[0]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("name", ["make_pictures", "initialise"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (2, 130)])
+def test_a_signal_before_the_first_step_ends_the_process_at_once(staying, name, number, code):
+    process = staying(name)
+    process.send_signal(number)
+    assert process.wait(timeout=120) == code
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_a_second_signal_during_a_step_ends_the_process_at_once(staying, first, second):
+    process = staying("loss_of")
+    process.send_signal(first)
+    assert process.stdout.readline() == "noted\n" and process.poll() is None
+    process.send_signal(second)
+    assert process.wait(timeout=120) == -second
+
+
+def test_what_signals_did_before_comes_back(config, monkeypatch):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    monkeypatch.setattr(loop, "loss_of", signalled)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_run_in_a_thread_leaves_signals_alone(config):
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(train, replace(config, steps=1, workers=0)).result().is_file()

@@ -2,18 +2,16 @@
 
 import itertools
 import logging
-import time
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 import espan
-from tests.support.makers import nearest_net, python, random_net
+from tests.support.makers import nearest_net, random_net
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
 
-from espan.video.ahead import ahead  # noqa: E402
 from espan.video.colour import FULL, LIMITED, Colour, Pixels  # noqa: E402
 from espan.video.mux import decoding_times  # noqa: E402
 from tests.support import clips  # noqa: E402
@@ -256,47 +254,3 @@ def test_frames_of_ten_bits_are_uint16(tmp_path):
     assert picture.dtype == np.uint16
     small = clips.picture(0, deep=True)
     assert abs(picture.mean() - small.mean()) < 65535 / 255
-
-
-def test_an_iterator_that_is_left_stops_its_threads(tmp_path):
-    import threading
-
-    clip = clips.make(tmp_path / "in.mp4", 40)
-    before = threading.active_count()
-    pictures = espan.video_frames(clip, device="cpu", model=NET)
-    next(pictures)
-    pictures.close()
-    assert threading.active_count() <= before
-
-
-def test_little_is_made_ahead_of_its_use():
-    made = []
-    items = ahead((made.append(i) or i for i in range(100)), depth=2)
-    assert next(items) == 0
-    while len(made) < 4:
-        time.sleep(0.01)
-    time.sleep(0.2)  # a fifth would come now
-    assert len(made) == 4  # one in use, two that wait, one that waits for a place
-    items.close()
-
-
-def test_memory_stays_flat(tmp_path):
-    """No more of it for 500 frames than for 100."""
-    short = clips.make(tmp_path / "short.mp4", 100, (64, 48))
-    long = clips.make(tmp_path / "long.mp4", 500, (64, 48))
-    code = f"""
-import espan
-from pathlib import Path
-from tests.support.makers import nearest_net
-
-net, most = nearest_net(), []
-for clip in ({str(short)!r}, {str(long)!r}):
-    out = {str(tmp_path / "out.mp4")!r}
-    espan.upscale_video(clip, out, 4, device="cpu", model=net, dtype="fp32")
-    status = Path("/proc/self/status").read_text()
-    most.append(int(status.split("VmHWM:")[1].split()[0]))
-print(most[1] - most[0])
-"""
-    result = python(code)
-    assert result.returncode == 0, result.stderr
-    assert int(result.stdout) < 15_000  # the 400 images more are 59,000 kB
