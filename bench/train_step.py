@@ -27,7 +27,7 @@ WARM, STEPS = 2, 8
 
 def step_of(rep: str | None, muon_lr: float | None):
     """A function that trains one step on 16 patches of 48 x 48, x4, in bfloat16."""
-    config = TrainConfig(data="", out="", rep=rep, muon_lr=muon_lr)
+    config = TrainConfig(data="data", out="out", rep=rep, muon_lr=muon_lr)
     torch.manual_seed(0)
     lr, hr = torch.rand(16, 3, 48, 48), torch.rand(16, 3, 192, 192)
     net = ESPAN(rep=rep)

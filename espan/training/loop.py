@@ -158,10 +158,11 @@ class Run:
                 where = f"stage {config.name}, step {step} (patches of {names}, ...)"
                 raise TrainingError(f"{where}: the loss is {loss.item()}")
             due = (step + 1) % config.every == 0 or step + 1 == config.steps
-            shares = self._shares(model, batch, config, teachers) if due else {}
             for optimizer in optimizers:
                 optimizer.zero_grad()
             fabric.backward(loss)
+            # Now that what the loss was made of is freed: it is computed once more.
+            shares = self._shares(model, batch, config, teachers) if due else {}
             if config.precision == "fp16":
                 overflow_together(optimizers)
             # Each on its own: with fp16 the first one's step may change the scale, which is no

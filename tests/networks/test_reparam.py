@@ -99,7 +99,7 @@ def test_merge_keeps_float32_under_autocast():
 @pytest.mark.parametrize("rep", [None, "espan", "ecb", "span"])
 def test_every_parameter_has_one_optimizer(rep):
     net = ESPAN(8, 2, 2, 4, rep)
-    optimizers = optimizers_of(net, net, TrainConfig(data="", out=""))
+    optimizers = optimizers_of(net, net, TrainConfig(data="data", out="out"))
     groups = [group for each in optimizers for group in each.param_groups]
     trained = [p for group in groups for p in group["params"]]
     assert len(trained) == len(set(trained)) == len(list(net.parameters()))

@@ -67,7 +67,7 @@ def test_what_will_not_fit_is_refused_before_anything_is_read(tmp_path, monkeypa
 
 
 def test_more_of_everything_takes_more():
-    config = TrainConfig(data="", out="")
+    config = TrainConfig(data="data", out="out")
     more = {"batch": 32, "patch": 96, "channels": 64, "blocks": 9, "student": 3, "dct": 1.0}
     more |= {"highpass": 1.0, "teacher": ["a"], "rep": "espan", "precision": "fp32", "workers": 9}
     for name, value in more.items():

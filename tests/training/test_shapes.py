@@ -110,7 +110,7 @@ def test_a_share_of_the_patches_lies_at_the_border(pictures):
 
 def test_drawings_are_not_taught_by_teachers_that_run_at_each_step():
     with pytest.raises(InputError, match="shapes: teachers that run at each step"):
-        TrainConfig("", "", shapes=0.1, teacher=["a.pth"])
-    TrainConfig("", "", shapes=0.1, teacher=["a.pth"], teacher_outputs="kept")
+        TrainConfig("data", "out", shapes=0.1, teacher=["a.pth"])
+    TrainConfig("data", "out", shapes=0.1, teacher=["a.pth"], teacher_outputs="kept")
     with pytest.raises(InputError, match="shapes: expected at most 1, got 2"):
-        TrainConfig("", "", shapes=2)
+        TrainConfig("data", "out", shapes=2)

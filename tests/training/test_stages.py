@@ -21,7 +21,7 @@ from espan.training.losses import distillation, high_pass, loss_of
 from tests.support.makers import TINY_RUN, as_yaml, noise
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-CONFIG = TrainConfig(data="synthetic", out="", **TINY_RUN)
+CONFIG = TrainConfig(data="synthetic", out="out", **TINY_RUN)
 
 
 def net_of(blocks=2, last_convs=3, scale=4, rep=None, seed=0) -> ESPAN:

@@ -270,7 +270,7 @@ def test_a_new_checkpoint_stays_beside_a_damaged_later_one(config, tmp_path):
 
 
 def test_rate_climbs_then_falls_to_nothing():
-    config = TrainConfig(data="", out="", steps=100, warmup=0.1)
+    config = TrainConfig(data="data", out="out", steps=100, warmup=0.1)
     rates = [rate_at(step, config) for step in range(100)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert rates[9:] == sorted(rates[9:], reverse=True)

@@ -115,7 +115,7 @@ def equal(found, expected) -> bool:
 
 
 def _checkpoints(out: Path) -> Checkpoints:
-    return Checkpoints(out, TrainConfig(data="", out="", steps=10**6))
+    return Checkpoints(out, TrainConfig(data="data", out="out", steps=10**6))
 
 
 def _write(out: str, first: int, pipe) -> None:
