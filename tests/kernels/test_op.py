@@ -62,7 +62,8 @@ def test_unknown_implementation(twice):
         twice(torch.ones(3), impl="fast")
 
 
-def test_explain_names_each_refusal(twice):
+def test_explain_names_each_refusal(twice, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert twice.explain(torch.ones(3)).splitlines() == [
         "twice: cuda: one dimension",
         "twice: triton: runs",

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +99,7 @@ class Run:
         reader.recv()
         if number is not None:
             process.join(after)
-            if process.is_alive():
+            with suppress(ProcessLookupError):  # it has ended by itself
                 os.kill(process.pid, number)
         signalled = time.monotonic()
         process.join()
