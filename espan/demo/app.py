@@ -65,6 +65,7 @@ def make_app(jobs: Jobs, work: Work, limits: Limits, *, names=(), local: bool = 
 
     async def upload(request: Request) -> Response:
         asked = _asked(request.query_params, work)
+        asked.address = request.client.host if request.client else ""
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > limits.upload:
             raise _too_large(limits)
@@ -76,7 +77,7 @@ def make_app(jobs: Jobs, work: Work, limits: Limits, *, names=(), local: bool = 
         try:
             with anyio.fail_after(limits.upload_seconds):
                 await _receive(request, job, limits)
-        except TimeoutError:
+        except TimeoutError:  # as a whole, or behind the least rate
             jobs.drop(job)
             raise HTTPException(408, "the picture took too long to arrive", HANG_UP) from None
         except BaseException:
@@ -161,13 +162,14 @@ def make_app(jobs: Jobs, work: Work, limits: Limits, *, names=(), local: bool = 
 
 async def _receive(request: Request, job: Job, limits: Limits) -> None:
     """The body into the job's own file, no byte more than allowed whatever its headers said."""
-    received = 0
-    with job.source.open("xb") as file:
+    received, due = 0, anyio.current_time() + limits.slow_seconds
+    with job.source.open("xb") as file, anyio.fail_after(limits.slow_seconds) as slow:
         async for chunk in request.stream():
             received += len(chunk)
             if received > limits.upload:
                 raise _too_large(limits)
             file.write(chunk)
+            slow.deadline = due + received / limits.rate
 
 
 def _too_large(limits: Limits) -> HTTPException:

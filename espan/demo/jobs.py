@@ -34,13 +34,14 @@ class GivenUpError(Exception):
 
 @dataclass
 class Asked:
-    """What a client wants: a display name, a model's key, a scale, a file suffix, a preview."""
+    """What a client wants: a name to show, a model's key, a scale, a file suffix, a preview."""
 
     name: str
     model: str
     scale: float
     suffix: str
     preview: bool = False
+    address: str = ""
 
 
 @dataclass
@@ -107,6 +108,10 @@ class Jobs:
         with self._change:
             self._sweep()
             if sum(job.state in UNFINISHED for job in self._jobs.values()) >= self.limits.queue:
+                raise FullError
+            arriving = [job for job in self._jobs.values() if job.state == "arriving"]
+            same = sum(job.asked.address == asked.address for job in arriving)
+            if same >= self.limits.arriving:
                 raise FullError
             job = Job(asked, self.folder)
             self._jobs[job.id] = job

@@ -17,3 +17,8 @@ class Limits:
     keep_seconds: float = 900  # a result is kept
     keep_bytes: int = 512 * 2**20  # of results, the newest first; any is kept for `grace`
     connections: int = 100
+    per_address: int = 32  # connections of one address
+    arriving: int = 4  # picture files of one address that are arriving
+    header_seconds: float = 10  # for a request's header, counted from the end of the one before
+    slow_seconds: float = 5  # after which a file must have arrived at `rate` on the whole
+    rate: int = 32 * 2**10  # bytes a second

@@ -12,6 +12,7 @@ from pathlib import Path
 import uvicorn
 
 from espan.demo.app import make_app
+from espan.demo.connections import bounded
 from espan.demo.jobs import Jobs
 from espan.demo.limits import Limits
 from espan.demo.work import Work
@@ -68,7 +69,7 @@ class Server(uvicorn.Server):
                 ws="none",
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=limits.connections,
+                http=bounded(limits),
                 timeout_graceful_shutdown=3,
             )
         )

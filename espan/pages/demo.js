@@ -62,9 +62,10 @@ function describe() {
   $("chosen").textContent = `${file.name || "Pasted picture"}${sizes}`;
 }
 
-function choose(picked) {
+/* One at a time: what is not taken is said. */
+function choose([picked, ...others]) {
   if (!picked) return;
-  if (job) cancel();
+  if (job) return complain("A picture is under way. Cancel it, or wait, before you choose another.");
   file = picked;
   if (shown) URL.revokeObjectURL(shown);
   const address = (shown = URL.createObjectURL(file));
@@ -83,6 +84,8 @@ function choose(picked) {
   $("thumb").src = shown;
   $("problem").hidden = $("result").hidden = true;
   say("");
+  const left = others.map((each) => each.name).join(", ");
+  if (left) complain(`One picture at a time: ${file.name} was taken, not ${left}.`);
 }
 
 async function upscale() {
@@ -172,7 +175,7 @@ async function finish(id, before, news) {
   say(`${news.name}: ${size} pixels, ${news.seconds.toFixed(1)} s`);
 }
 
-$("file").addEventListener("change", () => choose($("file").files[0]));
+$("file").addEventListener("change", () => choose($("file").files));
 $("model").addEventListener("change", offer);
 $("scales").addEventListener("change", describe);
 $("cancel").addEventListener("click", cancel);
@@ -180,12 +183,12 @@ $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   if (file && !job) upscale();
 });
-addEventListener("paste", (event) => choose(event.clipboardData.files[0]));
+addEventListener("paste", (event) => choose(event.clipboardData.files));
 for (const name of ["dragover", "dragleave", "drop"]) {
   addEventListener(name, (event) => {
     event.preventDefault();
     $("drop").classList.toggle("over", name === "dragover");
-    if (name === "drop") choose(event.dataTransfer.files[0]);
+    if (name === "drop") choose(event.dataTransfer.files);
   });
 }
 begin().catch(() => complain("The server cannot be reached."));

@@ -180,6 +180,36 @@ def test_dropped_and_pasted(page):
         page.reload()
 
 
+DROP = """names => {
+    const data = new DataTransfer();
+    for (const name of names) data.items.add(new File(["x"], name, {type: "image/png"}));
+    document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true,
+        cancelable: true}));
+}"""
+
+
+def test_a_second_file_is_refused_in_words(page):
+    page.evaluate(DROP, ["first.png", "second.png", "third.png"])
+    page.wait_for_selector("#problem:has-text('first.png was taken, not second.png, third.png')")
+    assert "first.png" in page.text_content("#chosen")
+
+
+def test_a_file_while_another_is_under_way_is_refused_in_words(chromium, tmp_path):
+    slow = Slow()
+    with (
+        demo_server.page(tmp_path, lambda _: slow) as server,
+        tab(chromium, server.address) as page,
+    ):
+        page.set_input_files("#file", PHOTO)
+        page.click("#start")
+        until(lambda: slow.begun == 1)
+        page.evaluate(DROP, ["second.png"])
+        page.wait_for_selector("#problem:has-text('A picture is under way')")
+        slow.go.set()
+        page.wait_for_selector("#result:visible")
+        assert "photo_x4.png" in page.text_content("#status")
+
+
 def test_by_keyboard_alone(page):
     page.set_input_files("#file", PHOTO)  # the one step that is the system's own window
     page.focus("#file")

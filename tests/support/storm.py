@@ -24,6 +24,7 @@ from tests.support import demo_server
 from tests.support.makers import noise
 
 LIMITS = {"queue": 4, "upload": 200_000, "pixels": 600_000, "grace": 0.5, "keep_bytes": 500_000}
+LIMITS |= {"per_address": 100}  # all clients have one
 # What the process may grow by, and what the server's folder may hold at any time: a file for
 # every place in the queue, the results that are kept, and those of half a second.
 GROWTH_MIB, FOLDER_MIB = 60, 8

@@ -23,7 +23,7 @@ from bench.machine import ROOT
 # What each part counts that must be none.
 NONE = (
     *("findings", "half_files", "leftovers", "wrong_codes", "tracebacks", "mismatches", "wrong"),
-    *("believed", "lost"),
+    *("believed", "lost", "shut_out"),
 )
 # Damaged files that are not made here, where they are.
 MALFORMED = Path(os.environ.get("ESPAN_SHARED", ROOT.parent / "shared")) / "data/malformed"
@@ -40,6 +40,7 @@ def parts(long: bool) -> dict[str, list[str]]:
         "interrupts": ["-c", kills.format("interrupts", 200 if long else 5)],
         "checkpoint flips": [*saved, "--flips", "5000" if long else "1000"],
         "checkpoint kills": [*saved, "--kills", "2000" if long else "200"],
+        "half headers": ["-m", "tests.verification.half_headers"],
         "threads": ["-m", "tests.verification.rounds", "--count", "1000" if long else "250"],
         "faults": ["-m", "tests.verification.faults", "--tiles", "5" if long else "3"],
         "planted bugs": ["-m", "tests.verification.mutations", *count],

@@ -97,6 +97,21 @@ OUTSIDE = [
             "tests/demo/test_demo_limits.py::test_other_sites_may_not_use_it",
         ),
         (
+            "a header that does not come is hung up on",
+            "espan/demo/connections.py",
+            "self.loop.call_later(limits.header_seconds, self._hang_up)",
+            "self.loop.call_later(3600, self._hang_up)",
+            "tests/demo/test_demo_connections.py::"
+            "test_the_time_of_a_header_is_not_begun_anew_by_every_byte",
+        ),
+        (
+            "half headers give way to others",
+            "espan/demo/connections.py",
+            "            oldest._hang_up()\n",
+            "",
+            "tests/demo/test_demo_connections.py::test_half_headers_shut_nobody_out",
+        ),
+        (
             "uploads are counted as they come",
             "espan/demo/app.py",
             "if received > limits.upload:",
