@@ -70,7 +70,7 @@ def bounded(limits: Limits) -> type[H11Protocol]:
     return Bounded
 
 
-def _host(connection: H11Protocol) -> str | None:
+def _host(connection) -> str | None:
     return connection.client[0] if connection.client else None
 
 

@@ -39,7 +39,7 @@ def flips(number: int, seed: int = 0) -> dict:
     choose = random.Random(seed)
     found = {"flipped": 0, "refused": 0, "harmless": 0, "believed": 0}
     with tempfile.TemporaryDirectory() as name:
-        kept = _checkpoints(Path(name))
+        kept = kept_in(Path(name))
         for step in (1, 2):
             kept.write(0, step, state(step, 500))
         path = kept.paths()[-1]
@@ -72,7 +72,7 @@ def kills(number: int, seed: int = 0) -> dict:
     context.set_forkserver_preload(["espan.training.checkpoints"])
     with tempfile.TemporaryDirectory() as name:
         out = Path(name)
-        kept, last, seconds = _checkpoints(out), 0, _seconds_of_a_write()
+        kept, last, seconds = kept_in(out), 0, _seconds_of_a_write()
         for _ in range(number):
             reader, writer = context.Pipe(duplex=False)
             process = context.Process(target=_write, args=(name, last + 1, writer))
@@ -114,12 +114,12 @@ def equal(found, expected) -> bool:
     return found == expected
 
 
-def _checkpoints(out: Path) -> Checkpoints:
+def kept_in(out: Path) -> Checkpoints:
     return Checkpoints(out, TrainConfig(data="data", out="out", steps=10**6))
 
 
 def _write(out: str, first: int, pipe) -> None:
-    kept = _checkpoints(Path(out))
+    kept = kept_in(Path(out))
     pipe.send(0)
     for step in count(first):
         kept.write(0, step, state(step, NUMBERS))
@@ -128,7 +128,7 @@ def _write(out: str, first: int, pipe) -> None:
 
 def _seconds_of_a_write() -> float:
     with tempfile.TemporaryDirectory() as name:
-        kept, began = _checkpoints(Path(name)), time.monotonic()
+        kept, began = kept_in(Path(name)), time.monotonic()
         for step in range(1, 11):
             kept.write(0, step, state(step, NUMBERS))
         return (time.monotonic() - began) / 10

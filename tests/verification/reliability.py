@@ -33,6 +33,7 @@ def parts(long: bool) -> dict[str, list[str]]:
     """Commands that print one JSON document each, run from the root of the repository."""
     kills = "import json; from tests.verification.kills import {0}; print(json.dumps({0}({1})))"
     count = [] if long else ["--count", "2"]
+    many = "5000" if long else "100"
     saved = ["-m", "tests.verification.checkpoints"]
     found = {
         "damaged files": ["tests/verification/fuzz_files.py", "--seconds", "600" if long else "20"],
@@ -41,6 +42,7 @@ def parts(long: bool) -> dict[str, list[str]]:
         "checkpoint flips": [*saved, "--flips", "5000" if long else "1000"],
         "checkpoint kills": [*saved, "--kills", "2000" if long else "200"],
         "half headers": ["-m", "tests.verification.half_headers"],
+        "changed bytes": [*["-m", "tests.verification.fuzz_bytes"], "--examples", many],
         "threads": ["-m", "tests.verification.rounds", "--count", "1000" if long else "250"],
         "faults": ["-m", "tests.verification.faults", "--tiles", "5" if long else "3"],
         "planted bugs": ["-m", "tests.verification.mutations", *count],

@@ -1,0 +1,16 @@
+"""Checkpoints, journals, videos and requests with changed bytes end as is documented."""
+
+import logging
+
+import pytest
+
+pytest.importorskip("av", reason="PyAV is not installed")
+pytest.importorskip("uvicorn", reason="the page needs uvicorn: pip install 'espan[demo]'")
+
+from tests.verification.fuzz_bytes import TARGETS, fuzz
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_any_edit_ends_as_documented(name, caplog):
+    caplog.set_level(logging.CRITICAL)
+    assert fuzz(name, 40) == []
