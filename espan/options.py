@@ -3,12 +3,12 @@
 Neither torch nor Pillow is imported, so the command line can list the names at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
 
-from espan.errors import DeviceError, InputError
+from espan.errors import DeviceError, EspanError, InputError
 
 if TYPE_CHECKING:
     import torch
@@ -47,11 +47,25 @@ class Limits:
         max_output: most pixels of its result.
         allow_truncated: True reads a damaged file as far as it goes and logs a warning that names
             it; False refuses it.
+
+    Raises:
+        InputError: a limit is no whole number of 1 or more, or `allow_truncated` no bool.
     """
 
     max_input: int = 89_478_485
     max_output: int = 1_500_000_000
     allow_truncated: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_input", "max_output"):
+            most = getattr(self, name)
+            if type(most) is not int or most < 1:
+                raise InputError(
+                    f"{name}: expected a whole number of 1 or more, got {_short(most)}"
+                )
+        if type(self.allow_truncated) is not bool:
+            got = _short(self.allow_truncated)
+            raise InputError(f"allow_truncated: expected True or False, got {got}")
 
 
 LIMITS = Limits()
@@ -78,8 +92,8 @@ class UpscalerOptions:
         limits: which image files are read.
 
     Raises:
-        DeviceError: `backend` is none of the names above.
-        InputError: `tile` or `nonfinite` is not as described.
+        DeviceError: `device`, `dtype` or `backend` is nothing of the above.
+        InputError: `tile`, `nonfinite` or `limits` is not as described.
     """
 
     device: Device = "auto"
@@ -90,11 +104,15 @@ class UpscalerOptions:
     limits: Limits = LIMITS
 
     def __post_init__(self) -> None:
-        if self.backend not in BACKENDS:
-            known = ", ".join(BACKENDS)
-            raise DeviceError(f"backend: expected one of {known}, got {self.backend!r}")
-        if self.nonfinite not in get_args(NonFinite):
-            raise InputError(f"nonfinite: expected error or replace, got {self.nonfinite!r}")
+        _one_of("backend", self.backend, BACKENDS, DeviceError)
+        _one_of("nonfinite", self.nonfinite, get_args(NonFinite), InputError)
+        for name in ("device", "dtype"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not _is_torchs(value, name):
+                got = _short(value)
+                raise DeviceError(f"{name}: expected a name or a torch.{name}, got {got}")
+        if not isinstance(self.limits, Limits):
+            raise InputError(f"limits: expected espan.Limits, got {_short(self.limits)}")
         object.__setattr__(self, "tile", _check_tile(self.tile))
 
     @property
@@ -123,22 +141,46 @@ class CallKeywords(TypedDict, total=False):
 def check_scale(scale: Any, largest: int) -> float:
     """`scale` as a plain number; InputError if it is none from 1 to `largest`."""
     if isinstance(scale, bool) or not isinstance(scale, Real):
-        raise InputError(f"scale: expected a number, got {scale!r}")
-    plain = scale if isinstance(scale, int) else float(scale)
-    if not 1 <= plain <= largest:
-        more = "; for more, upscale the result again" if plain > largest else ""
+        raise InputError(f"scale: expected a number, got {_short(scale)}")
+    # Compared before it becomes a float, which has no room for every whole number.
+    if not 1 <= scale <= largest:
+        more = "; for more, upscale the result again" if scale > largest else ""
+        got = f"{scale:g}" if isinstance(scale, float) else _short(scale)
         raise InputError(
-            f"scale: expected 1 to {largest} (the network's own scale), got {plain:g}{more}"
+            f"scale: expected 1 to {largest} (the network's own scale), got {got}{more}"
         )
-    return plain
+    return scale if isinstance(scale, int) else float(scale)
+
+
+def _one_of(name: str, value: Any, known: Sequence[str], error: type[EspanError]) -> None:
+    if not isinstance(value, str) or value not in known:
+        expected = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
+        raise error(f"{name}: expected {expected}, got {_short(value)}")
+
+
+def _is_torchs(value: Any, kind: str) -> bool:
+    import torch  # whoever has such a value has imported it already
+
+    return isinstance(value, getattr(torch, kind))
+
+
+def _short(value: Any) -> str:
+    """`repr` in few characters, of any value: a whole number may have millions of digits."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= 80 else f"{text[:60]} ..."
 
 
 def _check_tile(tile: Any) -> Any:
     """`tile` as one of "auto", None and a pair (height, width)."""
-    if tile is None or tile == "auto":
+    if tile is None or (isinstance(tile, str) and tile == "auto"):
         return tile
     sides = (tile, tile) if isinstance(tile, int) else tile
     good = isinstance(sides, tuple | list) and len(sides) == 2
     if not good or not all(type(side) is int and side >= 1 for side in sides):
-        raise InputError(f'tile: expected "auto", None, an int or (height, width), got {tile!r}')
+        raise InputError(
+            f'tile: expected "auto", None, an int or (height, width), got {_short(tile)}'
+        )
     return tuple(sides)

@@ -34,10 +34,12 @@ from espan.options import (
     check_scale,
 )
 from espan.system import shutdown
+from espan.system.paths import as_path
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+DEEPEST = 8  # lists of lists of images
 _PIL_COPY = 4  # bytes per pixel of the result: PIL keeps its own
 
 
@@ -112,6 +114,9 @@ class Upscaler:
         Raises:
             EspanError: as `Upscaler` does.
         """
+        if not isinstance(options, UpscalerOptions):
+            got = type(options).__name__
+            raise InputError(f"options: expected espan.UpscalerOptions, got {got}")
         return cls(model, **vars(options))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -215,6 +220,9 @@ class Upscaler:
             DeviceLostError: a GPU failed; only another process can use it again.
         """
         scale = self.scale if scale is None else check_scale(scale, self.scale)
+        if progress is not None and not callable(progress):
+            raise InputError(f"progress: expected a function, got {type(progress).__name__}")
+        _check_lists(image)
         if output is not None and not isinstance(image, str | Path):
             raise InputError("output: only a picture given by its path can be written to a file")
         if isinstance(image, list | tuple):
@@ -240,16 +248,20 @@ class Upscaler:
         output: File | None,
         progress: Progress | None,
     ) -> FromFile | Path:
+        target = None if output is None else as_path(output, "output")
         image = files.read(path, scale=scale, limits=self.limits)
-        if output is None:
+        if target is None:
             return self(image, scale, progress=progress)
         # Say what cannot be written before the work, not after it.
         size = round(image.width * scale), round(image.height * scale)
-        files.check_output(output, image.mode, size)
-        return streaming.upscale_to(output, self, image, scale, progress)
+        files.check_output(target, image.mode, size)
+        return streaming.upscale_to(target, self, image, scale, progress)
 
     def _upscale_batch(self, batch: Tensor, scale: float, progress: Progress | None) -> Tensor:
+        # Of a batch without images the kind is checked all the same.
         pictures = [from_any(each) for each in batch]
+        if not pictures:
+            from_any(batch.new_zeros(()).expand(batch.shape[1:]))
         if pictures and pictures[0].has_alpha:
             return torch.stack([self(each, scale, progress=progress) for each in batch])
 
@@ -291,6 +303,18 @@ class Upscaler:
         if has_alpha:
             enlarge_alpha(planes[0, -1:], out[0, -1:])
         return out
+
+
+def _check_lists(image: Any, depth: int = 1) -> None:
+    """InputError for a list that contains itself, before any of its images is computed."""
+    if not isinstance(image, list | tuple):
+        return
+    if depth > DEEPEST:
+        raise InputError(
+            f"picture: expected lists at most {DEEPEST} deep; this one is deeper or contains itself"
+        )
+    for each in image:
+        _check_lists(each, depth + 1)
 
 
 def _nobody(_done: int, _total: int) -> None:

@@ -76,6 +76,8 @@ def from_any(image: Any) -> Picture:
     if isinstance(image, Image16):
         arrays = _from_numpy(image.pixels)
         return replace(arrays, finish=lambda planes: Image16(arrays.finish(planes), image.info))
+    if isinstance(image, np.ma.MaskedArray):
+        raise InputError("picture: a masked array, whose mask has no meaning here; fill it first")
     if isinstance(image, np.ndarray):
         return _from_numpy(image)
     if isinstance(image, Tensor):
@@ -95,6 +97,11 @@ def _from_tensor(image: Tensor) -> Picture:
         )
     if image.dtype not in WHITE:
         raise InputError(f"picture: expected {_DTYPES}, got {image.dtype}")
+    if image.requires_grad and torch.is_grad_enabled():
+        raise InputError(
+            "picture: requires_grad, and results have no gradient; pass image.detach(), or call "
+            "under torch.no_grad()"
+        )
 
     def new(height: int, width: int) -> Tensor:
         return image.new_empty((image.shape[0], height, width), requires_grad=False)

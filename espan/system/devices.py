@@ -33,7 +33,7 @@ def pick_device(device: Device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise DeviceError(
             f"device: expected auto, cpu, cuda, cuda:1, ..., got {device!r}"
         ) from error
@@ -41,8 +41,12 @@ def pick_device(device: Device) -> torch.device:
         torch.empty(0, device=chosen)
         if chosen.type == "meta":
             raise RuntimeError("it has no data")
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
-        raise DeviceError(f"device {device!r} is not available: {error}") from error
+    # torch without CUDA raises AssertionError, ImportError for devices whose module is not there.
+    except (RuntimeError, AssertionError, ImportError) as error:
+        said = " ".join(str(error).split())
+        if "Could not run" in said:  # a page of all operators that a backend lacks
+            said = "this PyTorch has no such backend"
+        raise DeviceError(f"device {str(device)!r} is not available: {said[:200]}") from error
     return chosen
 
 

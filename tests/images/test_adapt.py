@@ -111,7 +111,11 @@ def test_read_only_arrays():
 
 def test_tensors_that_require_grad():
     image = torch.rand(3, H, W, requires_grad=True)
-    out = UP(image)
+    for refused in (image, image[None]):
+        with pytest.raises(InputError, match=r"requires_grad.*detach\(\)"):
+            UP(refused)
+    with torch.no_grad():
+        out = UP(image)
     assert not out.requires_grad and not out.is_inference()
     assert torch.equal(out, UP(image.detach()))
 
