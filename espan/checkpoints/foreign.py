@@ -171,6 +171,11 @@ LAYOUTS = (
 def recognise(state: State) -> Found:
     for layout in LAYOUTS:
         if all(key in state for key in layout.keys):
+            if flat := [key for key in layout.keys if state[key].ndim != 4]:
+                raise WeightsError(
+                    f"looks like {layout.name}, but {flat[0]} has the shape "
+                    f"{tuple(state[flat[0]].shape)}, which is no convolution's"
+                )
             try:
                 return layout.build(state)
             except (ValueError, IndexError, KeyError) as error:

@@ -5,6 +5,7 @@ whose message does not name the file yet.
 """
 
 import copy
+import re
 import struct
 import warnings
 import zipfile
@@ -75,6 +76,11 @@ def read_torch(path: Path) -> Any:
             state = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
             return copy.deepcopy(state)
     except Exception as error:  # on damaged files torch.load was seen to raise a dozen kinds
+        if named := re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error)):
+            raise WeightsError(
+                f"refused: holds {named[1]}, and only plain tensors are read, as others would run "
+                "code when loaded"
+            ) from error
         if "weights_only" in str(error) or "Unsupported" in str(error):
             reason = "would run code when loaded (only plain tensors are read)"
             raise WeightsError(f"refused: it is damaged, or {reason}") from error

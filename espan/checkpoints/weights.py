@@ -97,17 +97,23 @@ def _read(path: Path, digest: str | None) -> Network:
         is_safetensors = path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
     state, metadata = read_safetensors(path) if is_safetensors else (_read_pth(path), {})
     check_plain(state)
+    said: dict[str, Any] = {}
     if "espan" in metadata:
-        network, config = _from_metadata(metadata["espan"])
+        network, config, said = _from_metadata(metadata["espan"])
     else:
         network, config, state = recognise(state)
+    _check_bounds(config)
     state = {key: tensor.float() for key, tensor in state.items()}
     try:
         # First without memory: a size that the weights do not have must not be allocated.
         with torch.device("meta"):
-            network(**config).load_state_dict(state, assign=True)
+            bare = network(**config)
+            bare.load_state_dict(state, assign=True)
+        _check_said(said, bare)
         net = network(**config)
         net.load_state_dict(state)
+    except WeightsError:
+        raise
     except (RuntimeError, ValueError, TypeError) as error:
         raise WeightsError(f"does not fit {network.__name__}: {one_line(error)}") from error
     return net
@@ -119,29 +125,43 @@ def _read_pth(path: Path) -> State:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
             break
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise WeightsError("expected a dictionary of tensors")
+    if not isinstance(state, dict):
+        raise WeightsError(f"expected a dictionary of tensors, found a {type(state).__name__}")
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            kind = type(value).__name__
+            raise WeightsError(f"expected a dictionary of tensors, {str(key)[:80]} is a {kind}")
     return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
 
 
-def _from_metadata(text: str) -> tuple[type[Network], dict[str, Any]]:
-    """The class and the constructor's arguments that our metadata names, none of them too large.
-
-    Even without memory, a network of a million blocks would take for ever to make.
-    """
+def _from_metadata(text: str) -> tuple[type[Network], dict[str, Any], dict[str, Any]]:
+    """The class and the constructor's arguments that our metadata names, and all that it says."""
     try:
         description = json.loads(text, parse_constant=_finite, parse_float=_finite)
         network, config = ARCHITECTURES[description["arch"]], dict(description["config"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"metadata is not understood: {text[:200]!r}") from error
+    return network, config, description
+
+
+def _check_said(said: dict[str, Any], net: Network) -> None:
+    """WeightsError where metadata says of the network, by its name, what it is not."""
+    for name, true in _described(net).items():
+        value = said.get(name, true)
+        if name not in ("arch", "config") and (type(value) is not type(true) or value != true):
+            got = str(value)[:80]
+            raise WeightsError(f"metadata: {name}: expected {true} for this network, got {got}")
+
+
+def _check_bounds(config: dict[str, Any]) -> None:
+    """WeightsError for a network, ours or another's, that would take for ever to make."""
     for name, most in LARGEST.items():
         value = config.get(name, 0)
         if isinstance(value, int) and value > most:
-            raise WeightsError(f"metadata: {name}: expected at most {most}, got {str(value)[:20]}")
+            raise WeightsError(f"{name}: expected at most {most}, got {str(value)[:20]}")
     rep = config.get("rep")
     if rep is not None and (not isinstance(rep, str) or len(rep) > LONGEST_REP):
-        raise WeightsError(f"metadata: rep: expected at most {LONGEST_REP} characters or null")
-    return network, config
+        raise WeightsError(f"rep: expected at most {LONGEST_REP} characters or null")
 
 
 def _finite(text: str) -> float:
@@ -169,7 +189,16 @@ def save(net: Network, path: str | Path, *, dtype: torch.dtype | None = None, **
 
 def to_bytes(net: Network, dtype: torch.dtype | None, notes: dict[str, str]) -> bytes:
     """What `save` writes."""
-    description = {
+    state = {
+        key: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
+        for key, tensor in net.state_dict().items()
+    }
+    return to_safetensors(state, metadata={**notes, "espan": json.dumps(_described(net))})
+
+
+def _described(net: Network) -> dict[str, Any]:
+    """What our metadata says of a network."""
+    return {
         "arch": type(net).__name__,
         "config": net.config,
         "scale": net.scale,
@@ -177,8 +206,3 @@ def to_bytes(net: Network, dtype: torch.dtype | None, notes: dict[str, str]) -> 
         "range": "0..1",
         "channels_order": "RGB",
     }
-    state = {
-        key: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
-        for key, tensor in net.state_dict().items()
-    }
-    return to_safetensors(state, metadata={**notes, "espan": json.dumps(description)})
