@@ -227,7 +227,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     yaml = extra("yaml", "training", "train")
     try:
         values = yaml.safe_load(Path(path).read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a readable YAML file: {reason}") from error
     if not isinstance(values, dict):
@@ -238,8 +238,8 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
             raise InputError(f"override: expected key=value, got {override!r}")
         try:
             values[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"override: {override!r} is not YAML") from error
+        except (ValueError, yaml.YAMLError, RecursionError) as error:
+            raise InputError(f"override: {override[:200]!r} is not YAML") from error
 
     for key, value in values.items():
         values[key] = _typed(key, value, _known(path, key, KINDS))

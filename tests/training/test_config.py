@@ -97,3 +97,15 @@ def test_saved_settings_take_the_place_of_the_old_ones_at_once(settings, tmp_pat
     os.link(path, old)
     config.save(path)
     assert old.read_text() == "what was there" and '"data"' in path.read_text()
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "data: " + "[" * 5000 + "]" * 5000, "a: \0"])
+def test_yaml_made_to_harm_is_one_line(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match="not a readable YAML file") as caught:
+        read_config(path)
+    assert "\n" not in str(caught.value)
+    path.write_text("{}")
+    with pytest.raises(InputError, match="is not YAML"):
+        read_config(path, [f"data={'[' * 5000}"])

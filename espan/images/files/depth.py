@@ -38,6 +38,13 @@ def bits(image: ImageFile.ImageFile) -> int:
     return 8
 
 
+def is_signed(image: ImageFile.ImageFile) -> bool:
+    """Whether any channel of a TIFF has signed whole numbers."""
+    if not isinstance(image, TiffImageFile):
+        return False
+    return bool(np.any(np.asarray(image.tag_v2.get(ExifTags.Base.SampleFormat, 1)) == 2))
+
+
 def raw_mode(image: ImageFile.ImageFile) -> str:
     """How the file has its pixels, in Pillow's words: "RGB;16B" has 16 bits, high byte first."""
     arguments = image.tile[0].args if image.tile else ""

@@ -1,15 +1,22 @@
 """HEIC and HEIF, what phones take pictures in, by pillow-heif: an extra, loaded when one is met."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from espan.errors import InputError
 from espan.images.image16 import Image16
 from espan.system.extras import extra
+from espan.system.paths import reason
 
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1"}
+
+
+# What libheif says of files that are whole and that it does not know how to decode.
+_UNKNOWN = re.compile(r"^unsupported|not supported|no (suitable|decoding) ", re.IGNORECASE)
 
 
 def is_heif(path: Path) -> bool:
@@ -36,6 +43,8 @@ def read(path: Path, check: Callable[[tuple[int, int]], None]) -> Image.Image | 
         pillow_heif.set_orientation(info)  # libheif has turned the pixels already
         pixels = np.asarray(heif)
     except RuntimeError as error:
+        if _UNKNOWN.search(str(error)):
+            raise InputError(f"HEIF of a kind that is not read: {reason(error)}") from error
         raise ValueError(str(error)) from error
     if pixels.dtype != np.uint8:
         white = 2 ** info["bit_depth"] - 1

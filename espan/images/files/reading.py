@@ -21,6 +21,9 @@ from espan.system.paths import as_path, why_no_file
 log = logging.getLogger("espan")
 
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
+# What becomes of values that a decoder does not look at before it computes with them; their texts
+# are about Python.
+_STUMBLED = (TypeError, AttributeError, LookupError, ArithmeticError)
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -120,6 +123,8 @@ def _naming(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.strerror:  # the system's own, Pillow's have none
             raise InputError(f"{path}: {error.strerror.lower()}") from error
         reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, _STUMBLED):
+            reason = "a value in it is of the wrong kind"
         raise InputError(f"{path}: damaged or truncated: {reason}") from error
 
 
@@ -152,11 +157,13 @@ def _refuse_what_pillow_would_change(image: ImageFile.ImageFile) -> None:
         raise InputError(f"animated or multi-page ({frames} frames); extract the frames first")
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B"):
         raise InputError(f"{image.mode} pixels are not supported; convert to RGB or grey first")
+    if depth.is_signed(image):  # Pillow would read -1 as 255
+        raise InputError("signed pixels are not supported; convert to unsigned ones first")
     bits = depth.bits(image)
-    if image.mode in ("RGB", "RGBA", "LA") and bits > 8 and not depth.halves(image):
-        kind = image.format
+    if image.mode in ("L", "RGB", "RGBA", "LA") and bits > 8 and not depth.halves(image):
+        kind, what = image.format, "grey" if image.mode.startswith("L") else "colour"
         raise InputError(
-            f"{bits}-bit colour, which would be cut to 8 bits: of {kind} this is not read; convert "
+            f"{bits}-bit {what}, which would be cut to 8 bits: of {kind} this is not read; convert "
             "it to PNG"
         )
 
