@@ -31,12 +31,19 @@ from espan.options import check_scale
 from espan.system.atomic import whole_file
 from espan.system.paths import NOTHING, as_path, why_no_file
 
-# Networks that ship inside the package, by name.
-BUILTIN = {f"espan-x{scale}": f"espan_x{scale}.safetensors" for scale in SCALES}
+# Networks that ship inside the package, by name: those for pictures that were only made smaller,
+# one of which is taken where none is named, and those for JPEG, noise and blur.
+PLAIN = {scale: f"espan-x{scale}" for scale in SCALES}
+WEB = {scale: f"espan-x{scale}-web" for scale in (2, 4)}
+BUILTIN = {
+    name: f"{name.replace('-', '_')}.safetensors" for name in (*PLAIN.values(), *WEB.values())
+}
 SHA256 = {
     "espan_x2.safetensors": "7d653229dc26b3cd50358862cba96786a71d0b0143541e4ce9e787206ab7cb8f",
     "espan_x3.safetensors": "97126ba8f1e9ec2c12ef3d2860b25ef0dae0964a79c9af2051e6b55683f3a10f",
-    "espan_x4.safetensors": "f69ecd857adc96d13628e078c4edf823490cd56caa36403f249d3ae485df8e7b",
+    "espan_x4.safetensors": "fe343a62e646a3364b06540923346d44bf5ff850039501de5b783a09fe5ac9e6",
+    "espan_x4_web.safetensors": "d82a9475ae5c92538221a862a2ce22cdce35b4bf16e57308675f92e1a0f93a30",
+    "espan_x2_web.safetensors": "f1283c1dff792344dc3d39e54cf2fab6d77ec077104291fb4463a41f40853148",
 }
 # What callers name a network by; None stands for a built-in one.
 Model: TypeAlias = str | Path | Network | None
@@ -83,10 +90,9 @@ def load(path_or_name: str | Path, *, folded: bool = True) -> Network:
 
 
 def model_for(scale: float) -> str:
-    """The name of the built-in network whose scale is `scale` or the next larger one."""
-    scales = {int(name[-1]): name for name in BUILTIN}
-    check_scale(scale, max(scales))
-    return scales[min(each for each in scales if each >= scale)]
+    """The name of the plain built-in network whose scale is `scale` or the next larger one."""
+    check_scale(scale, max(PLAIN))
+    return PLAIN[min(each for each in PLAIN if each >= scale)]
 
 
 def _read(path: Path, digest: str | None) -> Network:

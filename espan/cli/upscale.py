@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from espan.cli import video
 from espan.cli.exits import FAILED, OK, WRONG_USE
+from espan.cli.hints import hint_at_web
 from espan.cli.options import add_engine, model_of, options_of, upscaler_of, upscalers_of
 from espan.cli.say import say
 from espan.errors import InputError, escaped
@@ -110,6 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.shard:
         jobs, clips = (batch.shard(each, *arguments.shard) for each in (jobs, clips))
         part = "-{}-of-{}".format(*arguments.shard)
+    hint_at_web(jobs, model, scale)
     outcomes = []
     try:
         if clips:

@@ -3,6 +3,7 @@
 The only place that reads and writes pictures.
 """
 
+from espan.images.files.jpeg import jpeg_quality
 from espan.images.files.reading import (
     READ_FORMATS,
     check_size,
@@ -40,6 +41,7 @@ __all__ = [
     "check_output",
     "check_size",
     "format_of",
+    "jpeg_quality",
     "read",
     "read_rgb",
     "rows",

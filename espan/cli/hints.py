@@ -1,0 +1,31 @@
+"""What `espan upscale` has to say before it begins."""
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from espan.batch import Job
+
+log = logging.getLogger("espan")
+
+# Under this quality the plain networks enlarge the blocks of a JPEG rather than the picture.
+LEAST_QUALITY = 85
+
+
+def hint_at_web(jobs: "Sequence[Job]", model: str, scale: float) -> None:
+    """Says once, of the first JPEG that is compressed hard, which network is made for such files.
+
+    Only where a plain built-in network is used: who names another one knows why.
+    """
+    from espan.checkpoints.weights import PLAIN, WEB
+    from espan.images import files
+
+    if model not in PLAIN.values():
+        return
+    for job in jobs:
+        quality = files.jpeg_quality(job.input)
+        if quality is not None and quality < LEAST_QUALITY:
+            better = WEB[min(each for each in WEB if each >= scale)]
+            log.info("%s: JPEG of quality %d; try -n %s", job.input, quality, better)
+            return
