@@ -1,7 +1,7 @@
 """What the built-in networks make of everyday images, held to what was measured (docs/models.md).
 
-The bounds are the measured values, gains less 0.03 dB. What was aimed at for edges, 8 of 255, and for
-flat colours, 4, is not reached by all: the bounds say how far each network is.
+The bounds are the measured values, gains less 0.03 dB. What was aimed at for edges, 8 of 255, and
+for flat colours, 4, is not reached by all: the bounds say how far each network is.
 """
 
 import numpy as np
