@@ -143,9 +143,10 @@ def check_scale(scale: Any, largest: int) -> float:
     if isinstance(scale, bool) or not isinstance(scale, Real):
         raise InputError(f"scale: expected a number, got {_short(scale)}")
     # Compared before it becomes a float, which has no room for every whole number.
-    if not 1 <= scale <= largest:
-        more = "; for more, upscale the result again" if scale > largest else ""
-        got = f"{scale:g}" if isinstance(scale, float) else _short(scale)
+    number: Any = scale
+    if not 1 <= number <= largest:
+        more = "; for more, upscale the result again" if number > largest else ""
+        got = f"{number:g}" if isinstance(number, float) else _short(number)
         raise InputError(
             f"scale: expected 1 to {largest} (the network's own scale), got {got}{more}"
         )

@@ -1,6 +1,6 @@
 """`Upscaler`: a network held ready for images of every kind."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from espan.checkpoints.weights import Model, load, model_for
 from espan.errors import InputError
-from espan.execution import host_memory, streaming
+from espan.execution import streaming
+from espan.execution.planes import enlarge
 from espan.execution.runner import Runner
-from espan.images import files
+from espan.images import adapt, files
 from espan.images.adapt import AnyImage, Each, File, FromFile, Given, One, PixelType, from_any
-from espan.images.alpha import bleed, enlarge_alpha, resize_into
 from espan.images.pixels import finite
 from espan.networks.network import Network
 from espan.options import (
@@ -39,7 +39,6 @@ from espan.system.paths import as_path
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-DEEPEST = 8  # lists of lists of images
 _PIL_COPY = 4  # bytes per pixel of the result: PIL keeps its own
 
 
@@ -222,7 +221,7 @@ class Upscaler:
         scale = self.scale if scale is None else check_scale(scale, self.scale)
         if progress is not None and not callable(progress):
             raise InputError(f"progress: expected a function, got {type(progress).__name__}")
-        _check_lists(image)
+        adapt.check_nesting(image)
         if output is not None and not isinstance(image, str | Path):
             raise InputError("output: only a picture given by its path can be written to a file")
         if isinstance(image, list | tuple):
@@ -237,9 +236,11 @@ class Upscaler:
         picture = from_any(image)
         planes = picture.planes[None]
         copy = _PIL_COPY if isinstance(image, Image.Image) else 0
-        return picture.finish(
-            self._upscale(planes, lambda *size: picture.new(*size)[None], scale, progress, copy)[0]
-        )
+
+        def new(height: int, width: int) -> Tensor:
+            return picture.new(height, width)[None]
+
+        return picture.finish(enlarge(self._runner, planes, new, scale, progress, copy)[0])
 
     def _upscale_file(
         self,
@@ -270,52 +271,4 @@ class Upscaler:
 
         if not pictures:
             return new(*(round(side * scale) for side in batch.shape[2:]))
-        return self._upscale(batch.detach(), new, scale, progress)
-
-    def _upscale(
-        self,
-        planes: Tensor,
-        new: Callable[[int, int], Tensor],
-        scale: float,
-        progress: Progress | None,
-        copy: int = 0,
-    ) -> Tensor:
-        """(N, C, H, W), one picture if it has alpha, enlarged into what `new(H, W)` gives.
-
-        copy: bytes per pixel of the result that the caller will take for one of his own.
-        """
-        _, channels, height, width = planes.shape
-        size = round(height * scale), round(width * scale)
-        host_memory.check(self._runner, planes, size, scale, copy)
-
-        out = large = new(*size)
-        if scale != self.scale:
-            large = new(height * self.scale, width * self.scale)
-        source, target, result = planes, large, out
-        if has_alpha := channels in (2, 4):
-            source = bleed(planes[0, :-1], planes[0, -1])[None]
-            target, result = large[:, :-1], out[:, :-1]
-        with shutdown.under_way(progress or _nobody) as step:
-            self._runner.run(source, target, step)
-        if scale != self.scale:
-            for each, resized in zip(target, result, strict=True):
-                resize_into(each, resized)
-        if has_alpha:
-            enlarge_alpha(planes[0, -1:], out[0, -1:])
-        return out
-
-
-def _check_lists(image: Any, depth: int = 1) -> None:
-    """InputError for a list that contains itself, before any of its images is computed."""
-    if not isinstance(image, list | tuple):
-        return
-    if depth > DEEPEST:
-        raise InputError(
-            f"picture: expected lists at most {DEEPEST} deep; this one is deeper or contains itself"
-        )
-    for each in image:
-        _check_lists(each, depth + 1)
-
-
-def _nobody(_done: int, _total: int) -> None:
-    """The progress nobody asked for."""
+        return enlarge(self._runner, batch.detach(), new, scale, progress)

@@ -29,6 +29,7 @@ PixelType = TypeVar("PixelType", bound=np.uint8 | np.uint16 | np.floating[Any])
 
 _DTYPES = "uint8, uint16 or float"
 
+DEEPEST = 8  # lists of lists of images
 _PIL_16_BIT = {"I;16": "<u2", "I;16B": ">u2"}
 
 
@@ -86,6 +87,18 @@ def from_any(image: Any) -> Picture:
         "picture: expected a PIL image, a numpy array, a torch tensor, a path or a list of these, "
         f"got {type(image).__name__}"
     )
+
+
+def check_nesting(image: Any, depth: int = 1) -> None:
+    """InputError for a list that contains itself, before any of its images is computed."""
+    if not isinstance(image, list | tuple):
+        return
+    if depth > DEEPEST:
+        raise InputError(
+            f"picture: expected lists at most {DEEPEST} deep; this one is deeper or contains itself"
+        )
+    for each in image:
+        check_nesting(each, depth + 1)
 
 
 def _from_tensor(image: Tensor) -> Picture:

@@ -14,6 +14,7 @@ from espan.checkpoints.weights import LARGEST, LONGEST_REP
 from espan.errors import InputError
 from espan.system.atomic import whole_file
 from espan.system.extras import extra
+from espan.system.paths import as_path, why_no_file
 from espan_kernels.dct2d import BLOCKS
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -225,8 +226,11 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     missing one, or a value of the wrong type.
     """
     yaml = extra("yaml", "training", "train")
+    path = as_path(path, "config")
+    if problem := why_no_file(path):  # of a FIFO or a device there is no end
+        raise InputError(f"{path}: not a readable YAML file: {problem}")
     try:
-        values = yaml.safe_load(Path(path).read_text()) or {}
+        values = yaml.safe_load(path.read_text()) or {}
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a readable YAML file: {reason}") from error

@@ -23,7 +23,7 @@ from bench.machine import ROOT
 # What each part counts that must be none.
 NONE = (
     *("findings", "half_files", "leftovers", "wrong_codes", "tracebacks", "mismatches", "wrong"),
-    *("believed", "lost", "shut_out"),
+    *("believed", "lost", "shut_out", "hangs", "obeyed"),
 )
 # Damaged files that are not made here, where they are.
 MALFORMED = Path(os.environ.get("ESPAN_SHARED", ROOT.parent / "shared")) / "data/malformed"
@@ -37,6 +37,7 @@ def parts(long: bool) -> dict[str, list[str]]:
     saved = ["-m", "tests.verification.checkpoints"]
     found = {
         "damaged files": ["tests/verification/fuzz_files.py", "--seconds", "600" if long else "20"],
+        "names": ["-m", "tests.verification.names"],
         "kills": ["-c", kills.format("kills", 200 if long else 10)],
         "interrupts": ["-c", kills.format("interrupts", 200 if long else 5)],
         "checkpoint flips": [*saved, "--flips", "5000" if long else "1000"],

@@ -81,6 +81,13 @@ PROMISES = [
             HOSTILE + "test_hostile_metadata",
         ),
         (
+            "metadata that contradicts the network is refused",
+            "espan/checkpoints/weights.py",
+            "        _check_said(said, bare)\n",
+            "",
+            "tests/checkpoints/test_contradictions.py::test_metadata_that_contradicts_the_network",
+        ),
+        (
             "a picture has numbers only",
             "espan/images/adapt.py",
             "if not (np.isfinite(low) and np.isfinite(high)):",
