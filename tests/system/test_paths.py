@@ -120,7 +120,9 @@ def test_a_folder_that_may_be_listed_but_not_entered(tmp_path, capfd, monkeypatc
     assert as_nobody(look) == 0, capfd.readouterr().err
 
 
-@pytest.mark.parametrize("name", [3, None, b"a.png", ["a"], object()], ids=repr)
+@pytest.mark.parametrize(
+    "name", [3, None, b"a.png", ["a"], object()], ids=lambda name: type(name).__name__
+)
 def test_what_is_no_name(name):
     with pytest.raises(InputError, match="thing: expected a path, got "):
         paths.as_path(name, "thing", OutputError)

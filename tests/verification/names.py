@@ -15,11 +15,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from espan.networks.models import ESPAN
 from PIL import Image
 
 from espan import load, save, upscale
 from espan.cli import main
+from espan.networks.espan import ESPAN
 
 EVIL = "a\x1b[31m\nb\udcff"
 # {} stands where the name goes; `net` and `in` are a good network and a good folder.
