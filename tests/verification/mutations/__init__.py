@@ -110,5 +110,11 @@ def _pytest(tree: Path, *arguments: str) -> subprocess.CompletedProcess:
     environment["ESPAN_SHARED"] = shared
     command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-p", "no:cacheprovider"]
     command += arguments if "--collect-only" in arguments else ("-x", *arguments)
-    how = {"capture_output": True, "text": True, "timeout": PATIENCE * max(1, len(arguments))}
+    # Tests of names print bytes that are no text.
+    how = {
+        "capture_output": True,
+        "text": True,
+        "errors": "replace",
+        "timeout": PATIENCE * max(1, len(arguments)),
+    }
     return subprocess.run(command, cwd=tree, env=environment, **how)
