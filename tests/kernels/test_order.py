@@ -8,6 +8,7 @@ import torch
 
 from bench.record import Record
 from espan.backends import kernels
+from espan.backends.program import Fused
 from espan.networks.span import SPAN
 from espan_kernels import OPS, machine, order
 from tests.support.contract import DEVICE
@@ -185,7 +186,11 @@ def test_a_plan_takes_cuda_kernels_first(on_a_gpu):
     """Between them values stay in planes; what was timed is an op by itself, on pictures."""
     on_a_gpu(9, 0)
     made = kernels.Plan(SPAN(48, blocks=2).half().to(DEVICE))
-    chosen = [who.name for step, who in zip(made.steps, made.chosen, strict=True) if step.op]
+    chosen = [
+        who.name
+        for step, who in zip(made.steps, made.chosen, strict=True)
+        if isinstance(step, Fused)
+    ]
     # The first conv has 3 channels in, and the tail more than 32.
     assert chosen == ["triton", "cuda", "cuda", "cuda", "cuda", "triton"]
     assert [made.steps[i].op.name for i in (1, 2, 3)] == ["conv3x3", "spab", "conv3x3"]

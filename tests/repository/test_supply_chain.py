@@ -154,6 +154,7 @@ COMMANDS = {
     "export": ["espan-x4", "-o", "net.safetensors"],
     "doctor": ["--json"],
     "compare": ["small.png", "-o", "page.html"],
+    "average": ["espan-x4", "espan-x4", "-o", "mean.safetensors"],
 }
 # These are for the network: the page listens on this machine until it is told to do so on others.
 SERVERS = {"demo"}

@@ -21,7 +21,7 @@ from tests.support.makers import TINY_RUN, noise
 
 
 def settings(**changes) -> TrainConfig:
-    small = {"data": "", "out": "", "patch": 6, "scale": 2}
+    small = {"data": "data", "out": "out", "patch": 6, "scale": 2}
     return TrainConfig(**(TINY_RUN | small | changes))
 
 

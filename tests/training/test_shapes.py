@@ -69,7 +69,7 @@ def pictures(tmp_path):
 
 
 def patches(pictures, **changes) -> Patches:
-    small = {"data": "", "out": "", "patch": 6, "scale": 2, "batch": 200}
+    small = {"data": "data", "out": "out", "patch": 6, "scale": 2, "batch": 200}
     return Patches(pictures, TrainConfig(**(TINY_RUN | small | changes)))
 
 

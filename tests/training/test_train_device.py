@@ -78,7 +78,9 @@ def test_make_believe_device_trains_every_stage_of_smoke_as_the_cpu_does(smoke):
         assert ours.keys() == theirs.keys() and {"dct", "highpass", "sets psnr_y"} <= ours.keys()
         measured = ours.keys() - {"steps_per_second", "images_per_second", "data_wait_ms"}
         for key in measured - {"stage"}:
-            assert ours[key] == pytest.approx(theirs[key], rel=5e-3), key
+            # A cosine near 0 is a difference of what is far larger.
+            near = {"abs": 5e-3} if key.endswith("cosine") else {"rel": 5e-3}
+            assert ours[key] == pytest.approx(theirs[key], **near), key
     assert_alike(smoke["there"], smoke["cpu"], stages[:1])
     # Rounding grows from step to step: Adam moves a weight by its rate however small its gradient.
     assert_alike(smoke["there"], smoke["cpu"], [*stages, "best"], atol=0.01)
@@ -104,7 +106,7 @@ def test_make_believe_device_has_every_tensor_of_a_step(tmp_path, monkeypatch, p
     monkeypatch.setattr(loop, "loss_of", noted)
     config = TrainConfig(data="synthetic", out=str(tmp_path), **METHOD | {"precision": precision})
     run = trained(config, "there")
-    assert set(seen) == {DEVICE} and len(seen) == 12
+    assert set(seen) == {DEVICE} and len(seen) == 24  # each loss again for the terms' shares
     for name in ("stage0", "second"):
         net = espan.load(run / f"{name}.safetensors")
         assert all(each.isfinite().all() for each in net.state_dict().values())

@@ -57,7 +57,7 @@ PROMISES = [
             "espan/system/devices.py",
             "from espan.errors import DeviceError\n",
             "from pickle import load\nfrom espan.errors import DeviceError\nread = load(None)\n",
-            HOSTILE + "test_nothing_in_the_tree_unpickles",
+            "tests/checkpoints/test_unpickling.py::test_nothing_in_the_tree_unpickles",
         ),
         (
             "weights are numbers",
