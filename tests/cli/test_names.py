@@ -110,7 +110,7 @@ def test_a_name_too_long_is_one_line(pictures, monkeypatch, capsys, arguments):
         ["upscale", "-i", "", "in"],
         ["upscale", "in", "-o", ""],
         ["upscale", "in", "-n", ""],
-        ["eval", "--data", ""],
+        ["eval", "--data", "", "--device", "cpu"],
         ["eval", "--data", "in", "-n", ""],
         ["prepare", "", "-o", "p"],
         ["prepare", "in", "-o", ""],
