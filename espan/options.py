@@ -117,8 +117,9 @@ class UpscalerOptions:
 
     @property
     def sides(self) -> tuple[int, int] | Literal["auto"] | None:
-        """`tile` with an int as a pair (height, width)."""
-        return (self.tile, self.tile) if isinstance(self.tile, int) else self.tile
+        """`tile`, of which an int has become a pair (height, width)."""
+        assert not isinstance(self.tile, int)
+        return self.tile
 
 
 class UpscalerKeywords(TypedDict, total=False):

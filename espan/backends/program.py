@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,13 +19,6 @@ from espan_kernels.op import Op
 
 # What the first steps read, and the last one makes.
 PICTURE, RESULT = "picture", "result"
-
-
-class Reader(Protocol):
-    """What reads values by their names."""
-
-    @property
-    def reads(self) -> tuple[str, ...]: ...
 
 
 class Step(ABC):
@@ -213,7 +206,7 @@ def unfused(steps: Iterable[Step]) -> list[Step]:
     return parts
 
 
-def released(steps: Sequence[Reader]) -> list[tuple[str, ...]]:
+def released(steps: Sequence[Step]) -> list[tuple[str, ...]]:
     """For each step the values that no later one reads, sorted: their memory is free after it."""
     last = {name: i for i, step in enumerate(steps) for name in step.reads}
     return [tuple(sorted(n for n, at in last.items() if at == i)) for i in range(len(steps))]

@@ -1,5 +1,6 @@
 """What all networks share."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from espan.errors import InputError
 from espan.networks import SCALES
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """What all networks share: (N, 3, H, W) in 0..1 -> (N, 3, scale*H, scale*W), not clamped.
 
     Args:
@@ -43,6 +44,7 @@ class Network(nn.Module):
         """Whether the network is in deploy form, of plain convolutions only."""
         return self.config["rep"] is None
 
+    @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """The enlarged images, by the network's own layers.
 
@@ -52,4 +54,3 @@ class Network(nn.Module):
         Returns:
             (N, 3, scale * H, scale * W), not clamped.
         """
-        raise NotImplementedError

@@ -15,6 +15,7 @@ from espan.batch import cluster as cluster_engine
 from espan.cli import main
 from espan.images import files
 from espan.options import UpscalerOptions
+from tests.support.folders import noisy
 from tests.support.makers import noise
 
 
@@ -27,13 +28,6 @@ def cluster():
     ray.shutdown()
 
 
-def pictures(folder: Path, count: int) -> Path:
-    (folder / "in").mkdir()
-    for i in range(count):
-        files.write(folder / f"in/{i}.png", Image.fromarray(noise(4, 5, 3, seed=i)))
-    return folder / "in"
-
-
 def rows_of(capsys) -> list[dict]:
     """The command's JSON. Before it a cluster that outlives a run may say that a worker ended."""
     shown = capsys.readouterr().out
@@ -41,7 +35,7 @@ def rows_of(capsys) -> list[dict]:
 
 
 def test_bad_files_stay_alone_and_the_rest_can_be_resumed(cluster, tmp_path, net, weights, capsys):
-    folder, out = pictures(tmp_path, 6), tmp_path / "out"
+    folder, out = noisy(tmp_path / "in", 6), tmp_path / "out"
     (folder / "bad.png").write_bytes(b"")
     options = ["-n", weights, "--device=cpu", "--dtype=fp32", "--json"]
     arguments = ["upscale", str(folder), "-o", str(out), *options]
@@ -78,7 +72,7 @@ def test_the_picture_of_a_lost_worker_is_done_again(cluster, tmp_path, net, monk
 
     monkeypatch.setattr(engine, "Worker", Mortal)
     monkeypatch.setattr(engine, "RETRIES", 1)
-    folder = pictures(tmp_path, 6)
+    folder = noisy(tmp_path / "in", 6)
     options = UpscalerOptions(device="cpu", dtype="fp32")
     jobs = plan([folder], tmp_path / "out")
     outcomes = {Path(one.input).name: one for one in engine.run(jobs, net, options, 4)}
@@ -97,7 +91,7 @@ def test_what_a_worker_cannot_load_ends_the_run(cluster, tmp_path):
     from espan.batch import cluster as engine
     from espan.batch import plan
 
-    jobs = plan([pictures(tmp_path, 2)], tmp_path / "out")
+    jobs = plan([noisy(tmp_path / "in", 2)], tmp_path / "out")
     options = UpscalerOptions(device="cpu")
     with pytest.raises(WeightsError, match="no such weights file"):
         [*engine.run(jobs, "/nowhere/net.safetensors", options, 4)]
@@ -137,7 +131,7 @@ def test_a_worker_that_dies_as_it_starts_is_named(monkeypatch):
 
 def test_without_ray_one_line_says_what_to_install(tmp_path, weights, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
-    folder = pictures(tmp_path, 1)
+    folder = noisy(tmp_path / "in", 1)
     assert main(["upscale", "--device=cpu", str(folder), "-n", weights, "--engine", "ray"]) == 2
     shown = capsys.readouterr()
     assert shown.err == "espan: --engine ray needs ray: pip install 'espan[ray]'\n"

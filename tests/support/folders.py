@@ -1,5 +1,7 @@
 """Folders of pictures, and an upscaler without a network, made for tests."""
 
+from pathlib import Path
+
 import torch
 from PIL import Image
 
@@ -9,12 +11,17 @@ from espan.options import LIMITS
 from tests.support.makers import noise
 
 
-def pictures(folder, count: int) -> list[batch.Job]:
-    """Jobs from folder/in into folder/big."""
-    (folder / "in").mkdir()
+def noisy(folder: Path, count: int, height: int = 4, width: int = 5) -> Path:
+    """A new folder of 0.png, 1.png, ..."""
+    folder.mkdir()
     for i in range(count):
-        files.write(folder / f"in/{i}.png", Image.fromarray(noise(4, 5, 3, seed=i)))
-    return batch.plan([folder / "in"], folder / "big")
+        files.write(folder / f"{i}.png", Image.fromarray(noise(height, width, 3, seed=i)))
+    return folder
+
+
+def pictures(folder: Path, count: int) -> list[batch.Job]:
+    """Jobs from folder/in into folder/big."""
+    return batch.plan([noisy(folder / "in", count)], folder / "big")
 
 
 class FakeUpscaler:

@@ -172,7 +172,7 @@ def _check(func, args: tuple, kwargs: dict, strangers: list[Tensor]) -> None:
     if kwargs.get("generator") is not None:
         raise RuntimeError(f"Expected a '{DEVICE}' generator device but found 'cpu' ({func})")
     if torch.Tag.inplace_view in func.tags:
-        raise NotImplementedError(f"{func} on the make-believe device")
+        raise RuntimeError(f"{func}: views made in place are no part of the make-believe device")
     if not strangers or kwargs.get("device") is not None:
         return  # tensors beside a device lend their shape alone
     schema = func._schema

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 import espan
 from espan import ESPAN, InputError, load
 from espan.checkpoints.averaging import average
-from espan.images import files
 from espan.training.balance import held, told
 from espan.training.config import TrainConfig
 from espan.training.loop import train
-from tests.support.makers import TINY_RUN, noise, random_net
+from tests.support.folders import noisy
+from tests.support.makers import TINY_RUN, random_net
 
 
 def alone(x: torch.Tensor) -> torch.Tensor:
@@ -74,11 +73,7 @@ def test_shares_and_cosines_are_their_definitions():
 
 @pytest.fixture
 def config(tmp_path) -> TrainConfig:
-    for number in range(2):
-        path = tmp_path / f"data/{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        files.write(path, Image.fromarray(noise(40, 40, 3, seed=number)))
-    run = {"data": str(tmp_path / "data"), "out": str(tmp_path / "run")}
+    run = {"data": str(noisy(tmp_path / "data", 2, 40, 40)), "out": str(tmp_path / "run")}
     return TrainConfig(**(TINY_RUN | run))
 
 

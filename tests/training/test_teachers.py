@@ -19,6 +19,7 @@ from espan.training.loop import train
 from espan.training.outputs import LEVELS, keep, with_outputs
 from espan.training.pictures import Pictures
 from espan.training.teachers import Teachers, affinity
+from tests.support.folders import noisy
 from tests.support.makers import TINY_RUN, as_yaml, noise
 
 
@@ -35,10 +36,7 @@ def saved(path: Path, network, *arguments, seed: int = 0, **options) -> str:
 
 @pytest.fixture
 def config(tmp_path) -> TrainConfig:
-    for number in range(3):
-        path = tmp_path / f"data/{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        files.write(path, Image.fromarray(noise(48, 44, 3, seed=number)))
+    noisy(tmp_path / "data", 3, 48, 44)
     teachers = [
         saved(tmp_path / "span.safetensors", SPAN, 12, 2, seed=1),
         saved(tmp_path / "spanf.safetensors", SPANF, 6, 2, seed=2),

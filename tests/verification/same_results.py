@@ -16,6 +16,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import torch
+
+import espan
+
 ROOT = Path(__file__).parents[2]
 SIZES = ((1, 1), (5, 3), (16, 24), (33, 47), (64, 120))
 NETWORKS = ("espan-x2", "espan-x3", "espan-x4", "SPAN", "SPANF")
@@ -28,12 +33,6 @@ RUNS = (
 
 def digests() -> dict[str, str]:
     """{what was computed: SHA-256 of its bytes, or the reason why it was not} of this checkout."""
-    import numpy as np
-    import torch
-
-    import espan
-
-    torch.set_num_threads(1)
 
     def network(name: str):
         if name.startswith("espan"):
@@ -60,9 +59,6 @@ def digests() -> dict[str, str]:
 
 def _plans() -> dict[str, str]:
     """The same of the plans on kernels: Triton's interpreter and CUDA's host build."""
-    import torch
-
-    import espan
     from espan.backends.kernels import Plan
     from espan.networks.folding import fold
     from espan_kernels import machine, native
@@ -108,6 +104,7 @@ def main() -> int:
     parser.add_argument("--digests", action="store_true", help="print those of this checkout")
     arguments = parser.parse_args()
     if arguments.digests:
+        torch.set_num_threads(1)
         print(json.dumps(digests()))
         return 0
     if arguments.other is None:

@@ -1,0 +1,32 @@
+"""Two checkouts are compared by everything that they compute, and a difference is told."""
+
+import sys
+
+import pytest
+
+from tests.verification import same_results
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(same_results, "SIZES", ((4, 5),))
+    monkeypatch.setattr(same_results, "NETWORKS", ("SPANF",))
+    monkeypatch.setattr(same_results, "RUNS", (("eager", "fp32"), ("auto", "bf16")))
+    monkeypatch.setattr(same_results, "_plans", lambda: {})
+
+
+def test_digests_are_the_same_twice_and_of_every_kind_of_pixel(few):
+    found = same_results.digests()
+    assert len(found) == len({*found.values()}) == 6
+    assert same_results.digests() == found
+
+
+@pytest.mark.parametrize(
+    ("theirs", "code"), [({"a": "1", "b": "2"}, 0), ({"a": "1", "b": "3"}, 1), ({"a": "1"}, 1)]
+)
+def test_every_difference_is_told(monkeypatch, capsys, tmp_path, theirs, code):
+    of = {same_results.ROOT: {"a": "1", "b": "2"}, tmp_path: theirs}
+    monkeypatch.setattr(same_results, "of", of.__getitem__)
+    monkeypatch.setattr(sys, "argv", ["same_results", str(tmp_path)])
+    assert same_results.main() == code
+    assert ("differs: b: 2" in capsys.readouterr().out) == code
