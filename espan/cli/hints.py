@@ -11,6 +11,8 @@ log = logging.getLogger("espan")
 
 # Under this quality the plain networks enlarge the blocks of a JPEG rather than the picture.
 LEAST_QUALITY = 85
+# Files whose headers are read for it: a folder's work does not wait for all of them.
+LOOKED_AT = 100
 
 
 def hint_at_web(jobs: "Sequence[Job]", model: str, scale: float) -> None:
@@ -23,7 +25,7 @@ def hint_at_web(jobs: "Sequence[Job]", model: str, scale: float) -> None:
 
     if model not in PLAIN.values():
         return
-    for job in jobs:
+    for job in jobs[:LOOKED_AT]:
         quality = files.jpeg_quality(job.input)
         if quality is not None and quality < LEAST_QUALITY:
             better = WEB[min(each for each in WEB if each >= scale)]

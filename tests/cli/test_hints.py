@@ -1,6 +1,7 @@
 """The hint at the networks for images from the web, and how hard a JPEG was compressed."""
 
 import io
+import os
 import subprocess
 import sys
 
@@ -52,6 +53,8 @@ def test_other_files_have_none(tmp_path):
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
         assert files.jpeg_quality(tmp_path / name) is None
+    os.mkfifo(tmp_path / "fifo.jpg")  # it would be waited for
+    assert files.jpeg_quality(tmp_path / "fifo.jpg") is None
     assert files.jpeg_quality(tmp_path) is None
     assert files.jpeg_quality(tmp_path / "missing.jpg") is None
 

@@ -8,6 +8,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from espan.images.files.metadata import DECODE_ERRORS
 from espan.images.files.pillow import decoding
 from espan.options import LIMITS
+from espan.system.paths import why_no_file
 
 # Sum of the luminance table of the standard (ITU-T T.81, annex K), which encoders scale.
 STANDARD = 3688
@@ -19,6 +20,8 @@ def jpeg_quality(path: str | Path) -> int | None:
     From the header alone: the size of the luminance table, whatever its shape, against that of the
     standard's. None for other files, and for those that cannot be read.
     """
+    if why_no_file(Path(path)):  # a FIFO would be waited for
+        return None
     try:
         with decoding(LIMITS.max_input), Image.open(path, formats=["JPEG"]) as image:
             tables = image.quantization if isinstance(image, JpegImageFile) else {}
