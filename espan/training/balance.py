@@ -1,9 +1,9 @@
 """How the terms of the loss stand to each other: shares held, shares and gradients told."""
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from espan.training.losses import Terms
@@ -44,17 +44,29 @@ def told(
     wanted = [p for p in parameters if p.requires_grad]
     values = {name: mean(term.detach()).item() for name, term in terms.items()}
     loss = sum(values.values())
-    reference = mean(_gradient(plain, wanted))
+    reference = _gradients(plain, wanted, mean)
     row = {}
     for name, term in terms.items():
-        gradient = mean(_gradient(term, wanted))
         row[f"{name} share"] = values[name] / loss if loss else 0.0
-        row[f"{name} cosine"] = F.cosine_similarity(gradient, reference, 0).item()
+        row[f"{name} cosine"] = _cosine(_gradients(term, wanted, mean), reference)
     return row
 
 
-def _gradient(term: Tensor, parameters: list[Tensor]) -> Tensor:
+def _gradients(
+    term: Tensor, parameters: list[Tensor], mean: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
     gradients = torch.autograd.grad(
         term, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
     )
-    return torch.cat([gradient.float().flatten() for gradient in gradients])
+    return [mean(gradient) for gradient in gradients]
+
+
+def _cosine(some: list[Tensor], others: list[Tensor]) -> float:
+    """Of all of them as one vector, which is never made: it would be as large as the network."""
+
+    def product(left: list[Tensor], right: list[Tensor]) -> float:
+        pairs = zip(left, right, strict=True)
+        return sum(torch.dot(a.flatten().float(), b.flatten().float()).item() for a, b in pairs)
+
+    length = math.sqrt(product(some, some) * product(others, others))
+    return product(some, others) / length if length else 0.0

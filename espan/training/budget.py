@@ -17,8 +17,9 @@ MIXED = 0.9
 # the terms of the loss that make copies of their own, and of teachers.
 RESULTS, RESULTS_MIXED = 14, 5
 OF_TERMS = {"dct": 13, "highpass": 4, "teacher": 6}
-# Copies of the weights: their own, the average's, the gradients', the optimizer's and its work.
-COPIES, COPIES_MUON = 6, 8
+# Copies of the weights: their own, the average's, the gradients', the optimizer's and its work, and
+# the gradients of two terms of the loss, whose cosine the log tells.
+COPIES, COPIES_MUON = 8, 10
 # What any run takes.
 BASE = 24 << 20
 # Batches that a worker has ready.

@@ -169,8 +169,8 @@ def test_export_and_fullgraph():
     assert explained.graph_break_count == 0
 
 
-def best_of(function, limit: float, calls: int = 500, patience: float = 20) -> float:
-    """Seconds of a core a call: the fastest run, as other work disturbs the rest.
+def best_of(function, limit: float, calls: int = 50, patience: float = 30) -> float:
+    """Seconds of a core a call: the fastest of short runs, as other work disturbs most of them.
 
     `patience`: seconds of a core to try for.
     """
