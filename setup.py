@@ -2,7 +2,8 @@
 
 ESPAN_CUDA: auto (build the kernels if nvcc is there and works), 0 (do not), 1 (fail without);
 ESPAN_CUDA_ARCHS: as "80;90", the first architectures to have machine code for, the last has PTX
-as well; ESPAN_LINEINFO: 1 for profilers and sanitizers, which then name lines of source; NVCC,
+as well; ESPAN_LINEINFO: 1 for profilers and sanitizers, which then name lines of source;
+ESPAN_CUDA_TRAP: 1 for kernels of sm_90a that end themselves where they would wait forever; NVCC,
 CUDA_HOME, CXX: which compilers; MAX_JOBS: how many run at once.
 """
 
@@ -20,6 +21,8 @@ from setuptools.command.build_ext import build_ext
 
 BUILD = runpy.run_path(str(Path(__file__).parent / "espan_kernels" / "build_info.py"))
 ARCHS = "80;86;89;90;100;120"
+# What *_wgmma.cu are compiled for, and nothing else is.
+WGMMA = "-gencode arch=compute_90a,code=sm_90a"
 WANTED = os.environ.get("ESPAN_CUDA", "auto")
 SOURCES = Path(__file__).parent.resolve() / "csrc"
 
@@ -45,33 +48,52 @@ def find_nvcc() -> Path:
     return Path(found).resolve()
 
 
-def architectures(nvcc: Path) -> str:
-    """nvcc's flags: machine code for each architecture, and PTX for later ones."""
+def architectures(nvcc: Path) -> list[str]:
+    """Those to have machine code for, as far as nvcc knows them."""
     wanted = os.environ.get("ESPAN_CUDA_ARCHS")
     archs = re.findall(r"\d+a?", (wanted or ARCHS).replace(".", ""))  # 9.0, as others write it
     if not wanted:
-        listed = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout
-        archs = [arch for arch in archs if f"sm_{arch}\n" in listed + "\n"]
+        known = listing(nvcc, "--list-gpu-code").split()
+        archs = [arch for arch in archs if f"sm_{arch}" in known]
     if not archs:
         raise RuntimeError(f"ESPAN_CUDA_ARCHS: expected numbers as in {ARCHS!r}, got {wanted!r}")
-    flags = [f"-gencode arch=compute_{arch},code=sm_{arch}" for arch in archs]
-    return " ".join([*flags, f"-gencode arch=compute_{archs[-1]},code=compute_{archs[-1]}"])
+    return archs
+
+
+def listing(nvcc: Path, option: str) -> str:
+    return subprocess.run([nvcc, option], capture_output=True, text=True).stdout
+
+
+def has_wgmma(nvcc: Path, archs: list[str]) -> bool:
+    """Whether the kernels for sm_90a are built: with those for 9.0, by an nvcc that knows it."""
+    return bool({"90", "90a"} & {*archs}) and "sm_90a" in listing(nvcc, "--help")
 
 
 def ninja_file(nvcc: Path, module: Path) -> str:
     """The whole build: an object per source, linked into `module`."""
     import pybind11
 
+    archs = architectures(nvcc)
+    codes = [f"-gencode arch=compute_{arch},code=sm_{arch}" for arch in archs]
+    codes.append(f"-gencode arch=compute_{archs[-1]},code=compute_{archs[-1]}")
     flags = ["-Xcompiler -fPIC,-fvisibility=hidden"]
+    flags += ["-DESPAN_WGMMA"] * has_wgmma(nvcc, archs)
+    flags += ["-DESPAN_CUDA_TRAP"] * (os.environ.get("ESPAN_CUDA_TRAP") == "1")
     if os.environ.get("ESPAN_LINEINFO") == "1":
         flags.append("-lineinfo")
     if "CXX" in os.environ:
         flags.append(f"-ccbin {os.environ['CXX']}")
-    values = {"nvcc": nvcc, "root": SOURCES, "archs": architectures(nvcc), "flags": " ".join(flags)}
+    values = {"nvcc": nvcc, "root": SOURCES, "archs": " ".join(codes), "flags": " ".join(flags)}
     lines = [f"{name} = {value}" for name, value in values.items()] + [RULES]
-    sources = [*sorted(SOURCES.glob("*.cu")), SOURCES / "bindings.cpp"]
-    lines += [f"build {source.stem}.o: compile {source}" for source in sources]
-    # These belong to the build line above, that of the bindings.
+    sources = sorted(SOURCES.glob("*.cu"))
+    if not has_wgmma(nvcc, archs):
+        sources = [source for source in sources if not source.stem.endswith("_wgmma")]
+    for source in sources:
+        lines.append(f"build {source.stem}.o: compile {source}")
+        lines += [f"  archs = {WGMMA}"] * source.stem.endswith("_wgmma")
+    sources.append(SOURCES / "bindings.cpp")
+    lines.append(f"build bindings.o: compile {sources[-1]}")
+    # These belong to the line of the bindings.
     headers = f"-I{sysconfig.get_path('include')} -I{pybind11.get_include()}"
     name = f"-DESPAN_SOURCE_HASH='\"{BUILD['source_hash'](SOURCES)}\"'"
     lines.append(f"  archs =\n  flags = $flags {headers} {name}")

@@ -11,6 +11,8 @@ from pathlib import Path
 from espan_kernels.build_info import SOURCES
 
 ARCHITECTURES = ("80", "86", "89", "90a", "100", "120")
+# The one that *_wgmma.cu are compiled for.
+WGMMA = "90a"
 
 
 def tool(name: str) -> str | None:
@@ -30,6 +32,11 @@ def output(name: str, *arguments) -> str:
     """What a tool prints."""
     command = [tool(name), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True).stdout
+
+
+def architectures(source: str) -> tuple[str, ...]:
+    """Those that csrc/`source` is compiled for."""
+    return (WGMMA,) if Path(source).stem.endswith("_wgmma") else ARCHITECTURES
 
 
 def cubin(folder: Path, source: str, architecture: str) -> Path:
@@ -96,7 +103,7 @@ def loops(code: list[tuple[int, str]]) -> list[Counter]:
     for i, (_, line) in enumerate(code):
         target = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", line)
         start = at.get(int(target[1], 16), i) if target else i
-        if start < i and any(name.startswith("HMMA") for name in names[start:i]):
+        if start < i and any(name.startswith(("HMMA", "HGMMA")) for name in names[start:i]):
             spans.append((start, i))
     return [
         Counter(names[start : end + 1])

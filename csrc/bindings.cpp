@@ -101,6 +101,12 @@ void fill(SpabParams& p, Arguments& take) {
     take("layout", p.layout)("half_sums", p.half_sums);
 }
 
+void fill(SpabWgmmaParams& p, Arguments& take) {
+    take("x", p.x)("weights", p.weights)("biases", p.biases)("out", p.out);
+    take("convs", p.convs)("channels", p.channels)("n", p.n)("h", p.h)("w", p.w);
+    take("overlap", p.overlap);
+}
+
 void fill(Conv9x9HeadParams& p, Arguments& take) {
     take("x", p.x)("weights", p.weights)("biases", p.biases)("out", p.out);
     take("dtype", p.dtype)("n", p.n)("h", p.h)("w", p.w);
@@ -162,6 +168,13 @@ PYBIND11_MODULE(_cuda, module) {
     define(module, "conv9x9_head", conv9x9_head);
     define(module, "tail", tail);
     define(module, "dct_l1", dct_l1);
+    // Whether the kernels for sm_90a are there, in files of their own.
+#ifdef ESPAN_WGMMA
+    module.attr("WGMMA") = true;
+    define(module, "spab_wgmma", spab_wgmma);
+#else
+    module.attr("WGMMA") = false;
+#endif
     module.def(
         "dct_l1_scratch",
         [](int64_t strips, int64_t h, int64_t w, int64_t block_w) {

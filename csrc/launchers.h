@@ -86,6 +86,20 @@ struct SpabParams {
 };
 cudaError_t spab(const SpabParams& params, cudaStream_t stream);
 
+// spab on sm_90a, whose tensor cores multiply out of shared memory; the weights and biases of every
+// convolution are halved.
+struct SpabWgmmaParams {
+    const void* x;        // (n, P, h, w, 8) float16
+    const void* weights;  // (convs, 3 columns, C / 16, 2, 5 rows, P, 8, 8) float16: wgmma_taps
+    const void* biases;   // (convs, C) float32
+    void* out;            // like x, and no memory in common with it
+    int convs;            // 2 or 3
+    int channels;         // C: 32
+    int64_t n, h, w;
+    bool overlap;  // it may begin before the kernel before it ends; that one writes no weights
+};
+cudaError_t spab_wgmma(const SpabWgmmaParams& params, cudaStream_t stream);
+
 // out = conv9x9(x) + bias, from RGB to 32 channels.
 struct Conv9x9HeadParams {
     const void* x;        // RGB in `x_layout`: float16, or uint8, which stands for x / 255

@@ -96,6 +96,19 @@ def matrix_fragments(matrices: Tensor) -> Tensor:
     return by_lane.permute(1, 0, 2, 3, 6, 4, 5, 7).reshape(2, taps, outputs // 16, 32, 8)
 
 
+def wgmma_taps(weight: Tensor) -> Tensor:
+    """(out, in, 3, 3) as wgmma kernels hold it in shared memory: (3 kernel columns, in / 16, 2, 5,
+    out / 8, 8, 8), out a multiple of 8 and in of 16.
+
+    Of 16 input channels the two halves; the kernel's rows 2, 1, 0, 2, 1: three that follow each
+    other belong to the three open rows of output; a core matrix, 8 channels out by 8 in.
+    """
+    outputs, inputs = weight.shape[:2]
+    parts = weight.reshape(outputs // 8, 8, inputs // 16, 2, 8, 3, 3)
+    by_column = parts.permute(6, 2, 3, 5, 0, 1, 4)  # column, of 16, half, row, of 8, out, in
+    return by_column[:, :, :, [2, 1, 0, 2, 1]].contiguous()
+
+
 def to_planes(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, ceil(C/8), H, W, 8) contiguous; channels past C are 0."""
     n, c, h, w = x.shape

@@ -14,6 +14,8 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "
 # The first that compiles kernels which take tuples of pointers and of constants.
 MINIMUM_TRITON = (3, 4)
 MINIMUM_CAPABILITY = (8, 0)
+# Of the GPUs that have wgmma, and bytes of shared memory that a block of theirs may have.
+WGMMA_CAPABILITY, WGMMA_SHARED = (9, 0), 227 << 10
 KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -82,6 +84,24 @@ def _too_old(device: torch.device) -> str | None:
     if capability(device.index) < MINIMUM_CAPABILITY:
         have = ".".join(map(str, capability(device.index)))
         return f"needs compute capability 8.0 or higher, {device} has {have}"
+    return None
+
+
+def needs_wgmma(*args) -> str | None:
+    """Why kernels of sm_90a, whose code runs on no other GPU, cannot run on these arguments."""
+    if (reason := needs_cuda(*args)) is not None:
+        return reason
+    if not native.MODULE.WGMMA:
+        return "CUDA kernels were built without code for compute capability 9.0"
+    device = first(args).device
+    if device.type != "cuda":
+        return None
+    if capability(device.index) != WGMMA_CAPABILITY:
+        have = ".".join(map(str, capability(device.index)))
+        return f"needs compute capability 9.0, {device} has {have}"
+    shared = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    if shared < WGMMA_SHARED:
+        return f"needs {WGMMA_SHARED} bytes of shared memory in a block, {device} has {shared}"
     return None
 
 

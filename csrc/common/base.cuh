@@ -35,6 +35,10 @@ struct Global {
     }
 };
 
+// Memory that no kernel in flight writes: it may be read before wait_for_earlier_kernels.
+template <typename T>
+using Constant = Global<T>;
+
 template <typename T>
 struct Shared {
     T* data;

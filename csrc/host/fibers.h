@@ -13,7 +13,7 @@
 #include <mutex>
 #include <vector>
 
-#include "cuda.h"
+#include "asynchronous.h"
 
 namespace espan::shim {
 
@@ -21,6 +21,8 @@ constexpr int LANES = 32;
 constexpr size_t STACK = 64 << 10;
 // A chosen warp's threads run this often, on average, before another warp is chosen.
 constexpr int PATIENCE = 512;
+// One in so many switches of threads, a bulk copy is made.
+constexpr int HASTE = 256;
 
 struct Copy {
     uint32_t* to;
@@ -35,6 +37,8 @@ struct Fiber {
     int arrays;                      // shared arrays it has reached
     std::vector<Copy> copies;        // since the last commit
     std::deque<std::vector<Copy>> groups;
+    bool has_waited;                 // for the kernels before this one
+    Asynchronous asynchronous;
 };
 
 struct Warp {
@@ -42,6 +46,7 @@ struct Warp {
     const char* operation;                // the one that the waiting lanes are in
     int arrived;
     std::array<void*, LANES> arguments;   // of theirs
+    Products products;
 };
 
 struct Barrier {
@@ -52,12 +57,15 @@ struct Barrier {
 struct Block {
     Index index, grid;
     int dynamic_bytes;  // of shared memory
+    bool overlaps;      // the kernel before this one may still run
     std::function<void()> kernel;
     ucontext_t scheduler;
     std::vector<std::unique_ptr<Fiber>> fibers;
     std::vector<Warp> warps;
     std::array<Barrier, 16> barriers;
     std::vector<std::vector<uint4>> arrays;  // in shared memory
+    Bytes bytes;                             // the same, as kernels of sm_90a address it
+    std::vector<std::function<void()>> later;  // what happens at any time from now on
     Fiber* current;
     int running;
     bool failed;
@@ -163,14 +171,28 @@ inline void enter() {
     wait("nothing, it has returned");
 }
 
+// Does one of the things that happen at any time.
+inline void happen() {
+    auto& later = state().later;
+    std::swap(later[random_below(later.size())], later.back());
+    const auto event = std::move(later.back());
+    later.pop_back();
+    event();
+}
+
 // The next fiber to run, or null.
 inline Fiber* choose(Warp*& favourite) {
+    if (!state().later.empty() && !random_below(HASTE)) happen();
     if (!favourite || favourite->ready.empty() || !random_below(PATIENCE)) {
         std::vector<Warp*> able;
         for (Warp& warp : state().warps) {
             if (!warp.ready.empty()) able.push_back(&warp);
         }
-        if (able.empty()) return nullptr;
+        if (able.empty() && state().later.empty()) return nullptr;
+        if (able.empty()) {
+            happen();
+            return state().failed ? nullptr : choose(favourite);
+        }
         favourite = able[random_below(able.size())];
     }
     auto& ready = favourite->ready;
@@ -179,6 +201,9 @@ inline Fiber* choose(Warp*& favourite) {
     ready.pop_back();
     return fiber;
 }
+
+// What is asynchronous has ended with the block: in warpgroup.h.
+inline void check_asynchronous();
 
 inline void check_end() {
     Block& block = state();
@@ -191,6 +216,7 @@ inline void check_end() {
         }
         block.failed = true;
     }
+    if (!block.failed) check_asynchronous();
     for (size_t id = 0; id < block.barriers.size() && !block.failed; ++id) {
         if (block.barriers[id].arrived) {
             failure() = "a block ended with threads come to barrier " + std::to_string(id);
@@ -205,6 +231,8 @@ inline void run_block(Index index, int threads) {
     block.warps.assign((threads + LANES - 1) / LANES, {});
     block.barriers.fill({});
     block.arrays.clear();
+    block.bytes = {};
+    block.later.clear();
     block.running = threads;
     block.failed = false;
     while (block.fibers.size() < size_t(threads)) {
@@ -217,6 +245,8 @@ inline void run_block(Index index, int threads) {
         fiber.arrays = 0;
         fiber.copies.clear();
         fiber.groups.clear();
+        fiber.has_waited = false;
+        fiber.asynchronous = {};
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = fiber.stack.get();
         fiber.context.uc_stack.ss_size = STACK;
@@ -231,13 +261,15 @@ inline void run_block(Index index, int threads) {
     if (!block.failed) check_end();
 }
 
+// overlaps: the kernel may begin before the one in front of it has ended.
 inline cudaError_t run(
-    int64_t blocks, int threads, int dynamic_bytes, std::function<void()> kernel) {
+    int64_t blocks, int threads, int dynamic_bytes, bool overlaps, std::function<void()> kernel) {
     static std::mutex one_at_a_time;
     const std::lock_guard<std::mutex> lock(one_at_a_time);
     if (blocks <= 0 || threads <= 0 || threads > 1024) return cudaErrorInvalidConfiguration;
     state().kernel = std::move(kernel);
     state().dynamic_bytes = dynamic_bytes;
+    state().overlaps = overlaps;
     state().grid.x = static_cast<unsigned>(blocks);
     const int64_t first = last_blocks() ? std::max<int64_t>(0, blocks - last_blocks()) : 0;
     for (auto i = unsigned(first); i < blocks; ++i) {

@@ -23,26 +23,33 @@ template <typename T>
 struct Global {
     T* data;
     int64_t size;
+    bool constant = false;  // no kernel in flight writes it
 
     Global(T* data, int64_t size) : data(data), size(size) {}
 
+    void check(int64_t i, int64_t count) const {
+        shim::check("global", i, count, size);
+        if (!constant && shim::state().overlaps && !shim::self().has_waited) {
+            shim::fail_in_thread("global memory before wait_for_earlier_kernels");
+        }
+    }
     T load(int64_t i) const {
-        shim::check("global", i, 1, size);
+        check(i, 1);
         return data[i];
     }
     uint4 load16(int64_t i) const {
-        shim::check("global", i, 16 / sizeof(T), size);
+        check(i, 16 / sizeof(T));
         shim::check_aligned(data + i);
         uint4 value;
         std::memcpy(&value, data + i, 16);
         return value;
     }
     void store(int64_t i, T value) const {
-        shim::check("global", i, 1, size);
+        check(i, 1);
         data[i] = value;
     }
     void store16(int64_t i, uint4 value) const {
-        shim::check("global", i, 16 / sizeof(T), size);
+        check(i, 16 / sizeof(T));
         shim::check_aligned(data + i);
         std::memcpy(data + i, &value, 16);
     }
@@ -50,6 +57,11 @@ struct Global {
     Global<U> as() const {
         return {reinterpret_cast<U*>(data), int64_t(size * sizeof(T) / sizeof(U))};
     }
+};
+
+template <typename T>
+struct Constant : Global<T> {
+    Constant(T* data, int64_t size) : Global<T>(data, size) { this->constant = true; }
 };
 
 template <typename T>
@@ -105,14 +117,14 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t launch(
     void (*kernel)(Parameters...), int64_t blocks, int threads, cudaStream_t,
     Arguments... arguments) {
-    return shim::run(blocks, threads, 0, [=] { kernel(arguments...); });
+    return shim::run(blocks, threads, 0, false, [=] { kernel(arguments...); });
 }
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch_with_shared(
     void (*kernel)(Parameters...), int64_t blocks, int threads, int bytes, cudaStream_t,
     Arguments... arguments) {
-    return shim::run(blocks, threads, bytes, [=] { kernel(arguments...); });
+    return shim::run(blocks, threads, bytes, false, [=] { kernel(arguments...); });
 }
 
 }  // namespace espan

@@ -12,14 +12,30 @@ from espan_kernels.machine import (
     kernel_dtype,
     needs_cuda,
     needs_triton,
+    needs_wgmma,
 )
 from espan_kernels.op import Op
 from espan_kernels.spab import sample
 from espan_kernels.spab.reference import reference
 
+
+def of_32_channels(*args) -> str | None:
+    """The kernel of sm_90a has 4 planes of 8 channels."""
+    channels = args[0].shape[1]
+    return None if 24 < channels <= 32 else f"takes 25 to 32 channels, got {channels}"
+
+
 op = Op("spab", reference, sample.CASES, sample.make)
 op.kernel(
     "cuda", "espan_kernels.spab.kernel_cuda:spab", needs_cuda, half_of_few_channels, forward_only
+)
+op.kernel(
+    "cuda_wgmma",
+    "espan_kernels.spab.kernel_wgmma:spab",
+    needs_wgmma,
+    half_of_few_channels,
+    of_32_channels,
+    forward_only,
 )
 op.kernel(
     "triton",
@@ -50,7 +66,8 @@ def spab(
         x: (N, C, H, W).
         weights: 2 or 3 of (C, C, 3, 3).
         biases: as many of (C,).
-        impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one and no other.
+        impl: None takes the fastest that runs, "cuda", "cuda_wgmma", "triton" or
+            "eager" that one and no other.
 
     Returns:
         (N, C, H, W).

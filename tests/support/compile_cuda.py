@@ -8,7 +8,6 @@ import re
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
 from pathlib import Path
 
 from bench import sass
@@ -27,7 +26,11 @@ def costs(path: Path) -> dict[str, dict]:
     found = sass.usage(path)
     for name, code in sass.instructions(path).items():
         found[name]["spills"] = sum("STL" in line or "LDL" in line for _, line in code)
-        found[name]["hmma"] = [sass.total(loop, "HMMA") for loop in sass.loops(code)]
+        loops = sass.loops(code)
+        found[name]["hmma"] = [sass.total(loop, "HMMA") for loop in loops]
+        if path.name.endswith(f"_wgmma.cu.{sass.WGMMA}.cubin"):
+            found[name]["hgmma"] = [sass.total(loop, "HGMMA") for loop in loops]
+            found[name]["instructions"] = [loop.total() for loop in loops]
     return found
 
 
@@ -41,7 +44,7 @@ def measure(source: str, architecture: str, folder: Path) -> tuple[str, dict[str
 def measure_all(folder: Path) -> dict[str, dict]:
     """{"source kernel": {architecture: cost}}"""
     every = {}
-    pairs = [*product(KERNELS, sass.ARCHITECTURES)]
+    pairs = [(source, one) for source in KERNELS for one in sass.architectures(source)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _, found in pool.map(lambda pair: measure(*pair, folder), pairs):
             for name, cost in found.items():

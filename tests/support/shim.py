@@ -15,7 +15,7 @@ from espan_kernels.build_info import SOURCES
 
 # torch brings pybind11's headers along.
 INCLUDES = [sysconfig.get_path("include"), Path(torch.__file__).parent / "include", SOURCES]
-FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-DESPAN_SHIM"]
+FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-DESPAN_SHIM", "-DESPAN_WGMMA"]
 
 
 def missing() -> str | None:

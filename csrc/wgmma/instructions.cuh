@@ -1,0 +1,185 @@
+// Instructions of sm_90a: products by warpgroups, barriers in shared memory, bulk copies. PTX on
+// the device, emulation in the host build.
+//
+// Shared memory is named by addresses of its own, in bytes. Two proxies access it: ld, st, stmatrix
+// and ldmatrix by the generic one, wgmma and bulk copies by the async one, which sees what the
+// generic one has stored only after fence_async in the thread that stored it.
+#pragma once
+
+#include "common/ptx.cuh"
+
+namespace espan {
+
+using Address = uint32_t;
+
+// The threads that issue a wgmma together, and the pixels, rows of A, that it multiplies.
+constexpr int WARPGROUP = 128, WARPGROUP_WARPS = 4, WARPGROUP_PIXELS = 64;
+
+// A matrix in shared memory, as core matrices of 8 rows of 16 bytes, 128 bytes without a gap.
+// Bytes from one core matrix to the next: along K `along_k`, across it 128.
+struct Matrix {
+    Address start;
+    int along_k;
+
+    __device__ uint64_t descriptor() const {
+        return uint64_t(start >> 4 & 0x3fff) | uint64_t(along_k >> 4) << 16 |
+               uint64_t(128 >> 4) << 32;
+    }
+};
+
+// Bytes that `descriptor` is moved on by; not past 256 KiB.
+__device__ inline uint64_t moved(uint64_t descriptor, int bytes) {
+    return descriptor + (bytes >> 4);
+}
+
+}  // namespace espan
+
+#ifdef ESPAN_SHIM
+#include "host/warpgroup.h"
+#else
+#include "wgmma/products.cuh"
+
+namespace espan {
+
+// The block's dynamic shared memory, of `bytes`.
+#define SHARED_BYTES(name, bytes)                                    \
+    extern __shared__ __align__(1024) unsigned char name##_memory[]; \
+    const espan::Address name = static_cast<uint32_t>(__cvta_generic_to_shared(name##_memory))
+
+__device__ inline void store_shared(Address to, uint4 value) {
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "r"(to), "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w)
+                 : "memory");
+}
+
+// Matrices of 8 x 8 halves, matrix i from words[i], as ldmatrix has them: lane l names row l % 8 of
+// matrix l / 8.
+__device__ inline void store_matrices(Address row, const uint32_t (&words)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "r"(row), "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
+                 : "memory");
+}
+
+__device__ inline void load_matrices(uint32_t (&words)[4], Address row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(row)
+                 : "memory");
+}
+
+// What this thread has stored is seen by wgmma and bulk copies that it orders after this.
+__device__ inline void fence_async() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// A barrier counts `arrivals`, and bytes that are still to come; with the last it enters its next
+// phase. Phases have parity 0, 1, 0, ...
+__device__ inline void mbarrier_init(Address barrier, int arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals)
+                 : "memory");
+}
+
+// Bulk copies of this thread see the barriers that it has initialised.
+__device__ inline void mbarrier_fence_init() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+__device__ inline void mbarrier_arrive(Address barrier) {
+    asm volatile("{ .reg .b64 state; mbarrier.arrive.shared::cta.b64 state, [%0]; }" ::"r"(barrier)
+                 : "memory");
+}
+
+// Arrives, and announces bytes that bulk copies will bring.
+__device__ inline void mbarrier_arrive_expecting(Address barrier, int bytes) {
+    asm volatile("{ .reg .b64 state; "
+                 "mbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1; }" ::"r"(barrier),
+                 "r"(bytes)
+                 : "memory");
+}
+
+__device__ inline bool mbarrier_is_past(Address barrier, uint32_t parity) {
+    uint32_t past;
+    asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
+                 "selp.u32 %0, 1, 0, p; }"
+                 : "=r"(past)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
+    return past;
+}
+
+// Copies bytes, a multiple of 16, from from[i] on to shared memory; `barrier` counts them. By one
+// thread.
+__device__ inline void bulk_load(
+    Address to, Global<const uint4> from, int64_t i, int bytes, Address barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1], %2, [%3];"
+                 :
+                 : "r"(to), "l"(from.data + i), "r"(bytes), "r"(barrier)
+                 : "memory");
+}
+
+// Copies bytes from shared memory to to[i] and on. bulk_commit ends a group of such copies.
+__device__ inline void bulk_store(Global<uint4> to, int64_t i, Address from, int bytes) {
+    asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;"
+                 :
+                 : "l"(to.data + i), "r"(from), "r"(bytes)
+                 : "memory");
+}
+
+__device__ inline void bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+
+// Waits until all groups of this thread but the last PENDING have read their shared memory.
+template <int PENDING>
+__device__ inline void bulk_wait_read() {
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(PENDING) : "memory");
+}
+
+// Registers that the threads of a warpgroup have from here on.
+template <int COUNT>
+__device__ inline void take_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
+template <int COUNT>
+__device__ inline void give_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
+// Waits until the kernels before this one on its stream have ended and what they wrote is seen.
+__device__ inline void wait_for_earlier_kernels() {
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+// The kernel behind this one may start where there is room.
+__device__ inline void let_next_kernel_start() {
+    asm volatile("griddepcontrol.launch_dependents;");
+}
+
+// Launches a kernel that may begin before the one in front of it ends, if `overlap`; it calls
+// wait_for_earlier_kernels before it touches what others write.
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch_overlapping(
+    void (*kernel)(Parameters...), int64_t blocks, int threads, int bytes, bool overlap,
+    cudaStream_t stream, Arguments... arguments) {
+    if (const auto error = cudaFuncSetAttribute(
+            reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+            bytes)) {
+        return error;
+    }
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(static_cast<unsigned>(blocks));
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = bytes;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = overlap ? 1 : 0;
+    return cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+}  // namespace espan
+#endif

@@ -1,0 +1,37 @@
+// The launch of the kernels of rows.cuh.
+#pragma once
+
+#include "wgmma/rows.cuh"
+
+namespace espan::wgmma_rows {
+
+// What a kernel reads and writes: pointers as in launchers.h.
+struct Rows3x3 {
+    const void *x, *weights, *biases, *gate;
+    void* out;
+    int64_t n, h, w;
+    bool overlap;
+};
+
+template <int CHANNELS, int CONVS, Epilogue EPILOGUE>
+cudaError_t launch(const Rows3x3& p, cudaStream_t stream) {
+    using S = Strip<CHANNELS, CONVS>;
+    int64_t processors = 0;
+    if (const auto error = count_processors(processors)) return error;
+    const Cut parts = cut(p.n, p.h, p.w, S::USEFUL, CONVS, processors);
+    if (!fits(p.h, p.w, parts)) return cudaErrorInvalidValue;
+    const int64_t pixels = p.n * p.h * p.w * S::PLANES;
+    const Work work{
+        {static_cast<const uint4*>(p.x), pixels},
+        {static_cast<const uint4*>(p.weights), CONVS * S::W::BYTES / 16},
+        {static_cast<const float2*>(p.biases), CONVS * CHANNELS / 2},
+        {static_cast<const uint4*>(p.gate), pixels},
+        {static_cast<uint4*>(p.out), pixels},
+        p.h * p.w,
+        parts};
+    return launch_overlapping(
+        wgmma_kernel<CHANNELS, CONVS, EPILOGUE>, std::min(parts.items, processors), S::THREADS,
+        S::BYTES, p.overlap, stream, work);
+}
+
+}  // namespace espan::wgmma_rows

@@ -1,0 +1,89 @@
+// Sizes of the streaming convolutions by wgmma, and the parameters of their kernels.
+#pragma once
+
+#include "common/cut.cuh"
+#include "wgmma/ring.cuh"
+
+namespace espan::wgmma_rows {
+
+constexpr int TAPS = 3;                 // rows and columns of a kernel; open rows of output
+constexpr int PIXEL = 16;               // bytes of a pixel of a plane, 8 halves
+constexpr int COLUMNS = WARPGROUP_PIXELS;  // of a strip, computed
+constexpr int RING_COLUMNS = COLUMNS + 2;  // and read
+// Rows as [plane][column][8 channels]: what a convolution reads; what is only as wide as computed.
+constexpr int PLANE = RING_COLUMNS * PIXEL, NARROW_PLANE = COLUMNS * PIXEL;
+
+// The weights of a convolution in shared memory, and in `weights` of the parameters:
+// (3 kernel columns, K / 16, 2 halves of 16 channels in, 5 kernel rows, C out / 8, 8, 8 halves).
+// Kernel rows lie as 2, 1, 0, 2, 1: from the place of a row on they are the next three open rows'.
+template <int IN, int OUT>
+struct Weights {
+    static_assert(IN % 16 == 0 && OUT % 8 == 0);
+    static constexpr int STEPS = IN / 16;               // of 16 channels in
+    static constexpr int ROW = OUT / 8 * 128;           // bytes of a kernel row
+    static constexpr int HALF = (2 * TAPS - 1) * ROW;   // of 8 channels in
+    static constexpr int BYTES = TAPS * STEPS * 2 * HALF;
+    // Where the kernel's rows begin for the open rows at a phase: see `multiply`.
+    __device__ static constexpr int shift(int phase) { return (TAPS + 1 - phase) % TAPS * ROW; }
+};
+
+// CONVS convolutions of CHANNELS, in rows of COLUMNS; with each behind the first, one column more
+// at either side is wrong. A warpgroup computes each; one more loads and stores.
+template <int CHANNELS, int CONVS>
+struct Strip {
+    static constexpr int PLANES = CHANNELS / 8, HALO = CONVS - 1, USEFUL = COLUMNS - 2 * HALO;
+    static constexpr int SUMS = CHANNELS / 2;  // of a row, of a thread
+    static constexpr int THREADS = (CONVS + 1) * WARPGROUP;
+    using W = Weights<CHANNELS, CHANNELS>;
+    using Input = Ring<4, PLANES * PLANE>;
+    using Hidden = Ring<3, PLANES * PLANE>;
+    using Gate = Ring<3, PLANES * NARROW_PLANE>;
+    using Output = Ring<2, PLANES * NARROW_PLANE>;
+
+    // Where each begins in shared memory, from the block's first byte on.
+    static constexpr int INPUT = CONVS * W::BYTES;
+    static constexpr int HIDDEN = INPUT + Input::DATA_BYTES;
+    static constexpr int GATE = HIDDEN + HALO * Hidden::DATA_BYTES;
+    static constexpr int OUTPUT = GATE + Gate::DATA_BYTES;
+    static constexpr int BARRIERS = OUTPUT + Output::DATA_BYTES;
+    static constexpr int LOADED = BARRIERS;  // the barrier of the weights
+    static constexpr int INPUT_BARRIERS = LOADED + 8;
+    static constexpr int GATE_BARRIERS = INPUT_BARRIERS + Input::BARRIER_BYTES;
+    static constexpr int OUTPUT_BARRIERS = GATE_BARRIERS + Gate::BARRIER_BYTES;
+    static constexpr int HIDDEN_BARRIERS = OUTPUT_BARRIERS + Output::BARRIER_BYTES;
+    static constexpr int BYTES = HIDDEN_BARRIERS + HALO * Hidden::BARRIER_BYTES;
+};
+
+// The parameters of a kernel.
+struct Work {
+    Global<const uint4> x;         // (N, P, H, W) pixels of 8 halves
+    Constant<const uint4> weights; // (convolutions, Weights)
+    Constant<const float2> biases; // (convolutions, 4 P)
+    Global<const uint4> gate;      // like x; read only if the last epilogue is `gate`
+    Global<uint4> out;             // like x
+    int64_t area;                  // H * W
+    Cut cut;
+};
+
+// The rings of a block that begins at `start`.
+template <class S>
+struct Rings {
+    Address start;
+
+    __device__ typename S::Input input() const {
+        return {start + S::INPUT, start + S::INPUT_BARRIERS};
+    }
+    __device__ typename S::Gate gate() const {
+        return {start + S::GATE, start + S::GATE_BARRIERS};
+    }
+    __device__ typename S::Output output() const {
+        return {start + S::OUTPUT, start + S::OUTPUT_BARRIERS};
+    }
+    // Between convolutions i and i + 1.
+    __device__ typename S::Hidden hidden(int i) const {
+        return {start + S::HIDDEN + i * S::Hidden::DATA_BYTES,
+                start + S::HIDDEN_BARRIERS + i * S::Hidden::BARRIER_BYTES};
+    }
+};
+
+}  // namespace espan::wgmma_rows

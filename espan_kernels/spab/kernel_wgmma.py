@@ -1,0 +1,57 @@
+"""spab by the tensor cores of sm_90a: weights as they lie in shared memory, pictures in planes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from espan_kernels import layout as layouts
+from espan_kernels import native
+
+
+def pack(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The 2 or 3 weights (C, C, 3, 3) and biases (C,) of a block, float16, C 25 to 32, as `launch`
+    wants them; for any number of launches.
+
+    They are halved: SiLU and the gate are computed from half of a convolution.
+    """
+    taps = [layouts.wgmma_taps(layouts.padded(weight) / 2) for weight in weights]
+    floats = [layouts.padded(bias.float()) / 2 for bias in biases]
+    return torch.stack(taps), torch.stack(floats)
+
+
+def launch(x: Tensor, packed: tuple[Tensor, Tensor], out: Tensor, overlap: bool = False) -> None:
+    """Queues a block on the current stream of x's device: out = spab(x). Allocates nothing.
+
+    x, out: (N, ceil(C / 8), H, W, 8) float16, dense, 16-byte aligned, no memory in common, channels
+    past C 0 in x and then in out. At least one pixel.
+    overlap: the kernel may begin before the one in front of it on the stream ends, which must not
+    write `packed`.
+    """
+    weights, biases = packed
+    convs, channels = biases.shape
+    n, _, h, w = x.shape[:4]
+    native.call(
+        "spab_wgmma",
+        x,
+        x=x,
+        weights=weights,
+        biases=biases,
+        out=out,
+        convs=convs,
+        channels=channels,
+        n=n,
+        h=h,
+        w=w,
+        overlap=overlap,
+    )
+
+
+def spab(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
+    out = layouts.empty(x, x.shape)
+    if not out.numel():
+        return out
+    planes = layouts.to_planes(x)
+    result = layouts.empty(planes, planes.shape)
+    launch(planes, pack(weights, biases), result)
+    return out.copy_(layouts.from_planes(result, x.size(1)))
