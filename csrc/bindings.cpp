@@ -101,8 +101,14 @@ void fill(SpabParams& p, Arguments& take) {
     take("layout", p.layout)("half_sums", p.half_sums);
 }
 
+void fill(Conv3x3WgmmaParams& p, Arguments& take) {
+    take("x", p.x)("weights", p.weights)("biases", p.biases)("gate", p.gate)("out", p.out);
+    take("epilogue", p.epilogue)("channels", p.channels)("n", p.n)("h", p.h)("w", p.w);
+    take("overlap", p.overlap);
+}
+
 void fill(SpabWgmmaParams& p, Arguments& take) {
-    take("x", p.x)("weights", p.weights)("biases", p.biases)("out", p.out);
+    take("x", p.x)("weights", p.weights)("biases", p.biases)("scratch", p.scratch)("out", p.out);
     take("convs", p.convs)("channels", p.channels)("n", p.n)("h", p.h)("w", p.w);
     take("overlap", p.overlap);
 }
@@ -119,6 +125,14 @@ void fill(TailParams& p, Arguments& take) {
     take("biases", p.biases)("out", p.out)("singles", p.singles)("scale", p.scale);
     take("clamp", p.clamp)("dtype", p.dtype)("n", p.n)("h", p.h)("w", p.w);
     take("layout", p.layout)("out_layout", p.out_layout);
+}
+
+void fill(TailWgmmaParams& p, Arguments& take) {
+    take("x", p.x)("single0", p.single[0])("single1", p.single[1])("single2", p.single[2]);
+    take("weights", p.weights)("biases", p.biases)("out", p.out)("trusted", p.trusted);
+    take("limit", p.limit)("singles", p.singles)("scale", p.scale)("clamp", p.clamp);
+    take("dtype", p.dtype)("n", p.n)("h", p.h)("w", p.w);
+    take("out_layout", p.out_layout)("overlap", p.overlap);
 }
 
 void fill(DctL1Params& p, Arguments& take) {
@@ -171,7 +185,9 @@ PYBIND11_MODULE(_cuda, module) {
     // Whether the kernels for sm_90a are there, in files of their own.
 #ifdef ESPAN_WGMMA
     module.attr("WGMMA") = true;
+    define(module, "conv3x3_wgmma", conv3x3_wgmma);
     define(module, "spab_wgmma", spab_wgmma);
+    define(module, "tail_wgmma", tail_wgmma);
 #else
     module.attr("WGMMA") = false;
 #endif

@@ -86,17 +86,35 @@ struct SpabParams {
 };
 cudaError_t spab(const SpabParams& params, cudaStream_t stream);
 
-// spab on sm_90a, whose tensor cores multiply out of shared memory; the weights and biases of every
-// convolution are halved.
+// The same ops by kernels for sm_90a, whose tensor cores multiply out of shared memory. A weight is
+// (3 columns, ceil(C / 16), 2, 5 rows, P, 8, 8) float16, `wgmma_taps` in layout.py. overlap: the
+// kernel may begin before the one before it on the stream ends; that one writes no weights.
+
+// conv3x3; the weights and biases are halved unless the epilogue is `none`.
+struct Conv3x3WgmmaParams {
+    const void* x;        // (n, P, h, w, 8) float16
+    const void* weights;  // a weight
+    const void* biases;   // (C) float32
+    const void* gate;     // like x; null unless the epilogue is `gate`
+    void* out;            // like x, and no memory in common with x and gate
+    Epilogue epilogue;
+    int channels;  // C: 32, 48, 56 or 64
+    int64_t n, h, w;
+    bool overlap;
+};
+cudaError_t conv3x3_wgmma(const Conv3x3WgmmaParams& params, cudaStream_t stream);
+
+// spab; the weights and biases are halved.
 struct SpabWgmmaParams {
     const void* x;        // (n, P, h, w, 8) float16
-    const void* weights;  // (convs, 3 columns, C / 16, 2, 5 rows, P, 8, 8) float16: wgmma_taps
+    const void* weights;  // (convs) weights
     const void* biases;   // (convs, C) float32
-    void* out;            // like x, and no memory in common with it
+    void* scratch;        // like x, overwritten; null if C is 32
+    void* out;            // like x; x, scratch and out have no memory in common
     int convs;            // 2 or 3
-    int channels;         // C: 32
+    int channels;         // C: 32, 48, 56 or 64
     int64_t n, h, w;
-    bool overlap;  // it may begin before the kernel before it ends; that one writes no weights
+    bool overlap;
 };
 cudaError_t spab_wgmma(const SpabWgmmaParams& params, cudaStream_t stream);
 
@@ -133,6 +151,26 @@ struct TailParams {
     Layout out_layout;            // contiguous or channels_last
 };
 cudaError_t tail(const TailParams& params, cudaStream_t stream);
+
+// tail by a kernel for sm_90a (see Conv3x3WgmmaParams), and whether its inputs can be trusted.
+struct TailWgmmaParams {
+    const void* x;          // (n, 4, h, w, 8) float16
+    const void* single[3];  // like x, the inputs of the 1x1 convolutions; single[2] null if there
+                            // are two
+    const void* weights;    // float16: of x; (singles, 2, 2, 4, 8, 8); (3, 2, 2, 5, 2 M, 8, 8) of up
+    const void* biases;     // (32 of s, then 16 M of the RGB channels) float32
+    void* out;              // as in TailParams
+    void* trusted;          // (1) bool: set to false by an input whose magnitude is above `limit`,
+                            // or that is not finite; null: none is looked at
+    int limit;              // the bits of a float16; -1: no input can be trusted
+    int singles, scale;     // 2 or 3; 2, 3 or 4
+    bool clamp;
+    Dtype dtype;  // of out: float16 or uint8
+    int64_t n, h, w;
+    Layout out_layout;  // contiguous or channels_last
+    bool overlap;
+};
+cudaError_t tail_wgmma(const TailWgmmaParams& params, cudaStream_t stream);
 
 // The L1 norm of the DCT of a - b in blocks of h x block_w, and its gradient with respect to a.
 // A matrix of m numbers is (2: itself and its transpose, 2: even and odd coefficients,

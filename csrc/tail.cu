@@ -198,7 +198,7 @@ __device__ inline void enlarge(
     }
     const int a_word = RING + pixel_word(left);
     const int bias_at = 16 + half * OUT_PLANES * 4 + lane_id() % 4;
-    Stage<SCALE> stage(work.to, memory, half, left);
+    Stage<SCALE, OUT_PLANES, TILES> stage(work.to, memory, half, left);
 
 #pragma unroll
     for (int slot = 0; slot < SLOTS; ++slot) bar_arrive(empty(slot), 2 * ROLE_THREADS);
@@ -234,7 +234,7 @@ __global__ void __launch_bounds__(2 * ROLE_THREADS, 1) tail_kernel(Work work) {
     constexpr int BIASES = 16 + 8 * out_planes(SCALE);
     SHARED(uint32_t, rings, 2 * RING);
     SHARED(float2, biases, BIASES);
-    SHARED(uint4, pixels, Stage<SCALE>::VECTORS);
+    SHARED(uint4, pixels, (Stage<SCALE, out_planes(SCALE), TILES>::VECTORS));
     if (threadIdx.x < BIASES) biases.store(threadIdx.x, work.biases.load(threadIdx.x));
     bar_sync(ALL, 2 * ROLE_THREADS);
     if (warp_uniform(threadIdx.x / ROLE_THREADS) == 0) {
@@ -264,10 +264,7 @@ cudaError_t tail(const TailParams& p, cudaStream_t stream) {
     const Cut parts = cut(p.n, p.h, p.w, USEFUL, 2, processors);
     if (!fits(p.h, p.w, parts)) return cudaErrorInvalidValue;
     const int64_t words = p.n * p.h * p.w * PLANES * WORDS;
-    const int size = uint8 ? 1 : 2, outs = out_planes(scale);
-    const PictureSteps steps(p.out_layout, scale * p.h, scale * p.w);
-    const int64_t strip = int64_t(USEFUL) * scale * steps.pixel * size, line = steps.row * size;
-    const auto whole = [&](int unit) { return strip % unit == 0 && line % unit == 0; };
+    const int outs = out_planes(scale);
     const auto single = [&](int i) {
         return Global<const uint32_t>(static_cast<const uint32_t*>(p.single[i]), words);
     };
@@ -279,12 +276,7 @@ cudaError_t tail(const TailParams& p, cudaStream_t stream) {
         {static_cast<const uint4*>(p.up_weights), 2 * 9 * outs * 32},
         {static_cast<const float2*>(p.biases), 16 + 8 * outs},
         FeatureSteps(p.layout, p.h, p.w),
-        {{static_cast<uint8_t*>(p.out), p.n * steps.picture * size},
-         steps,
-         size,
-         whole(16) ? 16 : whole(4) ? 4 : size,
-         p.clamp ? 0 : -INFINITY,
-         p.clamp ? 1 : INFINITY},
+        {p.out, uint8, p.out_layout, p.n, scale * p.h, scale * p.w, scale, p.clamp},
         parts};
     const auto launch_it = scale == 2   ? launch_as<2>
                            : scale == 3 ? launch_as<3>

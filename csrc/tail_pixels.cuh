@@ -19,6 +19,19 @@ struct Picture {
     int size;  // bytes of an element: 1, uint8, or 2, float16
     int unit;  // bytes written at once: 16, 4, or an element, of which all lines are multiples
     float low, high;
+
+    // n images at `out`, of h x w, `scale` times as large as the feature maps; uint8 or float16.
+    Picture(void* out, bool uint8, Layout layout, int64_t n, int64_t h, int64_t w, int scale,
+            bool clamp)
+        : memory(static_cast<uint8_t*>(out), 3 * n * h * w * (uint8 ? 1 : 2)),
+          steps(layout, h, w),
+          size(uint8 ? 1 : 2),
+          low(clamp ? 0 : -INFINITY),
+          high(clamp ? 1 : INFINITY) {
+        const int64_t strip = int64_t(USEFUL) * scale * steps.pixel * size, line = steps.row * size;
+        const auto whole = [&](int bytes) { return strip % bytes == 0 && line % bytes == 0; };
+        unit = whole(16) ? 16 : whole(4) ? 4 : size;
+    }
 };
 
 // NaN stays NaN in float16, as in torch.clamp, and becomes 0 in uint8.
@@ -34,10 +47,11 @@ __device__ inline void finish(uint8_t& to, float value, const Picture&) {
 }
 
 // A row of a strip in the order of memory: SCALE lines of pixels, or 3 * SCALE if colours are
-// separate planes. It is refilled after a barrier of the ring, when all warps have written it out.
-template <int SCALE>
+// separate planes. A warp has GROUPS groups of 8 channels of 16 * TILES columns. Who fills it anew
+// sees to it that all warps have written it out.
+template <int SCALE, int GROUPS, int TILES>
 struct Stage {
-    static constexpr int CHANNELS = 3 * SCALE * SCALE, OUT_PLANES = out_planes(SCALE);
+    static constexpr int CHANNELS = 3 * SCALE * SCALE;
     // In bytes. What is stored of a line begins at a multiple of 16.
     static constexpr int LEAD = 48;
     __host__ __device__ static constexpr int pitch(int pixel) {
@@ -49,29 +63,33 @@ struct Stage {
     const Picture& to;
     Shared<uint4> memory;
     int pixel, lines, line;  // steps of a pixel and a line, in bytes, and how many lines
-    int at[OUT_PLANES][2];   // element of this lane's first pixel's channels
+    int at[GROUPS][2];       // element of this lane's first pixel's channels
+    int buffer = 0;          // where it begins in memory, in bytes
     int bytes;               // of a line, in this strip
     int64_t start;           // byte in the image of the next row of the strip
 
-    // A warp has half `half` of the channels of the columns from `left` on.
-    __device__ Stage(const Picture& to, Shared<uint4> memory, int half, int left)
+    // A warp has share `share` of the channels of the columns from `left` on.
+    __device__ Stage(const Picture& to, Shared<uint4> memory, int share, int left)
         : to(to), memory(memory), pixel(to.steps.pixel * to.size) {
         const bool apart = to.steps.pixel == 1;
         lines = apart ? 3 * SCALE : SCALE;
         line = pitch(pixel);
         const int column = left + lane_id() / 4 - EDGE;
 #pragma unroll
-        for (int i = 0; i < 2 * OUT_PLANES; ++i) {
-            const int k = channel(half, i / 2, i % 2);
+        for (int i = 0; i < 2 * GROUPS; ++i) {
+            const int k = channel(share, i / 2, i % 2);
             const int colour = k / (SCALE * SCALE), dy = k / SCALE % SCALE, dx = k % SCALE;
             at[i / 2][i % 2] = (LEAD + (apart ? colour * SCALE + dy : dy) * line) / to.size +
                                (column * SCALE + dx) * to.steps.pixel + (apart ? 0 : colour);
         }
     }
 
-    __device__ static int channel(int half, int c, int i) {
-        return (half * OUT_PLANES + c) * 8 + lane_id() % 4 * 2 + i;
+    __device__ static int channel(int share, int c, int i) {
+        return (share * GROUPS + c) * 8 + lane_id() % 4 * 2 + i;
     }
+
+    // From here on in the other of two such arrays.
+    __device__ void swap() { buffer = VECTORS * 16 - buffer; }
 
     __device__ void begin(const Item& it, int width) {
         const int column = it.strip * USEFUL;
@@ -80,25 +98,26 @@ struct Stage {
                 int64_t(column) * SCALE * pixel;
     }
 
-    __device__ void put(int half, const float (&sums)[2][OUT_PLANES][4]) {
+    __device__ void put(int share, const float (&sums)[TILES][GROUPS][4]) {
         if (to.size == 1) {
-            put_in(memory.as<uint8_t>(), half, sums);
+            put_in(memory.as<uint8_t>(), share, sums);
         } else {
-            put_in(memory.as<__half>(), half, sums);
+            put_in(memory.as<__half>(), share, sums);
         }
     }
 
     template <typename Element>
     __device__ void put_in(
-        Shared<Element> elements, int half, const float (&sums)[2][OUT_PLANES][4]) {
+        Shared<Element> elements, int share, const float (&sums)[TILES][GROUPS][4]) {
+        const int first = buffer / to.size;
 #pragma unroll
-        for (int i = 0; i < 2 * OUT_PLANES; ++i) {
-            if (CHANNELS % 16 && channel(half, i / 2, i % 2) >= CHANNELS) continue;
+        for (int i = 0; i < 2 * GROUPS; ++i) {
+            if (CHANNELS % 16 && channel(share, i / 2, i % 2) >= CHANNELS) continue;
 #pragma unroll
-            for (int j = 0; j < 4; ++j) {
+            for (int j = 0; j < 2 * TILES; ++j) {
                 Element element;
                 finish(element, sums[j / 2][i / 2][j % 2 * 2 + i % 2], to);
-                elements.store(at[i / 2][i % 2] + 8 * j * SCALE * to.steps.pixel, element);
+                elements.store(first + at[i / 2][i % 2] + 8 * j * SCALE * to.steps.pixel, element);
             }
         }
     }
@@ -107,7 +126,7 @@ struct Stage {
     __device__ void write(int warp) {
 #pragma unroll 1
         for (int i = warp; i < lines; i += 4) {
-            const int from = LEAD + i * line;
+            const int from = buffer + LEAD + i * line;
             const int64_t at =
                 start + (i / SCALE * to.steps.colour + i % SCALE * to.steps.row) * to.size;
             if (to.unit == 16) {

@@ -97,12 +97,14 @@ def matrix_fragments(matrices: Tensor) -> Tensor:
 
 
 def wgmma_taps(weight: Tensor) -> Tensor:
-    """(out, in, 3, 3) as wgmma kernels hold it in shared memory: (3 kernel columns, in / 16, 2, 5,
-    out / 8, 8, 8), out a multiple of 8 and in of 16.
+    """(out, in, 3, 3) as wgmma kernels hold it in shared memory: (3, ceil(in / 16), 2, 5,
+    ceil(out / 8), 8, 8). What is past the channels is 0.
 
-    Of 16 input channels the two halves; the kernel's rows 2, 1, 0, 2, 1: three that follow each
-    other belong to the three open rows of output; a core matrix, 8 channels out by 8 in.
+    The kernel's columns; of 16 input channels the two halves; the kernel's rows 2, 1, 0, 2, 1: any
+    three in a row belong to the three open rows of output; a core matrix, 8 channels out by 8 in.
     """
+    outputs, inputs = weight.shape[:2]
+    weight = F.pad(weight, (0, 0, 0, 0, 0, -inputs % 16, 0, -outputs % 8))
     outputs, inputs = weight.shape[:2]
     parts = weight.reshape(outputs // 8, 8, inputs // 16, 2, 8, 3, 3)
     by_column = parts.permute(6, 2, 3, 5, 0, 1, 4)  # column, of 16, half, row, of 8, out, in

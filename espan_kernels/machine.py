@@ -126,6 +126,14 @@ def half_of_few_channels(*args) -> str | None:
     return None
 
 
+def wgmma_planes(*args) -> str | None:
+    """The wgmma convolutions hold 4, 6, 7 or 8 planes of 8 channels."""
+    channels = first(args).shape[1]
+    if -(-channels // 8) not in (4, 6, 7, 8):
+        return f"wgmma convolutions take 25 to 32 or 41 to 64 channels, got {channels}"
+    return None
+
+
 def half_sums_pay(device: torch.device) -> bool:
     """Whether CUDA convolutions on `device` had better sum in float16, 96 products at a time.
 

@@ -33,6 +33,8 @@ struct Global {
     __device__ Global<U> as() const {
         return {reinterpret_cast<U*>(data), 0};
     }
+    // The same memory from element i on.
+    __device__ Global from(int64_t i) const { return {data + i, 0}; }
 };
 
 // Memory that no kernel in flight writes: it may be read before wait_for_earlier_kernels.

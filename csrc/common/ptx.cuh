@@ -130,6 +130,12 @@ __device__ inline float rcp_approx(float x) {
     return y;
 }
 
+// The larger of two magnitudes of halves, in each half of a word: `word` has halves, `most` none
+// that is negative. Infinities and NaN are larger than all numbers.
+__device__ inline uint32_t max_magnitudes(uint32_t most, uint32_t word) {
+    return __vmaxu2(most, word & 0x7fff7fff);
+}
+
 // Two halves in a word, `low` in its low half.
 __device__ inline uint32_t pack_half2(float low, float high) {
     const __half2 pair = __floats2half2_rn(low, high);

@@ -165,6 +165,11 @@ inline float tanh_approx(float x) {
 inline float ex2_approx(float x) { return std::exp2(x); }
 inline float rcp_approx(float x) { return 1 / x; }
 
+inline uint32_t max_magnitudes(uint32_t most, uint32_t word) {
+    const uint32_t low = std::max(most & 0xffff, word & 0x7fff);
+    return low | std::max(most >> 16, word >> 16 & 0x7fff) << 16;
+}
+
 inline uint32_t pack_half2(float low, float high) {
     return __float2half_rn(low).bits | uint32_t(__float2half_rn(high).bits) << 16;
 }

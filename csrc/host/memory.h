@@ -62,6 +62,7 @@ struct Global {
 template <typename T>
 struct Constant : Global<T> {
     Constant(T* data, int64_t size) : Global<T>(data, size) { this->constant = true; }
+    Constant from(int64_t i) const { return {this->data + i, this->size - i}; }
 };
 
 template <typename T>

@@ -90,30 +90,32 @@ inline void store_shared(Address to, uint4 value) {
     shim::self().asynchronous.unfenced.push_back(to);
 }
 
-inline void store_matrices(Address row, const uint32_t (&words)[4]) {
+template <int COUNT>
+void store_matrices(Address row, const uint32_t (&words)[COUNT]) {
     struct Arguments {
         Address row;
         const uint32_t* words;
     } arguments{row, words};
     shim::collective("stmatrix", arguments, [](auto lane) {
-        for (int l = 0; l < shim::LANES; ++l) {
+        for (int l = 0; l < 8 * COUNT; ++l) {
             uint32_t row[4];
             for (int i = 0; i < 4; ++i) row[i] = lane(l % 8 * 4 + i).words[l / 8];
             shim::store16(lane(l).row, row);
         }
     });
     // Each lane has to fence the row that it names.
-    shim::self().asynchronous.unfenced.push_back(row);
+    if (lane_id() < 8 * COUNT) shim::self().asynchronous.unfenced.push_back(row);
 }
 
-inline void load_matrices(uint32_t (&words)[4], Address row) {
+template <int COUNT>
+void load_matrices(uint32_t (&words)[COUNT], Address row) {
     struct Arguments {
         uint32_t* words;
         Address row;
     } arguments{words, row};
     shim::collective("ldmatrix", arguments, [](auto lane) {
         for (int l = 0; l < shim::LANES; ++l) {
-            for (int m = 0; m < 4; ++m) {
+            for (int m = 0; m < COUNT; ++m) {
                 const Address at = lane(8 * m + l / 4).row;
                 shim::check_range(at, 16);
                 std::memcpy(&lane(l).words[m], shim::generic(at) + l % 4 * 4, 4);

@@ -1,105 +1,88 @@
-// The warps that copy: rows of the input and of the gate into shared memory, rows of output back.
+// The warps that copy rows: of feature maps into rings, and of a ring to memory.
 #pragma once
 
 #include "wgmma/strip.cuh"
 
 namespace espan::wgmma_rows {
 
-// Columns [first, end) of a ring's row that lie in the image, if column 0 is image column `left`.
-struct Columns {
-    int first, end;
-
-    __device__ Columns(int left, int columns, int width)
-        : first(max(-left, 0)), end(min(columns, width - left)) {}
-};
+// One thread, behind the initialisation of all barriers: the weights of a kernel on their way to
+// `start`; `loaded` counts them.
+__device__ inline void load_weights(
+    Address start, Constant<const uint4> weights, int bytes, Address loaded) {
+    mbarrier_init(loaded, 1);
+    mbarrier_fence_init();
+    mbarrier_arrive_expecting(loaded, bytes);
+    bulk_load(start, weights, 0, bytes, loaded);
+}
 
 // The warp zeroes columns [first, end) of each plane of a row.
-template <int PLANES>
+template <int PLANES, int PITCH>
 __device__ inline void zero(Address row, int first, int end) {
+#pragma unroll
     for (int plane = 0; plane < PLANES; ++plane) {
 #pragma unroll 1
         for (int c = first + lane_id(); c < end; c += 32) {
-            store_shared(row + plane * PLANE + c * PIXEL, uint4{0, 0, 0, 0});
+            store_shared(row + plane * PITCH + c * PIXEL, uint4{0, 0, 0, 0});
         }
     }
 }
 
-// One thread starts copying columns of row y of image n, into planes of PITCH bytes; `full` counts.
-template <int PLANES, int PITCH>
-__device__ inline void load_row(
-    const Work& work, Global<const uint4> from, Address row, Address full, int64_t n, int y,
-    int left, Columns columns) {
-    const int bytes = (columns.end - columns.first) * PIXEL;
-    mbarrier_arrive_expecting(full, PLANES * bytes);
-    int64_t pixel = n * PLANES * work.area + int64_t(y) * work.cut.width + left + columns.first;
-    for (int plane = 0; plane < PLANES; ++plane, pixel += work.area) {
-        bulk_load(row + plane * PITCH + columns.first * PIXEL, from, pixel, bytes, full);
-    }
-}
-
-// A warp: the rows of x that the items need, zeros outside of the image.
-template <class S, int CONVS>
-__device__ inline void load_input(const Work& work, Rings<S> rings) {
-    Writer writer(rings.input());
-    for (int64_t k = blockIdx.x; k < work.cut.items; k += gridDim.x) {
-        const Item it = item(work.cut, k);
-        const int left = int(it.strip) * S::USEFUL - CONVS;
-        const Columns inside(left, RING_COLUMNS, work.cut.width);
-        for (int y = it.top - CONVS; y < it.top + it.rows + CONVS; ++y) {
+// A warp: the rows of `from` that the items of a block need, `reach` more above an item and below
+// it, into planes of PITCH bytes, which begin `halo` columns left of a strip's `useful` ones. Zeros
+// outside of the image.
+template <int PLANES, int PITCH, class Ring>
+__device__ inline void load_rows(
+    const Maps& maps, Global<const uint4> from, Ring ring, int useful, int halo, int reach) {
+    const int width = maps.cut.width;
+    Writer<Ring> writer(ring);
+    for (int64_t k = blockIdx.x; k < maps.cut.items; k += gridDim.x) {
+        const Item it = item(maps.cut, k);
+        const int left = int(it.strip) * useful - halo;
+        const int first = max(-left, 0), end = min(PITCH / PIXEL, width - left);  // in the image
+        const int bytes = (end - first) * PIXEL;
+        for (int y = it.top - reach; y < it.top + it.rows + reach; ++y) {
             writer.wait();
-            if (unsigned(y) >= unsigned(work.cut.height)) {
-                zero<S::PLANES>(writer.data(), 0, RING_COLUMNS);
+            const Address row = writer.data();
+            if (unsigned(y) >= unsigned(maps.cut.height)) {
+                zero<PLANES, PITCH>(row, 0, PITCH / PIXEL);
                 writer.hand_on();
                 continue;
             }
-            zero<S::PLANES>(writer.data(), 0, inside.first);
-            zero<S::PLANES>(writer.data(), inside.end, RING_COLUMNS);
+            zero<PLANES, PITCH>(row, 0, first);
+            zero<PLANES, PITCH>(row, end, PITCH / PIXEL);
             fence_async();
             warp_sync();
             if (lane_id() == 0) {
-                load_row<S::PLANES, PLANE>(
-                    work, work.x, writer.data(), writer.full(), it.n, y, left, inside);
+                mbarrier_arrive_expecting(writer.full(), PLANES * bytes);
+                int64_t pixel = it.n * PLANES * maps.area + int64_t(y) * width + left + first;
+#pragma unroll
+                for (int plane = 0; plane < PLANES; ++plane, pixel += maps.area) {
+                    const Address to = row + plane * PITCH + first * PIXEL;
+                    bulk_load(to, from, pixel, bytes, writer.full());
+                }
             }
             writer.step();
         }
     }
 }
 
-// One thread: the gate of each row of output, from column HALO of the strip on.
-template <class S>
-__device__ inline void load_gate(const Work& work, Rings<S> rings) {
-    Writer writer(rings.gate());
-    for (int64_t k = blockIdx.x; k < work.cut.items; k += gridDim.x) {
-        const Item it = item(work.cut, k);
-        const int left = int(it.strip) * S::USEFUL;
-        const Columns inside(left, S::USEFUL, work.cut.width);
-        for (int y = it.top; y < it.top + it.rows; ++y) {
-            writer.wait();
-            load_row<S::PLANES, NARROW_PLANE>(
-                work, work.gate, writer.data() + S::HALO * PIXEL, writer.full(), it.n, y, left,
-                inside);
-            writer.step();
-        }
-    }
-}
-
-// One thread: the rows of output, of each strip the columns that are right.
-template <class S>
-__device__ inline void store_output(const Work& work, Rings<S> rings) {
-    Reader reader(rings.output());
-    for (int64_t k = blockIdx.x; k < work.cut.items; k += gridDim.x) {
-        const Item it = item(work.cut, k);
-        const int left = int(it.strip) * S::USEFUL;
-        const int bytes = min(S::USEFUL, work.cut.width - left) * PIXEL;
-        const int64_t first = it.n * S::PLANES * work.area + left;
-        for (int y = it.top; y < it.top + it.rows; ++y) {
+// One thread: the finished rows of a ring, their useful columns, from column `halo` on.
+template <int PLANES, class Ring>
+__device__ inline void store_rows(
+    const Maps& maps, Global<uint4> to, Ring ring, int useful, int halo) {
+    Reader<Ring> reader(ring);
+    for (int64_t k = blockIdx.x; k < maps.cut.items; k += gridDim.x) {
+        const Item it = item(maps.cut, k);
+        const int left = int(it.strip) * useful;
+        const int bytes = min(useful, maps.cut.width - left) * PIXEL;
+        int64_t first = it.n * PLANES * maps.area + int64_t(it.top) * maps.cut.width + left;
+        for (int y = 0; y < it.rows; ++y, first += maps.cut.width) {
             reader.wait();
-            int64_t pixel = first + int64_t(y) * work.cut.width;
-            Address row = reader.data() + S::HALO * PIXEL;
-            for (int plane = 0; plane < S::PLANES; ++plane) {
-                bulk_store(work.out, pixel, row, bytes);
-                pixel += work.area;
-                row += NARROW_PLANE;
+            int64_t pixel = first;
+#pragma unroll
+            for (int plane = 0; plane < PLANES; ++plane, pixel += maps.area) {
+                const Address from = reader.data() + plane * NARROW_PLANE + halo * PIXEL;
+                bulk_store(to, pixel, from, bytes);
             }
             bulk_commit();
             bulk_wait_read<0>();

@@ -53,8 +53,8 @@ __device__ inline void store_shared(Address to, uint4 value) {
                  : "memory");
 }
 
-// Matrices of 8 x 8 halves, matrix i from words[i], as ldmatrix has them: lane l names row l % 8 of
-// matrix l / 8.
+// Matrices of 8 x 8 halves, four or two, matrix i from words[i], as ldmatrix has them: lane l names
+// row l % 8 of matrix l / 8.
 __device__ inline void store_matrices(Address row, const uint32_t (&words)[4]) {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
                  :
@@ -62,9 +62,23 @@ __device__ inline void store_matrices(Address row, const uint32_t (&words)[4]) {
                  : "memory");
 }
 
+__device__ inline void store_matrices(Address row, const uint32_t (&words)[2]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};"
+                 :
+                 : "r"(row), "r"(words[0]), "r"(words[1])
+                 : "memory");
+}
+
 __device__ inline void load_matrices(uint32_t (&words)[4], Address row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+                 : "r"(row)
+                 : "memory");
+}
+
+__device__ inline void load_matrices(uint32_t (&words)[2], Address row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(words[0]), "=r"(words[1])
                  : "r"(row)
                  : "memory");
 }

@@ -72,6 +72,8 @@ __device__ inline void take(float& to, float& from, float next) {
 #define ESPAN_SUMS_TO_72 ESPAN_SUMS_TO_64, ESPAN_SUMS(64)
 #define ESPAN_NAMES_TO_80 ESPAN_NAMES_TO_72 ", " ESPAN_NAMES_72
 #define ESPAN_SUMS_TO_80 ESPAN_SUMS_TO_72, ESPAN_SUMS(72)
+#define ESPAN_NAMES_TO_84 ESPAN_NAMES_TO_80 ", %80, %81, %82, %83"
+#define ESPAN_SUMS_TO_84 ESPAN_SUMS_TO_80, "+f"(d[80]), "+f"(d[81]), "+f"(d[82]), "+f"(d[83])
 #define ESPAN_NAMES_TO_88 ESPAN_NAMES_TO_80 ", " ESPAN_NAMES_80
 #define ESPAN_SUMS_TO_88 ESPAN_SUMS_TO_80, ESPAN_SUMS(80)
 #define ESPAN_NAMES_TO_96 ESPAN_NAMES_TO_88 ", " ESPAN_NAMES_88
@@ -102,9 +104,8 @@ __device__ inline void take(float& to, float& from, float next) {
 ESPAN_PRODUCT(16, 32, 16, 17, 18, 19, 20)
 ESPAN_PRODUCT(24, 48, 24, 25, 26, 27, 28)
 ESPAN_PRODUCT(48, 96, 48, 49, 50, 51, 52)
-ESPAN_PRODUCT(64, 128, 64, 65, 66, 67, 68)
 ESPAN_PRODUCT(72, 144, 72, 73, 74, 75, 76)
-ESPAN_PRODUCT(80, 160, 80, 81, 82, 83, 84)
+ESPAN_PRODUCT(84, 168, 84, 85, 86, 87, 88)
 ESPAN_PRODUCT(96, 192, 96, 97, 98, 99, 100)
 
 }  // namespace espan

@@ -2,32 +2,58 @@
 // them in one kernel. The same walk as common/rows.cuh, by other means.
 //
 // A block walks down a strip of 64 columns, one row at a time. Its first warpgroups compute one
-// convolution each; of the last one a warp loads rows of the input, a thread loads the rows of the
-// gate, a thread stores rows of output. All hand rows on through rings in shared memory,
+// convolution each; of the last one a warp loads rows of the input, one the rows of the gate, and a
+// thread stores rows of output. All hand rows on through rings in shared memory,
 // [slot][plane][column][8 channels]: 8 pixels of a plane are a core matrix of wgmma as they lie,
 // and a matrix may begin at any pixel. Weights stay in shared memory.
 #pragma once
 
-#include "wgmma/convolve.cuh"
 #include "wgmma/copies.cuh"
+#include "wgmma/epilogue.cuh"
 
 namespace espan::wgmma_rows {
 
-// Registers of a thread that computes, and of one that copies: of 512 threads no more than 64 Ki.
-constexpr int COMPUTING = 152, COPYING = 40;
+// Convolution CONV, of ring `in` to ring `out`; EPILOGUE: of the last one.
+template <class S, int CONVS, int CONV, Epilogue EPILOGUE, class In, class Out>
+__device__ inline void convolve(const Work& work, Rings<S> rings, In in, Out out) {
+    const Reach reach{S::USEFUL, S::HALO, CONVS - CONV};
+    const Address weights = rings.start + CONV * S::W::BYTES;
+    const auto biases = work.biases.from(CONV * S::PLANES * 4);
+    Writer<Out> writer(out);
+    Reader<typename S::Gate> gate(rings.gate());
+    Nothing nothing;
+    convolve_rows<typename S::W>(
+        work.maps.cut, reach, Reader<In>(in), weights, biases, nothing,
+        [&](const auto& sum, const Finished& row) {
+            if constexpr (CONV == CONVS - 1) {
+                store_output<EPILOGUE>(writer, gate, sum);
+            } else {
+                store_hidden<Epilogue::silu>(writer, sum, row);
+            }
+        });
+}
 
-template <class S, int CONVS, int CONV, Epilogue EPILOGUE>
-__device__ inline void convolve(const Work& work, Rings<S> rings) {
-    const Convolution<S, CONVS, CONV, EPILOGUE> convolution(work, rings);
-    const Reader gate(rings.gate());
-    if constexpr (CONVS == 1) {
-        convolution.run(Reader(rings.input()), Writer(rings.output()), gate);
-    } else if constexpr (CONV == 0) {
-        convolution.run(Reader(rings.input()), Writer(rings.hidden(0)), gate);
-    } else if constexpr (CONV == CONVS - 1) {
-        convolution.run(Reader(rings.hidden(CONV - 1)), Writer(rings.output()), gate);
+template <class S, int CONVS, int CONV, Epilogue EPILOGUE, class In>
+__device__ inline void convolve_into_next(const Work& work, Rings<S> rings, In in) {
+    if constexpr (CONV == CONVS - 1) {
+        convolve<S, CONVS, CONV, EPILOGUE>(work, rings, in, rings.output());
     } else {
-        convolution.run(Reader(rings.hidden(CONV - 1)), Writer(rings.hidden(CONV)), gate);
+        convolve<S, CONVS, CONV, EPILOGUE>(work, rings, in, rings.hidden(CONV));
+    }
+}
+
+template <class S, int CONVS, Epilogue EPILOGUE>
+__device__ inline void copy(const Work& work, Rings<S> rings) {
+    wait_for_earlier_kernels();
+    const int warp = warp_of_group();
+    if (warp == 0) {
+        load_rows<S::PLANES, PLANE>(
+            work.maps, work.x, rings.input(), S::USEFUL, S::HALO + 1, CONVS);
+    } else if (warp == 1 && EPILOGUE == Epilogue::gate) {
+        load_rows<S::PLANES, NARROW_PLANE>(
+            work.maps, work.gate, rings.gate(), S::USEFUL, S::HALO, 0);
+    } else if (warp == 2 && lane_id() == 0) {
+        store_rows<S::PLANES>(work.maps, work.out, rings.output(), S::USEFUL, S::HALO);
     }
 }
 
@@ -38,16 +64,13 @@ __device__ inline void prepare(const Work& work, Rings<S> rings) {
     rings.gate().init(1, WARPGROUP_WARPS);
     rings.output().init(WARPGROUP_WARPS, 1);
     for (int i = 0; i < CONVS - 1; ++i) rings.hidden(i).init(WARPGROUP_WARPS, WARPGROUP_WARPS);
-    const Address loaded = rings.start + S::LOADED;
-    mbarrier_init(loaded, 1);
-    mbarrier_fence_init();
-    mbarrier_arrive_expecting(loaded, CONVS * S::W::BYTES);
-    bulk_load(rings.start, work.weights, 0, CONVS * S::W::BYTES, loaded);
+    load_weights(rings.start, work.weights, CONVS * S::W::BYTES, rings.start + S::LOADED);
 }
 
-template <int CHANNELS, int CONVS, Epilogue EPILOGUE>
-__global__ void __launch_bounds__(Strip<CHANNELS, CONVS>::THREADS, 1) wgmma_kernel(Work work) {
-    using S = Strip<CHANNELS, CONVS>;
+template <int PLANES, int CONVS, Epilogue EPILOGUE>
+__global__ void __launch_bounds__(
+    Strip<PLANES, CONVS>::THREADS, Strip<PLANES, CONVS>::BLOCKS) wgmma_kernel(Work work) {
+    using S = Strip<PLANES, CONVS>;
     SHARED_BYTES(start, S::BYTES);
     const Rings<S> rings{start};
     let_next_kernel_start();
@@ -55,25 +78,21 @@ __global__ void __launch_bounds__(Strip<CHANNELS, CONVS>::THREADS, 1) wgmma_kern
     bar_sync(0, S::THREADS);
     const int role = warp_uniform(threadIdx.x / WARPGROUP);
     if (role == CONVS) {
-        give_registers<COPYING>();
-        wait_for_earlier_kernels();
-        const int warp = warp_uniform(threadIdx.x / 32 % WARPGROUP_WARPS);
-        if (warp == 0) load_input<S, CONVS>(work, rings);
-        if (lane_id() != 0) return;
-        if (warp == 1 && EPILOGUE == Epilogue::gate) load_gate<S>(work, rings);
-        if (warp == 2) store_output<S>(work, rings);
+        give_registers<S::COPYING>();
+        copy<S, CONVS, EPILOGUE>(work, rings);
         return;
     }
-    take_registers<COMPUTING>();
+    take_registers<S::REGISTERS>();
+    wait_past(rings.start + S::LOADED, 0, "the weights");
     if (role == 0) {
-        convolve<S, CONVS, 0, EPILOGUE>(work, rings);
+        convolve_into_next<S, CONVS, 0, EPILOGUE>(work, rings, rings.input());
     } else if constexpr (CONVS == 2) {
-        convolve<S, CONVS, 1, EPILOGUE>(work, rings);
+        convolve_into_next<S, CONVS, 1, EPILOGUE>(work, rings, rings.hidden(0));
     } else if constexpr (CONVS == 3) {
         if (role == 1) {
-            convolve<S, CONVS, 1, EPILOGUE>(work, rings);
+            convolve_into_next<S, CONVS, 1, EPILOGUE>(work, rings, rings.hidden(0));
         } else {
-            convolve<S, CONVS, 2, EPILOGUE>(work, rings);
+            convolve_into_next<S, CONVS, 2, EPILOGUE>(work, rings, rings.hidden(1));
         }
     }
 }

@@ -13,56 +13,66 @@ constexpr int RING_COLUMNS = COLUMNS + 2;  // and read
 // Rows as [plane][column][8 channels]: what a convolution reads; what is only as wide as computed.
 constexpr int PLANE = RING_COLUMNS * PIXEL, NARROW_PLANE = COLUMNS * PIXEL;
 
-// The weights of a convolution in shared memory, and in `weights` of the parameters:
-// (3 kernel columns, K / 16, 2 halves of 16 channels in, 5 kernel rows, C out / 8, 8, 8 halves).
-// Kernel rows lie as 2, 1, 0, 2, 1: from the place of a row on they are the next three open rows'.
+// The weights of a convolution of planes of 8 channels, as they lie in shared memory and in
+// `weights` of the parameters: (3 kernel columns, of 16 channels in, 2 halves of these, 5 kernel
+// rows, planes out, 8 channels out, 8 in) halves. Kernel rows lie as 2, 1, 0, 2, 1: from the place
+// of a row on they are the next three open rows'. Behind an odd last plane in lies one of zeros.
 template <int IN, int OUT>
 struct Weights {
-    static_assert(IN % 16 == 0 && OUT % 8 == 0);
-    static constexpr int STEPS = IN / 16;               // of 16 channels in
-    static constexpr int ROW = OUT / 8 * 128;           // bytes of a kernel row
-    static constexpr int HALF = (2 * TAPS - 1) * ROW;   // of 8 channels in
+    static constexpr int PLANES = IN, OUT_PLANES = OUT;
+    static constexpr int STEPS = (IN + 1) / 2;         // of 16 channels in
+    static constexpr int ROW = OUT * 128;              // bytes of a kernel row
+    static constexpr int HALF = (2 * TAPS - 1) * ROW;  // of 8 channels in
     static constexpr int BYTES = TAPS * STEPS * 2 * HALF;
     // Where the kernel's rows begin for the open rows at a phase: see `multiply`.
     __device__ static constexpr int shift(int phase) { return (TAPS + 1 - phase) % TAPS * ROW; }
 };
 
-// CONVS convolutions of CHANNELS, in rows of COLUMNS; with each behind the first, one column more
+// CONVS convolutions of P planes, in rows of COLUMNS; with each behind the first, one column more
 // at either side is wrong. A warpgroup computes each; one more loads and stores.
-template <int CHANNELS, int CONVS>
+template <int P, int CONVS>
 struct Strip {
-    static constexpr int PLANES = CHANNELS / 8, HALO = CONVS - 1, USEFUL = COLUMNS - 2 * HALO;
-    static constexpr int SUMS = CHANNELS / 2;  // of a row, of a thread
+    static constexpr int PLANES = P, HALO = CONVS - 1, USEFUL = COLUMNS - 2 * HALO;
     static constexpr int THREADS = (CONVS + 1) * WARPGROUP;
-    using W = Weights<CHANNELS, CHANNELS>;
-    using Input = Ring<4, PLANES * PLANE>;
-    using Hidden = Ring<3, PLANES * PLANE>;
-    using Gate = Ring<3, PLANES * NARROW_PLANE>;
-    using Output = Ring<2, PLANES * NARROW_PLANE>;
+    using W = Weights<P, P>;
+    using Input = Ring<CONVS == 1 ? 3 : 4, P * PLANE>;
+    using Hidden = Ring<3, P * PLANE>;
+    using Gate = Ring<2, P * NARROW_PLANE>;
+    using Output = Ring<2, P * NARROW_PLANE>;
 
     // Where each begins in shared memory, from the block's first byte on.
     static constexpr int INPUT = CONVS * W::BYTES;
     static constexpr int HIDDEN = INPUT + Input::DATA_BYTES;
     static constexpr int GATE = HIDDEN + HALO * Hidden::DATA_BYTES;
     static constexpr int OUTPUT = GATE + Gate::DATA_BYTES;
-    static constexpr int BARRIERS = OUTPUT + Output::DATA_BYTES;
-    static constexpr int LOADED = BARRIERS;  // the barrier of the weights
+    static constexpr int LOADED = OUTPUT + Output::DATA_BYTES;  // the barrier of the weights
     static constexpr int INPUT_BARRIERS = LOADED + 8;
     static constexpr int GATE_BARRIERS = INPUT_BARRIERS + Input::BARRIER_BYTES;
     static constexpr int OUTPUT_BARRIERS = GATE_BARRIERS + Gate::BARRIER_BYTES;
     static constexpr int HIDDEN_BARRIERS = OUTPUT_BARRIERS + Output::BARRIER_BYTES;
     static constexpr int BYTES = HIDDEN_BARRIERS + HALO * Hidden::BARRIER_BYTES;
+    static_assert(BYTES <= 227 << 10);
+
+    // A multiprocessor has 64 Ki registers and 228 KiB of shared memory, 1 KiB of it a block's own.
+    static constexpr int BLOCKS = CONVS == 1 && 2 * (BYTES + 1024) <= 228 << 10 ? 2 : 1;
+    // Registers of a thread that computes; one that copies gives what it has above 40.
+    static constexpr int REGISTERS = CONVS == 3 ? 152 : 208, COPYING = 40;
+};
+
+// The feature maps of a kernel: pixels of a plane, and how they are cut.
+struct Maps {
+    int64_t area;  // H * W
+    Cut cut;
 };
 
 // The parameters of a kernel.
 struct Work {
-    Global<const uint4> x;         // (N, P, H, W) pixels of 8 halves
-    Constant<const uint4> weights; // (convolutions, Weights)
-    Constant<const float2> biases; // (convolutions, 4 P)
-    Global<const uint4> gate;      // like x; read only if the last epilogue is `gate`
-    Global<uint4> out;             // like x
-    int64_t area;                  // H * W
-    Cut cut;
+    Global<const uint4> x;          // (N, P, H, W) pixels of 8 halves
+    Constant<const uint4> weights;  // (convolutions, Weights)
+    Constant<const float2> biases;  // (convolutions, 4 P)
+    Global<const uint4> gate;       // like x; read only if the last epilogue is `gate`
+    Global<uint4> out;              // like x
+    Maps maps;
 };
 
 // The rings of a block that begins at `start`.

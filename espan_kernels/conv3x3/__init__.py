@@ -11,7 +11,9 @@ from espan_kernels.machine import (
     kernel_dtype,
     needs_cuda,
     needs_triton,
+    needs_wgmma,
     tensors,
+    wgmma_planes,
 )
 from espan_kernels.op import Op
 
@@ -31,6 +33,14 @@ op.kernel(
     "espan_kernels.conv3x3.kernel_cuda:conv3x3",
     needs_cuda,
     half_of_few_channels,
+    forward_only,
+)
+op.kernel(
+    "cuda_wgmma",
+    "espan_kernels.conv3x3.kernel_wgmma:conv3x3",
+    needs_wgmma,
+    half_of_few_channels,
+    wgmma_planes,
     forward_only,
 )
 op.kernel(
@@ -63,7 +73,8 @@ def conv3x3(
         bias: (out,).
         act: the epilogue, "none" or "silu", which is `F.silu` of the convolution.
         gate: x0 (N, out, H, W) makes the epilogue `span_gate(x0, conv)`; not together with "silu".
-        impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one and no other.
+        impl: None takes the fastest that runs, "cuda", "cuda_wgmma", "triton" or
+            "eager" that one and no other.
 
     Returns:
         (N, out, H, W).

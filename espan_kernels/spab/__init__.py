@@ -13,17 +13,11 @@ from espan_kernels.machine import (
     needs_cuda,
     needs_triton,
     needs_wgmma,
+    wgmma_planes,
 )
 from espan_kernels.op import Op
 from espan_kernels.spab import sample
 from espan_kernels.spab.reference import reference
-
-
-def of_32_channels(*args) -> str | None:
-    """The kernel of sm_90a has 4 planes of 8 channels."""
-    channels = args[0].shape[1]
-    return None if 24 < channels <= 32 else f"takes 25 to 32 channels, got {channels}"
-
 
 op = Op("spab", reference, sample.CASES, sample.make)
 op.kernel(
@@ -34,7 +28,7 @@ op.kernel(
     "espan_kernels.spab.kernel_wgmma:spab",
     needs_wgmma,
     half_of_few_channels,
-    of_32_channels,
+    wgmma_planes,
     forward_only,
 )
 op.kernel(

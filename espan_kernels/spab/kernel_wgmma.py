@@ -10,26 +10,35 @@ from espan_kernels import native
 
 
 def pack(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The 2 or 3 weights (C, C, 3, 3) and biases (C,) of a block, float16, C 25 to 32, as `launch`
-    wants them; for any number of launches.
+    """The 2 or 3 weights (C, C, 3, 3) and biases (C,) of a block, float16, as `launch` wants them;
+    for any number of launches.
 
     They are halved: SiLU and the gate are computed from half of a convolution.
     """
-    taps = [layouts.wgmma_taps(layouts.padded(weight) / 2) for weight in weights]
+    taps = [layouts.wgmma_taps(weight / 2) for weight in weights]
     floats = [layouts.padded(bias.float()) / 2 for bias in biases]
     return torch.stack(taps), torch.stack(floats)
 
 
-def launch(x: Tensor, packed: tuple[Tensor, Tensor], out: Tensor, overlap: bool = False) -> None:
+def launch(
+    x: Tensor,
+    packed: tuple[Tensor, Tensor],
+    out: Tensor,
+    scratch: Tensor | None = None,
+    overlap: bool = False,
+) -> None:
     """Queues a block on the current stream of x's device: out = spab(x). Allocates nothing.
 
     x, out: (N, ceil(C / 8), H, W, 8) float16, dense, 16-byte aligned, no memory in common, channels
     past C 0 in x and then in out. At least one pixel.
+    scratch: memory as that of out, for what is hidden; needed past 32 channels alone.
     overlap: the kernel may begin before the one in front of it on the stream ends, which must not
     write `packed`.
     """
     weights, biases = packed
     convs, channels = biases.shape
+    if scratch is None and channels > 32:
+        raise ValueError(f"spab: scratch: expected memory for {channels} channels, got None")
     n, _, h, w = x.shape[:4]
     native.call(
         "spab_wgmma",
@@ -37,6 +46,7 @@ def launch(x: Tensor, packed: tuple[Tensor, Tensor], out: Tensor, overlap: bool 
         x=x,
         weights=weights,
         biases=biases,
+        scratch=scratch,
         out=out,
         convs=convs,
         channels=channels,
@@ -52,6 +62,6 @@ def spab(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
     if not out.numel():
         return out
     planes = layouts.to_planes(x)
-    result = layouts.empty(planes, planes.shape)
-    launch(planes, pack(weights, biases), result)
+    result, scratch = (layouts.empty(planes, planes.shape) for _ in range(2))
+    launch(planes, pack(weights, biases), result, scratch)
     return out.copy_(layouts.from_planes(result, x.size(1)))

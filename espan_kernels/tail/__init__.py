@@ -7,7 +7,13 @@ from torch import Tensor
 
 from espan_kernels import check
 from espan_kernels.conv3x3 import max_channels
-from espan_kernels.machine import forward_only, kernel_dtype, needs_cuda, needs_triton
+from espan_kernels.machine import (
+    forward_only,
+    kernel_dtype,
+    needs_cuda,
+    needs_triton,
+    needs_wgmma,
+)
 from espan_kernels.op import Op
 from espan_kernels.tail import sample
 from espan_kernels.tail.reference import reference
@@ -29,6 +35,13 @@ def sum_of_32_channels(inputs, weights, bias, *up) -> str | None:
 op = Op("tail", reference, sample.CASES, sample.make)
 op.kernel(
     "cuda", "espan_kernels.tail.kernel_cuda:tail", needs_cuda, sum_of_32_channels, forward_only
+)
+op.kernel(
+    "cuda_wgmma",
+    "espan_kernels.tail.kernel_wgmma:tail",
+    needs_wgmma,
+    sum_of_32_channels,
+    forward_only,
 )
 op.kernel(
     "triton",
@@ -82,7 +95,8 @@ def tail(
         clamp: True limits the result to 0..1.
         uint8: True limits it too, and returns `(out * 255).round()` as uint8, halves rounded to
             even.
-        impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one and no other.
+        impl: None takes the fastest that runs, "cuda", "cuda_wgmma", "triton" or
+            "eager" that one and no other.
 
     Returns:
         Images (N, 3, scale * H, scale * W).

@@ -42,6 +42,11 @@ def _taps(weight: Tensor) -> Tensor:
     return weight.flatten(2).permute(2, 0, 1)
 
 
+def order(weights: Sequence[Tensor]) -> list[int]:
+    """The places of the weights, that of the 3x3 convolution first."""
+    return sorted(range(len(weights)), key=lambda i: -weights[i].shape[-1])
+
+
 def launch(
     inputs: Sequence[Tensor],
     layout: str,
@@ -101,13 +106,12 @@ def tail(
     out = layouts.empty(inputs[0], (n, 3, scale * h, scale * w), dtype)
     if not out.numel():
         return out
-    # The 3x3 convolution first.
-    order = sorted(range(len(inputs)), key=lambda i: -weights[i].shape[-1])
-    packed = pack([weights[i] for i in order], bias, up_weight, up_bias)
+    first = order(weights)
+    packed = pack([weights[i] for i in first], bias, up_weight, up_bias)
     if layouts.is_channels_last(inputs[0]) and len(bias) == CHANNELS:
         layout, features = "channels_last", layouts.laid_out_as(inputs[0], *inputs)
     else:
         layout, features = "planes", [layouts.to_planes(x) for x in inputs]
     out_layout = "channels_last" if layouts.is_channels_last(out) else "contiguous"
-    launch([features[i] for i in order], layout, packed, out, out_layout, scale, clamp)
+    launch([features[i] for i in first], layout, packed, out, out_layout, scale, clamp)
     return out

@@ -1,0 +1,253 @@
+// tail_wgmma: the tail by wgmma on sm_90a, from feature maps to the upscaled image, in one kernel.
+//
+// As in tail.cu a block walks down strips of 60 columns, row by row. One warpgroup adds up
+// h = conv3x3(x) + the 1x1 convolutions + bias, as one of wgmma/rows.cuh; the products of the 1x1
+// inputs belong to the row that is finished, and have sums of their own. One convolves h to pixels.
+// Four warps load rows, one for each input. The first warpgroup also sees the magnitude of every
+// value that comes in.
+#include "tail_pixels.cuh"
+#include "wgmma/copies.cuh"
+#include "wgmma/epilogue.cuh"
+
+namespace espan {
+namespace {
+
+using namespace wgmma_rows;
+
+constexpr int PLANES = 4, SUMS = 4 * PLANES;
+constexpr int HALO = ends::EDGE, USEFUL = ends::USEFUL;
+constexpr int MAX_SINGLES = 3, THREADS = 3 * WARPGROUP;
+constexpr int REGISTERS = 208, COPYING = 40;
+constexpr int STAGED = 1;  // the named barrier of the warps that write pixels
+
+// Weights of a 1x1 convolution: (2 of 16 channels in, 2 halves of these, 4 planes out, 8, 8) halves.
+constexpr int SINGLE_STEPS = PLANES / 2, SINGLE_HALF = PLANES * 128;
+constexpr int SINGLE_BYTES = SINGLE_STEPS * 2 * SINGLE_HALF;
+
+template <int SCALE, int SINGLES>
+struct Sizes {
+    static constexpr int GROUPS = 2 * ends::out_planes(SCALE);  // of 8 channels of pixels
+    using Wide = Weights<PLANES, PLANES>;
+    using Up = Weights<PLANES, GROUPS>;
+    using Stage = ends::Stage<SCALE, GROUPS, 1>;
+    using Input = Ring<4, PLANES * PLANE>;
+    using Single = Ring<3, PLANES * NARROW_PLANE>;
+    using Hidden = Ring<3, PLANES * PLANE>;
+
+    // Where each begins in shared memory.
+    static constexpr int SINGLE_WEIGHTS = Wide::BYTES;
+    static constexpr int UP_WEIGHTS = SINGLE_WEIGHTS + SINGLES * SINGLE_BYTES;
+    static constexpr int WEIGHTS = UP_WEIGHTS + Up::BYTES;
+    static constexpr int SINGLE = WEIGHTS + Input::DATA_BYTES;
+    static constexpr int HIDDEN = SINGLE + SINGLES * Single::DATA_BYTES;
+    static constexpr int LOADED = HIDDEN + Hidden::DATA_BYTES;  // the barrier of the weights
+    static constexpr int INPUT_BARRIERS = LOADED + 8;
+    static constexpr int SINGLE_BARRIERS = INPUT_BARRIERS + Input::BARRIER_BYTES;
+    static constexpr int HIDDEN_BARRIERS = SINGLE_BARRIERS + SINGLES * Single::BARRIER_BYTES;
+    static constexpr int BYTES = HIDDEN_BARRIERS + Hidden::BARRIER_BYTES;
+    static_assert(BYTES + 2 * 16 * Stage::VECTORS <= 227 << 10);
+
+    __device__ static Input input(Address start) {
+        return {start + WEIGHTS, start + INPUT_BARRIERS};
+    }
+    __device__ static Single single(Address start, int i) {
+        return {start + SINGLE + i * Single::DATA_BYTES,
+                start + SINGLE_BARRIERS + i * Single::BARRIER_BYTES};
+    }
+    __device__ static Hidden hidden(Address start) {
+        return {start + HIDDEN, start + HIDDEN_BARRIERS};
+    }
+};
+
+struct TailWork {
+    Global<const uint4> x;                     // (n, 4, h, w) pixels of 8 halves
+    Global<const uint4> singles[MAX_SINGLES];  // the same
+    Constant<const uint4> weights;             // as they lie in shared memory
+    Constant<const float2> biases;             // (16), then (8 * out_planes)
+    Global<bool> trusted;                      // (1), or null
+    int limit;
+    Maps maps;
+    ends::Picture to;
+};
+
+// The 1x1 convolutions, beside the 3x3 one of x: each row of theirs has the place of the row of h
+// that a row of x finishes. Looks at what comes in.
+template <class S, int SINGLES>
+struct Singles {
+    Reader<typename S::Single> rings[SINGLES];
+    Address weights;
+    uint32_t halves[SINGLES][PLANES][2] = {};
+    float acc[SUMS] = {};
+    uint32_t most = 0;  // the largest magnitudes so far
+
+    __device__ void look_at(const uint32_t (&pairs)[PLANES][2]) {
+#pragma unroll
+        for (int i = 0; i < 2 * PLANES; ++i) most = max_magnitudes(most, pairs[i / 2][i % 2]);
+    }
+
+    __device__ void load(const Rows& rows, Address row) {
+        Pairs<PLANES> x;
+        load_pairs<PLANE>(x, row + PIXEL);
+        look_at(x);
+#pragma unroll
+        for (int s = 0; s < SINGLES && rows.finishes(); ++s) {
+            rings[s].wait();
+            load_pairs<NARROW_PLANE>(halves[s], rings[s].data());
+            rings[s].free();
+            look_at(halves[s]);
+        }
+        hold(acc);
+    }
+
+    // Also where no row is finished: what comes of that is not stored.
+    __device__ void multiply() {
+#pragma unroll
+        for (int i = 0; i < SINGLES * SINGLE_STEPS; ++i) {
+            const auto* pairs = &halves[i / SINGLE_STEPS][i % SINGLE_STEPS * 2];
+            const uint32_t a[4] = {pairs[0][0], pairs[0][1], pairs[1][0], pairs[1][1]};
+            const Matrix b{weights + i * 2 * SINGLE_HALF, SINGLE_HALF};
+            wgmma(acc, a, b.descriptor());
+        }
+    }
+
+    __device__ void add(float (&sum)[SUMS]) {
+        hold(acc);
+#pragma unroll
+        for (int i = 0; i < SUMS; ++i) {
+            float more;
+            take(more, acc[i], 0);
+            sum[i] += more;
+        }
+    }
+};
+
+template <class S, int SINGLES>
+__device__ inline void sum_up(const TailWork& work, Address start) {
+    auto singles = [&] {
+        if constexpr (SINGLES == 2) {
+            return Singles<S, 2>{{Reader(S::single(start, 0)), Reader(S::single(start, 1))}};
+        } else {
+            return Singles<S, 3>{
+                {Reader(S::single(start, 0)), Reader(S::single(start, 1)),
+                 Reader(S::single(start, 2))}};
+        }
+    }();
+    singles.weights = start + S::SINGLE_WEIGHTS;
+    Writer out(S::hidden(start));
+    convolve_rows<typename S::Wide>(
+        work.maps.cut, {USEFUL, HALO, 2}, Reader(S::input(start)), start, work.biases, singles,
+        [&](const auto& sum, const Finished& row) {
+            store_hidden<Epilogue::none>(out, sum, row);
+        });
+    const int most = max(singles.most & 0xffff, singles.most >> 16);
+    if (work.trusted.data && most > work.limit) {
+        wait_for_earlier_kernels();
+        work.trusted.store(0, false);
+    }
+}
+
+template <class S>
+__device__ inline void enlarge(const TailWork& work, Address start, Shared<uint4> memory) {
+    wait_for_earlier_kernels();
+    const int warp = warp_of_group();
+    typename S::Stage stage(work.to, memory, 0, 16 * warp);
+    int64_t k = blockIdx.x;
+    Nothing nothing;
+    convolve_rows<typename S::Up>(
+        work.maps.cut, {USEFUL, HALO, 1}, Reader(S::hidden(start)), start + S::UP_WEIGHTS,
+        work.biases.from(SUMS), nothing, [&](const auto& sum, const Finished& row) {
+            if (row.begins_item) {
+                stage.begin(item(work.maps.cut, k), work.maps.cut.width);
+                k += gridDim.x;
+            }
+            stage.put(0, reinterpret_cast<const float(&)[1][S::GROUPS][4]>(sum));
+            bar_sync(STAGED, WARPGROUP);
+            stage.write(warp);
+            stage.swap();
+        });
+}
+
+template <int SCALE, int SINGLES>
+__global__ void __launch_bounds__(THREADS, 1) tail_wgmma_kernel(TailWork work) {
+    using S = Sizes<SCALE, SINGLES>;
+    SHARED(uint4, pixels, 2 * S::Stage::VECTORS);
+    SHARED_BYTES(start, S::BYTES);
+    const Address loaded = start + S::LOADED;
+    let_next_kernel_start();
+    if (threadIdx.x == 0) {
+        S::input(start).init(1, WARPGROUP_WARPS);
+        for (int i = 0; i < SINGLES; ++i) S::single(start, i).init(1, WARPGROUP_WARPS);
+        S::hidden(start).init(WARPGROUP_WARPS, WARPGROUP_WARPS);
+        load_weights(start, work.weights, S::WEIGHTS, loaded);
+    }
+    bar_sync(0, THREADS);
+    const int role = warp_uniform(threadIdx.x / WARPGROUP);
+    if (role == 2) {
+        give_registers<COPYING>();
+        wait_for_earlier_kernels();
+        const int i = warp_of_group() - 1;
+        if (i < 0) {
+            load_rows<PLANES, PLANE>(
+                work.maps, work.x, S::input(start), USEFUL, HALO + 1, 2);
+        } else if (i < SINGLES) {
+            load_rows<PLANES, NARROW_PLANE>(
+                work.maps, work.singles[i], S::single(start, i), USEFUL, HALO, 1);
+        }
+        return;
+    }
+    take_registers<REGISTERS>();
+    wait_past(loaded, 0, "the weights");
+    if (role == 0) {
+        sum_up<S, SINGLES>(work, start);
+    } else {
+        enlarge<S>(work, start, pixels);
+    }
+}
+
+template <int SCALE>
+cudaError_t launch_as(
+    const TailWork& work, int singles, int64_t blocks, bool overlap, cudaStream_t stream) {
+    if (singles == 2) {
+        return launch_overlapping(
+            tail_wgmma_kernel<SCALE, 2>, blocks, THREADS, Sizes<SCALE, 2>::BYTES, overlap, stream,
+            work);
+    }
+    return launch_overlapping(
+        tail_wgmma_kernel<SCALE, 3>, blocks, THREADS, Sizes<SCALE, 3>::BYTES, overlap, stream,
+        work);
+}
+
+}  // namespace
+
+cudaError_t tail_wgmma(const TailWgmmaParams& p, cudaStream_t stream) {
+    const bool uint8 = p.dtype == Dtype::uint8;
+    const int scale = p.scale, groups = 2 * ends::out_planes(scale);
+    if (p.singles < 2 || p.singles > MAX_SINGLES || scale < 2 || scale > 4 ||
+        !(uint8 || p.dtype == Dtype::float16)) {
+        return cudaErrorInvalidValue;
+    }
+    int64_t processors = 0;
+    if (const auto error = count_processors(processors)) return error;
+    const Cut parts = cut(p.n, p.h, p.w, USEFUL, 2, processors);
+    if (!fits(p.h, p.w, parts)) return cudaErrorInvalidValue;
+    const int64_t pixels = p.n * p.h * p.w * PLANES;
+    const auto maps = [&](const void* data) {
+        return Global<const uint4>(static_cast<const uint4*>(data), pixels);
+    };
+    const int64_t weights = 15 * 8 * PLANES * (PLANES + groups) + p.singles * SINGLE_BYTES / 16;
+    const TailWork work{
+        maps(p.x),
+        {maps(p.single[0]), maps(p.single[1]), maps(p.single[2])},
+        {static_cast<const uint4*>(p.weights), weights},
+        {static_cast<const float2*>(p.biases), SUMS + 4 * groups},
+        {static_cast<bool*>(p.trusted), 1},
+        p.limit,
+        {p.h * p.w, parts},
+        {p.out, uint8, p.out_layout, p.n, scale * p.h, scale * p.w, scale, p.clamp}};
+    const auto launch_it = scale == 2   ? launch_as<2>
+                           : scale == 3 ? launch_as<3>
+                                        : launch_as<4>;
+    return launch_it(work, p.singles, std::min(parts.items, processors), p.overlap, stream);
+}
+
+}  // namespace espan

@@ -1,0 +1,90 @@
+// What becomes of a finished row: activations, and its place in a ring.
+#pragma once
+
+#include "wgmma/convolve.cuh"
+
+namespace espan::wgmma_rows {
+
+// SiLU of z for h = z / 2, which is what halved weights give.
+__device__ inline float silu_of_half(float h) { return h * tanh_approx(h) + h; }
+
+// (z + x) * (sigmoid(z) - 1/2) for h = z / 2.
+__device__ inline float gate_by_half(float x, float h) {
+    return (0.5f * x + h) * tanh_approx(h);
+}
+
+template <Epilogue EPILOGUE>
+__device__ inline uint32_t finish(uint32_t before, float z0, float z1) {
+    if constexpr (EPILOGUE == Epilogue::silu) {
+        return pack_half2(silu_of_half(z0), silu_of_half(z1));
+    } else if constexpr (EPILOGUE == Epilogue::gate) {
+        const float2 x = unpack_half2(before);
+        return pack_half2(gate_by_half(x.x, z0), gate_by_half(x.y, z1));
+    } else {
+        return pack_half2(z0, z1);
+    }
+}
+
+// A row of halves in planes of PITCH bytes: as a lane has them, of each plane the pairs of channels
+// 2 q and 2 q + 1 of pixels g and g + 8.
+template <int PLANES>
+using Pairs = uint32_t[PLANES][2];
+
+template <int PITCH, int PLANES>
+__device__ inline void load_pairs(Pairs<PLANES>& pairs, Address row) {
+    const Address at = row + matrix_row(PITCH);
+#pragma unroll
+    for (int plane = 0; plane + 1 < PLANES; plane += 2) {
+        uint32_t words[4];
+        load_matrices(words, at + plane * PITCH);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) pairs[plane + i / 2][i % 2] = words[i];
+    }
+    if (PLANES % 2) load_matrices(pairs[PLANES - 1], at + (PLANES - 1) * PITCH);
+}
+
+template <int PITCH, int PLANES>
+__device__ inline void store_pairs(Address row, const Pairs<PLANES>& pairs) {
+    const Address at = row + matrix_row(PITCH);
+#pragma unroll
+    for (int plane = 0; plane + 1 < PLANES; plane += 2) {
+        const auto &one = pairs[plane], &next = pairs[plane + 1];
+        store_matrices(at + plane * PITCH, {one[0], one[1], next[0], next[1]});
+    }
+    if (PLANES % 2) store_matrices(at + (PLANES - 1) * PITCH, pairs[PLANES - 1]);
+}
+
+// A hidden row for the next convolution, through EPILOGUE; outside of the image it is 0.
+template <Epilogue EPILOGUE, class Out, int SUMS>
+__device__ inline void store_hidden(Out& out, const float (&sum)[SUMS], const Finished& row) {
+    Pairs<SUMS / 4> pairs;
+#pragma unroll
+    for (int i = 0; i < SUMS / 2; ++i) {
+        const uint32_t pair = finish<EPILOGUE>(0, sum[2 * i], sum[2 * i + 1]);
+        pairs[i / 2][i % 2] = row.inside[i % 2] ? pair : 0;
+    }
+    out.wait();
+    store_pairs<PLANE>(out.data() + PIXEL, pairs);
+    out.hand_on();
+}
+
+// A row of output, through EPILOGUE, with the row of the gate.
+template <Epilogue EPILOGUE, class Out, class Gate, int SUMS>
+__device__ inline void store_output(Out& out, Gate& gate, const float (&sum)[SUMS]) {
+    Pairs<SUMS / 4> pairs = {};
+    if constexpr (EPILOGUE == Epilogue::gate) {
+        gate.wait();
+        load_pairs<NARROW_PLANE>(pairs, gate.data());
+        gate.free();
+    }
+#pragma unroll
+    for (int i = 0; i < SUMS / 2; ++i) {
+        auto& pair = pairs[i / 2][i % 2];
+        pair = finish<EPILOGUE>(pair, sum[2 * i], sum[2 * i + 1]);
+    }
+    out.wait();
+    store_pairs<NARROW_PLANE>(out.data(), pairs);
+    out.hand_on();
+}
+
+}  // namespace espan::wgmma_rows

@@ -1,0 +1,108 @@
+"""tail by the tensor cores of sm_90a: weights as they lie in shared memory, features in planes."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from espan_kernels import layout as layouts
+from espan_kernels import native
+from espan_kernels.tail.kernel_cuda import CHANNELS, order
+
+
+def pack(
+    weights: Sequence[Tensor], bias: Tensor, up_weight: Tensor, up_bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(all weights in a row, the biases) of a tail, as `launch` wants them; for any number of
+    launches.
+
+    weights: one (C, C, 3, 3), then two or three (C, C, 1, 1); bias (C,), up_weight
+    (3 * scale^2, C, 3, 3), up_bias; float16, C 25 to 32.
+    """
+    more, filled = CHANNELS - len(bias), -len(up_bias) % 16
+    singles = [F.pad(weight[..., 0, 0], (0, more, 0, more)) for weight in weights[1:]]
+    # Of 16 channels in, the two halves, planes out, channels out, channels in.
+    singles = [one.reshape(4, 8, 2, 2, 8).permute(2, 3, 0, 1, 4) for one in singles]
+    up = layouts.wgmma_taps(F.pad(up_weight, (0, 0, 0, 0, 0, more, 0, filled)))
+    parts = [layouts.wgmma_taps(weights[0]), *singles, up]
+    biases = F.pad(bias.float(), (0, more)), F.pad(up_bias.float(), (0, filled))
+    return torch.cat([part.flatten() for part in parts]), torch.cat(biases)
+
+
+def limit_bits(limit: float) -> int:
+    """The bits of the largest float16 that is not above `limit`, for `launch`; -1: none is not."""
+    if not limit >= 0:
+        return -1
+    half = torch.tensor(min(limit, torch.finfo(torch.float16).max), dtype=torch.float64)
+    nearest = half.half()
+    return nearest.view(torch.int16).item() - (nearest.double() > half).item()
+
+
+def launch(
+    inputs: Sequence[Tensor],
+    packed: tuple[Tensor, Tensor],
+    out: Tensor,
+    out_layout: str,
+    scale: int,
+    clamp: bool,
+    trusted: Tensor | None = None,
+    limit: int = -1,
+    overlap: bool = False,
+) -> None:
+    """Queues a tail on the current stream of its inputs' device. Allocates nothing.
+
+    inputs: as the weights in `pack`, the 3x3 convolution's first; (N, 4, H, W, 8) float16, dense,
+    16-byte aligned, what is past C finite. out, out_layout: as of kernel_cuda's.
+    trusted: bool, one element. False is written if the magnitude of a value of the inputs is above
+    the float16 of `limit_bits`, or not finite; else it stays as it is.
+    overlap: as of spab's.
+    """
+    x, single0, single1, *third = inputs
+    n, _, h, w = x.shape[:4]
+    weights, biases = packed
+    native.call(
+        "tail_wgmma",
+        x,
+        x=x,
+        single0=single0,
+        single1=single1,
+        single2=third[0] if third else None,
+        weights=weights,
+        biases=biases,
+        out=out,
+        trusted=trusted,
+        limit=limit,
+        singles=len(inputs) - 1,
+        scale=scale,
+        clamp=clamp,
+        dtype=out.dtype,
+        n=n,
+        h=h,
+        w=w,
+        out_layout=out_layout,
+        overlap=overlap,
+    )
+
+
+def tail(
+    inputs: list[Tensor],
+    weights: list[Tensor],
+    bias: Tensor,
+    up_weight: Tensor,
+    up_bias: Tensor,
+    scale: int,
+    clamp: bool,
+    uint8: bool,
+) -> Tensor:
+    n, _, h, w = inputs[0].shape
+    dtype = torch.uint8 if uint8 else bias.dtype
+    out = layouts.empty(inputs[0], (n, 3, scale * h, scale * w), dtype)
+    if not out.numel():
+        return out
+    first = order(weights)
+    packed = pack([weights[i] for i in first], bias, up_weight, up_bias)
+    out_layout = "channels_last" if layouts.is_channels_last(out) else "contiguous"
+    features = [layouts.to_planes(inputs[i]) for i in first]
+    launch(features, packed, out, out_layout, scale, clamp)
+    return out
