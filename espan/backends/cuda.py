@@ -1,19 +1,23 @@
 """Steps as launches of CUDA kernels: weights packed before, values in planes (N, C/8, H, W, 8).
 
-What the first step reads and the last one makes are images, in channels_last memory.
+What the first step reads and the last one makes are images, in channels_last memory. "cuda" are the
+kernels for every GPU, "cuda_wgmma" those for compute capability 9.0.
 """
 
-from functools import singledispatch
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from espan.backends.program import Block, Conv, Fused, Head, Tail
 from espan_kernels.conv3x3 import kernel_cuda as conv3x3
+from espan_kernels.conv3x3 import kernel_wgmma as conv3x3_wgmma
 from espan_kernels.conv9x9_head import kernel_cuda as head
 from espan_kernels.machine import half_sums_pay
 from espan_kernels.spab import kernel_cuda as spab
+from espan_kernels.spab import kernel_wgmma as spab_wgmma
 from espan_kernels.tail import kernel_cuda as tail
+from espan_kernels.tail import kernel_wgmma as tail_wgmma
 
 # Channels up to which a block is one kernel; past them what is hidden goes through memory.
 ONE_KERNEL = 32
@@ -23,19 +27,18 @@ class Launch(Protocol):
     """Runs a step's kernel on its inputs, into `out`.
 
     options: `scratch`, planes as those of `out`, for a step that `needs_scratch`; `clamp` and
-    `uint8`, as of `tail`.
+    `uint8`, as of `tail`; `overlap`, as of the wgmma kernels' `launch`; `trusted`, for a tail that
+    looks at its inputs: a tensor of one bool, or None.
     """
 
     def __call__(self, out: Tensor, *inputs: Tensor, **options: Any) -> None: ...
 
 
-@singledispatch
-def launch_of(step: Fused) -> Launch:
-    """The launch of a step, its weights packed now."""
-    raise TypeError(f"{type(step).__name__} has no CUDA kernel")
+def launch_of(step: Fused, impl: str) -> Launch:
+    """The launch of a step by kernel `impl`, its weights packed now."""
+    return _LAUNCHES[impl, type(step)](step)
 
 
-@launch_of.register
 def _head(step: Head) -> Launch:
     packed = head.pack(step.weight, step.bias)
 
@@ -46,7 +49,6 @@ def _head(step: Head) -> Launch:
     return launch
 
 
-@launch_of.register
 def _conv(step: Conv) -> Launch:
     packed = conv3x3.pack(step.weight, step.bias, gated=step.gate is not None)
 
@@ -58,7 +60,6 @@ def _conv(step: Conv) -> Launch:
     return launch
 
 
-@launch_of.register
 def _block(step: Block) -> Launch:
     packed = spab.pack(step.weights, step.biases)
 
@@ -70,7 +71,6 @@ def _block(step: Block) -> Launch:
     return launch
 
 
-@launch_of.register
 def _tail(step: Tail) -> Launch:
     packed = tail.pack(step.weights, step.bias, step.up_weight, step.up_bias)
 
@@ -79,6 +79,52 @@ def _tail(step: Tail) -> Launch:
         tail.launch(inputs, "planes", packed, out, "channels_last", step.scale, clamp)
 
     return launch
+
+
+def _conv_wgmma(step: Conv) -> Launch:
+    plain = step.gate is None and step.act == "none"
+    packed = conv3x3_wgmma.pack(step.weight, step.bias, plain)
+
+    def launch(out: Tensor, *inputs: Tensor, **options: Any) -> None:
+        x, *gates = inputs
+        gate = gates[0] if gates else None
+        conv3x3_wgmma.launch(x, packed, out, step.act, gate, options["overlap"])
+
+    return launch
+
+
+def _block_wgmma(step: Block) -> Launch:
+    packed = spab_wgmma.pack(step.weights, step.biases)
+
+    def launch(out: Tensor, *inputs: Tensor, **options: Any) -> None:
+        (x,) = inputs
+        scratch = options["scratch"] if needs_scratch(step) else None
+        spab_wgmma.launch(x, packed, out, scratch, options["overlap"])
+
+    return launch
+
+
+def _tail_wgmma(step: Tail) -> Launch:
+    packed = tail_wgmma.pack(step.weights, step.bias, step.up_weight, step.up_bias)
+    limit = tail_wgmma.limit_bits(step.limit())
+
+    def launch(out: Tensor, *inputs: Tensor, **options: Any) -> None:
+        clamp, trusted = options["clamp"] or options["uint8"], options["trusted"]
+        ends = out, "channels_last", step.scale, clamp
+        tail_wgmma.launch(inputs, packed, *ends, trusted, limit, options["overlap"])
+
+    return launch
+
+
+_LAUNCHES: dict[tuple[str, type[Fused]], Callable[[Any], Launch]] = {
+    ("cuda", Head): _head,
+    ("cuda", Conv): _conv,
+    ("cuda", Block): _block,
+    ("cuda", Tail): _tail,
+    ("cuda_wgmma", Conv): _conv_wgmma,
+    ("cuda_wgmma", Block): _block_wgmma,
+    ("cuda_wgmma", Tail): _tail_wgmma,
+}
 
 
 def needs_scratch(step: Fused) -> bool:

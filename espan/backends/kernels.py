@@ -15,6 +15,8 @@ from espan.system import memory
 from espan_kernels import layout, machine, op
 from espan_kernels.op import Kernel
 
+# The kernels that run on planes.
+CUDA = ("cuda", "cuda_wgmma")
 # Height and width of the pictures for which kernels are chosen.
 FRAME = 540, 960
 
@@ -38,8 +40,9 @@ class Plan:
 
     net: a folded ESPAN, SPAN or SPANF; its weights are copied, a later change of it is not seen.
     impl: what every op is asked for; None lets each take its fastest, "triton" and "eager" that
-    one and no other. "cuda" wants CUDA kernels, and takes the next implementation for a step that
-    has none, as long as one has: `explain` says which and why. ValueError if that cannot be.
+    one and no other. "cuda" wants CUDA kernels, "cuda_wgmma" those of compute capability 9.0 before
+    the others; a step that has none takes the next implementation, as long as one has: `explain`
+    says which and why. ValueError if that cannot be.
     """
 
     def __init__(self, net: Network, impl: str | None = None):
@@ -54,6 +57,8 @@ class Plan:
             self.limit = tail.limit()
             self._channels = {PICTURE: 3} | {step.makes: step.channels for step in self.steps}
             self.chosen = self._choose(impl or op.DEFAULT_IMPL)
+        # Whether the tail itself finds out if its inputs can be trusted.
+        self._looks = self.chosen[-1].name == "cuda_wgmma"
         self._released = released(self.steps)
         self._maps = net.config["channels"]
         self.places, self.buffers = self._place()
@@ -72,7 +77,7 @@ class Plan:
         x: on the network's device, in its dtype or uint8; clamp and uint8: as of `tail`.
         buffers: of `allocate`, for this call alone; None allocates them.
         """
-        return self._run(x, {"clamp": clamp, "uint8": uint8}, buffers)[0]
+        return self._run(x, buffers, clamp=clamp, uint8=uint8)[0]
 
     @torch.no_grad()
     def checked(self, x: Tensor, buffers: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
@@ -81,7 +86,10 @@ class Plan:
         A NaN has no uint8. It can come from what the tail reads, or from an overflow of its sum;
         where that is neither infinite nor so large as to overflow in the worst case, there is none.
         """
-        y, inputs = self._run(x, {"clamp": True, "uint8": True}, buffers)
+        trusted = torch.ones(1, dtype=torch.bool, device=x.device) if self._looks else None
+        y, inputs = self._run(x, buffers, clamp=True, uint8=True, trusted=trusted)
+        if trusted is not None:
+            return y, trusted[0]
         # By pixels where they lie so: aminmax copies what is not contiguous.
         flat = [one.permute(0, 2, 3, 1) if one.dim() == 4 else one for one in inputs]
         ends = [end.float() for one in flat for end in torch.aminmax(one)]
@@ -94,7 +102,7 @@ class Plan:
         for step, chosen in zip(self.steps, self.chosen, strict=True):
             where = f" in buffer {self.places[step.makes]}" if step.makes in self.places else ""
             lines.append(f"{step}{where}: {chosen.name}")
-        for name in ("cuda", "triton"):
+        for name in ("cuda_wgmma", "cuda", "triton"):
             lines += [f"no {name} for {reason}" for reason in self.refusals(name)]
         return "\n".join(lines)
 
@@ -134,9 +142,16 @@ class Plan:
         return [(step, chosen) for step, chosen in pairs if isinstance(step, Fused)]
 
     def _run(
-        self, x: Tensor, ends: dict[str, bool], buffers: list[Tensor] | None
+        self,
+        x: Tensor,
+        buffers: list[Tensor] | None,
+        *,
+        clamp: bool,
+        uint8: bool,
+        trusted: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """(the result, the last step's inputs)."""
+        ends = {"clamp": clamp, "uint8": uint8}
         n, _, height, width = x.shape
         buffers = self.allocate(n, height, width) if buffers is None else buffers
         values = {PICTURE: x.contiguous(memory_format=torch.channels_last)}
@@ -145,9 +160,12 @@ class Plan:
             inputs = [self._laid_out(values, name, as_planes) for name in step.reads]
             if chosen.launch:
                 place = self.places.get(step.makes)
-                out = self._result(x, ends["uint8"]) if place is None else buffers[place]
+                out = self._result(x, uint8) if place is None else buffers[place]
                 if out.numel():
-                    chosen.launch(out, *inputs, scratch=buffers[-1] if buffers else None, **ends)
+                    scratch = buffers[-1] if buffers else None
+                    # Before the first step weights may still be on their way.
+                    later = {"scratch": scratch, "trusted": trusted, "overlap": i > 0}
+                    chosen.launch(out, *inputs, **later, **ends)
             elif chosen.kernel and isinstance(step, Fused):
                 out = chosen.kernel.run(*step.arguments(*inputs, **ends))
             else:
@@ -185,9 +203,9 @@ class Plan:
             one = self._like.new_empty(())
             inputs = [one.expand(1, self._channels[name], *FRAME) for name in step.reads]
             chosen.append(_choose(step, step.arguments(*inputs), impl))
-        if impl == "cuda" and not any(one.name == "cuda" for one in chosen):
+        if impl in CUDA and not any(one.name == impl for one in chosen):
             reasons = dict.fromkeys(one.refused[0][1] for one in chosen if one.refused)
-            raise ValueError(f"impl='cuda' refuses: {'; '.join(reasons)}")
+            raise ValueError(f"impl={impl!r} refuses: {'; '.join(reasons)}")
         return chosen
 
     def _place(self) -> tuple[dict[str, int], int]:
@@ -211,18 +229,20 @@ class Plan:
 
 def _choose(step: Fused, args: tuple, impl: str | None) -> Chosen:
     """The kernel that runs the step's op on such arguments."""
-    if impl not in (None, "cuda"):
+    if impl not in (None, *CUDA):
         return Chosen(step.op.choose(args, impl))
     refused: list[tuple[str, str]] = []
     kernels = step.op.tried(args) if impl is None else step.op.kernels
     # In Triton's interpreter only what is asked for by name runs.
     kernels = [k for k in kernels if impl == k.name or not machine.INTERPRETED]
+    if impl == "cuda":
+        kernels = [kernel for kernel in kernels if kernel.name != "cuda_wgmma"]
     # What was timed is an op by itself, on pictures. Between CUDA kernels values stay in planes.
-    kernels.sort(key=lambda kernel: kernel.name != "cuda")
+    kernels.sort(key=lambda kernel: (kernel.name != impl, kernel.name not in CUDA))
     for kernel in kernels:
         reason = kernel.refuses(args)
         if reason is None:
-            launch = launch_of(step) if kernel.name == "cuda" else None
+            launch = launch_of(step, kernel.name) if kernel.name in CUDA else None
             return Chosen(kernel, tuple(refused), launch)
         refused.append((kernel.name, reason))
     return Chosen(None, tuple(refused))
