@@ -234,7 +234,8 @@ def _choose(step: Fused, args: tuple, impl: str | None) -> Chosen:
     refused: list[tuple[str, str]] = []
     kernels = step.op.tried(args) if impl is None else step.op.kernels
     # In Triton's interpreter only what is asked for by name runs.
-    kernels = [k for k in kernels if impl == k.name or not machine.INTERPRETED]
+    named = CUDA if impl in CUDA else ()
+    kernels = [k for k in kernels if k.name in named or not machine.INTERPRETED]
     if impl == "cuda":
         kernels = [kernel for kernel in kernels if kernel.name != "cuda_wgmma"]
     # What was timed is an op by itself, on pictures. Between CUDA kernels values stay in planes.

@@ -160,14 +160,16 @@ CUDA = {
     "spanf": (lambda: SPANF(blocks=2), "-eccce", 2),
 }
 EVERY_CUDA = pytest.mark.parametrize("name", CUDA)
+IMPLS = pytest.mark.parametrize("impl", ["cuda", "cuda_wgmma"])
 
 
 @pytest.mark.usefixtures("shim")
 @EVERY_CUDA
+@IMPLS
 @torch.no_grad()
-def test_cuda_kernels_on_planes_equal_the_network_shim(name, guard_bands):
+def test_cuda_kernels_on_planes_equal_the_network_shim(name, impl, guard_bands):
     net = network(name, torch.float16)
-    plan = Plan(net, "cuda")
+    plan = Plan(net, impl)
     x = torch.rand(2, 3, 5, 6).half()
     truth = net.double()(x.double())
     eager = (Plan(net.half(), "eager")(x) - truth).abs().max()
@@ -196,6 +198,32 @@ def test_what_cuda_kernels_run_and_where_shim(name):
 
 @pytest.mark.usefixtures("shim")
 @EVERY_CUDA
+def test_wgmma_kernels_run_before_the_others_where_they_are_asked_for_shim(name):
+    _, who, buffers = CUDA[name]
+    plan = Plan(network(name, torch.float16), "cuda_wgmma")
+    for step, chosen, letter in zip(plan.steps, plan.chosen, who, strict=True):
+        has_wgmma = letter == "c" and step.name in ("conv3x3", "spab", "tail")
+        assert (chosen.name == "cuda_wgmma") == has_wgmma, step
+    assert plan.buffers == buffers
+    refused = plan.refusals("cuda_wgmma")
+    assert all("wgmma" in line or "CUDA" in line for line in refused)
+
+
+@pytest.mark.usefixtures("shim")
+@torch.no_grad()
+@pytest.mark.parametrize("impl", ["eager", "cuda_wgmma"])
+def test_the_tail_itself_distrusts_what_may_overflow_shim(impl):
+    x = torch.randint(256, (2, 3, 4, 5), dtype=torch.uint8)
+    net = network("espan depth 5", torch.float16)
+    assert Plan(net, impl).checked(x)[1]
+    net.blocks[0].convs[-1].bias[7] += 4 * Plan(net, impl).limit
+    assert not Plan(net, impl).checked(x)[1]
+    net.upsampler.weight[0, 0, 0, 0] = float("inf")
+    assert not Plan(net, impl).checked(x)[1]
+
+
+@pytest.mark.usefixtures("shim")
+@EVERY_CUDA
 def test_a_buffer_is_not_used_again_before_it_is_read_shim(name):
     plan = Plan(network(name, torch.float16), "cuda")
     holds: dict[int, str] = {}
@@ -209,11 +237,12 @@ def test_a_buffer_is_not_used_again_before_it_is_read_shim(name):
 
 
 @pytest.mark.usefixtures("shim")
+@IMPLS
 @torch.no_grad()
-def test_weights_are_packed_once_shim(monkeypatch):
-    plan = Plan(network("espan, a block of one conv", torch.float16), "cuda")
-    monkeypatch.setattr(layout, "fragments", None)
-    monkeypatch.setattr(layout, "matrix_fragments", None)
+def test_weights_are_packed_once_shim(monkeypatch, impl):
+    plan = Plan(network("espan, a block of one conv", torch.float16), impl)
+    for pack in ("fragments", "matrix_fragments", "wgmma_taps"):
+        monkeypatch.setattr(layout, pack, None)
     x = torch.randint(256, (1, 3, 3, 4), dtype=torch.uint8)
     buffers = plan.allocate(1, 3, 4)
     first, trusted = plan.checked(x, buffers)
