@@ -127,6 +127,12 @@ void fill(TailParams& p, Arguments& take) {
     take("layout", p.layout)("out_layout", p.out_layout);
 }
 
+void fill(Conv9x9HeadWgmmaParams& p, Arguments& take) {
+    take("x", p.x)("weights", p.weights)("biases", p.biases)("out", p.out);
+    take("dtype", p.dtype)("n", p.n)("h", p.h)("w", p.w);
+    take("x_layout", p.x_layout)("overlap", p.overlap);
+}
+
 void fill(TailWgmmaParams& p, Arguments& take) {
     take("x", p.x)("single0", p.single[0])("single1", p.single[1])("single2", p.single[2]);
     take("weights", p.weights)("biases", p.biases)("out", p.out)("trusted", p.trusted);
@@ -187,6 +193,7 @@ PYBIND11_MODULE(_cuda, module) {
     module.attr("WGMMA") = true;
     define(module, "conv3x3_wgmma", conv3x3_wgmma);
     define(module, "spab_wgmma", spab_wgmma);
+    define(module, "conv9x9_head_wgmma", conv9x9_head_wgmma);
     define(module, "tail_wgmma", tail_wgmma);
 #else
     module.attr("WGMMA") = false;

@@ -1,25 +1,15 @@
-// conv9x9_head: from the image, uint8 or float16, to the first 32 channels.
+// conv9x9_head: from the image, uint8 or float16, to the first 32 channels (head_rows.cuh).
 //
-// In a row of RGB without gaps, the 9 pixels of 3 colours that one row of the kernel multiplies are
-// 27 consecutive halves. With 5 more, whose weights are 0, they are the 32 columns of a matrix
-// product whose rows are pixels. What is left is a vertical convolution of 9 taps. It streams rows:
-// each is accumulated into the 9 output rows it reaches, which are open in registers.
-//
-// A pixel can begin at an odd half, but a register holds an aligned pair: pixels of odd columns are
-// read from a copy of the row that is shifted by one half. Warps work in pairs on 16 columns, each
-// with the weights of 16 output channels. Each warp loads its own rows, so none waits for another.
-#include "common/ends.cuh"
+// It streams rows: each is accumulated into the 9 output rows it reaches, which are open in
+// registers. Warps work in pairs on 16 columns, each with the weights of 16 output channels.
+#include "head_rows.cuh"
 
 namespace espan {
 namespace {
 
-using namespace ends;
+using namespace head;
 
 constexpr int WARPS = 8, PAIRS = WARPS / 2;
-constexpr int COLUMNS = 16, REACH = 4, TAPS = 2 * REACH + 1;
-constexpr int SLOTS = 3;  // rows of a ring, and rows being loaded from memory
-// Words of a row, and where its shifted copy begins: in the other half of the banks.
-constexpr int SLOT = 96, COPY = 48;
 
 template <typename Pixel>
 struct Work {
@@ -33,21 +23,12 @@ struct Work {
     float scale;
 };
 
-__device__ inline __half to_half(__half value) { return value; }
-__device__ inline __half to_half(uint8_t value) {
-    __half half;
-    from_float(half, value);
-    return half;
-}
-
 template <typename Pixel>
 __global__ void __launch_bounds__(32 * WARPS, 1) head_kernel(Work<Pixel> work) {
-    SHARED(__half, memory, WARPS * SLOTS * SLOT * 2);
-    const Shared<uint32_t> rings = memory.template as<uint32_t>();
+    SHARED(__half, memory, WARPS * RING * 2);
     const int warp = warp_uniform(threadIdx.x / 32);
     const int half = warp % 2;  // output channels from 16 * half on
     const int lane = lane_id(), g = lane / 4, q = lane % 4;
-    const int ring = warp * SLOTS * SLOT;
 
     uint4 w[TAPS][2];  // [row of the kernel][8 channels out]
 #pragma unroll
@@ -56,44 +37,13 @@ __global__ void __launch_bounds__(32 * WARPS, 1) head_kernel(Work<Pixel> work) {
     }
     float2 bias[2];
     for (int c = 0; c < 2; ++c) bias[c] = work.biases.load((2 * half + c) * 4 + q);
-    // The lane's first pair of pixel g; and which of columns 24 and up belong to the 9 pixels.
-    const int a_word = ring + (3 * g - g % 2) / 2 + g % 2 * COPY + q;
-    const uint32_t kept = q == 0 ? 0xffffffff : q == 1 ? 0xffff : 0;
 
+    ImageRows<Pixel> image{work.x, work.from, memory, warp * RING};
     for (int64_t i = blockIdx.x + int64_t(gridDim.x) * (warp / 2); i < work.cut.items;
          i += int64_t(gridDim.x) * PAIRS) {
         const Item it = item(work.cut, i);
-        const int x0 = it.strip * COLUMNS, top = it.top - REACH, rows = it.rows + 2 * REACH;
-
-        // A lane loads the pixel of column x0 - REACH + lane; 0 beyond the reach of 16 pixels.
-        const int column = x0 - REACH + lane;
-        const bool has_column =
-            lane < COLUMNS + 2 * REACH && unsigned(column) < unsigned(work.cut.width);
-        int64_t at = it.n * work.from.picture + top * work.from.row +
-                     int64_t(column) * work.from.pixel;
-        Pixel next[SLOTS][3];
-        const auto load = [&](int row, Pixel(&pixel)[3]) {
-            const bool inside = has_column && unsigned(top + row) < unsigned(work.cut.height);
-#pragma unroll
-            for (int c = 0; c < 3; ++c) {
-                pixel[c] = inside ? work.x.load(at + c * work.from.colour) : Pixel{};
-            }
-            at += work.from.row;
-        };
-        const auto store = [&](int slot, const Pixel(&pixel)[3]) {
-#pragma unroll
-            for (int c = 0; c < 3; ++c) {
-                const int word = 2 * (ring + slot * SLOT) + 3 * lane + c;
-                const __half value = to_half(pixel[c]);
-                memory.store(word, value);
-                memory.store(word + 2 * COPY - 1, value);
-            }
-        };
-#pragma unroll
-        for (int slot = 0; slot < SLOTS; ++slot) load(slot, next[slot]);
-        // The last rows of the previous item have been read.
-        warp_sync();
-        store(0, next[0]);
+        const int x0 = it.strip * COLUMNS, rows = it.rows + 2 * REACH;
+        image.begin(work.cut, it, x0);
 
         int64_t out_word = it.n * work.to.picture + 2 * half * work.to.plane +
                            it.top * work.to.row + int64_t(x0 + g) * work.to.pixel + q;
@@ -106,22 +56,13 @@ __global__ void __launch_bounds__(32 * WARPS, 1) head_kernel(Work<Pixel> work) {
                 const int row = start + u;
                 if (row >= rows) break;
                 const int finished = (u + 1) % TAPS;
-                store((u + 1) % SLOTS, next[(u + 1) % SLOTS]);
-                load(row + SLOTS, next[u % SLOTS]);
-                warp_sync();
+                image.step(row, u % SLOTS);
 #pragma unroll
                 for (int j = 0; j < 8; ++j) acc[u][j / 4][j % 4] = 0;
 #pragma unroll
                 for (int k = 0; k < 2; ++k) {
-                    // 8 pixels further are 12 words further, 8 columns further 4 words.
-                    const int word = a_word + u % SLOTS * SLOT + 8 * k;
-                    uint32_t a[4] = {
-                        rings.load(word), rings.load(word + 12), rings.load(word + 4),
-                        rings.load(word + 16)};
-                    if (k == 1) {
-                        a[2] &= kept;
-                        a[3] &= kept;
-                    }
+                    uint32_t a[4];
+                    image.fragment(a, u % SLOTS, k);
 #pragma unroll
                     for (int ky = 0; ky < TAPS; ++ky) {
 #pragma unroll

@@ -152,6 +152,19 @@ struct TailParams {
 };
 cudaError_t tail(const TailParams& params, cudaStream_t stream);
 
+// conv9x9_head by a kernel for sm_90a (see Conv3x3WgmmaParams).
+struct Conv9x9HeadWgmmaParams {
+    const void* x;        // RGB in `x_layout`: float16, or uint8, which stands for x / 255
+    const void* weights;  // (2 of 16 columns, 2, 17 rows, 4 planes out, 8, 8) float16
+    const void* biases;   // (32) float32
+    void* out;            // (n, 4, h, w, 8) float16
+    Dtype dtype;          // of x: float16 or uint8
+    int64_t n, h, w;
+    Layout x_layout;  // contiguous or channels_last
+    bool overlap;
+};
+cudaError_t conv9x9_head_wgmma(const Conv9x9HeadWgmmaParams& params, cudaStream_t stream);
+
 // tail by a kernel for sm_90a (see Conv3x3WgmmaParams), and whether its inputs can be trusted.
 struct TailWgmmaParams {
     const void* x;          // (n, 4, h, w, 8) float16

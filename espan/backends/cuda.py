@@ -13,6 +13,7 @@ from espan.backends.program import Block, Conv, Fused, Head, Tail
 from espan_kernels.conv3x3 import kernel_cuda as conv3x3
 from espan_kernels.conv3x3 import kernel_wgmma as conv3x3_wgmma
 from espan_kernels.conv9x9_head import kernel_cuda as head
+from espan_kernels.conv9x9_head import kernel_wgmma as head_wgmma
 from espan_kernels.machine import half_sums_pay
 from espan_kernels.spab import kernel_cuda as spab
 from espan_kernels.spab import kernel_wgmma as spab_wgmma
@@ -81,6 +82,16 @@ def _tail(step: Tail) -> Launch:
     return launch
 
 
+def _head_wgmma(step: Head) -> Launch:
+    packed = head_wgmma.pack(step.weight, step.bias)
+
+    def launch(out: Tensor, *inputs: Tensor, **options: Any) -> None:
+        (x,) = inputs
+        head_wgmma.launch(x, "channels_last", packed, out, options["overlap"])
+
+    return launch
+
+
 def _conv_wgmma(step: Conv) -> Launch:
     plain = step.gate is None and step.act == "none"
     packed = conv3x3_wgmma.pack(step.weight, step.bias, plain)
@@ -121,6 +132,7 @@ _LAUNCHES: dict[tuple[str, type[Fused]], Callable[[Any], Launch]] = {
     ("cuda", Conv): _conv,
     ("cuda", Block): _block,
     ("cuda", Tail): _tail,
+    ("cuda_wgmma", Head): _head_wgmma,
     ("cuda_wgmma", Conv): _conv_wgmma,
     ("cuda_wgmma", Block): _block_wgmma,
     ("cuda_wgmma", Tail): _tail_wgmma,

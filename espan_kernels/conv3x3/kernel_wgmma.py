@@ -1,4 +1,4 @@
-"""conv3x3 by the tensor cores of sm_90a: weights as they lie in shared memory, features in planes."""
+"""conv3x3 by the tensor cores of sm_90a: weights as they lie in shared memory, maps in planes."""
 
 from torch import Tensor
 

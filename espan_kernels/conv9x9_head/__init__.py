@@ -7,7 +7,13 @@ from espan_kernels import check
 from espan_kernels.conv3x3 import max_channels
 from espan_kernels.conv9x9_head import sample
 from espan_kernels.conv9x9_head.reference import reference
-from espan_kernels.machine import forward_only, kernel_dtype, needs_cuda, needs_triton
+from espan_kernels.machine import (
+    forward_only,
+    kernel_dtype,
+    needs_cuda,
+    needs_triton,
+    needs_wgmma,
+)
 from espan_kernels.op import Op
 
 
@@ -25,6 +31,13 @@ op.kernel(
     "cuda",
     "espan_kernels.conv9x9_head.kernel_cuda:conv9x9_head",
     needs_cuda,
+    half_to_32_channels,
+    forward_only,
+)
+op.kernel(
+    "cuda_wgmma",
+    "espan_kernels.conv9x9_head.kernel_wgmma:conv9x9_head",
+    needs_wgmma,
     half_to_32_channels,
     forward_only,
 )
@@ -49,7 +62,8 @@ def conv9x9_head(x: Tensor, weight: Tensor, bias: Tensor, *, impl: str | None = 
         x: images (N, 3, H, W), floating point or uint8.
         weight: (out, 3, 9, 9).
         bias: (out,).
-        impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one and no other.
+        impl: None takes the fastest that runs, "cuda", "cuda_wgmma", "triton" or
+            "eager" that one and no other.
 
     Returns:
         (N, out, H, W) in the dtype of `weight`.

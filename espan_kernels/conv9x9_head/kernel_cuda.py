@@ -12,10 +12,14 @@ CHANNELS = 32
 def pack(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """A weight (C, 3, 9, 9) and bias (C,), float16, C 25 to 32, as `launch` wants them; for any
     number of launches."""
-    more = CHANNELS - len(weight)
-    # A row of the kernel is a matrix of 27 inputs, 9 pixels of 3 colours, filled up to 32.
-    rows = weight.permute(2, 0, 3, 1).flatten(2)
-    return layouts.matrix_fragments(F.pad(rows, (0, 5, 0, more))), F.pad(bias.float(), (0, more))
+    return layouts.matrix_fragments(rows(weight)), F.pad(bias.float(), (0, CHANNELS - len(bias)))
+
+
+def rows(weight: Tensor) -> Tensor:
+    """(C, 3, 9, 9) as (9, 32, 32): of each row of the kernel the matrix that multiplies 27 inputs,
+    9 pixels of 3 colours. Inputs and outputs are filled up with zeros."""
+    matrices = weight.permute(2, 0, 3, 1).flatten(2)
+    return F.pad(matrices, (0, 5, 0, CHANNELS - len(weight)))
 
 
 def launch(
@@ -46,6 +50,13 @@ def launch(
     )
 
 
+def dense(x: Tensor) -> tuple[Tensor, str]:
+    """(x, its layout), copied if it is neither channels_last nor contiguous."""
+    if layouts.is_channels_last(x):
+        return x, "channels_last"
+    return x.contiguous(), "contiguous"
+
+
 def conv9x9_head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     n, _, h, w = x.shape
     channels = len(weight)
@@ -53,10 +64,7 @@ def conv9x9_head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if not out.numel():
         return out
     packed = pack(weight, bias)
-    if layouts.is_channels_last(x):
-        x_layout = "channels_last"
-    else:
-        x, x_layout = x.contiguous(), "contiguous"
+    x, x_layout = dense(x)
     if layouts.is_channels_last(out) and channels == CHANNELS:
         launch(x, x_layout, packed, out, "channels_last")
         return out

@@ -202,8 +202,7 @@ def test_wgmma_kernels_run_before_the_others_where_they_are_asked_for_shim(name)
     _, who, buffers = CUDA[name]
     plan = Plan(network(name, torch.float16), "cuda_wgmma")
     for step, chosen, letter in zip(plan.steps, plan.chosen, who, strict=True):
-        has_wgmma = letter == "c" and step.name in ("conv3x3", "spab", "tail")
-        assert (chosen.name == "cuda_wgmma") == has_wgmma, step
+        assert (chosen.name == "cuda_wgmma") == (letter == "c"), step
     assert plan.buffers == buffers
     refused = plan.refusals("cuda_wgmma")
     assert all("wgmma" in line or "CUDA" in line for line in refused)

@@ -1,0 +1,102 @@
+// Rows of an RGB image as A of a matrix product, for the 9x9 convolution of the head.
+//
+// In a row of RGB without gaps, the 9 pixels of 3 colours that one row of the kernel multiplies are
+// 27 consecutive halves. With 5 more, whose weights are 0, they are the 32 columns of a matrix
+// product whose rows are pixels. What is left is a vertical convolution of 9 taps.
+//
+// A pixel can begin at an odd half, but a register holds an aligned pair: pixels of odd columns are
+// read from a copy of the row that is shifted by one half. A warp has 16 pixels of a row and loads
+// its own rows, so none waits for another.
+#pragma once
+
+#include "common/ends.cuh"
+
+namespace espan::head {
+
+using namespace ends;
+
+constexpr int COLUMNS = 16, REACH = 4, TAPS = 2 * REACH + 1;
+constexpr int SLOTS = 3;  // rows of a warp's ring, and rows being loaded from memory
+// Words of a row, and where its shifted copy begins: in the other half of the banks.
+constexpr int SLOT = 96, COPY = 48, RING = SLOTS * SLOT;
+
+__device__ inline __half to_half(__half value) { return value; }
+__device__ inline __half to_half(uint8_t value) {
+    __half half;
+    from_float(half, value);
+    return half;
+}
+
+// The rows of an item, as a warp reads them: `columns` of its strip from `left` on.
+template <typename Pixel>
+struct ImageRows {
+    Global<const Pixel> x;
+    const PictureSteps& steps;
+    Shared<__half> memory;  // rings of all warps
+    int ring;               // the first word of the warp's ring
+    int height, top;
+    bool has_column;
+    int64_t at;  // the lane's pixel in the next row to load
+    Pixel next[SLOTS][3];
+
+    // A lane loads the pixel of column left - REACH + lane; 0 beyond the reach of 16 pixels.
+    __device__ void begin(const Cut& cut, const Item& it, int left) {
+        const int column = left - REACH + lane_id();
+        top = it.top - REACH;
+        height = cut.height;
+        has_column = lane_id() < COLUMNS + 2 * REACH && unsigned(column) < unsigned(cut.width);
+        at = it.n * steps.picture + top * steps.row + int64_t(column) * steps.pixel;
+#pragma unroll
+        for (int slot = 0; slot < SLOTS; ++slot) load(slot, slot);
+        // The last rows of the previous item have been read.
+        warp_sync();
+        store(0);
+    }
+
+    __device__ void load(int row, int slot) {
+        const bool inside = has_column && unsigned(top + row) < unsigned(height);
+#pragma unroll
+        for (int c = 0; c < 3; ++c) {
+            next[slot][c] = inside ? x.load(at + c * steps.colour) : Pixel{};
+        }
+        at += steps.row;
+    }
+
+    __device__ void store(int slot) const {
+#pragma unroll
+        for (int c = 0; c < 3; ++c) {
+            const int half = 2 * (ring + slot * SLOT) + 3 * lane_id() + c;
+            const __half value = to_half(next[slot][c]);
+            memory.store(half, value);
+            memory.store(half + 2 * COPY - 1, value);
+        }
+    }
+
+    // Makes row `row`, of SLOTS at `slot`, ready to be read, and asks for one that follows.
+    __device__ void step(int row, int slot) {
+        store((slot + 1) % SLOTS);
+        load(row + SLOTS, slot);
+        warp_sync();
+    }
+
+    // The 16 pixels of the row at `slot`: columns 16 k of A and the next 15.
+    __device__ void fragment(uint32_t (&a)[4], int slot, int k) const {
+        const Shared<uint32_t> words = memory.template as<uint32_t>();
+        // The lane's first pair of pixel g; 8 pixels further are 12 words further, 8 columns
+        // further 4 words.
+        const int g = lane_id() / 4, q = lane_id() % 4;
+        const int word =
+            ring + (3 * g - g % 2) / 2 + g % 2 * COPY + q + slot * SLOT + 8 * k;
+        a[0] = words.load(word);
+        a[1] = words.load(word + 12);
+        a[2] = words.load(word + 4);
+        a[3] = words.load(word + 16);
+        if (k == 0) return;
+        // Of columns 24 and up, 27 and more belong to no pixel.
+        const uint32_t kept = q == 0 ? 0xffffffff : q == 1 ? 0xffff : 0;
+        a[2] &= kept;
+        a[3] &= kept;
+    }
+};
+
+}  // namespace espan::head
