@@ -137,6 +137,7 @@ void fill(TailWgmmaParams& p, Arguments& take) {
     take("x", p.x)("single0", p.single[0])("single1", p.single[1])("single2", p.single[2]);
     take("weights", p.weights)("biases", p.biases)("out", p.out)("trusted", p.trusted);
     take("limit", p.limit)("singles", p.singles)("scale", p.scale)("clamp", p.clamp);
+    take("last_planes", p.last_planes);
     take("dtype", p.dtype)("n", p.n)("h", p.h)("w", p.w);
     take("out_layout", p.out_layout)("overlap", p.overlap);
 }

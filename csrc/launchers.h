@@ -177,6 +177,7 @@ struct TailWgmmaParams {
                             // or that is not finite; null: none is looked at
     int limit;              // the bits of a float16; -1: no input can be trusted
     int singles, scale;     // 2 or 3; 2, 3 or 4
+    int last_planes;        // of the last single: 4; with 2 singles also 1
     bool clamp;
     Dtype dtype;  // of out: float16 or uint8
     int64_t n, h, w;

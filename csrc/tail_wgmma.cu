@@ -3,8 +3,8 @@
 // As in tail.cu a block walks down strips of 60 columns, row by row. One warpgroup adds up
 // h = conv3x3(x) + the 1x1 convolutions + bias, as one of wgmma/rows.cuh; the products of the 1x1
 // inputs belong to the row that is finished, and have sums of their own. One convolves h to pixels.
-// Four warps load rows, one for each input. The first warpgroup also sees the magnitude of every
-// value that comes in.
+// Four warps load rows, one for each input; the last one may have a single plane, as an image has.
+// The first warpgroup also sees the magnitude of every value that comes in.
 #include "tail_pixels.cuh"
 #include "wgmma/copies.cuh"
 #include "wgmma/epilogue.cuh"
@@ -71,8 +71,8 @@ struct TailWork {
 };
 
 // The 1x1 convolutions, beside the 3x3 one of x: each row of theirs has the place of the row of h
-// that a row of x finishes. Looks at what comes in.
-template <class S, int SINGLES>
+// that a row of x finishes. The last input has LAST planes. Looks at what comes in.
+template <class S, int SINGLES, int LAST>
 struct Singles {
     Reader<typename S::Single> rings[SINGLES];
     Address weights;
@@ -92,7 +92,12 @@ struct Singles {
 #pragma unroll
         for (int s = 0; s < SINGLES && rows.finishes(); ++s) {
             rings[s].wait();
-            load_pairs<NARROW_PLANE>(halves[s], rings[s].data());
+            if (s < SINGLES - 1 || LAST == PLANES) {
+                load_pairs<NARROW_PLANE>(halves[s], rings[s].data());
+            } else {
+                load_pairs<NARROW_PLANE>(
+                    reinterpret_cast<Pairs<LAST>&>(halves[s]), rings[s].data());
+            }
             rings[s].free();
             look_at(halves[s]);
         }
@@ -102,7 +107,7 @@ struct Singles {
     // Also where no row is finished: what comes of that is not stored.
     __device__ void multiply() {
 #pragma unroll
-        for (int i = 0; i < SINGLES * SINGLE_STEPS; ++i) {
+        for (int i = 0; i < (SINGLES - 1) * SINGLE_STEPS + (LAST + 1) / 2; ++i) {
             const auto* pairs = &halves[i / SINGLE_STEPS][i % SINGLE_STEPS * 2];
             const uint32_t a[4] = {pairs[0][0], pairs[0][1], pairs[1][0], pairs[1][1]};
             const Matrix b{weights + i * 2 * SINGLE_HALF, SINGLE_HALF};
@@ -121,13 +126,13 @@ struct Singles {
     }
 };
 
-template <class S, int SINGLES>
+template <class S, int SINGLES, int LAST>
 __device__ inline void sum_up(const TailWork& work, Address start) {
     auto singles = [&] {
         if constexpr (SINGLES == 2) {
-            return Singles<S, 2>{{Reader(S::single(start, 0)), Reader(S::single(start, 1))}};
+            return Singles<S, 2, LAST>{{Reader(S::single(start, 0)), Reader(S::single(start, 1))}};
         } else {
-            return Singles<S, 3>{
+            return Singles<S, 3, LAST>{
                 {Reader(S::single(start, 0)), Reader(S::single(start, 1)),
                  Reader(S::single(start, 2))}};
         }
@@ -167,7 +172,7 @@ __device__ inline void enlarge(const TailWork& work, Address start, Shared<uint4
         });
 }
 
-template <int SCALE, int SINGLES>
+template <int SCALE, int SINGLES, int LAST>
 __global__ void __launch_bounds__(THREADS, 1) tail_wgmma_kernel(TailWork work) {
     using S = Sizes<SCALE, SINGLES>;
     SHARED(uint4, pixels, 2 * S::Stage::VECTORS);
@@ -189,8 +194,11 @@ __global__ void __launch_bounds__(THREADS, 1) tail_wgmma_kernel(TailWork work) {
         if (i < 0) {
             load_rows<PLANES, PLANE>(
                 work.maps, work.x, S::input(start), USEFUL, HALO + 1, 2);
-        } else if (i < SINGLES) {
+        } else if (i < SINGLES - 1) {
             load_rows<PLANES, NARROW_PLANE>(
+                work.maps, work.singles[i], S::single(start, i), USEFUL, HALO, 1);
+        } else if (i == SINGLES - 1) {
+            load_rows<LAST, NARROW_PLANE>(
                 work.maps, work.singles[i], S::single(start, i), USEFUL, HALO, 1);
         }
         return;
@@ -198,23 +206,24 @@ __global__ void __launch_bounds__(THREADS, 1) tail_wgmma_kernel(TailWork work) {
     take_registers<REGISTERS>();
     wait_past(loaded, 0, "the weights");
     if (role == 0) {
-        sum_up<S, SINGLES>(work, start);
+        sum_up<S, SINGLES, LAST>(work, start);
     } else {
         enlarge<S>(work, start, pixels);
     }
 }
 
-template <int SCALE>
-cudaError_t launch_as(
-    const TailWork& work, int singles, int64_t blocks, bool overlap, cudaStream_t stream) {
-    if (singles == 2) {
-        return launch_overlapping(
-            tail_wgmma_kernel<SCALE, 2>, blocks, THREADS, Sizes<SCALE, 2>::BYTES, overlap, stream,
-            work);
-    }
+template <int SCALE, int SINGLES, int LAST>
+cudaError_t launch_as(const TailWork& work, int64_t blocks, bool overlap, cudaStream_t stream) {
     return launch_overlapping(
-        tail_wgmma_kernel<SCALE, 3>, blocks, THREADS, Sizes<SCALE, 3>::BYTES, overlap, stream,
-        work);
+        tail_wgmma_kernel<SCALE, SINGLES, LAST>, blocks, THREADS, Sizes<SCALE, SINGLES>::BYTES,
+        overlap, stream, work);
+}
+
+template <int SCALE>
+auto launcher(int singles, int last) {
+    return singles == 3   ? launch_as<SCALE, 3, PLANES>
+           : last == PLANES ? launch_as<SCALE, 2, PLANES>
+                            : launch_as<SCALE, 2, 1>;
 }
 
 }  // namespace
@@ -223,7 +232,8 @@ cudaError_t tail_wgmma(const TailWgmmaParams& p, cudaStream_t stream) {
     const bool uint8 = p.dtype == Dtype::uint8;
     const int scale = p.scale, groups = 2 * ends::out_planes(scale);
     if (p.singles < 2 || p.singles > MAX_SINGLES || scale < 2 || scale > 4 ||
-        !(uint8 || p.dtype == Dtype::float16)) {
+        !(uint8 || p.dtype == Dtype::float16) ||
+        !(p.last_planes == PLANES || (p.last_planes == 1 && p.singles == 2))) {
         return cudaErrorInvalidValue;
     }
     int64_t processors = 0;
@@ -231,23 +241,24 @@ cudaError_t tail_wgmma(const TailWgmmaParams& p, cudaStream_t stream) {
     const Cut parts = cut(p.n, p.h, p.w, USEFUL, 2, processors);
     if (!fits(p.h, p.w, parts)) return cudaErrorInvalidValue;
     const int64_t pixels = p.n * p.h * p.w * PLANES;
-    const auto maps = [&](const void* data) {
-        return Global<const uint4>(static_cast<const uint4*>(data), pixels);
+    const auto maps = [&](const void* data, bool is_last = false) {
+        const int64_t count = is_last ? pixels / PLANES * p.last_planes : pixels;
+        return Global<const uint4>(static_cast<const uint4*>(data), count);
     };
     const int64_t weights = 15 * 8 * PLANES * (PLANES + groups) + p.singles * SINGLE_BYTES / 16;
     const TailWork work{
         maps(p.x),
-        {maps(p.single[0]), maps(p.single[1]), maps(p.single[2])},
+        {maps(p.single[0]), maps(p.single[1], p.singles == 2), maps(p.single[2], true)},
         {static_cast<const uint4*>(p.weights), weights},
         {static_cast<const float2*>(p.biases), SUMS + 4 * groups},
         {static_cast<bool*>(p.trusted), 1},
         p.limit,
         {p.h * p.w, parts},
         {p.out, uint8, p.out_layout, p.n, scale * p.h, scale * p.w, scale, p.clamp}};
-    const auto launch_it = scale == 2   ? launch_as<2>
-                           : scale == 3 ? launch_as<3>
-                                        : launch_as<4>;
-    return launch_it(work, p.singles, std::min(parts.items, processors), p.overlap, stream);
+    const auto launch_it = scale == 2   ? launcher<2>(p.singles, p.last_planes)
+                           : scale == 3 ? launcher<3>(p.singles, p.last_planes)
+                                        : launcher<4>(p.singles, p.last_planes);
+    return launch_it(work, std::min(parts.items, processors), p.overlap, stream);
 }
 
 }  // namespace espan

@@ -116,13 +116,16 @@ def _block_wgmma(step: Block) -> Launch:
 
 
 def _tail_wgmma(step: Tail) -> Launch:
-    packed = tail_wgmma.pack(step.weights, step.bias, step.up_weight, step.up_bias)
+    order = tail_wgmma.order(step.weights)
+    weights = [step.weights[i] for i in order]
+    packed = tail_wgmma.pack(weights, step.bias, step.up_weight, step.up_bias)
     limit = tail_wgmma.limit_bits(step.limit())
 
     def launch(out: Tensor, *inputs: Tensor, **options: Any) -> None:
         clamp, trusted = options["clamp"] or options["uint8"], options["trusted"]
         ends = out, "channels_last", step.scale, clamp
-        tail_wgmma.launch(inputs, packed, *ends, trusted, limit, options["overlap"])
+        given = [inputs[i] for i in order]
+        tail_wgmma.launch(given, packed, *ends, trusted, limit, options["overlap"])
 
     return launch
 

@@ -32,6 +32,14 @@ def sum_of_32_channels(inputs, weights, bias, *up) -> str | None:
     return None
 
 
+def sum_by_wgmma(inputs, weights, bias, *up) -> str | None:
+    """The sums of ESPAN and SPAN, and that of SPAN-F: three 1x1 convolutions, one of the image."""
+    shapes = sorted((weight.shape[1], weight.shape[-1]) for weight in weights)
+    if shapes == [(3, 1), (len(bias), 1), (len(bias), 1)] and bias.dtype == torch.float16:
+        return None if 24 < len(bias) <= 32 else f"takes 25 to 32 channels, got {len(bias)}"
+    return sum_of_32_channels(inputs, weights, bias, *up)
+
+
 op = Op("tail", reference, sample.CASES, sample.make)
 op.kernel(
     "cuda", "espan_kernels.tail.kernel_cuda:tail", needs_cuda, sum_of_32_channels, forward_only
@@ -40,7 +48,7 @@ op.kernel(
     "cuda_wgmma",
     "espan_kernels.tail.kernel_wgmma:tail",
     needs_wgmma,
-    sum_of_32_channels,
+    sum_by_wgmma,
     forward_only,
 )
 op.kernel(

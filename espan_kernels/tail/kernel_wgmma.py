@@ -8,7 +8,7 @@ from torch import Tensor
 
 from espan_kernels import layout as layouts
 from espan_kernels import native
-from espan_kernels.tail.kernel_cuda import CHANNELS, order
+from espan_kernels.tail.kernel_cuda import CHANNELS
 
 
 def pack(
@@ -17,17 +17,25 @@ def pack(
     """(all weights in a row, the biases) of a tail, as `launch` wants them; for any number of
     launches.
 
-    weights: one (C, C, 3, 3), then two or three (C, C, 1, 1); bias (C,), up_weight
-    (3 * scale^2, C, 3, 3), up_bias; float16, C 25 to 32.
+    weights: in `order`, one (C, C, 3, 3), or (C, C, 1, 1) as well, then two or three (C, C, 1, 1);
+    the last of two may be (C, 3, 1, 1). bias (C,), up_weight (3 * scale^2, C, 3, 3), up_bias;
+    float16, C 25 to 32.
     """
     more, filled = CHANNELS - len(bias), -len(up_bias) % 16
-    singles = [F.pad(weight[..., 0, 0], (0, more, 0, more)) for weight in weights[1:]]
+    wide = F.pad(weights[0], [(3 - weights[0].shape[-1]) // 2] * 4)
+    wanted = [(0, CHANNELS - weight.shape[1], 0, more) for weight in weights[1:]]
+    singles = [F.pad(w[..., 0, 0], fill) for w, fill in zip(weights[1:], wanted, strict=True)]
     # Of 16 channels in, the two halves, planes out, channels out, channels in.
     singles = [one.reshape(4, 8, 2, 2, 8).permute(2, 3, 0, 1, 4) for one in singles]
     up = layouts.wgmma_taps(F.pad(up_weight, (0, 0, 0, 0, 0, more, 0, filled)))
-    parts = [layouts.wgmma_taps(weights[0]), *singles, up]
+    parts = [layouts.wgmma_taps(wide), *singles, up]
     biases = F.pad(bias.float(), (0, more)), F.pad(up_bias.float(), (0, filled))
     return torch.cat([part.flatten() for part in parts]), torch.cat(biases)
+
+
+def order(weights: Sequence[Tensor]) -> list[int]:
+    """The places of the weights, the largest kernel first, the fewest channels in last."""
+    return sorted(range(len(weights)), key=lambda i: (-weights[i].shape[-1], -weights[i].shape[1]))
 
 
 def limit_bits(limit: float) -> int:
@@ -52,8 +60,8 @@ def launch(
 ) -> None:
     """Queues a tail on the current stream of its inputs' device. Allocates nothing.
 
-    inputs: as the weights in `pack`, the 3x3 convolution's first; (N, 4, H, W, 8) float16, dense,
-    16-byte aligned, what is past C finite. out, out_layout: as of kernel_cuda's.
+    inputs: as the weights in `pack`, (N, ceil(channels / 8), H, W, 8) float16, dense, 16-byte
+    aligned, what is past the channels finite. out, out_layout: as of kernel_cuda's.
     trusted: bool, one element. False is written if the magnitude of a value of the inputs is above
     the float16 of `limit_bits`, or not finite; else it stays as it is.
     overlap: as of spab's.
@@ -75,6 +83,7 @@ def launch(
         limit=limit,
         singles=len(inputs) - 1,
         scale=scale,
+        last_planes=(third[0] if third else single1).size(1),
         clamp=clamp,
         dtype=out.dtype,
         n=n,

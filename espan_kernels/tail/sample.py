@@ -26,6 +26,12 @@ CUDA = [
     (1, 32, [(32, 3), (32, 1), (32, 1)], 2, 1, 1, True, False),
     (0, 32, [(32, 3), (32, 1), (32, 1)], 4, 4, 4, False, True),
 ]
+# Those of the wgmma kernel, which walks as that one does, and the tail of SPAN-F.
+WGMMA = [
+    *CUDA,
+    (1, 32, [(32, 1), (3, 1), (32, 1)], 4, 3, 65, False, True),
+    (2, 28, [(28, 1), (3, 1), (28, 1)], 2, 5, 9, True, False),
+]
 
 
 def make(case, dtype: torch.dtype, device="cpu"):

@@ -202,7 +202,9 @@ def test_wgmma_kernels_run_before_the_others_where_they_are_asked_for_shim(name)
     _, who, buffers = CUDA[name]
     plan = Plan(network(name, torch.float16), "cuda_wgmma")
     for step, chosen, letter in zip(plan.steps, plan.chosen, who, strict=True):
-        assert (chosen.name == "cuda_wgmma") == (letter == "c"), step
+        # The sum of SPAN-F's tail, which the others refuse.
+        has_wgmma = letter == "c" or (name == "spanf" and step.name == "tail")
+        assert (chosen.name == "cuda_wgmma") == has_wgmma, step
     assert plan.buffers == buffers
     refused = plan.refusals("cuda_wgmma")
     assert all("wgmma" in line or "CUDA" in line for line in refused)
