@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(32 * WARPS, 1) head_kernel(Work<Pixel> work) {
     float2 bias[2];
     for (int c = 0; c < 2; ++c) bias[c] = work.biases.load((2 * half + c) * 4 + q);
 
-    ImageRows<Pixel> image{work.x, work.from, memory, warp * RING};
+    ImageRows<Pixel, TAPS> image{work.x, work.from, memory, warp * RING};
     for (int64_t i = blockIdx.x + int64_t(gridDim.x) * (warp / 2); i < work.cut.items;
          i += int64_t(gridDim.x) * PAIRS) {
         const Item it = item(work.cut, i);
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(32 * WARPS, 1) head_kernel(Work<Pixel> work) {
                 const int row = start + u;
                 if (row >= rows) break;
                 const int finished = (u + 1) % TAPS;
-                image.step(row, u % SLOTS);
+                image.step(row, u);
 #pragma unroll
                 for (int j = 0; j < 8; ++j) acc[u][j / 4][j % 4] = 0;
 #pragma unroll

@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(THREADS, 1) head_wgmma_kernel(Work<Pixel> work
 
     const int warp = warp_uniform(threadIdx.x / 32), group = warp / WARPGROUP_WARPS;
     const int left = warp % WARPGROUP_WARPS * COLUMNS;  // of the strip
-    ImageRows<Pixel> image{work.x, work.from, memory, warp * RING};
+    ImageRows<Pixel, SLOTS> image{work.x, work.from, memory, warp * RING};
     float first[FIRST * SUMS], second[SECOND * SUMS], sum[SUMS];
     const uint64_t weights = Matrix{start, HALF}.descriptor();
     for (int64_t i = blockIdx.x + int64_t(gridDim.x) * group; i < work.cut.items;
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(THREADS, 1) head_wgmma_kernel(Work<Pixel> work
         // Row `row` of the input finishes row row - 8 of the output.
         const auto advance = [&](auto phase, int row) {
             constexpr int PHASE = decltype(phase)::value, DONE = (PHASE + 1) % TAPS;
-            image.step(row, PHASE % SLOTS);
+            image.step(row, PHASE);
             uint32_t a[STEPS][4];
 #pragma unroll
             for (int k = 0; k < STEPS; ++k) image.fragment(a[k], PHASE % SLOTS, k);

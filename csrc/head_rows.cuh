@@ -16,7 +16,7 @@ namespace espan::head {
 using namespace ends;
 
 constexpr int COLUMNS = 16, REACH = 4, TAPS = 2 * REACH + 1;
-constexpr int SLOTS = 3;  // rows of a warp's ring, and rows being loaded from memory
+constexpr int SLOTS = 3;  // rows of a warp's ring
 // Words of a row, and where its shifted copy begins: in the other half of the banks.
 constexpr int SLOT = 96, COPY = 48, RING = SLOTS * SLOT;
 
@@ -27,9 +27,10 @@ __device__ inline __half to_half(uint8_t value) {
     return half;
 }
 
-// The rows of an item, as a warp reads them: `columns` of its strip from `left` on.
-template <typename Pixel>
+// The rows of an item, as a warp reads them. AHEAD: rows being loaded from memory.
+template <typename Pixel, int AHEAD>
 struct ImageRows {
+    static_assert(TAPS % SLOTS == 0 && TAPS % AHEAD == 0);
     Global<const Pixel> x;
     const PictureSteps& steps;
     Shared<__half> memory;  // rings of all warps
@@ -37,7 +38,7 @@ struct ImageRows {
     int height, top;
     bool has_column;
     int64_t at;  // the lane's pixel in the next row to load
-    Pixel next[SLOTS][3];
+    Pixel next[AHEAD][3];
 
     // A lane loads the pixel of column left - REACH + lane; 0 beyond the reach of 16 pixels.
     __device__ void begin(const Cut& cut, const Item& it, int left) {
@@ -47,35 +48,36 @@ struct ImageRows {
         has_column = lane_id() < COLUMNS + 2 * REACH && unsigned(column) < unsigned(cut.width);
         at = it.n * steps.picture + top * steps.row + int64_t(column) * steps.pixel;
 #pragma unroll
-        for (int slot = 0; slot < SLOTS; ++slot) load(slot, slot);
+        for (int row = 0; row < AHEAD; ++row) load(row, row);
         // The last rows of the previous item have been read.
         warp_sync();
-        store(0);
+        store(0, 0);
     }
 
-    __device__ void load(int row, int slot) {
+    // Row `row` into next[place].
+    __device__ void load(int row, int place) {
         const bool inside = has_column && unsigned(top + row) < unsigned(height);
 #pragma unroll
         for (int c = 0; c < 3; ++c) {
-            next[slot][c] = inside ? x.load(at + c * steps.colour) : Pixel{};
+            next[place][c] = inside ? x.load(at + c * steps.colour) : Pixel{};
         }
         at += steps.row;
     }
 
-    __device__ void store(int slot) const {
+    __device__ void store(int slot, int place) const {
 #pragma unroll
         for (int c = 0; c < 3; ++c) {
             const int half = 2 * (ring + slot * SLOT) + 3 * lane_id() + c;
-            const __half value = to_half(next[slot][c]);
+            const __half value = to_half(next[place][c]);
             memory.store(half, value);
             memory.store(half + 2 * COPY - 1, value);
         }
     }
 
-    // Makes row `row`, of SLOTS at `slot`, ready to be read, and asks for one that follows.
-    __device__ void step(int row, int slot) {
-        store((slot + 1) % SLOTS);
-        load(row + SLOTS, slot);
+    // Makes row `row`, which is `phase` modulo TAPS, ready to be read, and asks for one that follows.
+    __device__ void step(int row, int phase) {
+        store((phase + 1) % SLOTS, (phase + 1) % AHEAD);
+        load(row + AHEAD, phase % AHEAD);
         warp_sync();
     }
 

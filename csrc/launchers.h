@@ -54,8 +54,8 @@ struct SpanGateBackwardParams {
 };
 cudaError_t span_gate_backward(const SpanGateBackwardParams& params, cudaStream_t stream);
 
-// out = epilogue(conv3x3(x) + bias). The gate is computed from half of the convolution: with that
-// epilogue the weights and biases are halved.
+// out = epilogue(conv3x3(x) + bias). SiLU and the gate are computed from half of the convolution:
+// unless the epilogue is `none`, the weights and biases are halved.
 struct Conv3x3Params {
     const void* x;        // float16 feature maps in `layout`
     const void* weights;  // (P out, 9 taps, P in, 32 lanes, 2) float16
@@ -71,7 +71,7 @@ struct Conv3x3Params {
 cudaError_t conv3x3(const Conv3x3Params& params, cudaStream_t stream);
 
 // out = span_gate(x, y), y the last of 2 or 3 convolutions in a row, each 3x3, with SiLU between
-// them. The weights and biases of the last one are halved.
+// them. The weights and biases are halved.
 struct SpabParams {
     const void* x;        // float16 feature maps in `layout`
     const void* weights;  // (convs, P out, 9 taps, P in, 32 lanes, 2) float16

@@ -31,7 +31,11 @@ struct Convolution {
     static constexpr int CHAIN = HALF_SUMS ? 2 : STEPS;  // of them, with 3 columns each, in one sum
     static constexpr bool IS_FIRST = CONV == 0, IS_LAST = CONV == CONVS - 1;
     static constexpr int REACH = CONVS - CONV;  // rows that it reads above an item's, and below
+    // Whether the gate of a row is asked for before its last products: channels_last of 3
+    // convolutions lacks the registers.
+    static constexpr bool GATE_EARLY = LAYOUT == Layout::planes || CONVS < 3;
     using Sums = float[TILES][OUT_PLANES][4];   // a row: [16 pixels][plane out][fragment]
+    using Gate = uint32_t[TILES][2 * OUT_PLANES];  // the lane's pairs of a row
 
     const Work& work;
     Shared<uint32_t> rings;  // (CONVS rings, SLOTS, P, RING_COLUMNS, 8) halves
@@ -146,29 +150,38 @@ struct Convolution {
         return &sums[j / 2][p][j % 2 * 2];
     }
 
+    // Of the lane's pairs of 16 pixels, from tile t on: where pair k lies in the next row of `out`,
+    // and whether in the item.
+    __device__ int64_t word_of(const Place& p, int t, int k) const {
+        return p.out_word + k % OUT_PLANES * To::plane(work.size) +
+               (16 * t + k / OUT_PLANES * 8) * To::PIXEL;
+    }
+    __device__ static bool is_inside(const Place& p, int t, int k) {
+        return unsigned(p.at + 16 * t + k / OUT_PLANES * 8) < p.extent;
+    }
+
+    __device__ bool has_gate() const {
+        return IS_LAST && (CONVS > 1 || work.epilogue == Epilogue::gate);
+    }
+
+    // Asks for the gate of the next row of `out`.
+    __device__ void load(const Place& p, Gate& gate) const {
+#pragma unroll
+        for (int k = 0; k < 2 * OUT_PLANES * TILES; ++k) {
+            const int t = k / (2 * OUT_PLANES), j = k % (2 * OUT_PLANES);
+            if (is_inside(p, t, j)) gate[t][j] = work.gate.load(word_of(p, t, j));
+        }
+    }
+
     // Stores a finished row in `out`, through EPILOGUE.
     template <Epilogue EPILOGUE>
-    __device__ void store_out(const Place& p, const Sums& sums) const {
+    __device__ void store_out(const Place& p, const Gate& gate, const Sums& sums) const {
 #pragma unroll
-        for (int t = 0; t < TILES; ++t) {
-            const auto word = [&](int k) {
-                return p.out_word + k % OUT_PLANES * To::plane(work.size) +
-                       (16 * t + k / OUT_PLANES * 8) * To::PIXEL;
-            };
-            const auto inside = [&](int k) {
-                return unsigned(p.at + 16 * t + k / OUT_PLANES * 8) < p.extent;
-            };
-            uint32_t gate[2 * OUT_PLANES];
-#pragma unroll
-            for (int k = 0; k < 2 * OUT_PLANES && EPILOGUE == Epilogue::gate; ++k) {
-                if (inside(k)) gate[k] = work.gate.load(word(k));
-            }
-#pragma unroll
-            for (int k = 0; k < 2 * OUT_PLANES; ++k) {
-                const float* sum = pair_of(sums, 2 * t + k / OUT_PLANES, k % OUT_PLANES);
-                const uint32_t pair = finish<EPILOGUE>(gate[k], sum);
-                if (inside(k)) work.out.store(word(k), pair);
-            }
+        for (int k = 0; k < 2 * OUT_PLANES * TILES; ++k) {
+            const int t = k / (2 * OUT_PLANES), j = k % (2 * OUT_PLANES);
+            const float* sum = pair_of(sums, 2 * t + j / OUT_PLANES, j % OUT_PLANES);
+            const uint32_t pair = finish<EPILOGUE>(gate[t][j], sum[0], sum[1]);
+            if (is_inside(p, t, j)) work.out.store(word_of(p, t, j), pair);
         }
     }
 
@@ -184,7 +197,8 @@ struct Convolution {
         for (int j = 0; j < 2 * TILES * OUT_PLANES; ++j) {
             const int eight = j / OUT_PLANES, k = j % OUT_PLANES;
             const bool inside = has_row && unsigned(p.at + 8 * eight) < p.extent;
-            const uint32_t pair = pack_silu(pair_of(sums, eight, k));
+            const float* sum = pair_of(sums, eight, k);
+            const uint32_t pair = finish<Epilogue::silu>(0, sum[0], sum[1]);
             pairs[eight][k] = inside ? pair : 0;
         }
         bar_sync(empty(CONV + 1, slot), 2 * S::CONV_THREADS);
@@ -199,16 +213,17 @@ struct Convolution {
 
     // Stores row i - 1, which row i of the input has finished. The epilogue is a branch outside of
     // the loops over pixels.
-    __device__ void store(Place& p, int i, int slot, const Sums& sums) const {
+    __device__ void store(
+        Place& p, int i, int slot, const Gate& gate, const Sums& sums) const {
         if constexpr (!IS_LAST) {
             store_hidden(p, i, slot, sums);
         } else {
-            if (CONVS > 1 || work.epilogue == Epilogue::gate) {
-                store_out<Epilogue::gate>(p, sums);
+            if (has_gate()) {
+                store_out<Epilogue::gate>(p, gate, sums);
             } else if (work.epilogue == Epilogue::silu) {
-                store_out<Epilogue::silu>(p, sums);
+                store_out<Epilogue::silu>(p, gate, sums);
             } else {
-                store_out<Epilogue::none>(p, sums);
+                store_out<Epilogue::none>(p, gate, sums);
             }
             p.out_word += p.row;
         }
@@ -244,8 +259,10 @@ struct Convolution {
                 const int i = start + u;
                 if (i >= p.rows) break;
                 const int finished = (u + 1) % SLOTS, beside = (u + 2) % SLOTS;
-                // acc[u] is free; its biases are read while the row arrives.
+                // acc[u] is free; its biases, and the gate, are read while the row arrives.
                 open(p, acc[u]);
+                Gate gate = {};
+                if (GATE_EARLY && i >= 2 && has_gate()) load(p, gate);
                 if constexpr (IS_FIRST) {
                     cp_async_wait<1>();
                     bar_sync(LOADED, S::CONV_THREADS);
@@ -256,7 +273,8 @@ struct Convolution {
                 }
                 accumulate(a_word + u * S::SLOT, acc[u], acc[beside], acc[finished]);
                 if constexpr (!IS_FIRST) bar_arrive(empty(CONV, u), 2 * S::CONV_THREADS);
-                if (i >= 2) store(p, i, finished, acc[finished]);
+                if (!GATE_EARLY && i >= 2 && has_gate()) load(p, gate);
+                if (i >= 2) store(p, i, finished, gate, acc[finished]);
             }
         }
     }

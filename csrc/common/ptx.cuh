@@ -118,18 +118,6 @@ __device__ inline float tanh_approx(float x) {
     return y;
 }
 
-__device__ inline float ex2_approx(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-__device__ inline float rcp_approx(float x) {
-    float y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 // The larger of two magnitudes of halves, in each half of a word: `word` has halves, `most` none
 // that is negative. Infinities and NaN are larger than all numbers.
 __device__ inline uint32_t max_magnitudes(uint32_t most, uint32_t word) {

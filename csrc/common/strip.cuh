@@ -1,7 +1,7 @@
-// Sizes of the streaming convolutions of rows.cuh: strips, rings and barriers; their epilogues.
+// Sizes of the streaming convolutions of rows.cuh: strips, rings and barriers.
 #pragma once
 
-#include "common/ptx.cuh"
+#include "common/activations.cuh"
 
 namespace espan::rows {
 
@@ -82,22 +82,6 @@ struct Steps {
     }
 };
 
-__device__ inline float silu(float z) {
-    constexpr float LOG2_E = 1.4426950408889634f;
-    return z * rcp_approx(1 + ex2_approx(-LOG2_E * z));
-}
-
-__device__ inline uint32_t pack_silu(const float* z) {
-    return pack_half2(silu(z[0]), silu(z[1]));
-}
-
-// (z + x) * (sigmoid(z) - 1/2) for h = z / 2, which is what halved weights give.
-__device__ inline uint32_t pack_gate(uint32_t x, const float* h) {
-    const float2 before = unpack_half2(x);
-    return pack_half2(
-        (h[0] + 0.5f * before.x) * tanh_approx(h[0]), (h[1] + 0.5f * before.y) * tanh_approx(h[1]));
-}
-
 // Adds halves, packed in pairs as mma returns them.
 __device__ inline void add(float (&sums)[4], const uint32_t (&halves)[2]) {
 #pragma unroll
@@ -105,18 +89,6 @@ __device__ inline void add(float (&sums)[4], const uint32_t (&halves)[2]) {
         const float2 pair = unpack_half2(halves[i]);
         sums[2 * i] += pair.x;
         sums[2 * i + 1] += pair.y;
-    }
-}
-
-// Applies EPILOGUE to a pair. For the gate, z is half of the convolution.
-template <Epilogue EPILOGUE>
-__device__ uint32_t finish(uint32_t gate, const float* z) {
-    if constexpr (EPILOGUE == Epilogue::gate) {
-        return pack_gate(gate, z);
-    } else if constexpr (EPILOGUE == Epilogue::silu) {
-        return pack_silu(z);
-    } else {
-        return pack_half2(z[0], z[1]);
     }
 }
 

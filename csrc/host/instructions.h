@@ -162,8 +162,6 @@ inline float tanh_approx(float x) {
     const float off = __float_as_uint(x) % 2 ? 0x1p-11f : -0x1p-11f;
     return std::tanh(x) * (1 + off);
 }
-inline float ex2_approx(float x) { return std::exp2(x); }
-inline float rcp_approx(float x) { return 1 / x; }
 
 inline uint32_t max_magnitudes(uint32_t most, uint32_t word) {
     const uint32_t low = std::max(most & 0xffff, word & 0x7fff);

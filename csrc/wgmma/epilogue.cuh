@@ -1,29 +1,10 @@
-// What becomes of a finished row: activations, and its place in a ring.
+// What becomes of a finished row: its epilogue, and its place in a ring.
 #pragma once
 
+#include "common/activations.cuh"
 #include "wgmma/convolve.cuh"
 
 namespace espan::wgmma_rows {
-
-// SiLU of z for h = z / 2, which is what halved weights give.
-__device__ inline float silu_of_half(float h) { return h * tanh_approx(h) + h; }
-
-// (z + x) * (sigmoid(z) - 1/2) for h = z / 2.
-__device__ inline float gate_by_half(float x, float h) {
-    return (0.5f * x + h) * tanh_approx(h);
-}
-
-template <Epilogue EPILOGUE>
-__device__ inline uint32_t finish(uint32_t before, float z0, float z1) {
-    if constexpr (EPILOGUE == Epilogue::silu) {
-        return pack_half2(silu_of_half(z0), silu_of_half(z1));
-    } else if constexpr (EPILOGUE == Epilogue::gate) {
-        const float2 x = unpack_half2(before);
-        return pack_half2(gate_by_half(x.x, z0), gate_by_half(x.y, z1));
-    } else {
-        return pack_half2(z0, z1);
-    }
-}
 
 // A row of halves in planes of PITCH bytes: as a lane has them, of each plane the pairs of channels
 // 2 q and 2 q + 1 of pixels g and g + 8.

@@ -51,7 +51,7 @@ def _head(step: Head) -> Launch:
 
 
 def _conv(step: Conv) -> Launch:
-    packed = conv3x3.pack(step.weight, step.bias, gated=step.gate is not None)
+    packed = conv3x3.pack(step.weight, step.bias, _is_plain(step))
 
     def launch(out: Tensor, *inputs: Tensor, **options: Any) -> None:
         x, *gates = inputs
@@ -93,8 +93,7 @@ def _head_wgmma(step: Head) -> Launch:
 
 
 def _conv_wgmma(step: Conv) -> Launch:
-    plain = step.gate is None and step.act == "none"
-    packed = conv3x3_wgmma.pack(step.weight, step.bias, plain)
+    packed = conv3x3_wgmma.pack(step.weight, step.bias, _is_plain(step))
 
     def launch(out: Tensor, *inputs: Tensor, **options: Any) -> None:
         x, *gates = inputs
@@ -145,6 +144,11 @@ _LAUNCHES: dict[tuple[str, type[Fused]], Callable[[Any], Launch]] = {
 def needs_scratch(step: Fused) -> bool:
     """Whether the step's launch wants a buffer for what is hidden in it."""
     return isinstance(step, Block) and step.channels > ONE_KERNEL
+
+
+def _is_plain(step: Conv) -> bool:
+    """Whether nothing follows the convolution."""
+    return step.gate is None and step.act == "none"
 
 
 def _half_sums(planes: Tensor) -> bool:

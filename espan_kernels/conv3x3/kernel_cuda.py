@@ -6,13 +6,14 @@ from espan_kernels import layout as layouts
 from espan_kernels import native
 
 
-def pack(weight: Tensor, bias: Tensor, gated: bool) -> tuple[Tensor, Tensor]:
+def pack(weight: Tensor, bias: Tensor, plain: bool) -> tuple[Tensor, Tensor]:
     """A weight (C, C, 3, 3) and bias (C,), float16, as `launch` wants them; for any number of
     launches.
 
-    gated: for launches with a gate, which is computed from half of the convolution.
+    plain: for launches with neither activation nor gate, which are computed from half of the
+    convolution.
     """
-    scale = 0.5 if gated else 1
+    scale = 1 if plain else 0.5
     return layouts.fragments(weight * scale), layouts.padded(bias.float() * scale)
 
 
@@ -59,7 +60,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, act: str, gate: Tensor | No
     out = layouts.empty(x, x.shape)
     if not out.numel():
         return out
-    packed = pack(weight, bias, gate is not None)
+    packed = pack(weight, bias, gate is None and act == "none")
     if layouts.is_channels_last(out) and x.size(1) % layouts.PLANE == 0:
         (x,) = layouts.laid_out_as(out, x)
         gate = None if gate is None else layouts.laid_out_as(out, gate)[0]

@@ -12,11 +12,11 @@ from espan_kernels import native
 def pack(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The 2 or 3 weights (C, C, 3, 3) and biases (C,) of a block, float16, as `launch` wants them.
 
-    Made once for any number of launches. The last convolution is halved: the gate is computed from
-    half of its output.
+    Made once for any number of launches. They are halved: SiLU and the gate are computed from half
+    of a convolution.
     """
-    fragments = [layouts.fragments(w) for w in (*weights[:-1], weights[-1] / 2)]
-    floats = [layouts.padded(b.float()) for b in (*biases[:-1], biases[-1] / 2)]
+    fragments = [layouts.fragments(weight / 2) for weight in weights]
+    floats = [layouts.padded(bias.float()) / 2 for bias in biases]
     return torch.stack(fragments), torch.stack(floats)
 
 
