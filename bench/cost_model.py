@@ -1,8 +1,9 @@
 """`python bench/cost_model.py`: what the CUDA kernels should cost, with no GPU: a prediction.
 
 Compiles the blocks of the network, counts the instructions of their inner loops and sets them
-against the rates of a multiprocessor; then the pictures' time on an H200, from planning figures
-(docs/performance.md). Nothing here is measured. --json prints the figures that a test keeps.
+against the rates of a multiprocessor (docs/performance.md). Nothing here is measured; how long a
+kernel takes with what its warps wait for is `predict.py`. --json prints the figures that a test
+keeps.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import json
 import sys
 import tempfile
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -30,11 +31,6 @@ HMMA_CYCLES = {"80": 8, "86": 32, "89": 32, "90a": 4, "100": 4, "120": 32}
 HALF_CYCLES = {"86": 16, "89": 16, "120": 16}
 # Of that rate, what mma.sync is reported to reach on Hopper.
 REACHED = {"90a": 0.629, "100": 0.629}
-
-# Planning figures of an H200: multiprocessors, clock, bytes a second, and how much of its time
-# the limiting unit works.
-PROCESSORS, CLOCK, BANDWIDTH, BUSY = 132, 1.85e9, 4.3e12, 0.85
-SIZES = ((480, 270), (960, 540), (1920, 1080))
 
 
 @dataclass
@@ -57,10 +53,6 @@ class Block:
         """By architecture, of those it is for."""
         return HALF_CYCLES if self.half_sums else HMMA_CYCLES
 
-    @property
-    def useful(self) -> int:
-        return self.columns - 2 * (self.convs - 1)
-
 
 BLOCKS = {
     "spab, 3 convs": Block(3, 64),
@@ -69,11 +61,9 @@ BLOCKS = {
     "spab, 2 convs, half sums": Block(2, 64, 8, half_sums=True),
 }
 # Of ESPAN x4, float16 planes and uint8 pictures: how many of each, and bytes of device memory a
-# pixel, halos from L2. Head and tail are counted by their products, filled up to those of mma, at
-# the rate that the blocks' products have.
+# pixel, halos from L2.
 NETWORK = {"spab, 3 convs": 5, "spab, 2 convs": 1}
 BYTES = {"head": 3 + 64, "spab, 3 convs": 128, "spab, 2 convs": 128, "tail": 3 * 64 + 48}
-ENDS = {"head": 9 * 32 * 32, "tail": 9 * 32 * 32 + 2 * 32 * 32 + 9 * 32 * 48}
 
 
 def busy(loops: list, architecture: str, block: Block) -> dict[str, float]:
@@ -112,40 +102,6 @@ def residency(used: dict[str, int], block: Block) -> tuple[int, int]:
     return blocks, blocks * block.warps
 
 
-def segments(strips: int, height: int, convs: int) -> int:
-    """Into how many the height is cut, as count_segments in csrc/common/cut.cuh does."""
-    best, least = 1, inf
-    for count in range(1, height + 1):
-        if (count - 1) * strips >= 2 * PROCESSORS:
-            break
-        rows = ceil(strips * count / PROCESSORS) * (ceil(height / count) + 2 * convs)
-        if rows < least:
-            best, least = count, rows
-    return best
-
-
-def block_seconds(block: Block, cycles: float, width: int, height: int) -> float:
-    """Of one kernel on one picture, if it does not wait for memory; cycles: of one row."""
-    strips = ceil(width / block.useful)
-    segment = ceil(height / segments(strips, height, block.convs))
-    turns = ceil(strips * ceil(height / segment) / PROCESSORS)
-    return turns * (segment + 2 * block.convs) * cycles / BUSY / CLOCK
-
-
-def milliseconds(cycles: dict[str, float], width: int, height: int) -> float:
-    """Of the network on an H200; cycles: of one row of a strip of each kind of block."""
-    pixels = width * height
-    seconds = 0.0
-    for name, count in NETWORK.items():
-        computed = block_seconds(BLOCKS[name], cycles[name], width, height)
-        seconds += count * max(computed, BYTES[name] * pixels / BANDWIDTH)
-    a_product = HMMA_CYCLES["90a"] / REACHED["90a"] / 2048
-    for name, products in ENDS.items():
-        computed = products * a_product / SCHEDULERS / PROCESSORS / BUSY / CLOCK
-        seconds += pixels * max(computed, BYTES[name] / BANDWIDTH)
-    return seconds * 1e3
-
-
 def network_bytes() -> int:
     """Of device memory, per input pixel."""
     return sum(BYTES[name] * NETWORK.get(name, 1) for name in BYTES)
@@ -154,7 +110,6 @@ def network_bytes() -> int:
 def figures(folder: Path) -> dict:
     """All of it, from what `sass.build` has put into `folder`."""
     found = {"bytes per pixel": network_bytes()}
-    cycles = {}
     for name, block in BLOCKS.items():
         for architecture in block.hmma_cycles:
             path = sass.cubin(folder, block.source, architecture)
@@ -167,13 +122,9 @@ def figures(folder: Path) -> dict:
                 "limit": limit,
                 "hmma share": round(units["tensor"] / (units["tensor"] + others), 3),
             }
-            if architecture == "90a":
-                cycles[name] = units[limit] / block.rows
             if architecture in ("86", "89"):
                 blocks, warps = residency(sass.usage(path)[block.kernel], block)
                 found[f"{name} sm_{architecture}"] |= {"blocks": blocks, "warps": warps}
-    for width, height in SIZES:
-        found[f"{width}x{height} ms"] = round(milliseconds(cycles, width, height), 3)
     return found
 
 

@@ -1,5 +1,6 @@
 """Tables of `bench/results/measurements/`: what was measured by other means than the bench."""
 
+from bench.predict import RECORD, accuracy
 from bench.schema import check
 from bench.share import RESULTS
 
@@ -53,4 +54,7 @@ TABLES = {
     "loss": lambda content: matrix(content, "loss"),
     "rates": lambda content: matrix(content, "rates"),
     "predicted": predicted,
+    "prototype": lambda content: matrix(content, "prototype"),
+    "waits": lambda content: matrix(content, "waits"),
+    "model": lambda content: accuracy(content, check(RECORD)["rows"]),
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import measured
+from bench import measured, predict
 from bench.machine import ROOT
 from bench.network import GRAPH
 from bench.record import Record, Row, UsageError
@@ -147,6 +147,8 @@ def text_of(name: str) -> str:
             f"{_where(content['machine'])}:\n\n{_table(*measured.TABLES[name](content))}\n"
             for content in measured.contents()
         ]
+    elif name == "planned":
+        parts = [_table(*predict.planned()) + "\n"]
     elif name == "pictures":
         parts = [pictures(stem) + "\n" for stem in records()]
     else:

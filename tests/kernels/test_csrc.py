@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import cost_model, sass
+from bench import cost_model, kernel_counts, sass
 from espan_kernels.build_info import SOURCES, source_files
 from tests.support import compile_cuda
 from tests.support.costs import by_kernel, differences, hold
@@ -167,12 +167,25 @@ def test_the_model_knows_the_kernels_strips(block):
     assert record["sm_80"]["shared"] == block.convs * (ring + 32 * 4)
 
 
-def test_the_model_cuts_a_picture_as_the_kernels_do():
-    # 16 strips of 60 columns and 8 segments: the 128 items of docs/cuda.md.
-    assert cost_model.segments(16, 540, 3) == 8
-    # One turn of 68 rows and 6 more, at a cycle each.
-    seconds = cost_model.block_seconds(cost_model.BLOCKS["spab, 3 convs"], 1, 960, 540)
-    assert seconds == pytest.approx(74 / cost_model.BUSY / cost_model.CLOCK)
+@pytest.mark.compile
+@pytest.mark.parametrize(("source", "kernel", "roles"), kernel_counts.COUNTED)
+def test_the_counts_of_roles_are_those_of_the_code(source, kernel, roles, cubins):
+    """What `bench/predict.py` computes with, by the loops of the machine code."""
+    code = sass.instructions(compiled(source, "90a", cubins))[kernel]
+    loops = [loop for loop in sass.loops(code) if sass.total(loop, "HMMA")]
+    rows = 9 if "head" in kernel else 3
+    found = sorted(
+        (
+            sass.total(loop, "HMMA") / rows,
+            sass.total(loop, "MUFU") / rows,
+            sum(loop.values()) / rows,
+        )
+        for loop in loops
+    )
+    expected = sorted((r.mma, r.special, r.mma + r.special + r.instructions) for r in roles)
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other, rel=0.05)
 
 
 def test_inner_loops_are_read_from_sass():
