@@ -21,6 +21,11 @@ WHITE = {
 BAND = 1 << 17
 
 
+def colours_of(channels: int) -> int:
+    """1 for grey with or without alpha, 3 for RGB with or without."""
+    return channels - 1 + channels % 2
+
+
 def enter(pixels: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Pixels (N, C, H, W), C = 1 or 3, as a network takes them: (N, 3, H, W) in 0..1."""
     x = pixels.to(device, torch.float32).div(WHITE[pixels.dtype]).expand(-1, 3, -1, -1)
@@ -41,24 +46,26 @@ def finite(picture: Any) -> Any:
 def leave(y: Tensor, pixels: Tensor) -> bool:
     """Writes a network's y (N, 3, H, W) as pixels (N, C, H, W); False if y is not finite.
 
-    C = 1 takes the mean of the colours. For results on the host: it waits for numbers. `y` is
-    overwritten; after False the pixels hold nothing of use.
+    C = 1 or 2 takes the mean of the colours; of 2 or 4 the last is made opaque. For results on the
+    host: it waits for numbers. `y` is overwritten; after False the pixels hold nothing of use.
     """
     # By rows of pixels, as both usually lie in memory.
     y, pixels = y.permute(0, 2, 3, 1), pixels.permute(0, 2, 3, 1)
-    white = WHITE[pixels.dtype]
+    white, colours = WHITE[pixels.dtype], colours_of(pixels.shape[3])
     rows = max(1, BAND * torch.get_num_threads() // max(1, y[:, :1].numel()))
     for band, out in zip(y.split(rows, 1), pixels.split(rows, 1), strict=True):
         band = band.float()
         # A sum is quick, and no number if any of its terms is none.
         if not math.isfinite(band.sum()) and not band.isfinite().all():
             return False
-        if out.shape[3] == 1:
+        if colours == 1:
             band = band.mean(3, keepdim=True)
         band.mul_(white).clamp_(0, white)
         if not out.is_floating_point():
             band.round_()
-        out.copy_(band)
+        out[..., :colours].copy_(band)
+        if colours < out.shape[3]:
+            out[..., colours:].fill_(white)
     return True
 
 
