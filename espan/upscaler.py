@@ -34,6 +34,7 @@ from espan.options import (
     check_scale,
 )
 from espan.system import shutdown
+from espan.system.devices import refuse_capture
 from espan.system.paths import as_path
 
 if TYPE_CHECKING:
@@ -213,12 +214,14 @@ class Upscaler:
             InputError: `image`, `scale` or `output` cannot be used; LimitError where the image is
                 over `limits` or memory is short, NonFiniteError for NaN and infinite values.
             OutputError: `output` cannot be written.
-            DeviceError: not even the smallest tile fits into the device's memory.
+            DeviceError: not even the smallest tile fits into the device's memory, or the call is
+                made while a CUDA graph is captured.
             DeviceLostError: a GPU failed; only another process can use it again.
         """
         scale = self.scale if scale is None else check_scale(scale, self.scale)
         if progress is not None and not callable(progress):
             raise InputError(f"progress: expected a function, got {type(progress).__name__}")
+        refuse_capture()
         adapt.check_nesting(image)
         if output is not None and not isinstance(image, str | Path):
             raise InputError("output: only a picture given by its path can be written to a file")

@@ -91,7 +91,7 @@ class Lane:
         """Whether this lane can fill `out` itself: on its device, or in locked pages in one piece,
         for which a copy is one transfer.
         """
-        return self.holds(out) or (_order(out) is not None and out.is_pinned())
+        return self.holds(out) or (_order(out) is not None and pinned.locked(out))
 
     def write(self, y: Tensor, out: Tensor) -> None:
         """Queues the copy of y into an `out` that it `writes`."""

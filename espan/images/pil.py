@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-# Modes of 16 bits, and their order of bytes.
-DEEP = {"I;16": "<u2", "I;16B": ">u2"}
+# Modes of 16 bits.
+DEEP = ("I;16", "I;16B")
 
 
 class _ArrowArray(ctypes.Structure):
@@ -74,9 +74,9 @@ def image(array: np.ndarray, mode: str) -> Image.Image:
     mode: L, LA, RGB (C = 4, the last one opaque), RGBA or of 16 bits.
     """
     size = array.shape[1::-1]
-    if mode in DEEP:
-        return Image.frombytes(mode, size, array.astype(DEEP[mode]).tobytes())
-    if mode == "LA":
+    if mode == "I;16B":
+        return Image.frombytes(mode, size, array.astype(">u2").tobytes())
+    if mode == "LA":  # of which Pillow keeps the grey three times
         return Image.fromarray(array)
     raw = "RGBX" if mode == "RGB" else mode
     shown = Image.frombuffer(raw, size, array, "raw", raw, 0, 1)

@@ -33,12 +33,17 @@ def ordinary(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 
 def _shaped(memory: np.ndarray, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    return torch.from_numpy(memory).view(dtype).view(*shape)
+    return torch.from_numpy(memory).view(dtype).view(tuple(shape))
 
 
 def lock(size: int) -> Tensor:
     """So many bytes in locked pages, from PyTorch's cache; RuntimeError where there are none."""
     return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+
+def locked(tensor: Tensor) -> bool:
+    """Whether it lies in locked pages, its own or a caller's."""
+    return tensor.is_pinned()
 
 
 def unlock_unused() -> None:
