@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from espan.checkpoints.weights import Model, load, model_for
@@ -39,6 +40,8 @@ from espan.system.paths import as_path
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+_PIL_COPY = 4  # bytes per pixel of the result: PIL keeps its own
 
 
 class Upscaler:
@@ -270,7 +273,8 @@ class Upscaler:
         def new_one(height: int, width: int) -> Tensor:
             return picture.new(height, width)[None]
 
-        one = Images(picture.planes[None], new_one, scale, progress)
+        copy = _PIL_COPY if isinstance(image, Image.Image) else 0
+        one = Images(picture.planes[None], new_one, scale, progress, copy)
         return one, lambda result: picture.finish(result[0])
 
     def _write(self, path: File, scale: float, output: File, progress: Progress | None) -> Path:

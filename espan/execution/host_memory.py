@@ -8,12 +8,13 @@ from espan.images.alpha import BYTES
 from espan.system import memory
 
 
-def check(runner: Runner, planes: Tensor, size: tuple[int, int], scale: float) -> None:
+def check(runner: Runner, planes: Tensor, size: tuple[int, int], scale: float, copy: int) -> None:
     """LimitError if the result and one tile cannot fit.
 
-    planes: (N, C, H, W), to be `scale` times larger: of `size`, (height, width).
+    planes: (N, C, H, W), to be `scale` times larger: of `size`, (height, width). copy: bytes per
+    pixel of the result that the caller takes for a copy.
     """
-    need = needed(runner, planes, size, scale != runner.scale)
+    need = needed(runner, planes, size, scale != runner.scale, copy)
     free = memory.missing(need)
     if free is not None:
         height, width = planes.shape[2:]
@@ -23,14 +24,14 @@ def check(runner: Runner, planes: Tensor, size: tuple[int, int], scale: float) -
         )
 
 
-def needed(runner: Runner, planes: Tensor, size: tuple[int, int], resized: bool) -> int:
+def needed(runner: Runner, planes: Tensor, size: tuple[int, int], resized: bool, copy: int) -> int:
     """Bytes of host memory that the result and one tile take."""
     n, channels, height, width = planes.shape
     need = runner.host_memory(n, height, width, planes.dtype) if n else 0
+    need += n * size[0] * size[1] * copy
     if channels in (2, 4):
         need += (BYTES + n * channels * planes.element_size()) * height * width
     if planes.device.type == "cpu":
         pixels = size[0] * size[1] + resized * height * width * runner.scale**2
-        # PIL's RGB has four bytes a pixel.
-        need += n * pixels * (4 if channels == 3 else channels) * planes.element_size()
+        need += n * pixels * channels * planes.element_size()
     return need

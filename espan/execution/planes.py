@@ -18,13 +18,15 @@ from espan.system import shutdown
 class Images(NamedTuple):
     """Images (N, C, H, W) of one size, to be enlarged into what `new(H, W)` gives.
 
-    `new` may give a channel more, which becomes opaque.
+    `new` may give a channel more, which becomes opaque. copy: bytes per pixel of the result that
+    the caller will take for one of his own.
     """
 
     planes: Tensor
     new: Callable[[int, int], Tensor]
     scale: float
     progress: Progress | None
+    copy: int = 0
 
 
 def enlarge(runner: Runner, images: Iterable[Images]) -> Generator[Tensor]:
@@ -46,10 +48,10 @@ class _Enlarged:
     """Images before and after the network."""
 
     def __init__(self, runner: Runner, images: Images):
-        planes, new, scale, self.progress = images
+        planes, new, scale, self.progress, copy = images
         _, channels, height, width = planes.shape
         size = round(height * scale), round(width * scale)
-        host_memory.check(runner, planes, size, scale)
+        host_memory.check(runner, planes, size, scale, copy)
         self.planes, self.colours = planes, colours_of(channels)
         self.out = self.large = new(*size)
         if scale != runner.scale:

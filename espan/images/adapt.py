@@ -38,9 +38,8 @@ DEEPEST = 8  # lists of lists of images
 class Picture:
     """`planes`: (C, H, W) view of the caller's pixels, C = 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
 
-    `new(height, width)` allocates planes of the same layout for the result, with a fourth one that
-    becomes opaque where PIL keeps four bytes a pixel, and `finish(planes)` turns them into the
-    caller's kind of picture.
+    `new(height, width)` allocates planes of the same layout for the result, or one more, which
+    becomes opaque, and `finish(planes)` turns them into the caller's kind of picture.
     """
 
     planes: Tensor
@@ -177,7 +176,9 @@ def _from_pil(image: Image.Image, empty: Empty) -> Picture:
     arrays = _from_numpy(pil.pixels(plain), empty)
 
     def new(height: int, width: int) -> Tensor:
-        if plain.mode != "RGB":
+        # PIL keeps four bytes a pixel. A GPU writes them at no cost; for a CPU, three are faster
+        # to write, and then turned into four by Pillow.
+        if plain.mode != "RGB" or empty is ordinary:
             return arrays.new(height, width)
         return empty((height, width, 4), torch.uint8).permute(2, 0, 1)
 

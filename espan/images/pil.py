@@ -71,12 +71,13 @@ def _array_at(address: int | None) -> _ArrowArray:
 def image(array: np.ndarray, mode: str) -> Image.Image:
     """The image whose pixels are these, (H, W, C), in memory that is the image's from now on.
 
-    mode: L, LA, RGB (C = 4, the last one opaque), RGBA or of 16 bits.
+    mode: L, LA, RGB (of C = 4 the last is opaque), RGBA or of 16 bits. LA and RGB of C = 3 are
+    copied: Pillow keeps them as four bytes a pixel.
     """
     size = array.shape[1::-1]
     if mode == "I;16B":
         return Image.frombytes(mode, size, array.astype(">u2").tobytes())
-    if mode == "LA":  # of which Pillow keeps the grey three times
+    if array.shape[2] in (2, 3):
         return Image.fromarray(array)
     raw = "RGBX" if mode == "RGB" else mode
     shown = Image.frombuffer(raw, size, array, "raw", raw, 0, 1)

@@ -69,7 +69,7 @@ def measure(kind, dtype, size, options):
     up(np.zeros((40, 40, 3), np.uint8))
     image = np.random.default_rng(0).integers(256, size=(*size, 3), dtype=np.uint8)
     planes = torch.from_numpy(image).permute(2, 0, 1)[None]
-    need = host_memory.needed(up._runner, planes, [4 * side for side in size], False)
+    need = host_memory.needed(up._runner, planes, [4 * side for side in size], False, 0)
     open("/proc/self/clear_refs", "w").write("5")  # the peak is what it takes now
     before = memory("VmRSS")
     up(image)
