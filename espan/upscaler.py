@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from espan.checkpoints.weights import Model, load, model_for
 from espan.errors import InputError
 from espan.execution import streaming
-from espan.execution.planes import Images, enlarge
+from espan.execution.planes import Images, enlarge, enlarge_one
 from espan.execution.runner import Runner
 from espan.images import adapt, files
 from espan.images.adapt import AnyImage, Each, File, FromFile, Given, One, PixelType, from_any
@@ -230,6 +230,9 @@ class Upscaler:
             raise InputError("output: only a picture given by its path can be written to a file")
         if output is not None:
             return self._write(image, scale, output, progress)
+        if not isinstance(image, list | tuple):
+            prepared, finish = self._prepared(image, scale, progress)
+            return finish(enlarge_one(self._runner, prepared))
         with closing(self._results(adapt.each(image), scale, progress)) as results:
             return adapt.as_nested(image, results)
 

@@ -44,6 +44,14 @@ def enlarge(runner: Runner, images: Iterable[Images]) -> Generator[Tensor]:
                 yield begun.pop(0).finished()
 
 
+def enlarge_one(runner: Runner, images: Images) -> Tensor:
+    """The result of images of one size, without what it takes to have others under way."""
+    one = _Enlarged(runner, images)
+    with shutdown.under_way(nobody) as alive:
+        runner.run(one.request(alive))
+    return one.finished()
+
+
 class _Enlarged:
     """Images before and after the network."""
 

@@ -21,15 +21,18 @@ log = logging.getLogger("espan")
 # longer than to touch an ordinary one.
 SHARE, MOST = 8, 2 << 30
 
+# Bytes from which on numpy asks for huge pages, which take less time to touch the first time.
+LARGE = 1 << 22
+
 Empty = Callable[[Sequence[int], torch.dtype], Tensor]
 
 
 def ordinary(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Memory for a result, of ordinary pages. numpy's: it asks for huge ones where they help."""
+    """Memory for a result, of ordinary pages. For large ones numpy asks for huge pages."""
     size = math.prod(shape) * dtype.itemsize
-    return (
-        _shaped(np.empty(size, np.uint8), shape, dtype) if size else torch.empty(shape, dtype=dtype)
-    )
+    if size < LARGE:
+        return torch.empty(shape, dtype=dtype)
+    return _shaped(np.empty(size, np.uint8), shape, dtype)
 
 
 def _shaped(memory: np.ndarray, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
