@@ -117,8 +117,8 @@ def models(record: Record) -> str:
 
 
 def others(record: Record) -> str:
-    """Sizes, tiles, files, a fresh process."""
-    wanted = ("time over size", "tiles", "PNG file", "a fresh process")
+    """Host to host, sizes, tiles, files, a fresh process."""
+    wanted = ("host to host", "time over size", "tiles", "PNG file", "a fresh process")
     lines = []
     for row in record.rows:
         if row.op in wanted:

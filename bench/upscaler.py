@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from bench import host
 from bench.machine import ROOT
 from bench.network import frames, pictures
 from bench.timing import Timing, interleaved, one_line
@@ -23,6 +24,7 @@ def parts(device: torch.device, net, sizes, full: bool, seconds: float) -> dict:
 
     size = frames(device, sizes, full)[0]
     return {
+        host.OP: lambda r: host.host_to_host(r, Upscaler, net, device, size, seconds),
         "time over size": lambda r: _over_sizes(r, Upscaler, net, device, full, seconds),
         "tiles": lambda r: _with_tiles(r, Upscaler, net, device, full, seconds),
         "a fresh process": lambda r: _first_call(r, device),

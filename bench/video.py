@@ -58,7 +58,7 @@ def measure(clip: Path, folder: Path) -> dict[str, tuple[float, float]]:
     works = {
         "network alone": lambda: [upscaler(each.picture) for each in decoded],
         "network alone, frames sharing the cores": sharing,
-        "video": lambda: convert.convert(clip, folder / "out.mp4", upscaler, 4, [], Options()),
+        "video": lambda: convert.convert(clip, folder / "out.mp4", upscaler, 4, Options()),
     }
     rounds = [{name: timed(work) for name, work in works.items()} for _ in range(ROUNDS)]
     return {name: min(each[name] for each in rounds) for name in works}

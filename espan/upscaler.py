@@ -1,11 +1,12 @@
 """`Upscaler`: a network held ready for images of every kind."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from espan.checkpoints.weights import Model, load, model_for
 from espan.errors import InputError
 from espan.execution import streaming
-from espan.execution.planes import enlarge
+from espan.execution.planes import Images, enlarge, enlarge_one
 from espan.execution.runner import Runner
 from espan.images import adapt, files
 from espan.images.adapt import AnyImage, Each, File, FromFile, Given, One, PixelType, from_any
@@ -34,6 +35,7 @@ from espan.options import (
     check_scale,
 )
 from espan.system import shutdown
+from espan.system.devices import refuse_capture
 from espan.system.paths import as_path
 
 if TYPE_CHECKING:
@@ -215,60 +217,73 @@ class Upscaler:
             InputError: `image`, `scale` or `output` cannot be used; LimitError where the image is
                 over `limits` or memory is short, NonFiniteError for NaN and infinite values.
             OutputError: `output` cannot be written.
-            DeviceError: not even the smallest tile fits into the device's memory.
+            DeviceError: not even the smallest tile fits into the device's memory, or the call is
+                made while a CUDA graph is captured.
             DeviceLostError: a GPU failed; only another process can use it again.
         """
         scale = self.scale if scale is None else check_scale(scale, self.scale)
         if progress is not None and not callable(progress):
             raise InputError(f"progress: expected a function, got {type(progress).__name__}")
+        refuse_capture()
         adapt.check_nesting(image)
         if output is not None and not isinstance(image, str | Path):
             raise InputError("output: only a picture given by its path can be written to a file")
-        if isinstance(image, list | tuple):
-            results = [self(each, scale, progress=progress) for each in image]
-            return results if isinstance(image, list) else tuple(results)
+        if output is not None:
+            return self._write(image, scale, output, progress)
+        if not isinstance(image, list | tuple):
+            prepared, finish = self._prepared(image, scale, progress)
+            return finish(enlarge_one(self._runner, prepared))
+        with closing(self._results(adapt.each(image), scale, progress)) as results:
+            return adapt.as_nested(image, results)
+
+    def _results(
+        self, images: Iterable[Given], scale: float, progress: Progress | None
+    ) -> Generator[AnyImage]:
+        """Their results, in their order; on a GPU the next are under way while one is used."""
+        finishing: deque[Callable[[Tensor], AnyImage]] = deque()
+
+        def planes() -> Iterator[Images]:
+            for image in images:
+                prepared, finish = self._prepared(image, scale, progress)
+                finishing.append(finish)
+                yield prepared
+
+        with closing(enlarge(self._runner, planes())) as results:
+            for result in results:
+                yield finishing.popleft()(result)
+
+    def _prepared(
+        self, image: Given, scale: float, progress: Progress | None
+    ) -> tuple[Images, Callable[[Tensor], AnyImage]]:
+        """An image or a batch as planes, and what makes the caller's kind of their result."""
         if isinstance(image, str | Path):
-            return self._upscale_file(image, scale, output, progress)
+            image = files.read(image, scale=scale, limits=self.limits)
         if self.options.nonfinite == "replace":
             image = finite(image)
+        empty = self._runner.empty
         if isinstance(image, Tensor) and image.ndim == 4:
-            return self._upscale_batch(image, scale, progress)
-        picture = from_any(image)
-        planes = picture.planes[None]
-        copy = _PIL_COPY if isinstance(image, Image.Image) else 0
+            batch = image
+            # Of a batch without images the kind is checked all the same.
+            for each in batch if len(batch) else [batch.new_zeros(()).expand(batch.shape[1:])]:
+                from_any(each)
 
-        def new(height: int, width: int) -> Tensor:
+            def new(height: int, width: int) -> Tensor:
+                return adapt.new_tensor(batch, (*batch.shape[:2], height, width), empty)
+
+            return Images(batch.detach(), new, scale, progress), lambda result: result
+        picture = from_any(image, empty)
+
+        def new_one(height: int, width: int) -> Tensor:
             return picture.new(height, width)[None]
 
-        return picture.finish(enlarge(self._runner, planes, new, scale, progress, copy)[0])
+        copy = _PIL_COPY if isinstance(image, Image.Image) else 0
+        one = Images(picture.planes[None], new_one, scale, progress, copy)
+        return one, lambda result: picture.finish(result[0])
 
-    def _upscale_file(
-        self,
-        path: File,
-        scale: float,
-        output: File | None,
-        progress: Progress | None,
-    ) -> FromFile | Path:
-        target = None if output is None else as_path(output, "output")
+    def _write(self, path: File, scale: float, output: File, progress: Progress | None) -> Path:
+        target = as_path(output, "output")
         image = files.read(path, scale=scale, limits=self.limits)
-        if target is None:
-            return self(image, scale, progress=progress)
         # Say what cannot be written before the work, not after it.
         size = round(image.width * scale), round(image.height * scale)
         files.check_output(target, image.mode, size)
         return streaming.upscale_to(target, self, image, scale, progress)
-
-    def _upscale_batch(self, batch: Tensor, scale: float, progress: Progress | None) -> Tensor:
-        # Of a batch without images the kind is checked all the same.
-        pictures = [from_any(each) for each in batch]
-        if not pictures:
-            from_any(batch.new_zeros(()).expand(batch.shape[1:]))
-        if pictures and pictures[0].has_alpha:
-            return torch.stack([self(each, scale, progress=progress) for each in batch])
-
-        def new(height: int, width: int) -> Tensor:
-            return batch.new_empty((*batch.shape[:2], height, width), requires_grad=False)
-
-        if not pictures:
-            return new(*(round(side * scale) for side in batch.shape[2:]))
-        return enlarge(self._runner, batch.detach(), new, scale, progress)

@@ -21,6 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--crf", type=float, help="quality, less is better; default: the codec's")
     group.add_argument("--preset", help="speed of the encoder, as it names them")
     group.add_argument("--pix-fmt", help="such as yuv420p10le; default: the input's")
+    group.add_argument("--hwaccel", help="hardware that decodes: cuda, qsv, ...; default: the CPU")
     group.add_argument(
         "--on-error",
         choices=ON_ERROR,
@@ -30,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def refuse_unheeded(arguments: argparse.Namespace, videos: Sequence) -> None:
     """InputError for an option for videos where there is none."""
-    for name in ("codec", "crf", "preset", "pix_fmt", "on_error"):
+    for name in ("codec", "crf", "preset", "pix_fmt", "on_error", "hwaccel"):
         if not videos and getattr(arguments, name) is not None:
             raise InputError(f"{name}: is for videos, and no video is named")
 
@@ -80,6 +81,7 @@ def run(jobs: Sequence, upscaler, scale: float, arguments: argparse.Namespace) -
     options = Options(
         *(arguments.codec, arguments.crf, arguments.preset, arguments.pix_fmt),
         arguments.on_error or "stop",
+        arguments.hwaccel,
     )
     for job in jobs:
         if job.problem:

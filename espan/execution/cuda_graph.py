@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from espan.backends.base import Work
+from espan.system import pinned
 
 log = logging.getLogger("espan")
 
@@ -48,6 +49,12 @@ class Graph:
         return self._results
 
 
+def _order(out: Tensor) -> torch.memory_format | None:
+    """The order in which `out` (N, C, H, W) lies in memory without gaps, or None."""
+    orders = (torch.channels_last, torch.contiguous_format)
+    return next((one for one in orders if out.is_contiguous(memory_format=one)), None)
+
+
 class Lane:
     """A stream of a GPU, and how memory, captures and waiting work on it."""
 
@@ -78,7 +85,19 @@ class Lane:
 
     def pinned(self, like: Tensor) -> Tensor:
         """Host memory as `like`, which copies to and from the device without waiting."""
-        return torch.empty_like(like, device="cpu", pin_memory=True)
+        return pinned.staging(like)
+
+    def writes(self, out: Tensor) -> bool:
+        """Whether this lane can fill `out` itself: on its device, or in locked pages in one piece,
+        for which a copy is one transfer.
+        """
+        return self.holds(out) or (_order(out) is not None and pinned.locked(out))
+
+    def write(self, y: Tensor, out: Tensor) -> None:
+        """Queues the copy of y into an `out` that it `writes`."""
+        if order := None if self.holds(out) else _order(out):
+            y = y.contiguous(memory_format=order)
+        out.copy_(y, non_blocking=True)
 
     def capture(self, work: Work) -> tuple[Callable[[], None], tuple[Tensor, Tensor]]:
         """As `Graph` wants it. All graphs of a lane share the memory of what is in between."""

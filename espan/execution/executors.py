@@ -1,7 +1,9 @@
 """Tiles through a network: at once where they lie, or on a GPU's lanes, copies beside the work.
 
-Both kinds of engine start a job for the pixels of a window, and the job writes the pixels of its
-tile: `start(pixels, wait) -> job | None`, `job.into(out, area) -> bool`, `job.release()`.
+Both kinds of engine start a job, which computes the pixels of a window and writes those of its
+tile: `start(pixels, out, area, wait) -> job | None`, `job.finish() -> bool`, `job.release()`.
+`out` gives the memory for the tile, and is called once the job begins; `area` is what of the
+window's result goes there. `out` may have one channel more than the result, to be opaque.
 """
 
 import queue
@@ -13,13 +15,14 @@ from torch import Tensor
 
 from espan.backends.base import Work
 from espan.execution.cuda_graph import Graph, Lane
-from espan.images.pixels import enter, leave
+from espan.images.pixels import WHITE, enter, leave
 from espan.system import memory
 
 # Kept by each lane: a picture's tiles have one shape, a folder's pictures or a video's frames few.
 PROGRAMS = 4
 
 Area = tuple[slice, slice]
+Out = Callable[[], Tensor]
 
 
 class Direct:
@@ -27,29 +30,32 @@ class Direct:
 
     # On a CPU only thumbnails gain from lying side by side, and their sums come out otherwise.
     batches = False
+    # Nothing is under way while the caller does something else.
+    overlaps = False
 
     def __init__(
         self, forward: Callable[[Tensor], Tensor], device: torch.device, dtype: torch.dtype
     ):
         self.forward, self.device, self.dtype = forward, device, dtype
 
-    def start(self, pixels: Tensor, wait: bool) -> "DirectJob | None":
+    def start(self, pixels: Tensor, out: Out, area: Area, wait: bool) -> "DirectJob | None":
         """A job, when the caller has no other left to do (`wait`): two at a time gain nothing."""
-        return DirectJob(self, pixels) if wait else None
+        return DirectJob(self, pixels, out(), area) if wait else None
 
 
 class DirectJob:
     """One window: pixels (N, C, H, W) -> (N, C, scale*H, scale*W)."""
 
-    def __init__(self, engine: Direct, pixels: Tensor):
+    def __init__(self, engine: Direct, pixels: Tensor, out: Tensor, area: Area):
         self.engine, self.pixels, self.dtype = engine, pixels, engine.dtype
+        self.out, self.area = out, area
 
     @torch.inference_mode()
-    def into(self, out: Tensor, area: Area) -> bool:
+    def finish(self) -> bool:
         """Writes `area` of the result to `out`; False if the network's output is not finite."""
-        rows, columns = area
+        rows, columns = self.area
         y = self.engine.forward(enter(self.pixels, self.engine.device, self.engine.dtype))
-        return leave(y[:, :, rows, columns], out)
+        return leave(y[:, :, rows, columns], self.out)
 
     def release(self) -> None:
         """Nothing is held."""
@@ -61,12 +67,13 @@ class Engine:
     A job is a copy to the device, the work and a copy back, in this order on one lane; jobs on
     different lanes overlap. Threads share the lanes: a job has one to itself until `release`, so
     no thread ever sees another's memory, and none waits for a lane while it holds one.
+    The caller waits for a job once: the pixels and whether they can be trusted come together.
 
     bind(pixels): the work on pixels at a fixed address, (pixels of the result, whether they can be
     trusted as a tensor of one bool) at every call. Jobs that cannot be trusted go to `careful`.
     """
 
-    batches = True
+    batches = overlaps = True
 
     def __init__(self, bind: Callable[[Tensor], Work], lanes: list[Lane], careful: Direct):
         self.bind, self.careful = bind, careful
@@ -74,7 +81,7 @@ class Engine:
         for lane in lanes:
             self._free.put((lane, OrderedDict()))
 
-    def start(self, pixels: Tensor, wait: bool) -> "EngineJob | None":
+    def start(self, pixels: Tensor, out: Out, area: Area, wait: bool) -> "EngineJob | None":
         """The job of these pixels, queued; None if no lane is free and the caller cannot wait."""
         try:
             lane, programs = self._free.get(block=wait)
@@ -82,19 +89,19 @@ class Engine:
             return None
         try:
             try:
-                return self._begin(lane, programs, pixels)
+                return self._begin(lane, programs, pixels, out, area)
             except (RuntimeError, MemoryError) as error:
                 if not (memory.ran_out(error) and programs):
                     raise
                 # What other shapes hold may be what is missing.
                 programs.clear()
-                return self._begin(lane, programs, pixels)
+                return self._begin(lane, programs, pixels, out, area)
         except BaseException:
             programs.clear()
             self.free((lane, programs))
             raise
 
-    def _begin(self, lane: Lane, programs: OrderedDict, pixels: Tensor) -> "EngineJob":
+    def _begin(self, lane, programs, pixels: Tensor, out: Out, area: Area) -> "EngineJob":
         on_host = not lane.holds(pixels)
         key = tuple(pixels.shape), pixels.dtype, on_host
         if key not in programs:
@@ -102,7 +109,7 @@ class Engine:
                 programs.popitem(last=False)
             programs[key] = Program(self.bind, lane, pixels, on_host)
         programs.move_to_end(key)
-        return EngineJob(self, (lane, programs), programs[key], pixels)
+        return EngineJob(self, (lane, programs), programs[key], pixels, out(), area)
 
     def free(self, held) -> None:
         """A lane that may be taken again."""
@@ -123,54 +130,78 @@ class Program:
             )
             self.work = Graph(bind(self.pixels), lane.capture)
         self.staged = lane.pinned(self.pixels) if on_host else None
-        self.fetched: tuple[Tensor, Tensor] | None = None
+        # What is not needed by every job is taken when one needs it.
+        self.fetched: Tensor | None = None
+        self.opaque: Tensor | None = None
+        self.trusted: Tensor | None = None
 
     @torch.inference_mode()
-    def queue(self, lane: Lane, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Queues copies and work; what it returns is there once the lane has come so far."""
+    def queue(self, lane: Lane, pixels: Tensor, out: Tensor, area: Area) -> tuple[Tensor, Tensor]:
+        """Queues copies and work: (the tile's pixels, which are `out` itself where the device can
+        write there, whether they can be trusted), both there once the lane has come so far.
+        """
         if self.staged is None:
             lane.follow()
             staged = pixels
         else:
             staged = self.staged.copy_(pixels)
+        rows, columns = area
         with lane.current():
             self.pixels.copy_(staged, non_blocking=True)
-            results = self.work()
-            if self.staged is None:
-                return results
-            if self.fetched is None:
-                self.fetched = lane.pinned(results[0]), lane.pinned(results[1])
-            for host, device in zip(self.fetched, results, strict=True):
-                host.copy_(device, non_blocking=True)
-        return self.fetched
+            y, trusted = self.work()
+            if self.trusted is None:
+                self.trusted = lane.pinned(trusted)
+            self.trusted.copy_(trusted, non_blocking=True)
+            if out.size(1) > y.size(1):
+                y = self._made_opaque(y)
+            if lane.writes(out):
+                lane.write(y[:, :, rows, columns], out)
+                return out, self.trusted
+            if self.fetched is None or self.fetched.shape != y.shape:
+                self.fetched = lane.pinned(y)
+            self.fetched.copy_(y, non_blocking=True)
+        return self.fetched[:, :, rows, columns], self.trusted
+
+    def _made_opaque(self, y: Tensor) -> Tensor:
+        """y with one channel more, white. No part of the graph, which other jobs replay without."""
+        n, channels, height, width = y.shape
+        if self.opaque is None:
+            self.opaque = torch.full(
+                (n, channels + 1, height, width), WHITE[y.dtype], dtype=y.dtype, device=y.device
+            ).contiguous(memory_format=torch.channels_last)
+        self.opaque[:, :channels].copy_(y)
+        return self.opaque
 
 
 class EngineJob:
     """One window on its way through a lane."""
 
-    def __init__(self, engine: Engine, held, program: Program, pixels: Tensor):
+    def __init__(self, engine: Engine, held, program: Program, pixels, out: Tensor, area: Area):
         self.engine, self.held, self.pixels = engine, held, pixels
         self.dtype = engine.careful.dtype
-        self.lane = held[0]
-        self.program = program
-        self.results = program.queue(self.lane, pixels)
-        self.wait = self.lane.mark()
+        self.out, self.area = out, area
+        lane = held[0]
+        self.fetched, self.trusted = program.queue(lane, pixels, out, area)
+        self._mark: Callable[[], None] | None = lane.mark()
 
-    def into(self, out: Tensor, area: Area) -> bool:
+    def _wait(self) -> None:
+        """Waits for the lane to come so far, once."""
+        if self._mark:
+            mark, self._mark = self._mark, None
+            mark()
+
+    def finish(self) -> bool:
         """As of `DirectJob`; waits for the lane."""
-        self.wait()
-        y, trusted = self.results
-        if not trusted.item():
-            return DirectJob(self.engine.careful, self.pixels).into(out, area)
-        rows, columns = area
-        out.copy_(y[:, :, rows, columns])
+        self._wait()
+        if not self.trusted.item():
+            return DirectJob(self.engine.careful, self.pixels, self.out, self.area).finish()
+        if self.fetched is not self.out:
+            self.out.copy_(self.fetched)
         return True
 
     def release(self) -> None:
         """Gives the lane back, once it has come to its end."""
         try:
-            self.wait()
-            if self.program.staged is None:
-                self.lane.follow()
+            self._wait()
         finally:
             self.engine.free(self.held)

@@ -6,9 +6,10 @@ Pictures and results stay where they are; only tiles travel to the device.
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from espan.networks.deploy import copy_to
 from espan.networks.folding import fold
 from espan.networks.network import Network
 from espan.options import UpscalerOptions
-from espan.system import memory
+from espan.system import memory, pinned
 from espan.system.devices import pick_device, pick_dtype
 
 log = logging.getLogger("espan")
@@ -38,6 +39,39 @@ LANES = 2
 SHARE = 0.5
 
 Step = Callable[[int, int], None]
+
+
+class Request(NamedTuple):
+    """target (N, C, s*H, s*W) to be filled from source (N, C, H, W), C = 1 or 3.
+
+    The target may have one channel more, which becomes opaque. `step(done, total)` counts input
+    pixels; `filled(rows, columns)` says which of the target are there, before the step.
+    """
+
+    source: Tensor
+    target: Target
+    step: Step
+    filled: Callable[[slice, slice], None] | None = None
+
+
+class _Begun:
+    """A request under way: the jobs left of it, and how many input pixels are done."""
+
+    def __init__(self, request: Request, engine: Direct | Engine, jobs: Jobs):
+        self.source, self.target, self.step, self.filled = request
+        self.engine, self.jobs = engine, jobs
+        n, _, height, width = self.source.shape
+        self.done, self.total = 0, n * height * width
+
+    def start(self, job: Job, scale: int, wait: bool) -> DirectJob | EngineJob | None:
+        out = partial(job.target, self.target, scale)
+        return self.engine.start(job.source(self.source), out, job.area(scale), wait)
+
+    def count(self, job: Job, scale: int) -> None:
+        if self.filled:
+            self.filled(*job.part.tile.enlarged(scale))
+        self.done += job.pixels
+        self.step(self.done, self.total)
 
 
 class Runner:
@@ -69,6 +103,8 @@ class Runner:
             exact = copy_to(net, device, torch.float32)
             self.backends[torch.float32] = backend_of(exact, other)
         self._engines = {each: self._engine(each) for each in self.backends}
+        # What results on the host are written to.
+        self.empty: pinned.Empty = pinned.results if device.type == "cuda" else pinned.ordinary
 
     def host_memory(
         self, n: int, height: int, width: int, pixels: torch.dtype = torch.uint8
@@ -87,45 +123,84 @@ class Runner:
         job = self._jobs(self._engines[self.dtype], 1, (height, width)).next()
         return job.part.window.size[0]
 
-    def run(self, source: Tensor, target: Target, step: Step) -> None:
-        """Fills target (N, C, s*H, s*W) from source (N, C, H, W), C = 1 or 3, N at least 1.
+    def run(self, request: Request) -> None:
+        """Fills the target of one; raises as `fill` does."""
+        for _ in self.fill([request]):
+            pass
 
-        `step(done, total)` counts input pixels. Out of memory halves the batches, then the tiles,
-        from the one reached on; DeviceError when even the smallest does not fit, DeviceLostError
-        for whatever else a GPU fails with.
+    def fill(self, requests: Iterable[Request]) -> Generator[None]:
+        """Fills the targets of requests, and says of each, in their order, when it is full.
+
+        Meanwhile a GPU has the next ones under way: they are asked for before they are waited for.
+        Out of memory halves the batches, then the tiles, from the one reached on; DeviceError when
+        even the smallest does not fit, DeviceLostError for whatever else a GPU fails with. What
+        the requests themselves raise comes when those before are done.
         """
         torch.get_num_threads()  # a new thread's convolutions go by torch.set_num_threads only now
-        n, _, *size = source.shape
-        engine = self._engines[self._dtype_for(source.dtype)]
-        jobs, done = self._jobs(engine, n, size), 0
-        under_way: deque = deque()
+        coming = iter(requests)
+        failure: Exception | None = None
+        begun: deque[_Begun] = deque()
+        under_way: deque[tuple[_Begun, Job, DirectJob | EngineJob]] = deque()
         try:
-            while jobs or under_way:
-                if jobs:
-                    job = jobs.next()
-                    try:
-                        started = engine.start(job.source(source), wait=not under_way)
-                    except (RuntimeError, MemoryError) as error:
-                        self._halve(jobs, jobs.pop(), error)
-                        continue
-                    if started:
-                        under_way.append((jobs.pop(), started))
-                        continue
-                job, started = under_way.popleft()
-                try:
-                    try:
-                        self._finish(started, job, source, target)
-                    finally:
-                        started.release()  # which on a lost GPU fails too
-                except (RuntimeError, MemoryError) as error:
-                    self._halve(jobs, job, error)
+            while True:
+                if begun and begun[0].done == begun[0].total:
+                    begun.popleft()
+                    yield
                     continue
-                done += job.pixels
-                step(done, n * size[0] * size[1])
+                waiting = next((each for each in begun if each.jobs), None)
+                if not waiting and not failure and self._may_begin(begun):
+                    try:
+                        begun.append(self._begun(next(coming)))
+                    except Exception as error:
+                        failure = error
+                    continue
+                if not begun:
+                    break
+                if waiting and self._started(waiting, under_way):
+                    continue
+                self._finish_first(under_way)
         finally:
-            for _, started in under_way:
+            for _, _, started in under_way:
                 with suppress(RuntimeError):  # what is raised already says why
                     started.release()
+        if failure and not isinstance(failure, StopIteration):
+            raise failure
+
+    def _may_begin(self, begun: Sequence[_Begun]) -> bool:
+        """Whether another request may begin: one for each lane, and one that waits for the next."""
+        return not begun or (begun[-1].engine.overlaps and len(begun) <= LANES)
+
+    def _begun(self, request: Request) -> _Begun:
+        n, _, *size = request.source.shape
+        engine = self._engines[self._dtype_for(request.source.dtype)]
+        return _Begun(request, engine, self._jobs(engine, n, size))
+
+    def _started(self, waiting: _Begun, under_way: deque) -> bool:
+        """Starts the next job of `waiting`, or finds that it must be smaller; False if no lane is
+        free for it, and others are under way."""
+        job = waiting.jobs.next()
+        try:
+            started = waiting.start(job, self.scale, wait=not under_way)
+        except (RuntimeError, MemoryError) as error:
+            self._halve(waiting.jobs, waiting.jobs.pop(), error)
+            return True
+        if started is None:
+            return False
+        under_way.append((waiting, waiting.jobs.pop(), started))
+        return True
+
+    def _finish_first(self, under_way: deque) -> None:
+        """Waits for the job that was started first; one that ran out of memory is done again."""
+        begun, job, started = under_way.popleft()
+        try:
+            try:
+                self._finish(started, job, begun.source)
+            finally:
+                started.release()  # which on a lost GPU fails too
+        except (RuntimeError, MemoryError) as error:
+            self._halve(begun.jobs, job, error)
+            return
+        begun.count(job, self.scale)
 
     def _dtype_for(self, pixels: torch.dtype) -> torch.dtype:
         low = self.low_precision or pixels == torch.uint8
@@ -146,10 +221,16 @@ class Runner:
         return max(least, min(most, int(SHARE * free / LANES / pixel)))
 
     def _jobs(self, engine: Direct | Engine, n: int, size: Sequence[int]) -> Jobs:
-        largest = self.window
-        side = int(largest**0.5) - 2 * self.radius
-        tile = (side, side) if self.tile == "auto" else self.tile or size
-        return Jobs(n, size, tile, self.radius, largest if engine.batches else 0)
+        tile = self._auto_tile(size, engine) if self.tile == "auto" else self.tile or size
+        return Jobs(n, size, tile, self.radius, self.window if engine.batches else 0)
+
+    def _auto_tile(self, size: Sequence[int], engine: Direct | Engine) -> tuple[int, int]:
+        """A square, or whole rows: their result is one piece of memory, which a GPU fills with one
+        transfer. Not of pictures so wide that halos would be most of a band of rows.
+        """
+        side = int(self.window**0.5) - 2 * self.radius
+        rows = self.window // size[1] - 2 * self.radius
+        return (rows, size[1]) if engine.overlaps and rows >= 6 * self.radius else (side, side)
 
     def _halve(self, jobs: Jobs, failed: Job, error: Exception) -> None:
         """Goes on with smaller jobs after `error`, if that is what it asks for and they can be."""
@@ -168,19 +249,16 @@ class Runner:
         used = f"{failed.pictures} of {columns} x {rows} pixels at once"
         log.warning("%s: out of memory, %s; it goes on with less", self.device, used)
 
-    def _finish(
-        self, started: DirectJob | EngineJob, job: Job, source: Tensor, target: Target
-    ) -> None:
-        out, area = job.target(target, self.scale), job.area(self.scale)
-        if started.into(out, area):
+    def _finish(self, started: DirectJob | EngineJob, job: Job, source: Tensor) -> None:
+        if started.finish():
             return
         if started.dtype != torch.float32:
             log.warning("%s overflowed in a tile; it is computed again in float32", started.dtype)
             with self._lock:
                 self.redone += job.pictures
             self._here.redone = self.redone_here + job.pictures
-            again = DirectJob(self._direct(torch.float32), job.source(source))
-            if again.into(out, area):
+            exact = self._direct(torch.float32)
+            if DirectJob(exact, job.source(source), started.out, started.area).finish():
                 return
         raise NonFiniteError("the network's output is not finite, even in float32")
 

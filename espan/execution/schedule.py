@@ -1,5 +1,6 @@
 """What of a batch of pictures is computed together, and how that shrinks when memory runs out."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -57,9 +58,8 @@ class Jobs:
     def __init__(self, n: int, size: Sequence[int], tile: Sequence[int], halo: int, pixels: int):
         self.size, self.halo, self.pixels = (size[0], size[1]), halo, pixels
         self.pictures, self.tile = n, (tile[0], tile[1])
-        whole = Tile(0, size[0], 0, size[1])
         # The next one last.
-        self._left = self._split([Job(0, n, Part(whole, whole))])
+        self._left = [*_all(n, self.size, self.tile, halo, pixels)]
 
     def __bool__(self) -> bool:
         return bool(self._left)
@@ -87,10 +87,24 @@ class Jobs:
         return True
 
     def _split(self, jobs: Iterable[Job]) -> list[Job]:
-        parts = []
-        for job in jobs:
-            for part in cut(job.part.tile, self.size, self.tile, self.halo):
-                at_once = min(self.pictures, max(1, self.pixels // part.window.pixels))
-                for first in range(job.first, job.last, at_once):
-                    parts.append(Job(first, min(first + at_once, job.last), part))
-        return parts[::-1]
+        return _split(jobs, self.size, self.tile, self.halo, self.pictures, self.pixels)
+
+
+@functools.lru_cache(maxsize=16)
+def _all(n: int, size: tuple, tile: tuple, halo: int, pixels: int) -> tuple[Job, ...]:
+    """The jobs of whole pictures: those of a folder or a video often have one size."""
+    whole = Tile(0, size[0], 0, size[1])
+    return tuple(_split([Job(0, n, Part(whole, whole))] if n else [], size, tile, halo, n, pixels))
+
+
+def _split(
+    jobs: Iterable[Job], size: tuple, tile: tuple, halo: int, pictures: int, pixels: int
+) -> list[Job]:
+    """The jobs in smaller ones, the first of them last."""
+    parts = []
+    for job in jobs:
+        for part in cut(job.part.tile, size, tile, halo):
+            at_once = min(pictures, max(1, pixels // part.window.pixels))
+            for first in range(job.first, job.last, at_once):
+                parts.append(Job(first, min(first + at_once, job.last), part))
+    return parts[::-1]

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from espan.errors import LimitError
-from espan.execution.runner import Runner
+from espan.execution.planes import nobody
+from espan.execution.runner import Request, Runner
 from espan.images import files
 from espan.images.adapt import from_any
 from espan.images.alpha import BYTES, bleed
 from espan.images.resize import RowByRow, resize_rows
 from espan.system import memory, shutdown
+from espan.system.pinned import Empty
 
 ALWAYS = nullcontext()
 Progress = Callable[[int, int], None]
@@ -29,6 +31,7 @@ Progress = Callable[[int, int], None]
 LARGE = 64_000_000
 
 # Bands of the result at once: computed, handed over, being written with what it takes to compress.
+# A GPU has one more under way.
 _BANDS = 2.5
 
 
@@ -98,49 +101,49 @@ def in_bands(
                 rows = np.concatenate([rows, alpha(len(rows))], 2)
             add(rows)
 
-        target = _Rolling(runner.scale * width, colours, planes.dtype, emit)
+        target = _Rolling(runner.scale * width, colours, planes.dtype, emit, runner.empty)
 
-        def step(done: int, total: int) -> None:
-            target.filled(done * runner.scale**2)
-            if progress:
-                progress(done, total)
-
-        with shutdown.under_way(step) as watched:
-            runner.run(source, target, watched)
+        with shutdown.under_way(progress or nobody) as step:
+            runner.run(Request(source, target, step, target.filled))
         writing.pop().result()
     return Path(output)
 
 
 class _Rolling:
-    """Stands for a result (1, C, H, W) of which only a band of rows exists, C = 1 or 3.
+    """Stands for a result (1, C, H, W) of which only bands of rows exist, C = 1 or 3.
 
-    Who fills it takes slices from top to bottom, and never goes back above a row of tiles that is
-    full; that goes to `emit` as (h, W, C) then.
+    Who fills it takes slices from top to bottom, each within what one slice before it had of the
+    height. What is full goes to `emit` as (h, W, C).
     """
 
-    def __init__(self, width: int, channels: int, dtype: torch.dtype, emit: Callable):
-        self.shape, self.dtype, self.emit = (width, channels), dtype, emit
-        self.top = 0
-        self.band = self._rows(0)
+    def __init__(self, width: int, channels: int, dtype: torch.dtype, emit: Callable, empty: Empty):
+        self.shape, self.dtype, self.emit, self.empty = (width, channels), dtype, emit, empty
+        # By their first row, top to bottom: the memory, and how many pixels of it are missing. Two
+        # where the first tile of a row is begun before the last one above it is done.
+        self.bands: dict[int, tuple[Tensor, int]] = {}
+        self.bottom = 0
 
     def __getitem__(self, index: tuple[slice, slice, slice, slice]) -> Tensor:
         _, _, rows, columns = index
-        missing = rows.stop - self.top - len(self.band)
-        if missing > 0:
-            more = self._rows(missing)
-            self.band = torch.cat([self.band, more]) if len(self.band) else more
-        band = self.band[rows.start - self.top : rows.stop - self.top, columns]
-        return band.permute(2, 0, 1)[None]
+        if rows.start == self.bottom:
+            band = self.empty((rows.stop - rows.start, *self.shape), self.dtype)
+            self.bands[rows.start] = band, len(band) * self.shape[0]
+            self.bottom = rows.stop
+        top = self._top(rows)
+        band = self.bands[top][0]
+        return band[rows.start - top : rows.stop - top, columns].permute(2, 0, 1)[None]
 
-    def filled(self, pixels: int) -> None:
-        """So many of the result are there, in all."""
-        bottom = self.top + len(self.band)
-        if pixels == bottom * self.shape[0]:
-            band, self.band, self.top = self.band, self._rows(0), bottom
-            self.emit(band.numpy())
+    def filled(self, rows: slice, columns: slice) -> None:
+        """These pixels are there."""
+        top = self._top(rows)
+        band, missing = self.bands[top]
+        self.bands[top] = band, missing - (rows.stop - rows.start) * (columns.stop - columns.start)
+        while self.bands and not next(iter(self.bands.values()))[1]:
+            self.emit(self.bands.pop(next(iter(self.bands)))[0].numpy())
 
-    def _rows(self, count: int) -> Tensor:
-        return torch.empty((count, *self.shape), dtype=self.dtype)
+    def _top(self, rows: slice) -> int:
+        """The first row of the band that has these."""
+        return max(top for top in self.bands if top <= rows.start)
 
 
 class _Alpha:
@@ -160,10 +163,11 @@ def _check_memory(runner, planes: Tensor, scale: float, has_alpha: bool) -> None
     _, channels, height, width = planes.shape
     row = runner.scale * width * channels * planes.element_size()
     need = runner.host_memory(1, height, width, planes.dtype)
-    need += int(_BANDS * runner.rows(height, width) * runner.scale * row)
+    bands = _BANDS + (runner.device.type != "cpu")
+    need += int(bands * runner.rows(height, width) * runner.scale * row)
     need += has_alpha * BYTES * height * width
-    free = memory.available()
-    if free is not None and need > free:
+    free = memory.missing(need)
+    if free is not None:
         raise LimitError(
             f"{width} x {height} pixels x{scale:g} need {need / 2**20:,.0f} MiB of memory row by "
             f"row, {free / 2**20:,.0f} MiB are free (smaller tiles need less)"

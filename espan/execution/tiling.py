@@ -34,8 +34,8 @@ class Tile(NamedTuple):
 
     def enlarged(self, scale: int) -> tuple[slice, slice]:
         """Its rows and columns as indices of the result."""
-        y0, y1, x0, x1 = (scale * side for side in self)
-        return slice(y0, y1), slice(x0, x1)
+        y0, y1, x0, x1 = self
+        return slice(scale * y0, scale * y1), slice(scale * x0, scale * x1)
 
     def within(self, window: "Tile") -> "Tile":
         """The same pixels, counted from the corner of `window`."""

@@ -3,7 +3,7 @@
 It knows PIL, numpy and torch conventions, and no files and no networks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -15,8 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from espan.errors import InputError, NonFiniteError
+from espan.images import pil
 from espan.images.image16 import Image16
 from espan.images.pixels import WHITE
+from espan.system.pinned import Empty, ordinary
 
 # What callers' images are. A result is of the kind of its image: a type variable names the kind.
 AnyImage: TypeAlias = Image.Image | Image16 | NDArray[Any] | Tensor
@@ -30,15 +32,14 @@ PixelType = TypeVar("PixelType", bound=np.uint8 | np.uint16 | np.floating[Any])
 _DTYPES = "uint8, uint16 or float"
 
 DEEPEST = 8  # lists of lists of images
-_PIL_16_BIT = {"I;16": "<u2", "I;16B": ">u2"}
 
 
 @dataclass
 class Picture:
     """`planes`: (C, H, W) view of the caller's pixels, C = 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
 
-    `new(height, width)` allocates planes of the same layout for the result, and
-    `finish(planes)` turns them into the caller's kind of picture.
+    `new(height, width)` allocates planes of the same layout for the result, or one more, which
+    becomes opaque, and `finish(planes)` turns them into the caller's kind of picture.
     """
 
     planes: Tensor
@@ -62,27 +63,25 @@ class Picture:
                 f"picture: float values are 0..1, got {low:g}..{high:g}; divide by the white level"
             )
 
-    @property
-    def has_alpha(self) -> bool:
-        return self.planes.shape[0] in (2, 4)
 
-
-def from_any(image: Any) -> Picture:
+def from_any(image: Any, empty: Empty = ordinary) -> Picture:
     """The Picture of a PIL image, an Image16, a numpy array (HW, HWC) or a tensor (CHW).
+
+    empty: gives the memory for a result on the host.
 
     Raises InputError for any other kind, mode, shape or dtype; NonFiniteError for NaN or inf.
     """
     if isinstance(image, Image.Image):
-        return _from_pil(image)
+        return _from_pil(image, empty)
     if isinstance(image, Image16):
-        arrays = _from_numpy(image.pixels)
+        arrays = _from_numpy(image.pixels, empty)
         return replace(arrays, finish=lambda planes: Image16(arrays.finish(planes), image.info))
     if isinstance(image, np.ma.MaskedArray):
         raise InputError("picture: a masked array, whose mask has no meaning here; fill it first")
     if isinstance(image, np.ndarray):
-        return _from_numpy(image)
+        return _from_numpy(image, empty)
     if isinstance(image, Tensor):
-        return _from_tensor(image)
+        return _from_tensor(image, empty)
     raise InputError(
         "picture: expected a PIL image, a numpy array, a torch tensor, a path or a list of these, "
         f"got {type(image).__name__}"
@@ -101,7 +100,24 @@ def check_nesting(image: Any, depth: int = 1) -> None:
         check_nesting(each, depth + 1)
 
 
-def _from_tensor(image: Tensor) -> Picture:
+def each(image: Any) -> Iterator[Any]:
+    """The images of a list of lists, or the one that it is, in order."""
+    if isinstance(image, list | tuple):
+        for one in image:
+            yield from each(one)
+    else:
+        yield image
+
+
+def as_nested(image: Any, results: Iterator[Any]) -> Any:
+    """The results in lists and tuples as those of `image`; they come in the order of `each`."""
+    if not isinstance(image, list | tuple):
+        return next(results)
+    made = [as_nested(one, results) for one in image]
+    return made if isinstance(image, list) else tuple(made)
+
+
+def _from_tensor(image: Tensor, empty: Empty) -> Picture:
     if image.layout != torch.strided or image.is_meta:
         raise InputError("picture: expected a dense tensor with data")
     if image.ndim != 3:
@@ -117,12 +133,19 @@ def _from_tensor(image: Tensor) -> Picture:
         )
 
     def new(height: int, width: int) -> Tensor:
-        return image.new_empty((image.shape[0], height, width), requires_grad=False)
+        return new_tensor(image, (image.shape[0], height, width), empty)
 
     return Picture(image.detach(), new, lambda planes: planes)
 
 
-def _from_numpy(image: np.ndarray) -> Picture:
+def new_tensor(image: Tensor, shape: Sequence[int], empty: Empty) -> Tensor:
+    """Memory for a result of the tensor `image`, on its device."""
+    if image.device.type == "cpu" and type(image) is Tensor:
+        return empty(shape, image.dtype)
+    return image.new_empty(shape, requires_grad=False)
+
+
+def _from_numpy(image: np.ndarray, empty: Empty) -> Picture:
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4)):
         raise InputError(
             f"picture: arrays are (H, W) or (H, W, C) with 1 to 4 channels, got shape {image.shape}"
@@ -136,27 +159,31 @@ def _from_numpy(image: np.ndarray) -> Picture:
     if not pixels.flags.writeable:
         pixels = pixels.copy()  # torch cannot share read-only memory
 
+    source = torch.from_numpy(pixels).permute(2, 0, 1)
+
     def new(height: int, width: int) -> Tensor:
-        result = np.empty((height, width, pixels.shape[2]), dtype)
-        return torch.from_numpy(result).permute(2, 0, 1)
+        return empty((height, width, pixels.shape[2]), source.dtype).permute(2, 0, 1)
 
     def finish(planes: Tensor) -> np.ndarray:
         result = planes.permute(1, 2, 0).numpy()
         return result if image.ndim == 3 else result[:, :, 0]
 
-    return Picture(torch.from_numpy(pixels).permute(2, 0, 1), new, finish)
+    return Picture(source, new, finish)
 
 
-def _from_pil(image: Image.Image) -> Picture:
-    arrays = _from_numpy(np.asarray(_to_plain_mode(image)))
+def _from_pil(image: Image.Image, empty: Empty) -> Picture:
+    plain = _to_plain_mode(image)
+    arrays = _from_numpy(pil.pixels(plain), empty)
+
+    def new(height: int, width: int) -> Tensor:
+        # PIL keeps four bytes a pixel. A GPU writes them at no cost; for a CPU, three are faster
+        # to write, and then turned into four by Pillow.
+        if plain.mode != "RGB" or empty is ordinary:
+            return arrays.new(height, width)
+        return empty((height, width, 4), torch.uint8).permute(2, 0, 1)
 
     def finish(planes: Tensor) -> Image.Image:
-        pixels = arrays.finish(planes)
-        if image.mode in _PIL_16_BIT:
-            pixels = pixels.astype(_PIL_16_BIT[image.mode])
-            result = Image.frombytes(image.mode, pixels.shape[::-1], pixels.tobytes())
-        else:
-            result = Image.fromarray(pixels)
+        result = pil.image(planes.permute(1, 2, 0).numpy(), plain.mode)
         if image.mode == "P":
             method = Image.Quantize.FASTOCTREE if result.mode == "RGBA" else None
             result = result.quantize(256, method=method)
@@ -165,7 +192,7 @@ def _from_pil(image: Image.Image) -> Picture:
         result.info = {key: value for key, value in image.info.items() if key != "transparency"}
         return result
 
-    return Picture(arrays.planes, arrays.new, finish)
+    return Picture(arrays.planes, new, finish)
 
 
 def _to_plain_mode(image: Image.Image) -> Image.Image:
@@ -182,7 +209,7 @@ def _to_plain_mode(image: Image.Image) -> Image.Image:
         )
     if image.mode in ("L", "RGB") and transparent:
         return image.convert({"L": "LA", "RGB": "RGBA"}[image.mode])
-    if image.mode not in ("L", "LA", "RGB", "RGBA", *_PIL_16_BIT):
+    if image.mode not in ("L", "LA", "RGB", "RGBA", *pil.DEEP):
         raise InputError(
             f"picture: PIL mode {image.mode} is not supported; expected 1, L, LA, P, RGB, RGBA or "
             "I;16 (convert it first, with its colour profile)"

@@ -50,6 +50,19 @@ def pick_device(device: Device) -> torch.device:
     return chosen
 
 
+def refuse_capture() -> None:
+    """DeviceError where the calling thread captures a CUDA graph: nothing there can be waited for.
+
+    Before anything is queued, so the capture goes on unharmed.
+    """
+    if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+        raise DeviceError(
+            "a CUDA graph is being captured: an upscaler waits for its results, which no capture "
+            "can hold, and replays graphs of its own; call it outside, or capture a network of "
+            "espan.load"
+        )
+
+
 def pick_dtype(dtype: Dtype, device: torch.device, backend: str = "auto") -> torch.dtype:
     """ "auto" is fp16 on GPUs; on CPUs bf16 where the processor has it in hardware, else fp32.
 

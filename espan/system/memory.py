@@ -1,8 +1,14 @@
 """How much memory there is, how much a run will take, and what running out of it looks like."""
 
+import time
 from pathlib import Path
 
 import torch
+
+# Seconds for which the system's answer is believed, by needs of less than this share of it: asking
+# takes as long as everything else that a call does on the host (docs/performance.md).
+FRESH, SMALL = 1.0, 1 / 16
+_left, _until = 0.0, 0.0
 
 # Numbers that a network run by PyTorch's own operators holds at once per input pixel and channel:
 # near the most that was measured on a CPU, at 480 x 480. What the allocator keeps between operators
@@ -27,6 +33,35 @@ def available() -> int | None:
     except (OSError, ValueError):
         return free
     return left if free is None else min(free, left)
+
+
+def missing(need: int) -> int | None:
+    """None if `need` bytes of host memory are free, as far as the system tells; else what is free.
+
+    What was granted since the system was asked is taken off its answer.
+    """
+    global _left, _until
+    now = time.monotonic()
+    if now >= _until or need > SMALL * _left:
+        free = available()
+        if free is None or need > free:
+            return free
+        _left, _until = free, now + FRESH
+    _left -= need
+    return None
+
+
+def total() -> int | None:
+    """Bytes of host memory that a process may have at most, or None where nobody tells."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        most = next(int(line.split()[1]) * 1024 for line in lines if "MemTotal" in line)
+    except (OSError, StopIteration):
+        return None
+    try:
+        return min(most, int((Path("/sys/fs/cgroup") / "memory.max").read_text()))
+    except (OSError, ValueError):
+        return most
 
 
 def free_on(device: torch.device) -> int | None:

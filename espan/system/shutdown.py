@@ -43,7 +43,8 @@ def _count(change: int) -> None:
     global _computing
     with _changed:
         _computing += change
-        _changed.notify_all()
+        if _ending:
+            _changed.notify_all()
 
 
 @contextmanager

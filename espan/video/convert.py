@@ -70,6 +70,7 @@ def upscale_video(
     preset: str | None = None,
     pix_fmt: str | None = None,
     on_error: str = "stop",
+    hwaccel: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Writes the video at `path`, made `scale` times larger, to `output`.
@@ -90,6 +91,8 @@ def upscale_video(
         pix_fmt: FFmpeg's name of the pixel format; None keeps the input's where the encoder can.
         on_error: for a frame that cannot be decoded, "stop" raises and "repeat" shows its
             neighbour.
+        hwaccel: decodes by the hardware of this name ("cuda", "qsv", ...) instead of the CPU, or
+            refuses with the reason.
         progress: called as `progress(done, total)` after every frame, in frames.
 
     Returns:
@@ -102,7 +105,7 @@ def upscale_video(
         DeviceError: this machine lacks the device, dtype or backend.
     """
     options = UpscalerOptions(device, dtype, backend, tile, limits=limits)
-    encoding = Options(codec, crf, preset, pix_fmt, on_error)
+    encoding = Options(codec, crf, preset, pix_fmt, on_error, hwaccel)
     source, target = as_path(path, "video"), as_path(output, "output")
     convert(source, target, _prepared(model, scale, options), scale, encoding, progress)
     return target
@@ -119,6 +122,7 @@ def video_frames(
     tile: Tile = "auto",
     limits: Limits = LIMITS,
     on_error: str = "stop",
+    hwaccel: str | None = None,
 ) -> "Iterator[tuple[float, npt.NDArray[Any]]]":
     """The frames of a video, upright and upscaled, in order of time.
 
@@ -132,6 +136,8 @@ def video_frames(
         device, dtype, backend, tile, limits: as for `Upscaler`.
         on_error: for a frame that cannot be decoded, "stop" raises and "repeat" shows its
             neighbour.
+        hwaccel: decodes by the hardware of this name ("cuda", "qsv", ...) instead of the CPU, or
+            refuses with the reason.
 
     Returns:
         An iterator of (seconds, image): the image is (H, W, 3) RGB, uint8 in 0..255, or uint16 in
@@ -147,8 +153,9 @@ def video_frames(
     need_pyav()
     from espan.video import frames
 
-    clip = _looked_at(as_path(path, "video"), scale, upscaler.limits)
-    decoded = frames.read(clip, Options(on_error=on_error).on_error)
+    reading = Options(on_error=on_error, hwaccel=hwaccel)
+    clip = _looked_at(as_path(path, "video"), scale, upscaler.limits, reading.hwaccel)
+    decoded = frames.read(clip, reading.on_error)
     with closing(_enlarged(clip, decoded, upscaler, scale)) as pictures:
         for frame, picture in pictures:
             yield float(frame.pts * clip.time_base), picture
@@ -186,9 +193,10 @@ def convert(
     import av
 
     from espan.video import encoding, frames, mux
+    from espan.video.ahead import ahead
     from espan.video.segments import Segments, alone
 
-    clip = _looked_at(path, scale, upscaler.limits)
+    clip = _looked_at(path, scale, upscaler.limits, options.hwaccel)
     if problem := why_no_result(output):
         raise OutputError(f"{output}: {problem}")
     if is_file(output) and output.samefile(path):
@@ -208,7 +216,7 @@ def convert(
                 "input": [str(resolved(path)), facts.st_size, facts.st_mtime_ns],
                 "scale": scale,
                 "network": identity_of(upscaler),
-                "encoding": [chosen, flags, options.on_error, SEGMENT],
+                "encoding": [chosen, flags, options.on_error, options.hwaccel, SEGMENT],
                 "made by": [__version__, av.__version__, str(av.library_versions)],
             },
         )
@@ -216,8 +224,10 @@ def convert(
         if done:
             log.info("%s: goes on after frame %d", output, done)
         decoded = frames.read(clip, options.on_error, skip=done)
-        with closing(_enlarged(clip, decoded, upscaler, scale)) as pictures:
-            counted = _told(pictures, done, clip.total, progress)
+        # Each stage works ahead of the next: decoding, RGB, the network, the encoder's colours.
+        pictures = _enlarged(clip, decoded, upscaler, scale)
+        with closing(ahead(encoding.converted(pictures, chosen), depth=1)) as ready:
+            counted = _told(ready, done, clip.total, progress)
             while (first := next(counted, None)) is not None:
                 part = chain([first], islice(counted, SEGMENT - 1))
                 segments.write(encoding.encoded(part, chosen, flags))
@@ -227,11 +237,11 @@ def convert(
         return Report(segments.frames, chosen.width, chosen.height)
 
 
-def _looked_at(path: Path, scale: float, limits: Limits) -> "Clip":
+def _looked_at(path: Path, scale: float, limits: Limits, hwaccel: str | None) -> "Clip":
     """The clip in a file, of a size that the limits allow."""
     from espan.video import source
 
-    clip = source.look(path)
+    clip = source.look(path, hwaccel)
     try:
         files.check_size((clip.width, clip.height), scale, limits)
     except LimitError as error:
@@ -262,19 +272,16 @@ def _enlarged(
         torch.set_num_threads(max(1, cores // workers))  # of this thread, and of new ones
 
     try:
-        yield from in_order(enlarge, ahead(decoded), workers, share)
+        yield from in_order(enlarge, ahead(decoded, depth=1), workers, share)
     finally:
         torch.set_num_threads(cores)
 
 
 def _told(
-    pictures: "Iterator[tuple[Frame, npt.NDArray[Any]]]",
-    done: int,
-    total: int,
-    progress: Progress | None,
-) -> "Iterator[tuple[Frame, npt.NDArray[Any]]]":
-    """The pictures, each counted as it comes."""
-    for number, picture in enumerate(pictures, done + 1):
+    frames: Iterator[tuple[Any, ...]], done: int, total: int, progress: Progress | None
+) -> Iterator[tuple[Any, ...]]:
+    """The frames, each counted as it comes."""
+    for number, frame in enumerate(frames, done + 1):
         if progress is not None:
             progress(number, max(total, number))
-        yield picture
+        yield frame

@@ -1,6 +1,7 @@
 """Which encoder, and how: what the user asked for, else what suits the container and the input."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
@@ -195,10 +196,19 @@ def _check_settings(encoder, settings: Mapping[str, str]) -> None:
             raise OptionError(f"{name}: {encoder.name} has no such setting")
 
 
+def converted(pictures: Generator[tuple], encoding: Encoding) -> Generator[tuple]:
+    """(duration, PyAV's frame in the encoder's format) of (frame, picture) pairs."""
+    pixels, format = Pixels(encoding.colour), av.VideoFormat(encoding.format)
+    with closing(pictures):
+        for frame, picture in pictures:
+            new = pixels.frame(_padded(picture, encoding.width, encoding.height), format)
+            new.pts, new.time_base = frame.pts, encoding.time_base
+            yield frame.duration, new
+
+
 def encoded(frames: Iterable[tuple], encoding: Encoding, flags: int) -> Iterator[Coded]:
-    """The (frame, picture) pairs through an encoder of their own, in the order of decoding."""
-    encoder, pixels = encoding.open(flags), Pixels(encoding.colour)
-    format = av.VideoFormat(encoding.format)
+    """The frames of `converted` through an encoder of their own, in the order of decoding."""
+    encoder = encoding.open(flags)
     durations: dict[int, int] = {}
 
     def through(frame) -> Iterator[Coded]:
@@ -211,11 +221,9 @@ def encoded(frames: Iterable[tuple], encoding: Encoding, flags: int) -> Iterator
             duration = durations.pop(packet.pts)
             yield Coded(packet.pts, duration, packet.is_keyframe, bytes(packet))
 
-    for frame, picture in frames:
-        new = pixels.frame(_padded(picture, encoding.width, encoding.height), format)
-        new.pts, new.time_base = frame.pts, encoding.time_base
-        durations[frame.pts] = frame.duration
-        yield from through(new)
+    for duration, frame in frames:
+        durations[frame.pts] = duration
+        yield from through(frame)
     yield from through(None)
     if durations:
         raise OutputError(f"{encoding.codec} kept {len(durations)} frames to itself")

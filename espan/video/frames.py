@@ -3,12 +3,14 @@
 import heapq
 import logging
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import numpy as np
 from av.error import FFmpegError
 
 from espan.errors import InputError
+from espan.video.ahead import ahead
 from espan.video.colour import Pixels
 from espan.video.source import Clip, opened, reason
 
@@ -33,10 +35,20 @@ def read(clip: Clip, on_error: str = "stop", skip: int = 0) -> Generator[Frame]:
     the decoder makes of it, and where that is nothing the frame before (before the first: the one
     after) and logs a warning.
     """
-    in_time = _in_order(clip, strict=on_error == "stop")
     pixels = Pixels(clip.colour)
-    last: int | None = None
     shown, picture = None, np.empty(0)
+    # Decoding goes on while frames are converted.
+    with closing(ahead(_decoded(clip, on_error, skip), depth=1)) as decoded:
+        for pts, duration, frame in decoded:
+            if frame is not shown:
+                shown, picture = frame, clip.turn(pixels.rgb(frame))
+            yield Frame(pts, duration, picture)
+
+
+def _decoded(clip: Clip, on_error: str, skip: int) -> Generator[tuple]:
+    """(pts, duration, PyAV's frame) of the frames of `read`."""
+    in_time = _in_order(clip, strict=on_error == "stop")
+    last: int | None = None
     for number, (pts, duration, frame, why) in enumerate(in_time):
         if why:
             _damaged(clip, number, pts, why, on_error)
@@ -46,9 +58,7 @@ def read(clip: Clip, on_error: str = "stop", skip: int = 0) -> Generator[Frame]:
         last = pts if last is None else max(pts, last + 1)
         if number < skip:
             continue
-        if frame is not shown:
-            shown, picture = frame, clip.turn(pixels.rgb(frame))
-        yield Frame(last, duration, picture)
+        yield last, duration, frame
     _check_end(clip, last, on_error)
 
 
@@ -84,7 +94,7 @@ def _in_order(clip: Clip, strict: bool) -> Iterator[tuple]:
     shown, pts, damage = None, None, ""
     sent: list[tuple[int, int]] = []  # (pts, duration) of what has not come back
     broken: set[int] = set()
-    with opened(clip.path) as container:
+    with opened(clip.path, clip.hwaccel) as container:
         stream = container.streams[clip.index]
         if strict:  # else decoders patch over damage as well as they can, and say nothing
             stream.codec_context.options = {"err_detect": "explode"}

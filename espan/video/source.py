@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.error import FFmpegError
 from av.stream import Discard, Disposition
 
@@ -24,6 +25,8 @@ _FORMATS = (
     *("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "mxf", "nut"),
     *("h264", "hevc", "m4v", "mpegvideo", "obu", "ivf", "yuv4mpegpipe", "dv", "rm", "gxf", "wtv"),
 )
+# What hardware gives, and what has the same pixels in separate planes, as encoders want them.
+_PLANAR = {"nv12": "yuv420p", "p010le": "yuv420p10le", "p016le": "yuv420p12le"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Clip:
 
     width, height, sar: of a frame upright. start: the timestamp that becomes 0, in time_base.
     total: frames, by the header's word, 0 where it does not tell. seconds: how long the stream
-    itself is said to be, or None.
+    itself is said to be, or None. hwaccel: the hardware that decodes it, None is the CPU.
     """
 
     path: Path
@@ -48,19 +51,28 @@ class Clip:
     start: int
     total: int
     seconds: float | None
+    hwaccel: str | None = None
 
 
 @contextmanager
-def opened(path: Path) -> Iterator["av.container.InputContainer"]:
-    """The file, open; InputError naming it for what cannot be opened."""
+def opened(path: Path, hwaccel: str | None = None) -> Iterator["av.container.InputContainer"]:
+    """The file, open; InputError naming it for what cannot be opened.
+
+    hwaccel: the hardware that decodes it, and nothing else if it cannot.
+    """
+    accelerator = HWAccel(hwaccel, allow_software_fallback=False) if hwaccel else None
     if problem := why_no_file(path):  # a FIFO would be waited for
         raise InputError(f"{path}: {problem}")
     try:
         # The prefix, as a colon in a name is no protocol.
         only = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}
-        container = av.open(f"file:{path}", container_options=only, metadata_errors="replace")
-    except (FFmpegError, OSError, ValueError) as error:
+        container = av.open(
+            f"file:{path}", container_options=only, metadata_errors="replace", hwaccel=accelerator
+        )
+    except (FFmpegError, OSError, ValueError, RuntimeError) as error:
         said = reason(error)
+        if accelerator and _opens(path):
+            raise InputError(f"{path}: hwaccel: {hwaccel} cannot decode it here: {said}") from error
         if isinstance(error, av.error.ArgumentError):
             said = f"no video in a known format ({', '.join(_FORMATS)})"
         elif path.stat().st_size == 0:
@@ -78,10 +90,19 @@ def reason(error: Exception) -> str:
     return f"{text[:1].lower()}{text[1:]}{detail}"
 
 
-def look(path: str | Path) -> Clip:
+def _opens(path: Path) -> bool:
+    """Whether the CPU can decode the file."""
+    try:
+        with opened(path):
+            return True
+    except InputError:
+        return False
+
+
+def look(path: str | Path, hwaccel: str | None = None) -> Clip:
     """The Clip of a file, its first frame decoded; InputError if it has no video to decode."""
     path = Path(path)
-    with opened(path) as container:
+    with opened(path, hwaccel) as container:
         stream = main_stream(container)
         if stream is None:
             raise InputError(f"{path}: no video stream")
@@ -103,13 +124,14 @@ def look(path: str | Path) -> Clip:
             height=height,
             sar=1 / sar if turn.quarters % 2 else sar,
             turn=turn,
-            format=frame.format.name,
+            format=_PLANAR.get(frame.format.name, frame.format.name),
             colour=colour,
             rate=Fraction(rate),
             time_base=Fraction(stream.time_base),
             start=round(start / stream.time_base),
             total=stream.frames or _estimate(container, stream, rate),
             seconds=_seconds(stream),
+            hwaccel=hwaccel,
         )
         if frame.interlaced_frame:
             log.warning("%s: interlaced; lines of two times are upscaled as one picture", path)

@@ -77,9 +77,8 @@ def test_the_next_tile_is_under_way_before_one_is_waited_for():
     one, two = with_lanes(up)
     one.log = two.log = events = []
     up(noise(20, 100, 3))  # 1 x 4 tiles
-    # A lane is waited for twice, for the result and before it is given back.
     order = [event for event in events if event in ("mark", "wait")]
-    assert order == ["mark", "mark", *["wait", "wait", "mark"] * 2, *["wait"] * 4]
+    assert order == ["mark", "mark", *["wait", "mark"] * 2, "wait", "wait"]
 
 
 def test_a_capture_that_fails_is_said_once_and_nothing_is_lost(caplog):
@@ -200,12 +199,12 @@ def test_lanes_come_back_after_an_error(monkeypatch):
     up, image = planned(tile=26), PICTURES["uint8"]
     expected = up(image)
     with_lanes(up)
-    into = executors.EngineJob.into
-    monkeypatch.setattr(executors.EngineJob, "into", lambda *args: 1 / 0)
+    finish = executors.EngineJob.finish
+    monkeypatch.setattr(executors.EngineJob, "finish", lambda job: 1 / 0)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
             up(image)
-    monkeypatch.setattr(executors.EngineJob, "into", into)
+    monkeypatch.setattr(executors.EngineJob, "finish", finish)
     np.testing.assert_array_equal(up(image), expected)
 
 
@@ -225,7 +224,7 @@ class Lost:
 
     dtype = torch.float32
 
-    def into(self, out, area):
+    def finish(self):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     def release(self):
@@ -236,7 +235,7 @@ def test_a_gpu_lost_with_tiles_under_way_is_named(monkeypatch):
     up = planned(tile=26)
     (lanes,) = {id(each): each for each in up._runner._engines.values()}.values()
     started = [Lost(), Lost()]
-    monkeypatch.setattr(lanes, "start", lambda pixels, wait: started.pop() if started else None)
+    monkeypatch.setattr(lanes, "start", lambda *args: started.pop() if started else None)
     with pytest.raises(DeviceLostError, match="only a new process"):
         up(PICTURES["uint8"])
     assert not started

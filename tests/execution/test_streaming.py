@@ -15,7 +15,7 @@ from espan.execution import streaming
 from espan.images import files
 from espan.images.image16 import Image16
 from espan.images.resize import RowByRow, resize, resize_rows
-from tests.support.makers import noise, random_net
+from tests.support.makers import free_memory, noise, random_net
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 MODES = {
@@ -156,7 +156,7 @@ def test_full_disk_is_named(tmp_path, monkeypatch, up, suffix):
 
 
 def test_memory_is_checked_before_the_work(tmp_path, monkeypatch, up):
-    monkeypatch.setattr("espan.system.memory.available", lambda: 2**20)
+    free_memory(monkeypatch, 2**20)
     with pytest.raises(LimitError, match="row by row"):
         streaming.in_bands(tmp_path / "a.png", up, picture("RGB"), 4)
 

@@ -9,7 +9,7 @@ from espan.execution.runner import LANES, SHARE, Runner
 from espan.execution.tiling import Tile, cut
 from espan.system import memory
 from espan_kernels.native import CudaError
-from tests.support.makers import noise, random_net
+from tests.support.makers import free_memory, noise, random_net
 from tests.support.threads import in_threads, same_bits_in_threads
 
 IMAGE = noise(45, 61, 3, dtype=np.float32)
@@ -248,7 +248,7 @@ def test_auto_keeps_float32_for_more_than_8_bits():
 
 @pytest.mark.parametrize("tile", ["auto", None, 8])
 def test_memory_is_checked_before_any_work(monkeypatch, tile):
-    monkeypatch.setattr(memory, "available", lambda: 1000)
+    free_memory(monkeypatch, 1000)
     failing = Failing(monkeypatch, {1}, AssertionError("work has begun"))
     with pytest.raises(LimitError, match=r"pixels x1\.5 need .* MiB of memory"):
         Upscaler(NET, device="cpu", dtype="fp32", tile=tile)(IMAGE, 1.5)
@@ -257,14 +257,14 @@ def test_memory_is_checked_before_any_work(monkeypatch, tile):
 
 def test_smaller_tiles_need_less_memory(monkeypatch):
     image = noise(300, 300, 3)
-    monkeypatch.setattr(memory, "available", lambda: 20 * 2**20)
+    free_memory(monkeypatch, 20 * 2**20)
     with pytest.raises(LimitError):
         Upscaler(NET, device="cpu", dtype="fp32", tile=None)(image)
     assert Upscaler(NET, device="cpu", dtype="fp32", tile=64)(image).shape == (1200, 1200, 3)
 
 
 def test_unknown_memory_is_no_obstacle(monkeypatch):
-    monkeypatch.setattr(memory, "available", lambda: None)
+    free_memory(monkeypatch, None)
     assert whole(noise(4, 4, 3)).shape == (16, 16, 3)
 
 

@@ -34,6 +34,9 @@ class FakeLane:
     def pinned(self, like):
         return torch.full_like(like, 77)
 
+    def writes(self, out) -> bool:
+        return False
+
     def capture(self, work):
         self.log.append("capture")
         if self.failure:

@@ -13,6 +13,7 @@ from torch import nn
 
 from espan import ESPAN
 from espan.networks.network import Network
+from espan.system import memory
 
 
 @torch.no_grad()
@@ -49,6 +50,12 @@ def nearest_net() -> Network:
         net.conv_1.weight[c, c, 4, 4] = net.conv_cat.weight[c, c] = 1
         net.upsampler.weight[16 * c : 16 * c + 16, c, 1, 1] = 1
     return net
+
+
+def free_memory(monkeypatch, free: int | None) -> None:
+    """What the system says of free memory from here on, and that it is asked again."""
+    monkeypatch.setattr(memory, "available", lambda: free)
+    monkeypatch.setattr(memory, "_until", 0.0)
 
 
 def noise(*shape: int, dtype=np.uint8, seed: int = 0) -> np.ndarray:

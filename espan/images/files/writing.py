@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def writer(path: str | Path, image: Image.Image | Image16) -> Callable[[], Path]
     if takes_rows(path, image.mode):
 
         def finish() -> Path:
-            with rows(path, image.mode, image.size, image.info) as add:
+            with _rows(path, name, image.mode, image.size, image.info) as add:
                 pixels = np.asarray(image)
                 add(pixels if pixels.ndim == 3 else pixels[:, :, None])
             return path
@@ -123,16 +123,20 @@ def takes_rows(path: str | Path, mode: str) -> bool:
     return name in _ROWS and mode in _LIMITS[name][1]
 
 
-@contextmanager
 def rows(
     path: str | Path, mode: str, size: tuple[int, int], info: dict
-) -> Iterator[Callable[[np.ndarray], None]]:
+) -> AbstractContextManager[Callable[[np.ndarray], None]]:
     """A PNG or TIFF that is given its rows from top to bottom, and never held in memory whole.
 
     Gives the function that takes the next rows: (h, W, C) uint8 or uint16. Else as `write`.
     """
-    path = Path(path)
-    name = check_output(path, mode, size)
+    return _rows(Path(path), check_output(path, mode, size), mode, size, info)
+
+
+@contextmanager
+def _rows(
+    path: Path, name: str, mode: str, size: tuple[int, int], info: dict
+) -> Iterator[Callable[[np.ndarray], None]]:
     channels = {"L": 1, "I": 1, "LA": 2, "RGB": 3, "RGBA": 4}[mode.partition(";")[0]]
     dtype = np.dtype(np.uint16 if mode.endswith(";16") else np.uint8)
     step = max(1, _STEP // (size[0] * channels))

@@ -1,0 +1,80 @@
+"""Lists of images: one pipeline on a device, one after another on a CPU."""
+
+import numpy as np
+import pytest
+
+from espan import InputError, Upscaler
+from espan.images import files
+from tests.execution.test_host_path import EAGER, KINDS, NET, H, W, alone, same
+from tests.support.makers import noise
+from tests.support.transfers import on_device
+
+
+def test_a_list_is_one_pipeline():
+    images = [noise(H, W, 3, seed=n) for n in range(6)]
+    want = [alone(image) for image in images]
+    with on_device(NET, **EAGER) as (up, (one, two), _):
+        one.log = two.log = events = []
+        got = up(images)
+    assert all(map(same, got, want))
+    order = [event for event in events if event in ("mark", "wait")]
+    # Two images are under way whenever one is waited for, each once.
+    assert order == ["mark", *["mark", "wait"] * 5, "wait"]
+    assert events.count("capture") == 2  # images of one size share a program, one for each lane
+
+
+def test_lists_in_lists_and_files_among_them(tmp_path):
+    path = files.write(tmp_path / "a.png", KINDS["PIL"])
+    images = [KINDS["RGB"], (KINDS["grey"], [path, KINDS["batch"]]), [], KINDS["CHW"]]
+    want = [alone(KINDS["RGB"]), (alone(KINDS["grey"]), [alone(path), alone(KINDS["batch"])])]
+    with on_device(NET, **EAGER) as (up, _, _):
+        got = up(images)
+    assert same(got[0], want[0]) and type(got[1]) is tuple and same(got[1][0], want[1][0])
+    assert same(got[1][1][0], want[1][1][0])
+    assert np.abs(got[1][1][1].int() - want[1][1][1].int()).max() <= 1
+    assert got[2] == [] and same(got[3], alone(KINDS["CHW"]))
+
+
+@pytest.mark.parametrize("device", ["cpu", "make-believe"])
+def test_an_error_in_a_list_comes_when_those_before_are_done(device):
+    told = []
+
+    def progress(done: int, total: int) -> None:
+        told.append((done, total))
+
+    images = [KINDS["RGB"], KINDS["RGB"], np.zeros((3, 3, 9), np.uint8), KINDS["RGB"]]
+    with on_device(NET, **EAGER) as (up, _, _):
+        up = up if device == "make-believe" else Upscaler(NET, device="cpu", **EAGER)
+        for _ in range(3):
+            with pytest.raises(InputError, match="1 to 4 channels"):
+                up(images, progress=progress)
+            assert told == [(H * W, H * W)] * 2
+            told.clear()
+        assert same(up(KINDS["RGB"]), alone(KINDS["RGB"]))
+
+
+def test_lanes_come_back_where_a_list_is_left():
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with on_device(NET, **EAGER) as (up, _, _):
+        for _ in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                up([KINDS["RGB"]] * 4, progress=stop)
+        assert same(up(KINDS["RGB"]), alone(KINDS["RGB"]))
+
+
+def test_a_call_within_the_progress_of_another_finds_a_lane():
+    small, inner = KINDS["grey"], []
+    with on_device(NET, **EAGER) as (up, _, _):
+        up([KINDS["RGB"]] * 3, progress=lambda done, total: inner.append(up(small)))
+    assert len(inner) == 3 and all(same(each, alone(small)) for each in inner)
+
+
+def test_a_cpu_takes_an_image_when_the_one_before_is_done(monkeypatch):
+    events = []
+    up = Upscaler(NET, device="cpu", **EAGER)
+    prepared = up._prepared
+    monkeypatch.setattr(up, "_prepared", lambda *args: events.append("next") or prepared(*args))
+    up([KINDS["RGB"]] * 3, progress=lambda done, total: events.append("done"))
+    assert events == ["next", "done"] * 3

@@ -1,0 +1,109 @@
+"""PIL images that share their memory with arrays: no pass over the pixels, and no surprise."""
+
+import gc
+import pickle
+import weakref
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from espan import Upscaler
+from espan.images import pil
+from espan.system import pinned
+from tests.support.makers import noise, random_net
+
+MODES = {"L": 1, "LA": 2, "RGB": 4, "RGBA": 4, "I;16": 1, "I;16B": 1}
+
+
+def arrays(mode: str, height: int = 9, width: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    """(what `pil.image` takes, what PIL should show of it)."""
+    dtype = np.uint16 if mode in pil.DEEP else np.uint8
+    array = noise(height, width, MODES[mode], dtype=dtype)
+    return array, array[..., : 3 if mode == "RGB" else MODES[mode]].squeeze()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_array_becomes_an_image(mode):
+    array, want = arrays(mode)
+    image = pil.image(array, mode)
+    assert image.mode == mode and image.size == (7, 9)
+    np.testing.assert_array_equal(np.asarray(image), want)
+    np.testing.assert_array_equal(np.asarray(pickle.loads(pickle.dumps(image))), want)
+    np.testing.assert_array_equal(np.asarray(image.copy()), want)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
+def test_the_image_is_the_array(mode):
+    array = arrays(mode)[0]
+    image, gone = pil.image(array, mode), weakref.ref(array)
+    array[2, 3] = 5
+    assert image.getpixel((3, 2)) in (5, (5,) * 3, (5,) * 4)
+    del array
+    gc.collect()
+    assert gone() is not None and image.getpixel((3, 2)) in (5, (5,) * 3, (5,) * 4)
+    del image
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_changed_image_is_one_of_its_own():
+    array, want = arrays("RGB")
+    image = pil.image(array, "RGB")
+    image.putpixel((0, 0), (1, 2, 3))
+    image.paste((9, 9, 9), (1, 1, 3, 3))
+    assert image.getpixel((0, 0)) == (1, 2, 3) and image.getpixel((2, 2)) == (9, 9, 9)
+    np.testing.assert_array_equal(array[..., :3], want)
+    # The fourth byte is nobody's colour.
+    plain = Image.fromarray(np.ascontiguousarray(want))
+    for change in (
+        lambda each: each.resize((20, 15), Image.Resampling.LANCZOS),
+        lambda each: each.convert("RGBA"),
+        lambda each: each.convert("L"),
+        lambda each: each.rotate(30, expand=True),
+        lambda each: Image.merge("RGB", each.split()[::-1]),
+    ):
+        other = change(pil.image(array, "RGB"))
+        assert other.tobytes() == change(plain).tobytes()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (300, 2)], ids=str)
+def test_pixels_are_the_images_own_memory(mode, size):
+    image = Image.fromarray(noise(size[1], size[0]))
+    image = image.convert(mode)
+    shown = pil.pixels(image)
+    np.testing.assert_array_equal(shown, np.asarray(image))
+    image.putpixel((0, 0), (3,) * len(mode) if len(mode) > 1 else 3)
+    assert np.all(shown[0, 0] == 3)
+    del image
+    gc.collect()
+    assert np.all(shown[0, 0] == 3)
+
+
+@pytest.mark.parametrize("mode", ["LA", "I;16", "P", "1", "RGB"])
+def test_pixels_of_what_cannot_be_shown_are_copied(mode, monkeypatch):
+    image = Image.fromarray(noise(9, 7)).convert(mode)
+    if mode == "RGB":  # in several pieces, as Pillow keeps large ones
+
+        def pieces(self):
+            raise ValueError("Image is in multiple array blocks")
+
+        monkeypatch.setattr(Image.Image, "__arrow_c_array__", pieces)
+    np.testing.assert_array_equal(pil.pixels(image), np.asarray(image))
+
+
+def test_an_image_of_many_blocks():
+    image = Image.fromarray(noise(3000, 2500, 3))  # more than a block of Pillow's
+    with pytest.raises(ValueError, match=r"contiguous|block"):
+        image.__arrow_c_array__()
+    np.testing.assert_array_equal(pil.pixels(image), np.asarray(image))
+
+
+@pytest.mark.parametrize("scale", [4, 2.5])
+def test_the_fourth_byte_of_a_result_is_opaque(scale):
+    """What lay in that memory before is not shown to anybody."""
+    up = Upscaler(random_net(), device="cpu", dtype="fp32")
+    up._runner.empty = lambda *args: pinned.ordinary(*args).fill_(7)
+    result = up(Image.fromarray(noise(9, 7, 3)), scale)
+    assert set(result.tobytes("raw", "RGBX")[3::4]) == {255}
