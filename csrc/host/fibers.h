@@ -21,8 +21,8 @@ constexpr int LANES = 32;
 constexpr size_t STACK = 64 << 10;
 // A chosen warp's threads run this often, on average, before another warp is chosen.
 constexpr int PATIENCE = 512;
-// One in so many switches of threads, a bulk copy is made.
-constexpr int HASTE = 256;
+// One in so many switches of threads, a bulk copy is made; one in so many is made last.
+constexpr int HASTE = 256, SLOW = 4;
 
 struct Copy {
     uint32_t* to;
@@ -65,7 +65,8 @@ struct Block {
     std::array<Barrier, 16> barriers;
     std::vector<std::vector<uint4>> arrays;  // in shared memory
     Bytes bytes;                             // the same, as kernels of sm_90a address it
-    std::vector<std::function<void()>> later;  // what happens at any time from now on
+    // What happens at any time from now on, and what only happens when nothing else can.
+    std::vector<std::function<void()>> later, last;
     Fiber* current;
     int running;
     bool failed;
@@ -171,12 +172,17 @@ inline void enter() {
     wait("nothing, it has returned");
 }
 
-// Does one of the things that happen at any time.
+inline void happens_later(std::function<void()> event) {
+    auto& events = random_below(SLOW) ? state().later : state().last;
+    events.push_back(std::move(event));
+}
+
+// Does one of the things that happen at any time, or that happen last.
 inline void happen() {
-    auto& later = state().later;
-    std::swap(later[random_below(later.size())], later.back());
-    const auto event = std::move(later.back());
-    later.pop_back();
+    auto& events = state().later.empty() ? state().last : state().later;
+    std::swap(events[random_below(events.size())], events.back());
+    const auto event = std::move(events.back());
+    events.pop_back();
     event();
 }
 
@@ -188,7 +194,7 @@ inline Fiber* choose(Warp*& favourite) {
         for (Warp& warp : state().warps) {
             if (!warp.ready.empty()) able.push_back(&warp);
         }
-        if (able.empty() && state().later.empty()) return nullptr;
+        if (able.empty() && state().later.empty() && state().last.empty()) return nullptr;
         if (able.empty()) {
             happen();
             return state().failed ? nullptr : choose(favourite);
@@ -233,6 +239,7 @@ inline void run_block(Index index, int threads) {
     block.arrays.clear();
     block.bytes = {};
     block.later.clear();
+    block.last.clear();
     block.running = threads;
     block.failed = false;
     while (block.fibers.size() < size_t(threads)) {

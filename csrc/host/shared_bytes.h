@@ -27,13 +27,26 @@ inline Address shared_bytes(int bytes) {
     return FIRST;
 }
 
+// Where 16 bytes and more are copied to or from.
+inline void check_pieces(Address start, int bytes) {
+    check_range(start, bytes);
+    if (start % 16) fail_in_thread("shared memory, not aligned to 16");
+}
+
+// The same, to be written: the block's barriers lie elsewhere.
+inline void check_writable(Address start, int bytes) {
+    check_pieces(start, bytes);
+    const auto barrier = state().bytes.barriers.lower_bound(start - 7);
+    if (barrier == state().bytes.barriers.end() || barrier->first >= start + bytes) return;
+    fail_in_thread("written over barrier " + std::to_string(barrier->first));
+}
+
 inline uint8_t* generic(Address at) { return state().bytes.generic.data() + (at - FIRST); }
 inline uint8_t* async(Address at) { return state().bytes.async.data() + (at - FIRST); }
 
 // Stores 16 bytes, which the async proxy does not see.
 inline void store16(Address to, const void* value) {
-    check_range(to, 16);
-    if (to % 16) fail_in_thread("shared memory, not aligned to 16");
+    check_writable(to, 16);
     std::memcpy(generic(to), value, 16);
     poison(async(to), 16);
 }
@@ -115,7 +128,7 @@ inline void load_matrices(uint32_t (&words)[4], Address row) {
         for (int l = 0; l < shim::LANES; ++l) {
             for (int m = 0; m < 4; ++m) {
                 const Address at = lane(8 * m + l / 4).row;
-                shim::check_range(at, 16);
+                shim::check_pieces(at, 16);
                 std::memcpy(&lane(l).words[m], shim::generic(at) + l % 4 * 4, 4);
             }
         }
@@ -145,13 +158,14 @@ inline void bulk_load(Address to, Global<const uint4> from, int64_t i, int bytes
     if (shim::self().asynchronous.unfenced_barriers) {
         shim::fail_in_thread("a bulk copy, without mbarrier_fence_init");
     }
-    shim::check_range(to, bytes);
+    shim::check_writable(to, bytes);
     from.check(i, bytes / 16);
     shim::barrier_at(at);
     const void* source = from.data + i;
+    shim::check_aligned(source);
     shim::poison(shim::generic(to), bytes);
     shim::poison(shim::async(to), bytes);
-    shim::state().later.push_back([=] {
+    shim::happens_later([=] {
         std::memcpy(shim::generic(to), source, bytes);
         std::memcpy(shim::async(to), source, bytes);
         shim::MemoryBarrier& barrier = shim::barrier_at(at);
@@ -162,9 +176,10 @@ inline void bulk_load(Address to, Global<const uint4> from, int64_t i, int bytes
 
 inline void bulk_store(Global<uint4> to, int64_t i, Address from, int bytes) {
     if (bytes <= 0 || bytes % 16) shim::fail_in_thread("a bulk copy of no multiple of 16 bytes");
-    shim::check_range(from, bytes);
+    shim::check_pieces(from, bytes);
     to.check(i, bytes / 16);
     void* target = to.data + i;
+    shim::check_aligned(target);
     shim::at_some_time(shim::self().asynchronous.stores, [=] {
         std::memcpy(target, shim::async(from), bytes);
     });
