@@ -159,6 +159,73 @@ def test_a_failed_compile_is_noted_or_fatal(tmp_path):
     assert build(tmp_path, ESPAN_CUDA="1", ESPAN_CUDA_ARCHS="80", **failing).returncode != 0
 
 
+@pytest.fixture
+def nvcc(tmp_path):
+    """nvcc(codes): a compiler that has these, and compiles nothing."""
+
+    def nvcc(*codes: str) -> str:
+        path = tmp_path / "nvcc"
+        said = " ".join(f"sm_{code}" for code in codes)
+        path.write_text(f'#!/bin/sh\ncase "$1" in --*) echo {said};; *) exit 1;; esac\n')
+        path.chmod(0o755)
+        return str(path)
+
+    return nvcc
+
+
+def ninja(folder, **environment) -> dict[str, dict[str, str]]:
+    """{output: its inputs and variables}, "" with the file's own, of what was to be compiled."""
+    environment = {"ESPAN_CUDA_TRAP": "", "ESPAN_LINEINFO": "", **environment}
+    assert build(folder, ESPAN_CUDA="auto", **environment).returncode == 0
+    found: dict[str, dict[str, str]] = {"": {}}
+    there = ""
+    for line in (folder / "temp/csrc/build.ninja").read_text().splitlines():
+        if line.startswith("build "):
+            output, _, inputs = line.split(" ", 3)[1:]
+            there = output.removesuffix(":")
+            found[there] = {"inputs": inputs}
+        elif " = " in line:
+            name, value = line.strip().split(" = ", 1)
+            found[there][name] = value
+    return found
+
+
+WGMMA = {f"{path.stem}.o" for path in build_info.SOURCES.glob("*_wgmma.cu")}
+ALL = ("80", "86", "89", "90", "90a", "100", "120")
+
+
+def linked(found: dict) -> set[str]:
+    (module,) = (values for name, values in found.items() if name.endswith(".so"))
+    return {*module["inputs"].split()}
+
+
+@pytest.mark.parametrize(
+    ("archs", "known"),
+    [("80;86;89", ALL), ("8.0", ALL), ("100;120", ALL), ("", ("80", "86")), ("80;90", ("90",))],
+    ids=str,
+)
+def test_without_90_or_an_nvcc_for_90a_there_is_no_wgmma(tmp_path, nvcc, archs, known):
+    found = ninja(tmp_path, NVCC=nvcc(*known), ESPAN_CUDA_ARCHS=archs)
+    assert linked(found) == {*found} & linked(found) and "spab.o" in linked(found)
+    assert WGMMA and not WGMMA & {*found}
+    assert "ESPAN_WGMMA" not in str(found) and "90a" not in str(found)
+
+
+@pytest.mark.parametrize("archs", ["80;90", "9.0", "90a", ""])
+def test_with_90_wgmma_is_compiled_for_90a_alone(tmp_path, nvcc, archs):
+    found = ninja(tmp_path, NVCC=nvcc(*ALL), ESPAN_CUDA_ARCHS=archs)
+    assert "-DESPAN_WGMMA" in found[""]["flags"].split()
+    assert linked(found) > WGMMA
+    only = "-gencode arch=compute_90a,code=sm_90a"
+    assert {name for name, values in found.items() if values.get("archs") == only} == WGMMA
+
+
+@pytest.mark.parametrize(("wanted", "traps"), [("1", True), ("0", False), ("", False)])
+def test_a_build_that_ends_deadlocks(tmp_path, nvcc, wanted, traps):
+    found = ninja(tmp_path, NVCC=nvcc(*ALL), ESPAN_CUDA_ARCHS="90", ESPAN_CUDA_TRAP=wanted)
+    assert ("-DESPAN_CUDA_TRAP" in found[""]["flags"].split()) == traps
+
+
 def test_bad_settings_are_named(tmp_path):
     result = build(tmp_path, ESPAN_CUDA="yes")
     assert result.returncode and "ESPAN_CUDA: expected auto, 0 or 1, got 'yes'" in result.stderr
