@@ -96,20 +96,45 @@ def instructions(path: Path) -> dict[str, list[tuple[int, str]]]:
 
 def loops(code: list[tuple[int, str]]) -> list[Counter]:
     """How often each instruction stands in each innermost loop with matrix instructions, in order;
-    named without its predicate and operands."""
+    named without its predicate and operands.
+
+    What branches back from behind an EXIT is no loop: it is the rest of a wait, put out of the way.
+    """
     at = {address: i for i, (address, _) in enumerate(code)}
+    exits = [i for i, (_, line) in enumerate(code) if line.split()[0] == "EXIT"]
     names = [re.sub(r"^@!?\w+\s+", "", line).split()[0] for _, line in code]
     spans = []
     for i, (_, line) in enumerate(code):
         target = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", line)
         start = at.get(int(target[1], 16), i) if target else i
-        if start < i and any(name.startswith(("HMMA", "HGMMA")) for name in names[start:i]):
+        if start >= i or any(start < end < i for end in exits):
+            continue
+        if any(name.startswith(("HMMA", "HGMMA")) for name in names[start:i]):
             spans.append((start, i))
     return [
         Counter(names[start : end + 1])
         for start, end in spans
         if not any(start <= s and e <= end and (s, e) != (start, end) for s, e in spans)
     ]
+
+
+def threads(path: Path) -> dict[str, int]:
+    """{kernel: the most threads that a block of it may have}"""
+    found = re.findall(
+        r"\.nv\.info\.(\S+)\n(?:(?!\.nv\.info).*\n)*?.*EIATTR_MAX_THREADS\n.*\n\s*Value:\s+(\S+)",
+        output("cuobjdump", "-elf", path),
+    )
+    return {demangled(name): int(count, 16) for name, count in found}
+
+
+def registers(code: list[tuple[int, str]]) -> int:
+    """How many registers these instructions use; of the operands of loads and stores the first."""
+    most = 0
+    for _, line in code:
+        sums = re.search(r"\bHGMMA\.64x(\d+)x\S* R(\d+)", line)
+        last = [int(sums[2]) + int(sums[1]) // 2 - 1] if sums else []
+        most = max([most, *last, *map(int, re.findall(r"\bR(\d+)\b", line))])
+    return most + 1
 
 
 def total(loop: Counter, *prefixes: str) -> int:

@@ -9,7 +9,16 @@ import pytest
 from tests.support.costs import CostsWarning, by_kernel, differences, hold
 
 RECORDS = [Path(__file__).with_name(name) for name in ("cuda_costs.json", "triton_costs.json")]
-RECORDED = {"a sm_80 0": {"kernel": "a", "registers": 100, "shared": 1000, "spills": 0}}
+RECORDED = {
+    "a sm_80 0": {
+        "kernel": "a",
+        "registers": 100,
+        "shared": 1000,
+        "spills": 0,
+        "hgmma": [6],
+        "instructions": [200, 240],
+    }
+}
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
@@ -34,6 +43,13 @@ def test_a_file_of_costs_is_read_by_kernel():
         ({"registers": 109}, ["a sm_80 0: registers 109, 100 recorded"]),
         ({"shared": 1101}, ["a sm_80 0: shared 1101, 1000 recorded"]),
         ({"spills": 8}, ["a sm_80 0: spills 8, 0 recorded"]),
+        ({"hgmma": [5]}, ["a sm_80 0: hgmma [5], [6] recorded"]),
+        ({"instructions": [200, 230]}, []),
+        (
+            {"instructions": [201, 230]},
+            ["a sm_80 0: instructions [201, 230], [200, 240] recorded"],
+        ),
+        ({"instructions": [200]}, ["a sm_80 0: instructions [200], [200, 240] recorded"]),
         ({"kernel": "b"}, ["a sm_80 0: kernel b, a recorded"]),
     ],
     ids=str,

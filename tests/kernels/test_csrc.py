@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -14,10 +15,18 @@ from tests.support import compile_cuda
 from tests.support.costs import by_kernel, differences, hold
 from tests.verification import sanitize
 
-RECORD = Path(__file__).with_name("cuda_costs.json")
+RECORD = compile_cuda.RECORD
 MODEL = Path(__file__).with_name("cuda_model.json")
 # More that a thread may have: they come in steps of 8.
 REGISTERS = 8
+WGMMA = [source for source in compile_cuda.KERNELS if sass.architectures(source) == (sass.WGMMA,)]
+# What the assembler says where it ends each wgmma before it goes on.
+SERIALISED = r"C75(?:10|11|14|17)"
+# Of a multiprocessor, and of the warpgroup that copies.
+ALL_REGISTERS, COPYING_THREADS = 64 << 10, 128
+# Instructions of a warp that computes, for a row of input: three of its kind share a scheduler,
+# which issues one in a cycle, and 864 cycles are what the products of a row take.
+ROW_OF_32_CHANNELS = 240
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +48,11 @@ def compiled(source: str, architecture: str, folder: Path) -> Path:
     return path
 
 
+@cache
+def measured(source: str, architecture: str, folder: Path) -> tuple[str, dict[str, dict]]:
+    return compile_cuda.measure(source, architecture, folder)
+
+
 @pytest.mark.compile
 @pytest.mark.parametrize(
     ("source", "architecture"),
@@ -52,10 +66,57 @@ def test_costs_are_as_recorded(source, architecture, cubins):
         for name, cost in by_kernel(record).items()
         if name.startswith(f"{source} ") and name.endswith(ending)
     }
-    said, measured = compile_cuda.measure(source, architecture, cubins)
-    found = differences(by_kernel(measured), recorded, REGISTERS)
+    said, costs = measured(source, architecture, cubins)
+    found = differences(by_kernel(costs), recorded, REGISTERS)
     found += [line for line in said.splitlines() if re.search(r"warning|C75\d\d", line)]
     hold(found, "nvcc", compile_cuda.version(), record["nvcc"])
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("source", WGMMA)
+def test_wgmma_runs_beside_what_follows(source, cubins):
+    """By whatever compiler: another one's costs are only reported."""
+    said, costs = measured(source, sass.WGMMA, cubins)
+    assert not re.findall(SERIALISED, said)
+    for cost in by_kernel(costs).values():
+        assert cost["spills"] == cost["stack"] == 0
+        assert cost["hgmma"] and min(cost["hgmma"]) > 0
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("source", WGMMA)
+def test_roles_keep_to_the_registers_that_they_take(source, cubins):
+    path = compiled(source, sass.WGMMA, cubins)
+    threads, usage = sass.threads(path), sass.usage(path)
+    for name, code in sass.instructions(path).items():
+        counts = {
+            word: (i, int(count, 16))
+            for i, (_, line) in enumerate(code)
+            for word, count in re.findall(r"USETMAXREG\.(\w+).*0x(\w+)", line)
+        }
+        (give, given), (_, taken) = counts["DEALLOC"], counts["TRY_ALLOC"]
+        end = next(i for i in range(give, len(code)) if code[i][1].split()[0] == "EXIT")
+        assert sass.registers(code[give:end]) <= given
+        assert sass.registers(code) <= taken
+        # Who takes more waits until it is there: what the block was started with has to do.
+        started = usage[name]["registers"] * threads[name]
+        wanted = (threads[name] - COPYING_THREADS) * taken + COPYING_THREADS * given
+        assert wanted <= started <= ALL_REGISTERS
+
+
+def test_rows_by_wgmma_are_few_instructions():
+    """A row has a wgmma for each kernel column and 16 channels; a loop is of three rows."""
+    rows = {
+        name: cost[f"sm_{sass.WGMMA}"]
+        for name, cost in json.loads(RECORD.read_text()).items()
+        if "wgmma_kernel<" in name
+    }
+    for name, cost in rows.items():
+        channels, convs = map(int, re.findall(r"\d+", name.split("<")[1])[:2])
+        assert cost["hgmma"] == [3 * 3 * channels // 16] * convs
+        if channels == 32:
+            assert max(cost["instructions"]) <= 3 * ROW_OF_32_CHANNELS
+    assert len(rows) >= 2
 
 
 @pytest.mark.parametrize("source", compile_cuda.KERNELS)
@@ -128,6 +189,31 @@ def test_inner_loops_are_read_from_sass():
     (loop,) = sass.loops(code)
     assert loop == {"HMMA.16816.F32": 1, "LDSM.16.M88.4": 1, "BRA": 1}
     assert sass.total(loop, "HMMA", "LDSM") == 2
+
+
+def test_a_wait_out_of_the_way_is_no_loop():
+    code = [
+        (0x00, "SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR4], R0 "),
+        (0x10, "@!P0 BRA 0x60 "),
+        (0x20, "HGMMA.64x96x16.F32 R24, gdesc[UR8], R24, gsb0 "),
+        (0x30, "@P1 BRA 0x00 "),
+        (0x40, "@P2 EXIT "),
+        (0x50, "EXIT "),
+        (0x60, "SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR4], R0 "),
+        (0x70, "@P0 BRA 0x20 "),
+    ]
+    (loop,) = sass.loops(code)
+    assert sass.total(loop, "HGMMA") == 1 and loop.total() == 4
+    assert sass.registers(code) == 72 and sass.registers(code[:2]) == 1
+
+
+def test_a_record_is_renewed_by_source():
+    record = {"nvcc": "13.0", "a.cu x": 1, "b.cu y": 2, "b.cu z": 3}
+    renewed = compile_cuda.renewed(record, ["b.cu"], {"b.cu w": 4})
+    assert [*renewed.items()] == [("a.cu x", 1), ("b.cu w", 4)]
+    assert compile_cuda.renewed(record, [], {}) == {name: record[name] for name in [*record][1:]}
+    if sass.missing() is None:
+        assert compile_cuda.main(["nothing.cu"]) == "no such sources: nothing.cu"
 
 
 EVERY_FILE = [*source_files(), *source_files(SOURCES / "host")]

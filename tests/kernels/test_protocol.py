@@ -77,7 +77,8 @@ def block(sizes: tuple[int, ...], convs: int, items: list[int], warps: int = 2) 
 
 
 def real_sizes() -> tuple[int, ...]:
-    return tuple(int(re.search(rf"using {name} = Ring<(\d+),", STRIP)[1]) for name in RINGS)
+    found = dict(re.findall(r"using (\w+) = Ring<(\d+),", STRIP))
+    return tuple(int(found[name]) for name in RINGS)
 
 
 def test_the_real_rings_are_among_those_searched():

@@ -1,8 +1,11 @@
 """Compiles every CUDA kernel for every architecture, with no GPU; prints what each costs.
 
 python -m tests.support.compile_cuda > tests/kernels/cuda_costs.json
+
+With names of sources, as spab_wgmma.cu, it compiles these alone and puts them into the record.
 """
 
+import json
 import os
 import re
 import sys
@@ -15,6 +18,7 @@ from espan_kernels.build_info import SOURCES
 from tests.support.costs import as_text
 
 KERNELS = sorted(path.name for path in SOURCES.glob("*.cu"))
+RECORD = Path(__file__).parents[1] / "kernels/cuda_costs.json"
 
 
 def version() -> str:
@@ -27,10 +31,11 @@ def costs(path: Path) -> dict[str, dict]:
     for name, code in sass.instructions(path).items():
         found[name]["spills"] = sum("STL" in line or "LDL" in line for _, line in code)
         loops = sass.loops(code)
-        found[name]["hmma"] = [sass.total(loop, "HMMA") for loop in loops]
         if path.name.endswith(f"_wgmma.cu.{sass.WGMMA}.cubin"):
             found[name]["hgmma"] = [sass.total(loop, "HGMMA") for loop in loops]
             found[name]["instructions"] = [loop.total() for loop in loops]
+        else:
+            found[name]["hmma"] = [sass.total(loop, "HMMA") for loop in loops]
     return found
 
 
@@ -41,10 +46,10 @@ def measure(source: str, architecture: str, folder: Path) -> tuple[str, dict[str
     return text, {f"{source} {n}": {f"sm_{architecture}": c} for n, c in sorted(found.items())}
 
 
-def measure_all(folder: Path) -> dict[str, dict]:
+def measure_all(sources: list[str], folder: Path) -> dict[str, dict]:
     """{"source kernel": {architecture: cost}}"""
-    every = {}
-    pairs = [(source, one) for source in KERNELS for one in sass.architectures(source)]
+    every: dict[str, dict] = {}
+    pairs = [(source, one) for source in sources for one in sass.architectures(source)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _, found in pool.map(lambda pair: measure(*pair, folder), pairs):
             for name, cost in found.items():
@@ -52,8 +57,34 @@ def measure_all(folder: Path) -> dict[str, dict]:
     return every
 
 
-if __name__ == "__main__":
-    if reason := sass.missing():
-        sys.exit(reason)
+def renewed(record: dict, sources: list[str], measured: dict[str, dict]) -> dict[str, dict]:
+    """The record's kernels, with those of `sources` as they were measured."""
+    kept = {
+        name: cost
+        for name, cost in record.items()
+        if name != "nvcc" and name.split()[0] not in sources
+    }
+    return dict(sorted({**kept, **measured}.items()))
+
+
+def main(sources: list[str]) -> str | None:
+    """Why it did nothing; None: it has."""
+    if (reason := sass.missing()) is not None:
+        return reason
+    if unknown := {*sources} - {*KERNELS}:
+        return f"no such sources: {', '.join(sorted(unknown))}"
+    record = json.loads(RECORD.read_text())
+    if sources and record["nvcc"] != version():
+        return f"the record is by nvcc {record['nvcc']}, this is {version()}: compile all"
     with tempfile.TemporaryDirectory() as temporary:
-        print(as_text("nvcc", version(), measure_all(Path(temporary))))
+        measured = measure_all(sources or KERNELS, Path(temporary))
+    if sources:
+        text = as_text("nvcc", version(), renewed(record, sources, measured))
+        RECORD.write_text(f"{text}\n")
+    else:
+        print(as_text("nvcc", version(), measured))
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

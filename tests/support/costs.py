@@ -49,6 +49,10 @@ def differences(measured: dict[str, dict], recorded: dict[str, dict], registers:
 def _allowed(cost: str, value, was, registers: int) -> bool:
     if cost == "registers":
         return value <= was + registers
+    if cost == "instructions":
+        return len(value) == len(was) and all(
+            new <= old for new, old in zip(value, was, strict=True)
+        )
     return value <= was * SHARED if cost == "shared" else value == was
 
 
