@@ -78,12 +78,22 @@ def shim_module(shim_objects, tmp_path_factory):
 
 
 @pytest.fixture
-def host_build(shim_module, monkeypatch):
+def use(monkeypatch):
+    """Makes a module of the host build the one that kernels run in, on tensors of the CPU."""
+
+    def use(module):
+        monkeypatch.setattr(native, "MODULE", module)
+        monkeypatch.setattr(native, "REASON", None)
+        monkeypatch.setattr(native, "DEVICE", module.DEVICE)
+
+    return use
+
+
+@pytest.fixture
+def host_build(shim_module, use):
     """impl="cuda" runs in the host build, on tensors of the CPU."""
     shim_module.seed(0)
-    monkeypatch.setattr(native, "MODULE", shim_module)
-    monkeypatch.setattr(native, "REASON", None)
-    monkeypatch.setattr(native, "DEVICE", shim_module.DEVICE)
+    use(shim_module)
 
 
 @pytest.fixture

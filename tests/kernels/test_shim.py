@@ -71,18 +71,6 @@ BUGS = [
 ]
 
 
-@pytest.fixture
-def use(monkeypatch):
-    """Makes a module of the host build the one that impl="cuda" runs."""
-
-    def use(module):
-        monkeypatch.setattr(native, "MODULE", module)
-        monkeypatch.setattr(native, "REASON", None)
-        monkeypatch.setattr(native, "DEVICE", module.DEVICE)
-
-    return use
-
-
 def channels_last_block(case=BLOCK):
     x, weights, biases = OPS["spab"].make(case, torch.float16)
     return x.contiguous(memory_format=torch.channels_last), weights, biases

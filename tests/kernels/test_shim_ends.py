@@ -10,7 +10,7 @@ from espan_kernels.conv9x9_head import kernel_cuda as head_door
 from espan_kernels.tail import kernel_cuda as tail_door
 from tests.support import shim as host
 from tests.support.contract import DEVICE
-from tests.support.guards import BAND, guarded, poison
+from tests.support.guards import assert_bands, guarded
 
 pytestmark = pytest.mark.usefixtures("kernel_device")
 
@@ -32,13 +32,6 @@ def in_memory(shape, dtype, name):
     """(poisoned memory in the layout of that name, which is dense, the buffer around it)"""
     memory_format = torch.channels_last if name == "channels_last" else torch.contiguous_format
     return guarded(torch.empty(shape, dtype=dtype, device=DEVICE, memory_format=memory_format))
-
-
-def assert_bands(buffer):
-    """What lies before and behind is still poison."""
-    band = torch.cat([buffer[:BAND], buffer[-BAND:]])
-    untouched = band.isnan() if band.is_floating_point() else band == poison(band.dtype)
-    assert untouched.all()
 
 
 @pytest.mark.usefixtures("shim")

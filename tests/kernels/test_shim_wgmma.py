@@ -1,0 +1,201 @@
+"""The block by wgmma in the host build: its contract, any order of threads, who may run it."""
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from espan_kernels import OPS, layout, machine, native, op, spab
+from espan_kernels.spab import kernel_wgmma
+from tests.support.contract import DEVICE, assert_agrees, banded, contract
+from tests.support.guards import assert_bands, guarded
+
+OP = OPS["spab"]
+# (batch, channels, convs, height, width): strips are 60 columns wide of 3 convs and 62 of 2, and
+# three blocks share the items. Two strips and several segments and items a block; one pixel, one
+# row, one column; channels left over; strips whose last one is a column wide.
+CASES = [
+    (1, 32, 3, 14, 70),
+    (1, 32, 2, 1, 1),
+    (3, 32, 3, 1, 1),
+    (1, 32, 3, 1, 61),
+    (1, 28, 2, 17, 1),
+    (2, 28, 3, 5, 9),
+    (1, 25, 2, 3, 63),
+    (2, 32, 2, 9, 125),
+    (1, 32, 3, 40, 60),
+    (0, 32, 3, 4, 4),
+]
+TWO_STRIPS = CASES[0]
+
+
+@pytest.fixture
+def wgmma(shim):
+    """impl="cuda_wgmma" runs on tensors of DEVICE."""
+    if reason := machine.needs_wgmma(torch.ones(1, device=DEVICE)):
+        pytest.skip(reason)
+
+
+@pytest.mark.usefixtures("kernel_device", "wgmma")
+class TestWgmmaShim(contract("spab", impl="cuda_wgmma", dtypes=[torch.float16], cases=CASES)):
+    pass
+
+
+def test_weights_lie_as_documented():
+    weight = torch.arange(24 * 32 * 9).reshape(24, 32, 3, 3)
+    taps = layout.wgmma_taps(weight)
+    assert taps.shape == (3, 2, 2, 5, 3, 8, 8) and taps.is_contiguous()
+    for column, step, half, row, eight, o, i in ((0, 0, 0, 0, 0, 0, 0), (2, 1, 1, 3, 2, 5, 7)):
+        tap = weight[8 * eight + o, 16 * step + 8 * half + i, (2, 1, 0, 2, 1)[row], column]
+        assert taps[column, step, half, row, eight, o, i] == tap
+    assert torch.equal(taps[:, :, :, :2], taps[:, :, :, 3:])
+
+
+def on_cpu(case):
+    return OP.make(case, torch.float16, "cpu")
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("convs", [2, 3])
+def test_shim_agrees_in_any_order(host_build, shim_module, convs, seed):
+    shim_module.seed(seed)
+    assert_agrees(OP, on_cpu((2, 28, convs, 7, 70)), impl="cuda_wgmma")
+
+
+@pytest.mark.parametrize("convs", [2, 3])
+def test_shim_large_biases_stay_inside(host_build, convs):
+    """A hidden pixel outside of the image is 0, not the SiLU of its bias, which would be 20."""
+    x, weights, biases = on_cpu((1, 32, convs, 4, 62))
+    assert_agrees(OP, (x, weights, [20 * bias.sign() for bias in biases]), impl="cuda_wgmma")
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("case", [(1, 28, 3, 9, 70), (2, 25, 2, 4, 3)], ids=str)
+def test_shim_launch_writes_its_output_and_nothing_else(host_build, shim_module, case, seed):
+    x, weights, biases = on_cpu(case)
+    planes = banded(layout.to_planes(x))
+    kept = planes.clone()
+    out, buffer = guarded(planes)
+    shim_module.seed(seed)
+    kernel_wgmma.launch(planes, kernel_wgmma.pack(weights, biases), out, overlap=True)
+    got = layout.from_planes(out, case[1])
+    assert torch.equal(got, spab(x, weights, biases, impl="cuda_wgmma"))
+    # What is past the channels stays 0, so that the next block may read it.
+    assert torch.equal(layout.to_planes(got), out) and torch.equal(planes, kept)
+    assert_bands(buffer)
+
+
+def test_shim_blocks_in_a_row(host_build):
+    """One packing for any number of launches, each on what the last has written."""
+    x, weights, biases = on_cpu((1, 28, 2, 5, 9))
+    packed, planes = kernel_wgmma.pack(weights, biases), layout.to_planes(x)
+    for _ in range(3):
+        x = spab(x, weights, biases, impl="cuda_wgmma")
+        out = torch.full_like(planes, float("nan"))
+        kernel_wgmma.launch(planes, packed, out, overlap=True)
+        planes = out
+    assert torch.equal(layout.from_planes(planes, 28), x)
+
+
+def test_shim_refuses_other_blocks(host_build):
+    def why(*case, dtype=torch.float16):
+        return next(k for k in OP.kernels if k.name == "cuda_wgmma").refuses(
+            OP.make(case, dtype, "cpu")
+        )
+
+    assert why(1, 32, 3, 4, 4) is None
+    assert why(1, 24, 3, 4, 4) == "takes 25 to 32 channels, got 24"
+    assert why(1, 48, 3, 4, 4) == "takes 25 to 32 channels, got 48"
+    message = "CUDA convolutions take float16, got torch.bfloat16"
+    assert why(1, 32, 3, 4, 4, dtype=torch.bfloat16) == message
+    x, weights, biases = on_cpu((1, 32, 2, 4, 4))
+    weights[0].requires_grad_()
+    with pytest.raises(ValueError, match="spab: impl='cuda_wgmma' refuses: forward only"):
+        spab(x, weights, biases, impl="cuda_wgmma")
+
+
+@pytest.fixture
+def hopper(monkeypatch):
+    """pretend(**facts): CUDA tensors, which have no memory, on a GPU that is as a Hopper but for
+    these facts."""
+
+    def pretend(capability=(9, 0), shared=machine.WGMMA_SHARED, wgmma=True, device="cuda"):
+        facts = SimpleNamespace(
+            major=capability[0], minor=capability[1], shared_memory_per_block_optin=shared
+        )
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: facts)
+        monkeypatch.setattr(machine, "INTERPRETED", False)
+        monkeypatch.setattr(native, "MODULE", SimpleNamespace(WGMMA=wgmma))
+        monkeypatch.setattr(native, "DEVICE", "cuda")
+        monkeypatch.setattr(native, "REASON", None)
+        with FakeTensorMode():
+            x, *both = ([torch.empty(s, dtype=torch.float16, device=device)] for s in SHAPES)
+            return x[0], *(same * 3 for same in both)
+
+    return pretend
+
+
+SHAPES = (1, 32, 480, 270), (32, 32, 3, 3), (32,)
+NO_CODE = "CUDA kernels were built without code for compute capability 9.0"
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({}, None),
+        ({"shared": machine.WGMMA_SHARED + 1}, None),
+        ({"capability": (8, 9)}, "needs compute capability 9.0, cuda:0 has 8.9"),
+        ({"capability": (10, 0)}, "needs compute capability 9.0, cuda:0 has 10.0"),
+        ({"capability": (7, 5)}, "needs compute capability 8.0 or higher, cuda:0 has 7.5"),
+        ({"shared": 99 << 10}, "needs 232448 bytes of shared memory in a block, cuda:0 has 101376"),
+        ({"wgmma": False}, NO_CODE),
+        ({"device": "cpu"}, "CUDA kernels need a cuda device, the tensors are on cpu"),
+    ],
+    ids=str,
+)
+def test_who_may_run_it(hopper, facts, reason):
+    args = hopper(**facts)
+    assert machine.needs_wgmma(*args) == reason
+    if reason is None:
+        assert OP.choose(args, "cuda_wgmma").name == "cuda_wgmma"
+    else:
+        assert f"spab: cuda_wgmma: {reason}" in OP.explain(*args).splitlines()
+        with pytest.raises(ValueError, match=f"spab: impl='cuda_wgmma' refuses: {reason}"):
+            OP.choose(args, "cuda_wgmma")
+
+
+def test_without_cuda_kernels_it_is_not_there(monkeypatch):
+    monkeypatch.setattr(native, "REASON", "not built")
+    assert machine.needs_wgmma(torch.ones(1, device="cpu")) == "not built"
+
+
+def test_auto_on_a_hopper_waits_for_a_measurement(hopper):
+    args = hopper()
+    assert [kernel.name for kernel in OP.tried(args)] == ["cuda", "triton"]
+    assert OP.choose(args).name == "cuda"
+    lines = OP.explain(*args).splitlines()
+    assert lines[0] == "spab: cuda: runs"
+    assert (
+        "spab: cuda_wgmma: runs when named, not timed beside eager "
+        "(480x270, compute capability 9.0)" in lines
+    )
+
+
+def test_espan_impl_names_it(hopper, monkeypatch):
+    monkeypatch.setattr(op, "DEFAULT_IMPL", "cuda_wgmma")
+    assert OP.choose(hopper()).name == "cuda_wgmma"
+    code = (
+        "import torch; from espan_kernels import OPS; args = OPS['spab'].make((1, 32, 2, 4, 4),"
+        "torch.float16, 'cpu'); OPS['spab'](*args)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ESPAN_IMPL": "cuda_wgmma"},
+        capture_output=True,
+        text=True,
+    )
+    assert "ValueError: spab: impl='cuda_wgmma' refuses: CUDA kernels " in result.stderr

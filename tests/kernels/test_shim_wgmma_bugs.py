@@ -1,0 +1,190 @@
+"""Bugs planted in the block by wgmma: the host build shows each, as wrong values or by name."""
+
+import re
+
+import pytest
+import torch
+
+from espan_kernels import OPS, layout, native
+from espan_kernels.spab import kernel_wgmma
+from tests.support import shim as host
+
+SOURCE = "spab_wgmma.cu"
+# Two strips and several segments, so that blocks take several items.
+BLOCK = (1, 32, 3, 10, 70)
+ORDERS = 4
+VALUES = "^wrong values$"
+# A way that depends on the order of threads.
+ANY = "."
+DEADLOCK = "deadlock in block 0: thread .* waits for (a full|an empty) slot"
+STORED = "    store();\n            wgmma_wait<0>();\n            hold(acc);\n"
+GATE_WAIT = "if (EPILOGUE == Epilogue::gate) gate.wait();"
+GATE_FREE = "if (EPILOGUE == Epilogue::gate) gate.free();"
+ARRIVE = "if (lane_id() == 0) mbarrier_arrive(gate.empty());"
+FREED = "if (lane_id() == 0) mbarrier_arrive(this->empty());"
+HIDDEN = "row.inside[i % 2] ? pack_half2(silu_of_half(h0), silu_of_half(h1)) : 0"
+SYNCED = "fence_async();\n        warp_sync();"
+# {header of csrc/wgmma: {bug: (how it shows, {text: what takes its place})}}
+PLANTED = {
+    "convolve": {
+        "planes of rows 16 bytes off": (VALUES, {"{row, PLANE}": "{row, PLANE + 16}"}),
+        "halves of weights 16 bytes off": (VALUES, {"W::HALF}.": "W::HALF + 16}."}),
+        "no fence before products": (
+            "wgmma without wgmma_fence",
+            {"    wgmma_fence();\n": ""},
+        ),
+        "products in no group": (ANY, {"    wgmma_commit();\n": ""}),
+        "no wait for products": (
+            "a block ended with wgmma in flight|sums of a wgmma in flight were written",
+            {"wgmma_wait<0>();": ""},
+        ),
+        "no wait for weights": (
+            VALUES,
+            {'wait_past(rings.start + S::LOADED, 0, "the weights");': ""},
+        ),
+        "no wait for a row": (ANY, {"in.wait();": ""}),
+        "no wait for the gate": (ANY, {GATE_WAIT: ""}),
+        "no wait for a hidden slot": (ANY, {"out.wait();\n        const Address": "const Address"}),
+        "no wait for a slot of output": (ANY, {"out.wait();\n        const int": "const int"}),
+        "rows freed before products end": (
+            VALUES,
+            {"in.free();": "", STORED: "    in.free();\n" + STORED},
+        ),
+        "rows freed right before products end": (
+            VALUES,
+            {"in.free();": "", "wgmma_wait<0>();": "in.free();\n            wgmma_wait<0>();"},
+        ),
+        "rows never freed": (DEADLOCK, {"in.free();": ""}),
+        "gate freed before it is read": (
+            VALUES,
+            {GATE_WAIT: f"gate.wait(); {ARRIVE}", GATE_FREE: "gate.step();"},
+        ),
+        "rows opened without the bias": (VALUES, {"bias[i / 4][i % 2]);": "0.0f);"}),
+        "sums not cleared": (VALUES, {"bias[i / 4][i % 2]);": "acc[DONE * SUMS + i]);"}),
+        "hidden pixels outside of the image kept": (
+            VALUES,
+            {HIDDEN: "pack_half2(silu_of_half(h0), silu_of_half(h1))"},
+        ),
+        "the last row never stored": (ANY, {"\n        }\n        store();\n": "\n        }\n"}),
+    },
+    "strip": {
+        "taps in the wrong order": (VALUES, {"(TAPS + 1 - phase)": "(TAPS + phase)"}),
+        "memory for a slot less": (
+            VALUES,
+            {"HIDDEN = INPUT + Input::DATA_BYTES": "HIDDEN = INPUT + 3 * Input::BYTES"},
+        ),
+        "barriers inside of rows": (
+            "written over barrier",
+            {"BARRIERS = OUTPUT + Output::DATA_BYTES;": "BARRIERS = OUTPUT + Output::BYTES;"},
+        ),
+        "barriers of two rings in one place": (
+            ANY,
+            {"GATE_BARRIERS = INPUT_BARRIERS +": "GATE_BARRIERS = INPUT_BARRIERS - 8 +"},
+        ),
+    },
+    "ring": {
+        "no fence behind stores": (VALUES, {SYNCED: "warp_sync();"}),
+        "a fence by the lane that arrives": (
+            VALUES,
+            {SYNCED: "warp_sync();\n        if (lane_id() == 0) fence_async();"},
+        ),
+        "handed on before all lanes have stored": (VALUES, {SYNCED: "fence_async();"}),
+        "writers a phase late": (DEADLOCK, {"{ring, 0, 1}": "{ring, 0, 0}"}),
+        "readers a phase early": (ANY, {"{ring, 0, 0}": "{ring, 0, 1}"}),
+        "phases that do not change": (ANY, {"parity ^= 1;": ""}),
+        "readers turn a slot early": (
+            ANY,
+            {FREED: f"{FREED}\n        if (this->slot == Ring::SLOTS - 2) this->step();"},
+        ),
+        "slots freed by two lanes": (ANY, {FREED: FREED.replace("== 0", "< 2")}),
+    },
+    "copies": {
+        "bytes of a plane not expected": (ANY, {"PLANES * bytes)": "(PLANES - 1) * bytes)"}),
+        "bytes expected that do not come": (DEADLOCK, {"PLANES * bytes)": "PLANES * bytes + 16)"}),
+        "zeros without a fence": (VALUES, {"fence_async();": ""}),
+        "no zeros right of the image": (
+            VALUES,
+            {"zero<S::PLANES>(writer.data(), inside.end, RING_COLUMNS);": ""},
+        ),
+        "no wait for bulk stores": (
+            "a block ended before its bulk copies had read shared memory",
+            {"bulk_wait_read<0>();": ""},
+        ),
+        "one bulk store too few waited for": (
+            "a block ended before its bulk copies had read shared memory",
+            {"bulk_wait_read<0>();": "bulk_wait_read<1>();"},
+        ),
+        "rows stored past their end": (
+            ANY,
+            {"min(S::USEFUL, work.cut.width - left) * PIXEL": "S::USEFUL * PIXEL"},
+        ),
+        "output not waited for": (ANY, {"reader.wait();": ""}),
+    },
+    "rows": {
+        "barriers not shown to bulk copies": (
+            "a bulk copy, without mbarrier_fence_init",
+            {"mbarrier_fence_init();": ""},
+        ),
+        "barriers used before they are there": (
+            "barrier .* is not initialised",
+            {"bar_sync(0, S::THREADS);": ""},
+        ),
+        "more registers than there are": (
+            "setmaxnreg to more registers than there are",
+            {"COMPUTING = 152": "COMPUTING = 160"},
+        ),
+        "registers of one warp": (
+            "setmaxnreg of part of a warpgroup",
+            {"take_registers<COMPUTING>();": "if (threadIdx.x < 32) take_registers<COMPUTING>();"},
+        ),
+        "global memory too early": (
+            "global memory before wait_for_earlier_kernels",
+            {"wait_for_earlier_kernels();": ""},
+        ),
+        "a ring that one warp frees": (
+            ANY,
+            {"input().init(1, WARPGROUP_WARPS)": "input().init(1, 1)"},
+        ),
+    },
+    "launch": {
+        "too little shared memory": (
+            "dynamic shared memory, byte",
+            {"S::BYTES, p.overlap": "S::BYTES - 16, p.overlap"},
+        ),
+    },
+}
+BUGS = [
+    pytest.param(header, *planted, id=bug)
+    for header, bugs in PLANTED.items()
+    for bug, planted in bugs.items()
+]
+
+
+def caught(module) -> str | None:
+    """How running the block shows that something is wrong, under one of a few orders."""
+    x, weights, biases = OPS["spab"].make(BLOCK, torch.float16, "cpu")
+    truth = OPS["spab"].reference(x, weights, biases)
+    planes, packed = layout.to_planes(x), kernel_wgmma.pack(weights, biases)
+    for seed in range(ORDERS):
+        module.seed(seed)
+        out = torch.full_like(planes, float("nan"))
+        try:
+            kernel_wgmma.launch(planes, packed, out, overlap=True)
+        except native.CudaError as error:
+            return str(error)
+        if not torch.allclose(layout.from_planes(out, BLOCK[1]), truth, atol=0.03, rtol=0.01):
+            return "wrong values"
+    return None
+
+
+def test_shim_finds_nothing_where_nothing_is(use, shim_module):
+    use(shim_module)
+    assert caught(shim_module) is None
+
+
+@pytest.mark.parametrize(("header", "how", "change"), BUGS)
+def test_shim_finds_planted(use, shim_objects, tmp_path, header, how, change):
+    module = host.patched(shim_objects, tmp_path, SOURCE, change, f"wgmma/{header}.cuh")
+    use(module)
+    shown = caught(module)
+    assert shown is not None and re.search(how, shown), shown
