@@ -29,6 +29,10 @@ CASES = [
     (2, 32, 2, 9, 125),
     (1, 32, 3, 40, 60),
     (0, 32, 3, 4, 4),
+    # A kernel for each convolution: 6, 7 and 8 planes.
+    (1, 48, 3, 4, 66),
+    (2, 52, 2, 5, 3),
+    (1, 64, 2, 3, 65),
 ]
 TWO_STRIPS = CASES[0]
 
@@ -108,8 +112,10 @@ def test_shim_refuses_other_blocks(host_build):
         )
 
     assert why(1, 32, 3, 4, 4) is None
-    assert why(1, 24, 3, 4, 4) == "takes 25 to 32 channels, got 24"
-    assert why(1, 48, 3, 4, 4) == "takes 25 to 32 channels, got 48"
+    for channels in (24, 40):
+        message = f"wgmma convolutions take 25 to 32 or 41 to 64 channels, got {channels}"
+        assert why(1, channels, 3, 4, 4) == message
+    assert why(1, 48, 3, 4, 4) is None
     message = "CUDA convolutions take float16, got torch.bfloat16"
     assert why(1, 32, 3, 4, 4, dtype=torch.bfloat16) == message
     x, weights, biases = on_cpu((1, 32, 2, 4, 4))
