@@ -6,7 +6,6 @@ step is a process with a time limit; the next ones run only if it did what it sh
 all did; 1: one did not; 2: there is no such GPU.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import machine, network, timing
+from bench.record import Record
 from espan.backends.cuda import launch_of, needs_scratch
 from espan.backends.kernels import Plan
 from espan.backends.program import Block, Fused, Head, Tail
@@ -119,25 +119,15 @@ def _doubled(arg):
 
 def time(device: torch.device, results: Path) -> None:
     """Times of kernels on planes, and of whole plans from uint8 to uint8."""
-    rows: list[dict] = []
+    record = Record(machine.facts(device), machine.limits(device), kept=results)
     for name in NETWORKS:
         net = network.build(name).to(device, torch.float16)
         for size in SIZES:
             for label, contenders in _contests(name, net, size, device):
                 found = timing.interleaved(contenders, device, SECONDS, replay=True)
-                rows += [_row(label, size, impl, one) for impl, one in found.items()]
-                results.write_text(json.dumps({"machine": machine.facts(device), "rows": rows}))
-    results.write_text(json.dumps({"machine": machine.facts(device), "rows": rows}, indent=1))
-
-
-def _row(label: str, size: tuple[int, int], impl: str, found) -> dict:
-    row = {"what": label, "size": f"{size[0]}x{size[1]}", "impl": impl}
-    if isinstance(found, str):
-        row["failed"] = found
-    else:
-        row |= {"us": found.median * 1e6, "q20": found.q20 * 1e6, "q80": found.q80 * 1e6}
-    print(row, flush=True)
-    return row
+                for impl, one in found.items():
+                    record.add(label, impl, "{}x{}".format(*size), "fp16", one)
+                    print(label, size, impl, one, flush=True)
 
 
 def _contests(
@@ -154,15 +144,18 @@ def _contests(
             seen.add(label)
             yield label, {impl: _launch(step, impl, size, device) for impl in IMPLS}
     pixels = torch.from_numpy(network.pictures(*size)).permute(0, 3, 1, 2).to(device)
-    yield f"plan of {name}", {impl: plan.bind(pixels) for impl, plan in plans.items()}
+    yield (
+        f"plan of {name}, uint8 to uint8",
+        {impl: plan.bind(pixels) for impl, plan in plans.items()},
+    )
 
 
 def _label(step: Fused) -> str:
     if isinstance(step, Block):
-        return f"spab of {len(step.weights)}, {step.channels} channels"
+        return f"spab of {len(step.weights)}, {step.channels} channels, planes"
     if isinstance(step, Tail):
-        return f"tail x{step.scale} of {len(step.sources)}"
-    return f"{step.name}, {step.channels} channels"
+        return f"tail x{step.scale} of {len(step.sources)}, planes"
+    return f"{step.name}, {step.channels} channels, planes"
 
 
 def _launch(step: Fused, impl: str, size: tuple[int, int], device: torch.device) -> Callable:

@@ -234,7 +234,8 @@ def _choose(step: Fused, args: tuple, impl: str | None) -> Chosen:
     refused: list[tuple[str, str]] = []
     kernels = step.op.tried(args) if impl is None else step.op.kernels
     if impl is None and step.op.name in order.WGMMA_FIRST:
-        kernels = sorted(step.op.kernels, key=lambda kernel: kernel.name != "cuda_wgmma")
+        others = [kernel for kernel in kernels if kernel.name != "cuda_wgmma"]
+        kernels = [k for k in step.op.kernels if k.name == "cuda_wgmma"] + others
     # In Triton's interpreter only what is asked for by name runs.
     named = CUDA if impl in CUDA else ()
     kernels = [k for k in kernels if k.name in named or not machine.INTERPRETED]
