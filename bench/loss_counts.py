@@ -74,8 +74,8 @@ TODAY = Passes(
 
 
 # One launch, whose blocks are in any pass: a warp's work on 64 lines in all three passes, by the
-# loops of the machine code for sm_90a. The matrix is read once a block in each of four products; device
-# memory moves the pictures and the gradient, L2 what is between as well.
+# loops of the machine code for sm_90a. The matrix is read once a block in each of four products;
+# device memory moves the pictures and the gradient, L2 what is between as well.
 _TASKS = Role(mma=1408, instructions=13112, trips=44, handoffs=20)
 _ROUNDS = BLOCKS / (2 * 132)
 NEXT = Passes(

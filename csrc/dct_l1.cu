@@ -75,7 +75,8 @@ struct Shares {
     }
     Order order(int64_t h, int64_t w, int passes) const {
         return {
-            int(groups), rows.blocks(together * (h * w / rows.n)), columns.blocks(together * w), passes};
+            int(groups), rows.blocks(together * (h * w / rows.n)), columns.blocks(together * w),
+            passes};
     }
 };
 

@@ -28,8 +28,8 @@ template <typename T, int ROW_TILES>
 struct Group {
     const Work<T>& work;
     Shared<uint32_t> parts;
-    Shared<int> task;  // pass, block, group, slot: read again where they are needed, as open sums leave
-                       // few registers
+    // Pass, block, group, slot: read again where they are needed, as open sums leave few registers.
+    Shared<int> task;
     Sums<ROW_TILES> sums;
 
     __device__ int block() const { return load_again(task, 1); }
