@@ -40,7 +40,9 @@ def times(monkeypatch, *kinds: str) -> list[int]:
     stream = SimpleNamespace(codec_context=SimpleNamespace(options={}))
     container = SimpleNamespace(streams=[stream], demux=lambda _: iter(packets))
     monkeypatch.setattr(frames, "opened", lambda *_: nullcontext(container))
-    clip = SimpleNamespace(rate=Fraction(1), time_base=Fraction(1), path="clip", index=0)
+    clip = SimpleNamespace(
+        hwaccel=None, rate=Fraction(1), time_base=Fraction(1), path="clip", index=0
+    )
     return [pts for pts, *_ in frames._in_order(clip, strict=False)]
 
 
