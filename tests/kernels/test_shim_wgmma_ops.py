@@ -25,7 +25,7 @@ CONVS = [
     (1, 60, 60, 3, 66, "none"),
     (0, 32, 32, 4, 4, "gate"),
 ]
-TAIL = (1, 32, [(32, 3), (32, 1), (32, 1)], 2, 9, 66, False, True)
+TAIL = (2, 32, [(32, 3), (32, 1), (32, 1)], 2, 9, 66, False, True)
 SPANF = (1, 32, [(32, 1), (3, 1), (32, 1)], 2, 5, 62, False, True)
 
 
@@ -90,9 +90,9 @@ def launched(case, place=None, value=0.0, limit=8.0):
 # Input, image, plane, row, column, channel: the first and the last value of each.
 PLACES = [
     (0, 0, 0, 0, 0, 0),
-    (0, 0, 3, 8, 65, 7),
+    (0, 1, 3, 8, 65, 7),
     (1, 0, 2, 4, 60, 3),
-    (1, 0, 3, 8, 65, 7),
+    (1, 1, 3, 8, 65, 7),
     (2, 0, 0, 0, 59, 1),
 ]
 
@@ -146,7 +146,7 @@ TAIL_BUGS = {
     ),
     "1x1 products not added": ("values", {"sum[i] += more;": ""}),
     "1x1 sums not cleared": ("values", {"take(more, acc[i], 0);": "take(more, acc[i], acc[i]);"}),
-    "other inputs a row early": ("values", {"SINGLES && rows.finishes()": "SINGLES && rows.i"}),
+    "other inputs a row early": ("values|deadlock", {"SINGLES && rows.finishes()": "SINGLES && rows.i"}),
     "pixels not staged in turns": ("values", {"            stage.swap();\n": ""}),
     "pixels written before they are there": ("values", {"bar_sync(STAGED, WARPGROUP);": ""}),
     "a strip's rows in the place of another's": ("values", {"k += gridDim.x;": ""}),
