@@ -146,7 +146,10 @@ TAIL_BUGS = {
     ),
     "1x1 products not added": ("values", {"sum[i] += more;": ""}),
     "1x1 sums not cleared": ("values", {"take(more, acc[i], 0);": "take(more, acc[i], acc[i]);"}),
-    "other inputs a row early": ("values|deadlock", {"SINGLES && rows.finishes()": "SINGLES && rows.i"}),
+    "other inputs a row early": (
+        "values|deadlock",
+        {"SINGLES && rows.finishes()": "SINGLES && rows.i"},
+    ),
     "pixels not staged in turns": ("values", {"            stage.swap();\n": ""}),
     "pixels written before they are there": ("values", {"bar_sync(STAGED, WARPGROUP);": ""}),
     "a strip's rows in the place of another's": ("values", {"k += gridDim.x;": ""}),
