@@ -86,4 +86,6 @@ def patched(
     copy = folder / source
     (folder / changed).parent.mkdir(exist_ok=True)
     (folder / changed).write_text(text)
-    return load({**built, source: compile_source(copy, folder, "-O0")}, folder)
+    # First: of a template that several sources have, the linker takes the first one's.
+    ours = {source: compile_source(copy, folder, "-O0")}
+    return load(ours | built | ours, folder)
