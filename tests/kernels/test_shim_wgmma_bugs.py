@@ -12,7 +12,7 @@ from tests.support import shim as host
 SOURCE = "spab_wgmma.cu"
 # Two strips and several segments, so that blocks take several items.
 BLOCK = (1, 32, 3, 10, 70)
-ORDERS = 12
+ORDERS = 4
 VALUES = "^wrong values$"
 # A way that depends on the order of threads.
 ANY = "."
@@ -52,6 +52,13 @@ PLANTED = {
         ),
     },
     "epilogue": {
+        "gate freed before it is read": (
+            VALUES,
+            {
+                "gate.wait();": "gate.wait(); if (!lane_id()) mbarrier_arrive(gate.empty());",
+                "gate.free();": "gate.step();",
+            },
+        ),
         "no wait for the gate": (ANY, {"gate.wait();": ""}),
         "no wait for a hidden slot": (
             ANY,
