@@ -1,6 +1,6 @@
 """dct_l1 with its gradient on 64x3x256x256, as counts for `device_model` (csrc/dct_l1.cu).
 
-TODAY is the form that was measured, nine launches; NEXT the one in csrc now, not yet run on a GPU.
+TODAY is the form that was measured, nine launches; NEXT one launch, planned.
 """
 
 from dataclasses import dataclass
