@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # for tools that only read; `_HOME` is what runs
     from espan.options import Limits as Limits
     from espan.options import UpscalerOptions as UpscalerOptions
     from espan.shortcut import upscale as upscale
+    from espan.sizes import Size as Size
     from espan.upscaler import Upscaler as Upscaler
     from espan.video.convert import upscale_video as upscale_video
     from espan.video.convert import video_frames as video_frames
@@ -50,6 +51,7 @@ _HOME = {
     "save": "espan.checkpoints.weights",
     "fold": "espan.networks.folding",
     "Limits": "espan.options",
+    "Size": "espan.sizes",
     "Image16": "espan.images.image16",
     "export": "espan.exporting.export",
     "register_spandrel": "espan.checkpoints.spandrel",

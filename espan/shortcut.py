@@ -22,6 +22,7 @@ from espan.options import (
     UpscalerKeywords,
     UpscalerOptions,
 )
+from espan.sizes import Size
 from espan.system.paths import as_path, is_file
 from espan.upscaler import Upscaler
 
@@ -36,42 +37,46 @@ class Keywords(UpscalerKeywords, total=False):
 
 
 @overload
-def upscale(image: One, scale: float = 4, **more: "Unpack[Keywords]") -> One: ...
+def upscale(image: One, scale: float | Size = 4, **more: "Unpack[Keywords]") -> One: ...
 @overload
 def upscale(
-    image: NDArray[PixelType], scale: float = 4, **more: "Unpack[Keywords]"
+    image: NDArray[PixelType], scale: float | Size = 4, **more: "Unpack[Keywords]"
 ) -> NDArray[PixelType]: ...
 @overload
 def upscale(
-    image: File, scale: float = 4, *, output: None = None, **more: "Unpack[Keywords]"
+    image: File, scale: float | Size = 4, *, output: None = None, **more: "Unpack[Keywords]"
 ) -> FromFile: ...
 @overload
-def upscale(image: File, scale: float = 4, *, output: File, **more: "Unpack[Keywords]") -> Path: ...
+def upscale(
+    image: File, scale: float | Size = 4, *, output: File, **more: "Unpack[Keywords]"
+) -> Path: ...
 @overload
 def upscale(
-    image: tuple[Each, ...], scale: float = 4, **more: "Unpack[Keywords]"
+    image: tuple[Each, ...], scale: float | Size = 4, **more: "Unpack[Keywords]"
 ) -> tuple[Each, ...]: ...
 @overload
 def upscale(
-    image: tuple[File, ...], scale: float = 4, **more: "Unpack[Keywords]"
+    image: tuple[File, ...], scale: float | Size = 4, **more: "Unpack[Keywords]"
 ) -> tuple[FromFile, ...]: ...
 @overload
 def upscale(
-    image: tuple[Given, ...], scale: float = 4, **more: "Unpack[Keywords]"
+    image: tuple[Given, ...], scale: float | Size = 4, **more: "Unpack[Keywords]"
 ) -> tuple[AnyImage, ...]: ...
 @overload
-def upscale(image: Sequence[Each], scale: float = 4, **more: "Unpack[Keywords]") -> list[Each]: ...
+def upscale(
+    image: Sequence[Each], scale: float | Size = 4, **more: "Unpack[Keywords]"
+) -> list[Each]: ...
 @overload
 def upscale(
-    image: Sequence[File], scale: float = 4, **more: "Unpack[Keywords]"
+    image: Sequence[File], scale: float | Size = 4, **more: "Unpack[Keywords]"
 ) -> list[FromFile]: ...
 @overload
 def upscale(
-    image: Sequence[Given], scale: float = 4, **more: "Unpack[Keywords]"
+    image: Sequence[Given], scale: float | Size = 4, **more: "Unpack[Keywords]"
 ) -> list[AnyImage]: ...
 def upscale(
     image: Any,
-    scale: float = 4,
+    scale: float | Size = 4,
     *,
     model: Model = None,
     device: Device = "auto",
@@ -87,15 +92,15 @@ def upscale(
     Args:
         image: a PIL image, an array (H, W) or (H, W, C), a tensor (C, H, W) or (N, C, H, W), the
             path of a file, or a list or tuple of these; see `Upscaler.__call__`.
-        scale: how many times larger, from 1 to the network's own.
+        scale: how many times larger, from 1 to 64, or an `espan.Size`.
         model: a built-in name, a weights file or a network; None takes the built-in network whose
-            scale is `scale` or the next larger.
+            scale is `scale` or the next larger, else the one of scale 4.
         device, dtype, backend, tile, nonfinite, limits: as for `Upscaler`.
         output: for an image given by its path, the file to write.
 
     Returns:
-        The same kind of image, round(H * scale) by round(W * scale) pixels; a path gives a PIL
-        image or an `Image16`, or with `output` that path.
+        The same kind of image, round(H * scale) by round(W * scale) pixels or as large as a
+        `Size` has it; a path gives a PIL image or an `Image16`, or with `output` that path.
 
     Raises:
         EspanError: as `Upscaler` and its call do; WeightsError, InputError, OutputError and

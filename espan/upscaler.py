@@ -28,11 +28,10 @@ from espan.options import (
     Limits,
     NonFinite,
     Progress,
-    Scale,
     Tile,
     UpscalerOptions,
-    check_scale,
 )
+from espan.sizes import Scale, Size, check_scale, result_size
 from espan.system import shutdown
 from espan.system.paths import as_path
 
@@ -200,16 +199,17 @@ class Upscaler:
                 (H, W) or (H, W, C), or a tensor (C, H, W) or (N, C, H, W) on any device, C = 1
                 grey, 2 grey and alpha, 3 RGB, 4 RGBA, of uint8, uint16 or float in 0..1; the path
                 of a file; or a list or tuple of these.
-            scale: 1 up to the network's own, which None stands for. Others than the network's own
-                go through the network and a high-quality downscale.
+            scale: a number from 1 to 64, or a `Size`; None is the network's own. What lies between
+                the network's powers is filtered down, what is larger goes through it several times.
             output: for an image given by its path, the file to write.
-            progress: called as `progress(done, total)` after every tile, in input pixels of the
-                image or batch under way.
+            progress: called as `progress(done, total)` after every tile, in pixels that enter the
+                network, of the image or batch under way.
 
         Returns:
             The kind, mode, dtype, layout, device and range of `image`, round(H * scale) by
-            round(W * scale) pixels; float64 is computed in float32. A path gives a PIL image, or
-            an `Image16` for colour of more than 8 bits; with `output` it gives that path.
+            round(W * scale) pixels, or as large as a `Size` has it; float64 is computed in float32.
+            A path gives a PIL image, or an `Image16` for colour of more than 8 bits; with `output`
+            it gives that path.
 
         Raises:
             InputError: `image`, `scale` or `output` cannot be used; LimitError where the image is
@@ -218,34 +218,35 @@ class Upscaler:
             DeviceError: not even the smallest tile fits into the device's memory.
             DeviceLostError: a GPU failed; only another process can use it again.
         """
-        scale = self.scale if scale is None else check_scale(scale, self.scale)
+        factor = check_scale(scale, self.scale)
         if progress is not None and not callable(progress):
             raise InputError(f"progress: expected a function, got {type(progress).__name__}")
         adapt.check_nesting(image)
         if output is not None and not isinstance(image, str | Path):
             raise InputError("output: only a picture given by its path can be written to a file")
         if isinstance(image, list | tuple):
-            results = [self(each, scale, progress=progress) for each in image]
+            results = [self(each, factor, progress=progress) for each in image]
             return results if isinstance(image, list) else tuple(results)
         if isinstance(image, str | Path):
-            return self._upscale_file(image, scale, output, progress)
+            return self._upscale_file(image, factor, output, progress)
         if self.options.nonfinite == "replace":
             image = finite(image)
         if isinstance(image, Tensor) and image.ndim == 4:
-            return self._upscale_batch(image, scale, progress)
+            return self._upscale_batch(image, factor, progress)
         picture = from_any(image)
         planes = picture.planes[None]
+        size = result_size(factor, planes.shape[:1:-1])[::-1]
         copy = _PIL_COPY if isinstance(image, Image.Image) else 0
 
         def new(height: int, width: int) -> Tensor:
             return picture.new(height, width)[None]
 
-        return picture.finish(enlarge(self._runner, planes, new, scale, progress, copy)[0])
+        return picture.finish(enlarge(self._runner, planes, new, size, progress, copy)[0])
 
     def _upscale_file(
         self,
         path: File,
-        scale: float,
+        scale: float | Size,
         output: File | None,
         progress: Progress | None,
     ) -> FromFile | Path:
@@ -254,11 +255,12 @@ class Upscaler:
         if target is None:
             return self(image, scale, progress=progress)
         # Say what cannot be written before the work, not after it.
-        size = round(image.width * scale), round(image.height * scale)
-        files.check_output(target, image.mode, size)
+        files.check_output(target, image.mode, result_size(scale, image.size))
         return streaming.upscale_to(target, self, image, scale, progress)
 
-    def _upscale_batch(self, batch: Tensor, scale: float, progress: Progress | None) -> Tensor:
+    def _upscale_batch(
+        self, batch: Tensor, scale: float | Size, progress: Progress | None
+    ) -> Tensor:
         # Of a batch without images the kind is checked all the same.
         pictures = [from_any(each) for each in batch]
         if not pictures:
@@ -269,6 +271,7 @@ class Upscaler:
         def new(height: int, width: int) -> Tensor:
             return batch.new_empty((*batch.shape[:2], height, width), requires_grad=False)
 
+        size = result_size(scale, batch.shape[:1:-1])[::-1]
         if not pictures:
-            return new(*(round(side * scale) for side in batch.shape[2:]))
-        return enlarge(self._runner, batch.detach(), new, scale, progress)
+            return new(*size)
+        return enlarge(self._runner, batch.detach(), new, size, progress)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from espan import sizes
 from espan.errors import InputError, OutputError
 from espan.images import files
+from espan.sizes import Size
 from espan.system import paths
 from espan.system.paths import as_path, names_folder, resolved
 
@@ -47,15 +49,16 @@ def plan(
     inputs: Sequence[str | Path],
     output: str | Path | None = None,
     *,
-    scale: float = 4,
+    scale: float | Size = 4,
     format: str | None = None,
     alone: bool = True,
 ) -> list[Job]:
     """The jobs of files and folders (searched recursively).
 
     A file goes to `output` (a file, or a folder if it is one, ends in "/", or several pictures go
-    there), by default beside the input as NAME_x4.EXT. A folder keeps its structure in `output`,
-    by default FOLDER_x4. The extension stays if that format can be written, else it is .png;
+    there), by default beside the input as NAME_x4.EXT, or as NAME_w1920.EXT for a width. A folder
+    keeps its structure in `output`, by default FOLDER_x4. The extension stays if that format can be
+    written, else it is .png;
     `format` (such as "png") sets it. A picture named twice is one job. Two pictures never share one
     result, and no result replaces an input: such a job has a `problem`, as has a folder that cannot
     be read. alone: nothing but these inputs goes to `output`.
@@ -79,7 +82,7 @@ def plan(
         if suffix and files.WRITE_FORMATS[suffix] != asked:
             raise InputError(f"format: {format} does not fit the output {output}")
 
-    tag = f"_x{scale:g}"
+    tag = f"_{sizes.tag(scale)}"
     sources = {resolved(job.input) for path, jobs in found for job in jobs or [Job(path, path)]}
     planned: list[Job] = []
     for path, searched in found:

@@ -19,6 +19,7 @@ from espan.batch.planning import Job, Outcome
 from espan.errors import DeviceLostError, EspanError, LimitError, OutputError, escaped
 from espan.execution import streaming
 from espan.images import files
+from espan.sizes import Size, result_size
 from espan.system import memory, shutdown
 from espan.system.atomic import remove_leftovers
 from espan.system.paths import reason
@@ -42,7 +43,7 @@ Doer = Callable[[Callable[[], int]], int]
 def run(
     jobs: Sequence[Job],
     upscalers: "Sequence[Upscaler]",
-    scale: float,
+    scale: float | Size,
     *,
     workers: int | None = None,
     skip: Callable[[Job], bool] = lambda job: False,
@@ -96,7 +97,7 @@ def _here(pixels: int) -> Iterator[Doer]:
 def do(
     job: Job,
     upscaler: "Upscaler",
-    scale: float,
+    scale: float | Size,
     hold: Callable[[int], AbstractContextManager[Doer]] = _here,
     progress: Callable[[int, int], None] | None = None,
     computing: AbstractContextManager = streaming.ALWAYS,
@@ -111,7 +112,7 @@ def do(
     began = time.perf_counter()
     try:
         image = files.read(job.input, scale=scale, limits=upscaler.limits)
-        size = round(image.width * scale), round(image.height * scale)
+        size = result_size(scale, image.size)
         _check_place(job.output, image.mode, size)  # before the work, not after it
 
         def make() -> int:
@@ -139,7 +140,7 @@ def do(
 class Crew:
     """Threads that take jobs by turns. They never keep the interpreter from ending."""
 
-    def __init__(self, upscalers, scale: float, workers: int, skip, journal, progress):
+    def __init__(self, upscalers, scale: float | Size, workers: int, skip, journal, progress):
         self.scale, self.skip, self.journal = scale, skip, journal
         self.progress = progress or (lambda job, done, total: None)
         self.workers, self.cores = workers, torch.get_num_threads()

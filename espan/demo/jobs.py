@@ -15,6 +15,7 @@ from pathlib import Path
 
 from espan.demo.limits import Limits
 from espan.errors import DeviceLostError, EspanError
+from espan.sizes import Size
 from espan.system import memory
 
 log = logging.getLogger("espan")
@@ -38,7 +39,7 @@ class Asked:
 
     name: str
     model: str
-    scale: float
+    scale: float | Size
     suffix: str
     preview: bool = False
     address: str = ""

@@ -204,7 +204,7 @@ def test_interrupted(pictures, upscale, tmp_path, monkeypatch, capsys):
         ["upscale"],
         ["upscale", "a.png", "--scael", "2"],
         ["upscale", "a.png", "-s", "big"],
-        ["upscale", "a.png", "-s", "9"],
+        ["upscale", "a.png", "-s", "65"],
         ["upscale", "a.png", "-s", "0"],
         ["upscale", "a.png", "-t", "-3"],
         ["upscale", "a.png", "-f", "xyz"],

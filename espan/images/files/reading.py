@@ -16,6 +16,7 @@ from espan.images.files.metadata import DECODE_ERRORS
 from espan.images.files.pillow import decoding
 from espan.images.image16 import Image16
 from espan.options import LIMITS, Limits
+from espan.sizes import Size, result_size, said
 from espan.system.paths import as_path, why_no_file
 
 log = logging.getLogger("espan")
@@ -27,7 +28,9 @@ _STUMBLED = (TypeError, AttributeError, LookupError, ArithmeticError)
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def read(path: str | Path, *, scale: float = 1, limits: Limits = LIMITS) -> Image.Image | Image16:
+def read(
+    path: str | Path, *, scale: float | Size = 1, limits: Limits = LIMITS
+) -> Image.Image | Image16:
     """The picture in a file: decoded whole, turned upright, palettes spelled out.
 
     A PIL image of mode L, LA, RGB, RGBA or I;16, or an Image16 for colour of 10 to 16 bits; `info`
@@ -49,8 +52,8 @@ def read(path: str | Path, *, scale: float = 1, limits: Limits = LIMITS) -> Imag
             with decoding(limits.max_input):
                 return _read(path, check)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            said = re.search(r"\d{4,}", str(error))  # the first number is its pixels
-            pixels = f"{int(said[0]):,} pixels are" if said else "it is"
+            number = re.search(r"\d{4,}", str(error))  # the first one is its pixels
+            pixels = f"{int(number[0]):,} pixels are" if number else "it is"
             raise LimitError(f"{pixels} over the limit of {limits.max_input:,}") from error
         except DECODE_ERRORS as error:
             hopeless = isinstance(error, EspanError | UnidentifiedImageError)
@@ -139,15 +142,16 @@ def _why_unknown(path: Path) -> str:
     return f"not a picture in a known format ({known})"
 
 
-def check_size(size: tuple[int, int], scale: float, limits: Limits) -> None:
+def check_size(size: tuple[int, int], scale: float | Size, limits: Limits) -> None:
     """LimitError for a picture of (width, height) pixels that is too large, or its result."""
     width, height = size
     if width * height > limits.max_input:
         raise LimitError(f"{width} x {height} pixels are over the limit of {limits.max_input:,}")
-    if round(width * scale) * round(height * scale) > limits.max_output:
+    across, down = result_size(scale, size)
+    if across * down > limits.max_output:
         most = limits.max_output
         raise LimitError(
-            f"{width} x {height} pixels x{scale:g} are over the output limit of {most:,}"
+            f"{width} x {height} pixels {said(scale)} are over the output limit of {most:,}"
         )
 
 
