@@ -128,6 +128,13 @@ class UpscalerKeywords(TypedDict, total=False):
     limits: Limits
 
 
+class EncodedKeywords(TypedDict, total=False):
+    """What it takes for encoded images that are written to bytes or to open files."""
+
+    format: str | None
+    progress: Progress | None
+
+
 class CallKeywords(TypedDict, total=False):
     """What the call of an `Upscaler` takes besides the image, the scale and the output."""
 

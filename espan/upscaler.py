@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
 import torch
 from numpy.typing import NDArray
@@ -12,11 +12,22 @@ from torch import Tensor, nn
 
 from espan.checkpoints.weights import Model, load, model_for
 from espan.errors import InputError
-from espan.execution import streaming
+from espan.execution.encoded import is_encoded, upscale_encoded
 from espan.execution.planes import enlarge
 from espan.execution.runner import Runner
-from espan.images import adapt, files
-from espan.images.adapt import AnyImage, Each, File, FromFile, Given, One, PixelType, from_any
+from espan.images import adapt
+from espan.images.adapt import (
+    AnyImage,
+    Each,
+    File,
+    FromFile,
+    Given,
+    One,
+    PixelType,
+    Written,
+    from_any,
+)
+from espan.images.files import Data
 from espan.images.pixels import finite
 from espan.networks.network import Network
 from espan.options import (
@@ -25,6 +36,7 @@ from espan.options import (
     CallKeywords,
     Device,
     Dtype,
+    EncodedKeywords,
     Limits,
     NonFinite,
     Progress,
@@ -33,7 +45,6 @@ from espan.options import (
 )
 from espan.sizes import Scale, Size, check_scale, result_size
 from espan.system import shutdown
-from espan.system.paths import as_path
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -158,8 +169,31 @@ class Upscaler:
     ) -> FromFile: ...
     @overload
     def __call__(
-        self, image: File, scale: Scale = None, *, output: File, **more: "Unpack[CallKeywords]"
+        self,
+        image: File | Data,
+        scale: Scale = None,
+        *,
+        output: File,
+        **more: "Unpack[CallKeywords]",
     ) -> Path: ...
+    @overload
+    def __call__(
+        self,
+        image: Data,
+        scale: Scale = None,
+        *,
+        output: None = None,
+        **more: "Unpack[EncodedKeywords]",
+    ) -> bytes: ...
+    @overload
+    def __call__(
+        self,
+        image: File | Data,
+        scale: Scale = None,
+        *,
+        output: Written,
+        **more: "Unpack[EncodedKeywords]",
+    ) -> Written: ...
     @overload
     def __call__(
         self, image: tuple[Each, ...], scale: Scale = None, **more: "Unpack[CallKeywords]"
@@ -189,7 +223,8 @@ class Upscaler:
         image: Any,
         scale: Scale = None,
         *,
-        output: File | None = None,
+        output: File | BinaryIO | None = None,
+        format: str | None = None,
         progress: Progress | None = None,
     ) -> Any:
         """`image` made `scale` times larger, as an image of the same kind.
@@ -198,18 +233,19 @@ class Upscaler:
             image: a PIL image of mode 1, L, LA, P, RGB, RGBA or I;16; an `Image16`; an array
                 (H, W) or (H, W, C), or a tensor (C, H, W) or (N, C, H, W) on any device, C = 1
                 grey, 2 grey and alpha, 3 RGB, 4 RGBA, of uint8, uint16 or float in 0..1; the path
-                of a file; or a list or tuple of these.
+                of a file; its bytes, or an open binary file; or a list or tuple of these.
             scale: a number from 1 to 64, or a `Size`; None is the network's own. What lies between
                 the network's powers is filtered down, what is larger goes through it several times.
-            output: for an image given by its path, the file to write.
+            output: for a path, bytes or an open file: the path or open binary file to write to.
+            format: of bytes and open files to write: png, jpg, ...; None keeps the input's.
             progress: called as `progress(done, total)` after every tile, in pixels that enter the
                 network, of the image or batch under way.
 
         Returns:
             The kind, mode, dtype, layout, device and range of `image`, round(H * scale) by
             round(W * scale) pixels, or as large as a `Size` has it; float64 is computed in float32.
-            A path gives a PIL image, or an `Image16` for colour of more than 8 bits; with `output`
-            it gives that path.
+            A path gives a PIL image, or an `Image16` for colour of more than 8 bits; bytes and
+            open files give bytes in the same format. With `output` it gives that.
 
         Raises:
             InputError: `image`, `scale` or `output` cannot be used; LimitError where the image is
@@ -222,13 +258,12 @@ class Upscaler:
         if progress is not None and not callable(progress):
             raise InputError(f"progress: expected a function, got {type(progress).__name__}")
         adapt.check_nesting(image)
-        if output is not None and not isinstance(image, str | Path):
-            raise InputError("output: only a picture given by its path can be written to a file")
+        encoded = is_encoded(image, output, format)
         if isinstance(image, list | tuple):
             results = [self(each, factor, progress=progress) for each in image]
             return results if isinstance(image, list) else tuple(results)
-        if isinstance(image, str | Path):
-            return self._upscale_file(image, factor, output, progress)
+        if encoded:
+            return upscale_encoded(self, image, factor, self.limits, output, format, progress)
         if self.options.nonfinite == "replace":
             image = finite(image)
         if isinstance(image, Tensor) and image.ndim == 4:
@@ -242,21 +277,6 @@ class Upscaler:
             return picture.new(height, width)[None]
 
         return picture.finish(enlarge(self._runner, planes, new, size, progress, copy)[0])
-
-    def _upscale_file(
-        self,
-        path: File,
-        scale: float | Size,
-        output: File | None,
-        progress: Progress | None,
-    ) -> FromFile | Path:
-        target = None if output is None else as_path(output, "output")
-        image = files.read(path, scale=scale, limits=self.limits)
-        if target is None:
-            return self(image, scale, progress=progress)
-        # Say what cannot be written before the work, not after it.
-        files.check_output(target, image.mode, result_size(scale, image.size))
-        return streaming.upscale_to(target, self, image, scale, progress)
 
     def _upscale_batch(
         self, batch: Tensor, scale: float | Size, progress: Progress | None

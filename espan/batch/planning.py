@@ -65,7 +65,7 @@ def plan(
 
     InputError for arguments that cannot be right: an unknown format, several inputs into one file.
     """
-    suffix = None if format is None else _suffix(format)
+    suffix = None if format is None else files.suffix_named(format)
     named = [as_path(each, "input") for each in inputs]
     if output is not None:
         as_path(output, "output")
@@ -87,7 +87,7 @@ def plan(
     planned: list[Job] = []
     for path, searched in found:
         if searched is None:
-            ending = suffix or _kept_suffix(path)
+            ending = suffix or files.kept_suffix(path)
             if output is None:
                 job = Job(path, path.with_name(_stem(path) + tag + ending))
             elif single and one_file:
@@ -121,7 +121,7 @@ def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
 def _into(root: Path, folder: Path, found: Job, suffix: str | None) -> Job:
     inside = found.input.relative_to(folder)
     if not found.problem:
-        inside = inside.with_name(_stem(found.input) + (suffix or _kept_suffix(found.input)))
+        inside = inside.with_name(_stem(found.input) + (suffix or files.kept_suffix(found.input)))
     return Job(found.input, root / inside, root, found.problem)
 
 
@@ -162,18 +162,6 @@ def _search(folder: Path, output: str | Path | None) -> list[Job] | None:
     return [Job(path, path, problem=problem) for path, problem in found]
 
 
-def _suffix(format: str) -> str:
-    suffix = "." + format.lower().lstrip(".")
-    if suffix not in files.WRITE_FORMATS:
-        known = ", ".join(each[1:] for each in files.WRITE_FORMATS)
-        raise InputError(f"format: expected one of {known}, got {format!r}")
-    return suffix
-
-
 def _stem(picture: Path) -> str:
     """The name without its extension, if that says it is a picture: scan.v1 is all name."""
     return picture.stem if picture.suffix.lower() in files.READ_SUFFIXES else picture.name
-
-
-def _kept_suffix(picture: Path) -> str:
-    return picture.suffix if picture.suffix.lower() in files.WRITE_FORMATS else ".png"

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
-from espan.cli import video
+from espan.cli import streams, video
 from espan.cli.exits import FAILED, OK, WRONG_USE
 from espan.cli.hints import hint_at_web
 from espan.cli.options import (
@@ -36,9 +36,9 @@ Start = Callable[..., "Generator[Outcome]"]
 
 def add_to(command) -> None:
     up = command("upscale", run, "Upscale picture files and folders.")
-    up.add_argument("inputs", nargs="*", metavar="IN", help="files, and folders with all below")
+    up.add_argument("inputs", nargs="*", metavar="IN", help="files, folders with all below, or -")
     up.add_argument("-i", "--input", action="append", default=[], help="the same as IN")
-    up.add_argument("-o", "--output", metavar="OUT", help="file or folder; default: NAME_x4.EXT")
+    up.add_argument("-o", "--output", metavar="OUT", help="file, folder or -; default: NAME_x4.EXT")
     add_sizes(up)
     up.add_argument("-f", "--format", help="png, jpg, webp, avif, tif or bmp; default: the input's")
     left = up.add_mutually_exclusive_group()
@@ -91,6 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
         for each in named:
             if each is not None:
                 as_path(each, what)
+    if streams.wanted(inputs, arguments.output):
+        return streams.run(arguments, inputs)
     videos, inputs = video.split(inputs)
     video.refuse_unheeded(arguments, videos)
     if arguments.format and not inputs:

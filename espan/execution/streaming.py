@@ -7,7 +7,6 @@ result only the row under way and the one being written are there. The pixels ar
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +19,7 @@ from espan.execution.runner import Runner
 from espan.images import files
 from espan.images.adapt import from_any
 from espan.images.alpha import BYTES, bleed
+from espan.images.files import Target
 from espan.images.resize import RowByRow, resize_rows
 from espan.sizes import Size, passes, result_size
 from espan.system import shutdown
@@ -45,13 +45,13 @@ class Enlarges(Protocol):
 
 
 def upscale_to(
-    output: str | Path,
+    output: Target,
     upscaler: Enlarges,
     image,
     scale: float | Size,
     progress: Progress | None = None,
     computing: AbstractContextManager = ALWAYS,
-) -> Path:
+) -> None:
     """`files.write(output, upscaler(image, scale))`; a large PNG or TIFF is never held whole.
 
     image: what `files.read` gives. computing: a context for the work that is not writing alone.
@@ -62,19 +62,20 @@ def upscale_to(
     larger = width > image.width or height > image.height
     if width * height > LARGE and larger and files.takes_rows(output, image.mode):
         with computing:
-            return in_bands(output, upscaler, image, scale, progress)
+            in_bands(output, upscaler, image, scale, progress)
+        return
     with computing:
         result = upscaler(image, scale, progress=progress)
-    return files.write(output, result)
+    files.write(output, result)
 
 
 def in_bands(
-    output: str | Path,
+    output: Target,
     upscaler: Enlarges,
     image,
     scale: float | Size,
     progress: Progress | None = None,
-) -> Path:
+) -> None:
     """`upscale_to` for any size."""
     runner, picture = upscaler._runner, from_any(image)
     planes = picture.planes[None]
@@ -90,11 +91,10 @@ def in_bands(
         for each in sizes[:-1]:  # which are small
             planes = enlarge_once(runner, planes, new, each, counted)
         _last_in_bands(output, runner, planes, image, size, counted)
-    return Path(output)
 
 
 def _last_in_bands(
-    output: str | Path,
+    output: Target,
     runner: Runner,
     planes: Tensor,
     image,

@@ -6,7 +6,7 @@ It knows PIL, numpy and torch conventions, and no files and no networks.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ FromFile: TypeAlias = Image.Image | Image16
 Given: TypeAlias = AnyImage | File
 One = TypeVar("One", Image.Image, Image16, Tensor)
 Each = TypeVar("Each", Image.Image, Image16, Tensor, NDArray[Any])
+Written = TypeVar("Written", bound=BinaryIO)
 PixelType = TypeVar("PixelType", bound=np.uint8 | np.uint16 | np.floating[Any])
 
 _DTYPES = "uint8, uint16 or float"
@@ -84,8 +85,8 @@ def from_any(image: Any) -> Picture:
     if isinstance(image, Tensor):
         return _from_tensor(image)
     raise InputError(
-        "picture: expected a PIL image, a numpy array, a torch tensor, a path or a list of these, "
-        f"got {type(image).__name__}"
+        "picture: expected a PIL image, a numpy array, a torch tensor, a path, bytes, an open "
+        f"file or a list of these, got {type(image).__name__}"
     )
 
 

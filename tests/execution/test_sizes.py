@@ -143,7 +143,8 @@ def test_rows_written_one_by_one_are_those_of_the_whole(tmp_path, channels, scal
     image = Image.fromarray(noise(11, 9, channels))
     seen = []
     up = Upscaler(NET, device="cpu", dtype="fp32", tile=8)
-    path = streaming.in_bands(tmp_path / "a.png", up, image, scale, lambda *each: seen.append(each))
+    path = tmp_path / "a.png"
+    streaming.in_bands(path, up, image, scale, lambda *each: seen.append(each))
     np.testing.assert_array_equal(np.asarray(files.read(path)), np.asarray(UP(image, scale)))
     done, totals = zip(*seen, strict=True)
     assert len({*totals}) == 1 and done[-1] == totals[0] and [*done] == sorted({*done})

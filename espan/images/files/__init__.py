@@ -6,18 +6,22 @@ The only place that reads and writes pictures.
 from espan.images.files.jpeg import jpeg_quality
 from espan.images.files.reading import (
     READ_FORMATS,
+    Source,
     check_size,
     read,
     read_rgb,
+    suffix_of,
 )
+from espan.images.files.streams import Data, Stream, Target, encoded, is_data, stream_to
 from espan.images.files.writing import (
     WRITE_FORMATS,
     check_output,
     format_of,
+    kept_suffix,
     rows,
+    suffix_named,
     takes_rows,
     write,
-    writer,
 )
 
 READ_SUFFIXES = (
@@ -38,14 +42,23 @@ __all__ = [
     "READ_FORMATS",
     "READ_SUFFIXES",
     "WRITE_FORMATS",
+    "Data",
+    "Source",
+    "Stream",
+    "Target",
     "check_output",
     "check_size",
+    "encoded",
     "format_of",
+    "is_data",
     "jpeg_quality",
+    "kept_suffix",
     "read",
     "read_rgb",
     "rows",
+    "stream_to",
+    "suffix_named",
+    "suffix_of",
     "takes_rows",
     "write",
-    "writer",
 ]

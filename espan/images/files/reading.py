@@ -4,7 +4,9 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -14,12 +16,16 @@ from espan.errors import EspanError, InputError, LimitError
 from espan.images.files import depth, heif, metadata
 from espan.images.files.metadata import DECODE_ERRORS
 from espan.images.files.pillow import decoding
+from espan.images.files.streams import Encoded
+from espan.images.files.writing import WRITE_FORMATS
 from espan.images.image16 import Image16
 from espan.options import LIMITS, Limits
 from espan.sizes import Size, result_size, said
 from espan.system.paths import as_path, why_no_file
 
 log = logging.getLogger("espan")
+
+Source: TypeAlias = Path | Encoded
 
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 # What becomes of values that a decoder does not look at before it computes with them; their texts
@@ -29,25 +35,26 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def read(
-    path: str | Path, *, scale: float | Size = 1, limits: Limits = LIMITS
+    source: str | Path | Encoded, *, scale: float | Size = 1, limits: Limits = LIMITS
 ) -> Image.Image | Image16:
     """The picture in a file: decoded whole, turned upright, palettes spelled out.
 
     A PIL image of mode L, LA, RGB, RGBA or I;16, or an Image16 for colour of 10 to 16 bits; `info`
+    source: a path, or bytes. `info`
     keeps icc_profile, exif (orientation removed) and dpi. The pixel limits are checked on the
     header, before anything is decoded; `scale` is what the picture will be multiplied by.
 
     Raises InputError naming the file: missing, not a picture, damaged, animated, CMYK, colour that
     would be cut to 8 bits; LimitError when too large.
     """
-    path = as_path(path, "image")
+    path = source if isinstance(source, Encoded) else as_path(source, "image")
 
     def check(size: tuple[int, int]) -> None:
         check_size(size, scale, limits)
 
     with _naming(path):
-        if problem := why_no_file(path):  # a FIFO would be waited for
-            raise InputError(problem)
+        if isinstance(path, Path) and (problem := why_no_file(path)):
+            raise InputError(problem)  # a FIFO would be waited for
         try:
             with decoding(limits.max_input):
                 return _read(path, check)
@@ -66,11 +73,11 @@ def read(
         return picture
 
 
-def _read(path: Path, check: Callable[[tuple[int, int]], None]) -> Image.Image | Image16:
-    if heif.is_heif(path):
-        picture = heif.read(path, check)
+def _read(path: Source, check: Callable[[tuple[int, int]], None]) -> Image.Image | Image16:
+    if heif.is_heif(_openable(path)):
+        picture = heif.read(_openable(path), check)
     else:
-        with Image.open(path, formats=READ_FORMATS) as image:
+        with Image.open(_openable(path), formats=READ_FORMATS) as image:
             check(image.size)
             _refuse_what_pillow_would_change(image)
             picture = _deep(image, path) or _loaded(image)
@@ -87,7 +94,7 @@ def _loaded(image: ImageFile.ImageFile) -> Image.Image:
     return _upright(image)
 
 
-def _deep(image: ImageFile.ImageFile, path: Path) -> Image16 | None:
+def _deep(image: ImageFile.ImageFile, path: Source) -> Image16 | None:
     """The picture if it has more than 8 bits and more than grey."""
     transparent = image.info.get("transparency")
     if image.mode.startswith("I;16"):
@@ -106,7 +113,7 @@ def _deep(image: ImageFile.ImageFile, path: Path) -> Image16 | None:
     depth.show(image, high_as)
     high, low = _loaded(image), None
     if low_as:
-        with Image.open(path, formats=READ_FORMATS) as again:
+        with Image.open(_openable(path), formats=READ_FORMATS) as again:
             again.info.pop("transparency", None)
             depth.show(again, low_as)
             low = _loaded(again)
@@ -114,7 +121,7 @@ def _deep(image: ImageFile.ImageFile, path: Path) -> Image16 | None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _naming(path: Source) -> Iterator[None]:
     """Turns everything that can go wrong with a file into one InputError that names it."""
     try:
         yield
@@ -131,8 +138,23 @@ def _naming(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: damaged or truncated: {reason}") from error
 
 
-def _why_unknown(path: Path) -> str:
-    with path.open("rb") as file:
+def suffix_of(source: Encoded) -> str:
+    """The ending of a result in the format of a picture's bytes, ".png" where that is not written.
+
+    From the header alone, and without errors: `read` has them.
+    """
+    with suppress(*DECODE_ERRORS), decoding(), Image.open(BytesIO(source.data)) as image:
+        name = {"MPO": "JPEG"}.get(image.format or "", image.format)
+        return next((each for each in WRITE_FORMATS if WRITE_FORMATS[each] == name), ".png")
+    return ".png"
+
+
+def _openable(source: Source) -> Path | BytesIO:
+    return source if isinstance(source, Path) else BytesIO(source.data)
+
+
+def _why_unknown(source: Source) -> str:
+    with source.open("rb") if isinstance(source, Path) else BytesIO(source.data) as file:
         head = file.read(4)
     if not head:
         return "empty file"
