@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for tools that only read; `_HOME` is what runs
+    from espan.animation.convert import upscale_animation as upscale_animation
     from espan.checkpoints.spandrel import register_spandrel as register_spandrel
     from espan.checkpoints.weights import load as load
     from espan.checkpoints.weights import save as save
@@ -45,6 +46,7 @@ _HOME = {
     "UpscalerOptions": "espan.options",
     "upscale": "espan.shortcut",
     "compare": "espan.comparison",
+    "upscale_animation": "espan.animation.convert",
     "upscale_video": "espan.video.convert",
     "video_frames": "espan.video.convert",
     "load": "espan.checkpoints.weights",

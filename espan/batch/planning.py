@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from espan import sizes
+from espan import animation, sizes
 from espan.errors import InputError, OutputError
 from espan.images import files
 from espan.sizes import Size
@@ -76,7 +76,9 @@ def plan(
         raise InputError(f"output: {output} is one file, and there are several pictures")
     if one_file and single:
         try:
-            asked = files.format_of(one_file)
+            only = one_file.suffix.lower() in {*animation.SUFFIXES} - {*files.WRITE_FORMATS}
+            moves = only and animation.is_animated(found[0][0])
+            asked = animation.format_of(one_file) if moves else files.format_of(one_file)
         except OutputError as error:
             raise InputError(str(error)) from error
         if suffix and files.WRITE_FORMATS[suffix] != asked:
@@ -87,7 +89,7 @@ def plan(
     planned: list[Job] = []
     for path, searched in found:
         if searched is None:
-            ending = suffix or files.kept_suffix(path)
+            ending = suffix or _kept_suffix(path)
             if output is None:
                 job = Job(path, path.with_name(_stem(path) + tag + ending))
             elif single and one_file:
@@ -121,7 +123,7 @@ def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
 def _into(root: Path, folder: Path, found: Job, suffix: str | None) -> Job:
     inside = found.input.relative_to(folder)
     if not found.problem:
-        inside = inside.with_name(_stem(found.input) + (suffix or files.kept_suffix(found.input)))
+        inside = inside.with_name(_stem(found.input) + (suffix or _kept_suffix(found.input)))
     return Job(found.input, root / inside, root, found.problem)
 
 
@@ -160,6 +162,15 @@ def _search(folder: Path, output: str | Path | None) -> list[Job] | None:
         results = None
     found = paths.below(folder, files.READ_SUFFIXES, lambda each: resolved(each) != results)
     return [Job(path, path, problem=problem) for path, problem in found]
+
+
+def _kept_suffix(picture: Path) -> str:
+    """That of the input; of a GIF or an APNG only where it is animated, as no picture is written
+    so."""
+    suffix = picture.suffix.lower()
+    if suffix in animation.SUFFIXES and suffix not in files.WRITE_FORMATS:
+        return picture.suffix if animation.is_animated(picture) else ".png"
+    return files.kept_suffix(picture)
 
 
 def _stem(picture: Path) -> str:

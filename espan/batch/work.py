@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from espan import animation
 from espan.batch.journal import Journal, mark
 from espan.batch.planning import Job, Outcome
 from espan.errors import DeviceLostError, EspanError, LimitError, OutputError, escaped
@@ -111,7 +112,10 @@ def do(
         return failed(job, job.problem)
     began = time.perf_counter()
     try:
-        image = files.read(job.input, scale=scale, limits=upscaler.limits)
+        try:
+            image = files.read(job.input, scale=scale, limits=upscaler.limits)
+        except files.AnimatedError:
+            return _animated(job, upscaler, scale, hold, progress)
         size = result_size(scale, image.size)
         _check_place(job.output, image.mode, size)  # before the work, not after it
 
@@ -133,6 +137,30 @@ def do(
         if lost or (not isinstance(error, EspanError) and not memory.ran_out(error)):
             raise
         return failed(job, str(error) if isinstance(error, EspanError) else "out of memory")
+    seconds = round(time.perf_counter() - began, 3)
+    return Outcome(str(job.input), str(job.output), "done", None, *size, seconds, redone)
+
+
+def _animated(
+    job: Job,
+    upscaler: "Upscaler",
+    scale: float | Size,
+    hold: Callable[[int], AbstractContextManager[Doer]],
+    progress: Callable[[int, int], None] | None,
+) -> Outcome:
+    """`do` for an animation, which has all cores to itself."""
+    began = time.perf_counter()
+    _make_folder(job.output.parent)
+    made: list[animation.Report] = []
+
+    def make() -> int:
+        before = upscaler.redone
+        made.append(animation.convert(job.input, job.output, upscaler, scale, progress))
+        return upscaler.redone - before
+
+    with hold(sys.maxsize) as done_by:
+        redone = done_by(make)
+    size = made[0].width, made[0].height
     seconds = round(time.perf_counter() - began, 3)
     return Outcome(str(job.input), str(job.output), "done", None, *size, seconds, redone)
 
@@ -259,11 +287,15 @@ def _take_threads(count: int) -> None:
 
 def _check_place(output: Path, mode: str, size: tuple[int, int]) -> None:
     """OutputError if a result cannot go to `output`; its folder is made."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{output.parent}: could not be made: {reason(error)}") from error
+    _make_folder(output.parent)
     files.check_output(output, mode, size)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{folder}: could not be made: {reason(error)}") from error
 
 
 def skipped(job: Job) -> Outcome:

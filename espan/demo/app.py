@@ -39,9 +39,14 @@ PAGES = {
     "viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
     "icon.svg": ("icon.svg", "image/svg+xml"),
 }
-MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
+MEDIA = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+}
 # What of the input's formats a browser shows; any other becomes PNG.
-SUFFIXES = {**{suffix: suffix for suffix in MEDIA}, ".jpeg": ".jpg"}
+SUFFIXES = {**{suffix: suffix for suffix in MEDIA}, ".jpeg": ".jpg", ".jfif": ".jpg"}
 # Else the server would go on reading, and throwing away, whatever more is sent.
 HANG_UP = {"Connection": "close"}
 # Seconds between two looks at a job, and looks after which a silent one sends a sign of life.
@@ -193,7 +198,10 @@ def _asked(query, work: Work) -> Asked:
         raise InputError("scale: expected a number") from None
     model = query.get("model", "")
     scale = check_scale(from_text(query, factor), work.scale(model))
-    return Asked(name, model, scale, SUFFIXES.get(suffix, ".png"), bool(query.get("preview")))
+    moving = SUFFIXES.get(suffix, ".png")
+    # No picture is written as GIF: one that is not animated becomes PNG, unless GIF is asked for.
+    still = ".png" if moving == ".gif" and not query.get("format") else moving
+    return Asked(name, model, scale, still, moving, bool(query.get("preview")))
 
 
 def _plain_name(name: str) -> str:

@@ -41,6 +41,7 @@ class Asked:
     model: str
     scale: float | Size
     suffix: str
+    moving: str  # the suffix of an animation's file
     preview: bool = False
     address: str = ""
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from espan import animation
 from espan.checkpoints.weights import model_for
 from espan.demo.jobs import Job
 from espan.demo.limits import Limits
@@ -56,7 +57,14 @@ class Work:
         asked, most = job.asked, self.limits.pixels
         upscaler = self.upscaler(asked.model, asked.scale)
         sizes = FileLimits(min(most, LIMITS.max_input), most)
-        image = files.read(job.source, scale=asked.scale, limits=sizes)
+        try:
+            image = files.read(job.source, scale=asked.scale, limits=sizes)
+        except files.AnimatedError:
+            asked.suffix = asked.moving
+            scaled = job.source, job.result, upscaler, asked.scale
+            made = animation.convert(*scaled, progress, limits=sizes)
+            job.size = made.width, made.height
+            return
         size = result_size(asked.scale, image.size)
         files.check_output(job.result, image.mode, size)  # before the work, not after it
         if asked.preview:

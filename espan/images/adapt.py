@@ -149,6 +149,12 @@ def _from_numpy(image: np.ndarray) -> Picture:
 
 
 def _from_pil(image: Image.Image) -> Picture:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and getattr(image, "format", None) != "MPO":  # whose first is the picture
+        raise InputError(
+            f"picture: has {frames} frames or pages; pass the copy() of one, or take "
+            "espan.upscale_animation"
+        )
     arrays = _from_numpy(np.asarray(_to_plain_mode(image)))
 
     def finish(planes: Tensor) -> Image.Image:

@@ -244,7 +244,7 @@ def _enlarged(
     """(frame, its picture upscaled) of all frames; others are decoded meanwhile."""
     import torch
 
-    from espan.video.ahead import ahead, in_order
+    from espan.system.ahead import ahead, in_order
 
     cores = torch.get_num_threads()
     # On a CPU frames share the cores: two halves wait less for each other than a whole for its

@@ -21,6 +21,7 @@ FLOORS = (
     ("upscaler",),
     ("shortcut",),
     ("evaluation",),  # training validates by it
+    ("animation",),
     ("exporting", "training", "batch", "video"),
     ("comparison", "demo"),
     ("cli",),

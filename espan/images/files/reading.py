@@ -27,11 +27,16 @@ log = logging.getLogger("espan")
 
 Source: TypeAlias = Path | Encoded
 
+ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 # What becomes of values that a decoder does not look at before it computes with them; their texts
 # are about Python.
 _STUMBLED = (TypeError, AttributeError, LookupError, ArithmeticError)
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+class AnimatedError(InputError):
+    """A file of several frames, which is no picture: `espan.animation` takes it."""
 
 
 def read(
@@ -52,7 +57,7 @@ def read(
     def check(size: tuple[int, int]) -> None:
         check_size(size, scale, limits)
 
-    with _naming(path):
+    with naming(path):
         if isinstance(path, Path) and (problem := why_no_file(path)):
             raise InputError(problem)  # a FIFO would be waited for
         try:
@@ -121,7 +126,7 @@ def _deep(image: ImageFile.ImageFile, path: Source) -> Image16 | None:
 
 
 @contextmanager
-def _naming(path: Source) -> Iterator[None]:
+def naming(path: Source) -> Iterator[None]:
     """Turns everything that can go wrong with a file into one InputError that names it."""
     try:
         yield
@@ -180,7 +185,9 @@ def check_size(size: tuple[int, int], scale: float | Size, limits: Limits) -> No
 def _refuse_what_pillow_would_change(image: ImageFile.ImageFile) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # what phones write as .jpg: pictures behind the first
-        raise InputError(f"animated or multi-page ({frames} frames); extract the frames first")
+        if image.format in ANIMATED:
+            raise AnimatedError(f"an animation of {frames} frames; see espan.upscale_animation")
+        raise InputError(f"multi-page ({frames} pages); extract the pages first")
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B"):
         raise InputError(f"{image.mode} pixels are not supported; convert to RGB or grey first")
     if depth.is_signed(image):  # Pillow would read -1 as 255

@@ -82,7 +82,13 @@ def check_output(path: Target, mode: str, size: tuple[int, int]) -> str:
     """The format a path asks for; OutputError if that format cannot hold such a picture."""
     name = format_of(path)
     if not isinstance(path, Stream):
-        _check_place(Path(path))
+        check_place(Path(path))
+    check_format(path, name, mode, size)
+    return name
+
+
+def check_format(path: Target, name: str, mode: str, size: tuple[int, int]) -> None:
+    """OutputError if the format `name` cannot hold such a picture."""
     if name == "AVIF" and not features.check("avif"):
         raise OutputError(f"{path}: this build of Pillow has no AVIF; choose png")
     longest, modes = _LIMITS[name]
@@ -95,10 +101,10 @@ def check_output(path: Target, mode: str, size: tuple[int, int]) -> str:
             f"{path}: {name} holds at most {longest} pixels a side, the result is "
             f"{size[0]} x {size[1]}; choose png"
         )
-    return name
 
 
-def _check_place(path: Path) -> None:
+def check_place(path: Path) -> None:
+    """OutputError if no file can be written under that name."""
     if problem := paths.why_no_result(path):
         raise OutputError(f"{path}: {problem}")
     if not os.access(path.parent, os.W_OK):
