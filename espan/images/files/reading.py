@@ -13,7 +13,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from espan.errors import EspanError, InputError, LimitError
-from espan.images.files import depth, heif, metadata
+from espan.images.files import cmyk, depth, heif, metadata
 from espan.images.files.metadata import DECODE_ERRORS
 from espan.images.files.pillow import decoding
 from espan.images.files.streams import Encoded
@@ -86,12 +86,17 @@ def _read(path: Source, check: Callable[[tuple[int, int]], None]) -> Image.Image
             check(image.size)
             _refuse_what_pillow_would_change(image)
             picture = _deep(image, path) or _loaded(image)
+            if picture.mode == "CMYK":
+                assert isinstance(picture, Image.Image)  # an Image16 has other modes
+                picture, profile = cmyk.to_srgb(picture)
+                log.info("%s: CMYK, made sRGB through the profile %s", path, profile)
     picture.info = metadata.of(picture.info)
     return picture
 
 
 def _loaded(image: ImageFile.ImageFile) -> Image.Image:
     image.load()
+    metadata.note_iptc(image)
     if isinstance(image, TiffImageFile):
         image.info["exif"] = metadata.exif_of_tiff(image)
         if image.mode == "I;16":
@@ -188,12 +193,12 @@ def _refuse_what_pillow_would_change(image: ImageFile.ImageFile) -> None:
         if image.format in ANIMATED:
             raise AnimatedError(f"an animation of {frames} frames; see espan.upscale_animation")
         raise InputError(f"multi-page ({frames} pages); extract the pages first")
-    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B"):
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "I;16B"):
         raise InputError(f"{image.mode} pixels are not supported; convert to RGB or grey first")
     if depth.is_signed(image):  # Pillow would read -1 as 255
         raise InputError("signed pixels are not supported; convert to unsigned ones first")
     bits = depth.bits(image)
-    if image.mode in ("L", "RGB", "RGBA", "LA") and bits > 8 and not depth.halves(image):
+    if image.mode in ("L", "RGB", "RGBA", "LA", "CMYK") and bits > 8 and not depth.halves(image):
         kind, what = image.format, "grey" if image.mode.startswith("L") else "colour"
         raise InputError(
             f"{bits}-bit {what}, which would be cut to 8 bits: of {kind} this is not read; convert "
