@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from espan import animation, sizes
 from espan.errors import InputError, OutputError
 from espan.images import files
+from espan.sizes import Size
 from espan.system import paths
 from espan.system.paths import as_path, names_folder, resolved
 
@@ -47,22 +49,23 @@ def plan(
     inputs: Sequence[str | Path],
     output: str | Path | None = None,
     *,
-    scale: float = 4,
+    scale: float | Size = 4,
     format: str | None = None,
     alone: bool = True,
 ) -> list[Job]:
     """The jobs of files and folders (searched recursively).
 
     A file goes to `output` (a file, or a folder if it is one, ends in "/", or several pictures go
-    there), by default beside the input as NAME_x4.EXT. A folder keeps its structure in `output`,
-    by default FOLDER_x4. The extension stays if that format can be written, else it is .png;
+    there), by default beside the input as NAME_x4.EXT, or as NAME_w1920.EXT for a width. A folder
+    keeps its structure in `output`, by default FOLDER_x4. The extension stays if that format can be
+    written, else it is .png;
     `format` (such as "png") sets it. A picture named twice is one job. Two pictures never share one
     result, and no result replaces an input: such a job has a `problem`, as has a folder that cannot
     be read. alone: nothing but these inputs goes to `output`.
 
     InputError for arguments that cannot be right: an unknown format, several inputs into one file.
     """
-    suffix = None if format is None else _suffix(format)
+    suffix = None if format is None else files.suffix_named(format)
     named = [as_path(each, "input") for each in inputs]
     if output is not None:
         as_path(output, "output")
@@ -73,13 +76,15 @@ def plan(
         raise InputError(f"output: {output} is one file, and there are several pictures")
     if one_file and single:
         try:
-            asked = files.format_of(one_file)
+            only = one_file.suffix.lower() in {*animation.SUFFIXES} - {*files.WRITE_FORMATS}
+            moves = only and animation.is_animated(found[0][0])
+            asked = animation.format_of(one_file) if moves else files.format_of(one_file)
         except OutputError as error:
             raise InputError(str(error)) from error
         if suffix and files.WRITE_FORMATS[suffix] != asked:
             raise InputError(f"format: {format} does not fit the output {output}")
 
-    tag = f"_x{scale:g}"
+    tag = f"_{sizes.tag(scale)}"
     sources = {resolved(job.input) for path, jobs in found for job in jobs or [Job(path, path)]}
     planned: list[Job] = []
     for path, searched in found:
@@ -159,18 +164,15 @@ def _search(folder: Path, output: str | Path | None) -> list[Job] | None:
     return [Job(path, path, problem=problem) for path, problem in found]
 
 
-def _suffix(format: str) -> str:
-    suffix = "." + format.lower().lstrip(".")
-    if suffix not in files.WRITE_FORMATS:
-        known = ", ".join(each[1:] for each in files.WRITE_FORMATS)
-        raise InputError(f"format: expected one of {known}, got {format!r}")
-    return suffix
+def _kept_suffix(picture: Path) -> str:
+    """That of the input; of a GIF or an APNG only where it is animated, as no picture is written
+    so."""
+    suffix = picture.suffix.lower()
+    if suffix in animation.SUFFIXES and suffix not in files.WRITE_FORMATS:
+        return picture.suffix if animation.is_animated(picture) else ".png"
+    return files.kept_suffix(picture)
 
 
 def _stem(picture: Path) -> str:
     """The name without its extension, if that says it is a picture: scan.v1 is all name."""
     return picture.stem if picture.suffix.lower() in files.READ_SUFFIXES else picture.name
-
-
-def _kept_suffix(picture: Path) -> str:
-    return picture.suffix if picture.suffix.lower() in files.WRITE_FORMATS else ".png"

@@ -2,8 +2,6 @@
 
 import argparse
 import logging
-import os
-import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -11,7 +9,7 @@ from espan import __version__
 from espan.cli import average, compare, demo, doctor, evaluate, export, train, upscale
 from espan.cli.exits import FAILED, INTERRUPTED, WRONG_USE
 from espan.cli.interrupt import interruptible
-from espan.cli.say import say
+from espan.cli.say import say, silence_stdout
 from espan.errors import (
     DeviceError,
     DeviceLostError,
@@ -43,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lost = isinstance(error, DeviceLostError)
         return WRONG_USE if isinstance(error, _ARGUMENT_ERRORS) and not lost else FAILED
     except BrokenPipeError:  # the reader of our output has gone: nothing more to say to it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence_stdout()
         return FAILED
 
 

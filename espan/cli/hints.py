@@ -4,6 +4,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from espan.sizes import Size, nearest
+
 if TYPE_CHECKING:
     from espan.batch import Job
 
@@ -15,7 +17,7 @@ LEAST_QUALITY = 85
 LOOKED_AT = 100
 
 
-def hint_at_web(jobs: "Sequence[Job]", model: str, scale: float) -> None:
+def hint_at_web(jobs: "Sequence[Job]", model: str, scale: float | Size) -> None:
     """Says once, of the first JPEG that is compressed hard, which network is made for such files.
 
     Only where a plain built-in network is used: who names another one knows why.
@@ -28,6 +30,6 @@ def hint_at_web(jobs: "Sequence[Job]", model: str, scale: float) -> None:
     for job in jobs[:LOOKED_AT]:
         quality = files.jpeg_quality(job.input)
         if quality is not None and quality < LEAST_QUALITY:
-            better = WEB[min(each for each in WEB if each >= scale)]
+            better = WEB[nearest(scale, [*WEB])]
             log.info("%s: JPEG of quality %d; try -n %s", job.input, quality, better)
             return

@@ -12,6 +12,7 @@ from av.codec.codec import UnknownCodecError, find_best_pix_fmt_of_list
 from av.error import FFmpegError
 
 from espan.errors import OutputError
+from espan.sizes import Size, result_size
 from espan.video import scheduling
 from espan.video.colour import Colour, Pixels
 from espan.video.options import OptionError, Options
@@ -89,7 +90,7 @@ class Encoding:
         return context
 
 
-def choose(container, clip: Clip, scale: float, options: Options) -> Encoding:
+def choose(container, clip: Clip, scale: float | Size, options: Options) -> Encoding:
     """The Encoding for a clip made `scale` times larger in an output container.
 
     codec: H.264 where the container takes it, else the container's own habit. pix_fmt: the
@@ -98,8 +99,10 @@ def choose(container, clip: Clip, scale: float, options: Options) -> Encoding:
     encoder = _encoder(options.codec or _usual(container))
     format = _format(encoder, clip, options.pix_fmt)
     width, height = (
-        -(-round(side * scale) // step) * step
-        for side, step in zip((clip.width, clip.height), _steps(format), strict=True)
+        -(-side // step) * step
+        for side, step in zip(
+            result_size(scale, (clip.width, clip.height)), _steps(format), strict=True
+        )
     )
     settings = _quality(encoder.name, options.crf)
     preset = options.preset or _PRESETS.get(encoder.name)
