@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espan import animation, sizes
-from espan.errors import InputError, OutputError
+from espan.errors import InputError, OutputError, escaped
 from espan.images import files
 from espan.sizes import Size
 from espan.system import paths
@@ -43,6 +43,17 @@ class Outcome:
     height: int | None = None
     seconds: float | None = None
     redone: int = 0
+
+
+def skipped(job: Job) -> Outcome:
+    return Outcome(str(job.input), str(job.output), "skipped")
+
+
+def failed(job: Job, reason: str) -> Outcome:
+    """The outcome of a job that could not be done; its message names the picture, once."""
+    name = escaped(f"{job.input}: ")
+    named = reason if reason.startswith(name) else name + reason
+    return Outcome(str(job.input), str(job.output), "failed", escaped(named))
 
 
 def plan(

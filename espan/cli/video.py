@@ -80,7 +80,7 @@ def note_left_out(others: Sequence[str]) -> None:
 
 def run(jobs: Sequence, upscaler, scale: float | Size, arguments: argparse.Namespace) -> Iterator:
     """Upscales video after video, yielding what became of each."""
-    from espan.batch.work import failed, skipped
+    from espan.batch.planning import failed, skipped
     from espan.video.options import OptionError, Options, need_pyav
 
     need_pyav()
