@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, run, help: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, commands=commands.choices)
         sub.add_argument("--quiet", "-q", action="store_true", help="errors only")
         return sub
 
@@ -71,9 +71,3 @@ def _parser() -> argparse.ArgumentParser:
     for room in rooms:
         room.add_to(command)
     return parser
-
-
-def commands_of() -> dict[str, argparse.ArgumentParser]:
-    """The commands, and what each takes."""
-    (commands,) = (each for each in _parser()._actions if each.dest == "==SUPPRESS==")
-    return dict(commands.choices or {})

@@ -34,9 +34,7 @@ def add_to(command) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from espan.cli import commands_of
-
-    print(SCRIPTS[arguments.shell](commands_of()), end="")
+    print(SCRIPTS[arguments.shell](arguments.commands), end="")
     return OK
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -88,12 +89,8 @@ def completed(words: str) -> set[str]:
         f"COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _espan; "
         'printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    from espan.cli import commands_of
-
-    source = SCRIPTS["bash"](commands_of())
-    done = subprocess.run(
-        ["bash", "-c", source + script], capture_output=True, text=True, check=True
-    )
+    whole = f'eval "$({sys.executable} -m espan.cli completion bash)"; {script}'
+    done = subprocess.run(["bash", "-c", whole], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
 
