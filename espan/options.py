@@ -18,9 +18,13 @@ BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 # Backends that are other programs, which compute on the CPU.
 RUNTIMES = ("openvino", "onnx")
 
-DtypeName: TypeAlias = Literal["auto", "fp32", "tf32", "fp16", "bf16"]
+DtypeName: TypeAlias = Literal[
+    "auto", "fp32", "tf32", "fp16", "bf16", "float32", "float16", "bfloat16"
+]
 # PyTorch's names for ours. "tf32" is float32 whose convolutions may be multiplied in TF32.
 DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+# What else people write for ours.
+DTYPE_ALIASES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 # Backends that go by PyTorch's own convolutions, so that "tf32" has a meaning for them.
 WITH_TF32 = ("auto", "eager", "compile")
 
@@ -106,6 +110,8 @@ class UpscalerOptions:
             if not isinstance(value, str) and not _is_torchs(value, name):
                 got = short(value)
                 raise DeviceError(f"{name}: expected a name or a torch.{name}, got {got}")
+        if isinstance(self.dtype, str):
+            object.__setattr__(self, "dtype", DTYPE_ALIASES.get(self.dtype, self.dtype))
         if not isinstance(self.limits, Limits):
             raise InputError(f"limits: expected espan.Limits, got {short(self.limits)}")
         object.__setattr__(self, "tile", _check_tile(self.tile))

@@ -186,6 +186,18 @@ def tag(scale: float | Size) -> str:
     return f"w{scale.width}" if scale.width else f"h{scale.height}"
 
 
+def named(template: str, stem: str, scale: float | Size) -> str:
+    """The name that a template with {stem} and {scale} makes; InputError if it can be none."""
+    plain = f"{scale:g}" if not isinstance(scale, Size) else tag(scale)
+    name = template.replace("{scale}", plain).replace("{stem}", "\0")
+    if not template or set(name) & set("{}/\\"):
+        raise InputError(
+            f"name: expected text with {{stem}} and {{scale}}, no other braces and no folder, got "
+            f"{short(template)}"
+        )
+    return name.replace("\0", stem)
+
+
 def _number(scale: Any) -> float:
     if isinstance(scale, bool) or not isinstance(scale, Real):
         raise InputError(f"scale: expected a number or an espan.Size, got {short(scale)}")

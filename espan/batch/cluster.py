@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from espan.batch.journal import Journal, Mark, mark
-from espan.batch.planning import Job, Outcome
-from espan.batch.work import do, failed, skipped
+from espan.batch.planning import Job, Outcome, failed, skipped
+from espan.batch.work import do
 from espan.checkpoints.weights import Model
 from espan.errors import DeviceError, DeviceLostError, escaped
 from espan.options import UpscalerOptions

@@ -2,12 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from espan import animation, sizes
-from espan.errors import InputError, OutputError
+from espan.errors import InputError, OutputError, escaped
 from espan.images import files
 from espan.sizes import Size
 from espan.system import paths
@@ -45,6 +45,17 @@ class Outcome:
     redone: int = 0
 
 
+def skipped(job: Job) -> Outcome:
+    return Outcome(str(job.input), str(job.output), "skipped")
+
+
+def failed(job: Job, reason: str) -> Outcome:
+    """The outcome of a job that could not be done; its message names the picture, once."""
+    name = escaped(f"{job.input}: ")
+    named = reason if reason.startswith(name) else name + reason
+    return Outcome(str(job.input), str(job.output), "failed", escaped(named))
+
+
 def plan(
     inputs: Sequence[str | Path],
     output: str | Path | None = None,
@@ -52,6 +63,7 @@ def plan(
     scale: float | Size = 4,
     format: str | None = None,
     alone: bool = True,
+    name: str | None = None,
 ) -> list[Job]:
     """The jobs of files and folders (searched recursively).
 
@@ -61,7 +73,9 @@ def plan(
     written, else it is .png;
     `format` (such as "png") sets it. A picture named twice is one job. Two pictures never share one
     result, and no result replaces an input: such a job has a `problem`, as has a folder that cannot
-    be read. alone: nothing but these inputs goes to `output`.
+    be read. alone: nothing but these inputs goes to `output`. name: a template
+    of the results' names, with {stem} and {scale}; without it they are NAME, or NAME_x4 beside the
+    input.
 
     InputError for arguments that cannot be right: an unknown format, several inputs into one file.
     """
@@ -85,24 +99,29 @@ def plan(
             raise InputError(f"format: {format} does not fit the output {output}")
 
     tag = f"_{sizes.tag(scale)}"
+
+    def stem_of(picture: Path, usual: str = "") -> str:
+        stem = _stem(picture)
+        return stem + usual if name is None else sizes.named(name, stem, scale)
+
     sources = {resolved(job.input) for path, jobs in found for job in jobs or [Job(path, path)]}
     planned: list[Job] = []
     for path, searched in found:
         if searched is None:
             ending = suffix or _kept_suffix(path)
             if output is None:
-                job = Job(path, path.with_name(_stem(path) + tag + ending))
+                job = Job(path, path.with_name(stem_of(path, tag) + ending))
             elif single and one_file:
                 job = Job(path, one_file)
             else:
-                job = Job(path, Path(output) / (_stem(path) + ending), Path(output))
+                job = Job(path, Path(output) / (stem_of(path) + ending), Path(output))
             planned.append(job)
         else:
             here = resolved(path)
             if output is None and not here.name:
                 raise InputError(f"output: needed for {here}, beside which nothing can be")
             root = here.with_name(here.name + tag) if output is None else Path(output)
-            planned += [_into(root, path, job, suffix) for job in searched]
+            planned += [_into(root, path, job, suffix, stem_of) for job in searched]
     return settle(planned, sources, {})
 
 
@@ -120,10 +139,12 @@ def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
     return [job for job in jobs if part(job) == index]
 
 
-def _into(root: Path, folder: Path, found: Job, suffix: str | None) -> Job:
+def _into(
+    root: Path, folder: Path, found: Job, suffix: str | None, stem_of: Callable[[Path], str]
+) -> Job:
     inside = found.input.relative_to(folder)
     if not found.problem:
-        inside = inside.with_name(_stem(found.input) + (suffix or _kept_suffix(found.input)))
+        inside = inside.with_name(stem_of(found.input) + (suffix or _kept_suffix(found.input)))
     return Job(found.input, root / inside, root, found.problem)
 
 

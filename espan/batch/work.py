@@ -16,8 +16,8 @@ import torch
 
 from espan import animation
 from espan.batch.journal import Journal, mark
-from espan.batch.planning import Job, Outcome
-from espan.errors import DeviceLostError, EspanError, LimitError, OutputError, escaped
+from espan.batch.planning import Job, Outcome, failed, skipped
+from espan.errors import DeviceLostError, EspanError, LimitError, OutputError
 from espan.execution import streaming
 from espan.images import files
 from espan.sizes import Size, result_size
@@ -296,14 +296,3 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise OutputError(f"{folder}: could not be made: {reason(error)}") from error
-
-
-def skipped(job: Job) -> Outcome:
-    return Outcome(str(job.input), str(job.output), "skipped")
-
-
-def failed(job: Job, reason: str) -> Outcome:
-    """The outcome of a job that could not be done; its message names the picture, once."""
-    name = escaped(f"{job.input}: ")
-    named = reason if reason.startswith(name) else name + reason
-    return Outcome(str(job.input), str(job.output), "failed", escaped(named))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espan.errors import InputError
-from espan.options import BACKENDS, DTYPES, LIMITS, Limits, UpscalerOptions
+from espan.options import BACKENDS, DTYPE_ALIASES, DTYPES, LIMITS, Limits, UpscalerOptions
 from espan.sizes import LARGEST, Scale, from_text
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto", several: bo
     parser.add_argument(
         "--dtype",
         default=dtype,
-        choices=("auto", *DTYPES),
+        choices=("auto", *DTYPES, *DTYPE_ALIASES),
         help=f"precision to compute in; default: {dtype}",
     )
     parser.add_argument(

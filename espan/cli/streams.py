@@ -15,7 +15,7 @@ from espan.video.options import READ_SUFFIXES
 
 STREAM = "-"
 # Options of files and of several machines.
-_UNHEEDED = ("skip_existing", "resume", "jobs", "shard", "json")
+_UNHEEDED = ("skip_existing", "resume", "jobs", "shard", "json", "name")
 
 
 def wanted(inputs: list[str], output: str | None) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from espan.cli import streams, video
 from espan.cli.exits import FAILED, OK, WRONG_USE
-from espan.cli.hints import hint_at_web
+from espan.cli.hints import hint_at_web, note_unread
 from espan.cli.options import (
     add_engine,
     add_sizes,
@@ -41,6 +41,9 @@ def add_to(command) -> None:
     up.add_argument("-o", "--output", metavar="OUT", help="file, folder or -; default: NAME_x4.EXT")
     add_sizes(up)
     up.add_argument("-f", "--format", help="png, jpg, webp, avif, tif or bmp; default: the input's")
+    up.add_argument(
+        "--name", metavar="TEMPLATE", help='of results, as "{stem}@{scale}x"; the ending is kept'
+    )
     left = up.add_mutually_exclusive_group()
     left.add_argument("--skip-existing", action="store_true", help="leave results that are there")
     left.add_argument(
@@ -110,10 +113,16 @@ def run(arguments: argparse.Namespace) -> int:
         upscalers = upscalers_of(arguments, model)
         start, own = partial(batch.run, upscalers=upscalers), upscalers[0].scale
     scale = check_scale(asked, own)
-    plain = {"scale": scale, "format": arguments.format, "alone": not videos}
+    plain = {
+        "scale": scale,
+        "format": arguments.format,
+        "alone": not videos,
+        "name": arguments.name,
+    }
     jobs = batch.plan(inputs, arguments.output, **plain)
-    clips = video.plan(videos, jobs, scale, arguments.output)
+    clips = video.plan(videos, jobs, scale, arguments.output, arguments.name)
     video.note_left_out(inputs)
+    note_unread(inputs)
     if arguments.resume and jobs and not clips and not any(job.root for job in jobs):
         raise InputError("resume: needs a folder of results; --skip-existing works without one")
     found, part = len(jobs) + len(clips), ""

@@ -1,5 +1,6 @@
 """Which encoder, and how: what the user asked for, else what suits the container and the input."""
 
+import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,9 @@ _QUALITY = {
     "av1_nvenc": ("cq", 25),
     "mpeg4": ("qmin", 2),
 }
+# Libraries that write to stderr by themselves: errors alone. SVT-AV1 listens to the environment.
+_QUIET = {"libx265": {"x265-params": "log-level=error"}}
+os.environ.setdefault("SVT_LOG", "1")
 _OTHER = ("prores_ks", "ffv1", "utvideo", "dnxhd", "png")
 _PRESETS = {
     "libx264": "veryfast",
@@ -74,7 +78,7 @@ class Encoding:
         context.color_trc = self.colour.transfer
         context.colorspace, context.color_range = self.colour.matrix, self.colour.range
         context.flags |= flags
-        context.options = dict(self.options)
+        context.options = {**_QUIET.get(self.codec, {}), **self.options}
 
     def open(self, flags: int) -> "av.VideoCodecContext":
         """The encoder, ready for frames; OutputError for settings that it refuses."""

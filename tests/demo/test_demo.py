@@ -141,30 +141,6 @@ def test_a_bad_file_gives_a_message_and_leaves_nothing(page, content, reason):
     assert page.ask("GET", f"/jobs/{last['id']}/result")[0] == 404
 
 
-@pytest.mark.parametrize(
-    ("asked", "kind"),
-    [({"name": "a.gif"}, "GIF"), ({}, "PNG"), ({"name": "a.gif", "format": "webp"}, "WEBP")],
-    ids=str,
-)
-def test_an_animation_comes_back_whole(page, asked, kind):
-    last = page.upscale(animated(), **asked)
-    assert last["state"] == "done" and (last["width"], last["height"]) == (16, 16)
-    _, headers, content = page.ask("GET", f"/jobs/{last['id']}/result")
-    result = Image.open(io.BytesIO(content))
-    assert (result.format, result.n_frames) == (kind, 2)
-    assert headers["content-type"] == f"image/{kind.lower()}"
-    assert page.files() == [page.jobs.folder / f"{last['id']}.{kind.lower()}"]
-
-
-def test_what_holds_no_animation_is_said(page):
-    last = page.upscale(animated(), name="a.gif", format="jpg")
-    assert last["state"] == "failed" and "holds no animation" in last["error"]
-    still = page.upscale(encoded(noise(4, 4), "GIF"), name="a.gif")
-    assert still["state"] == "done" and still["name"] == "a_x4.png"
-    last = page.upscale(encoded(noise(4, 4)), format="gif")
-    assert last["state"] == "failed" and "cannot write .gif" in last["error"]
-
-
 def test_what_the_format_cannot_hold_is_said_before_the_work(tmp_path):
     with demo_server.page(tmp_path, lambda _: Slow()) as page:
         last = page.upscale(encoded(noise(4, 4, 4)), format="jpg")

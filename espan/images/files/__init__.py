@@ -35,17 +35,22 @@ READ_SUFFIXES = (
     ".ppm",
     ".pgm",
     ".pnm",
-    ".jpe",
-    ".jfif",
     ".mpo",
     ".heic",
     ".heif",
     ".hif",
 )
 
+# Kinds of pictures that are not read, as their names end; a folder's are named.
+UNREAD_SUFFIXES = (
+    *(".jp2", ".j2k", ".jxl", ".tga", ".ico", ".icns", ".psd", ".xcf", ".svg", ".eps", ".pcx"),
+    *(".dds", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
+)
+
 __all__ = [
     "READ_FORMATS",
     "READ_SUFFIXES",
+    "UNREAD_SUFFIXES",
     "WRITE_FORMATS",
     "AnimatedError",
     "Data",
