@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import schema
 from bench.device_model import H100, H200, Device, Rows
 from bench.kernel_counts import ESPAN, PLANNED, PROTOTYPES, SPAN_48_BLOCKS, TODAY
+from bench.loss_counts import NEXT
 from bench.loss_counts import TODAY as LOSS
 from bench.share import RESULTS
 
@@ -76,6 +77,8 @@ def planned() -> tuple[list[str], list[list[str]]]:
             lines.append([name, f"{width}x{height}", now, *(f"{1e6 * t:.1f} us" for t in at)])
     lines += _frames("frame, no check", ESPAN, SIZES)
     lines += _frames("SPAN-48, its six blocks", SPAN_48_BLOCKS, SIZES[:1])
+    loss = [f"{1e6 * t:.0f} us" for t in (LOSS.seconds(H100), *map(NEXT.seconds, (H100, H200)))]
+    lines.append([LOSS_OP, "64x3x256x256", *loss])
     return ["predicted", "input", "today, H100", "planned, H100", "planned, H200"], lines
 
 

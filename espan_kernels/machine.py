@@ -99,7 +99,9 @@ def needs_wgmma(*args) -> str | None:
     if capability(device.index) != WGMMA_CAPABILITY:
         have = ".".join(map(str, capability(device.index)))
         return f"needs compute capability 9.0, {device} has {have}"
-    shared = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    properties = torch.cuda.get_device_properties(device)
+    # Not every torch says.
+    shared = getattr(properties, "shared_memory_per_block_optin", WGMMA_SHARED)
     if shared < WGMMA_SHARED:
         return f"needs {WGMMA_SHARED} bytes of shared memory in a block, {device} has {shared}"
     return None

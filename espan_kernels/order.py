@@ -22,6 +22,10 @@ MILLISECONDS = {
     },
 }
 
+# Ops whose wgmma kernel a plan takes by itself on compute capability 9.0, as a record of
+# bench/wgmma.py in bench/results/measurements/ shows it right and faster on planes. None was run.
+WGMMA_FIRST: frozenset[str] = frozenset()
+
 
 def _nearest(op: str, capability: tuple[int, int], pixels: int):
     """The size that was timed and is nearest to `pixels`, as a ratio; None: none was."""

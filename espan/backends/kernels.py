@@ -12,7 +12,7 @@ from espan.backends.lowering import lower
 from espan.backends.program import PICTURE, RESULT, Fused, Tail, released
 from espan.networks.network import Network
 from espan.system import memory
-from espan_kernels import layout, machine, op
+from espan_kernels import layout, machine, op, order
 from espan_kernels.op import Kernel
 
 # The kernels that run on planes.
@@ -233,6 +233,9 @@ def _choose(step: Fused, args: tuple, impl: str | None) -> Chosen:
         return Chosen(step.op.choose(args, impl))
     refused: list[tuple[str, str]] = []
     kernels = step.op.tried(args) if impl is None else step.op.kernels
+    if impl is None and step.op.name in order.WGMMA_FIRST:
+        others = [kernel for kernel in kernels if kernel.name != "cuda_wgmma"]
+        kernels = [k for k in step.op.kernels if k.name == "cuda_wgmma"] + others
     # In Triton's interpreter only what is asked for by name runs.
     named = CUDA if impl in CUDA else ()
     kernels = [k for k in kernels if k.name in named or not machine.INTERPRETED]

@@ -6,7 +6,7 @@ Pictures and results stay where they are; only tiles travel to the device.
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -137,7 +137,7 @@ class Runner:
         the requests themselves raise comes when those before are done.
         """
         torch.get_num_threads()  # a new thread's convolutions go by torch.set_num_threads only now
-        coming = iter(requests)
+        coming: Iterator[Request] | None = iter(requests)
         failure: Exception | None = None
         begun: deque[_Begun] = deque()
         under_way: deque[tuple[_Begun, Job, DirectJob | EngineJob]] = deque()
@@ -148,11 +148,15 @@ class Runner:
                     yield
                     continue
                 waiting = next((each for each in begun if each.jobs), None)
-                if not waiting and not failure and self._may_begin(begun):
+                if not waiting and coming and self._may_begin(begun):
                     try:
-                        begun.append(self._begun(next(coming)))
+                        if (request := next(coming, None)) is None:
+                            coming = None
+                        else:
+                            begun.append(self._begun(request))
                     except Exception as error:
-                        failure = error
+                        coming, failure = None, error
+                    request = None  # or its result would live as long as this does
                     continue
                 if not begun:
                     break
@@ -163,8 +167,11 @@ class Runner:
             for _, _, started in under_way:
                 with suppress(RuntimeError):  # what is raised already says why
                     started.release()
-        if failure and not isinstance(failure, StopIteration):
-            raise failure
+        if failure:
+            try:
+                raise failure
+            finally:
+                failure = None  # its traceback holds this frame
 
     def _may_begin(self, begun: Sequence[_Begun]) -> bool:
         """Whether another request may begin: one for each lane, and one that waits for the next."""
@@ -230,7 +237,7 @@ class Runner:
         """
         side = int(self.window**0.5) - 2 * self.radius
         rows = self.window // size[1] - 2 * self.radius
-        return (rows, size[1]) if engine.overlaps and rows >= 6 * self.radius else (side, side)
+        return (rows, size[1]) if engine.overlaps and rows >= 12 * self.radius else (side, side)
 
     def _halve(self, jobs: Jobs, failed: Job, error: Exception) -> None:
         """Goes on with smaller jobs after `error`, if that is what it asks for and they can be."""

@@ -44,7 +44,7 @@ def limit_bits(limit: float) -> int:
         return -1
     half = torch.tensor(min(limit, torch.finfo(torch.float16).max), dtype=torch.float64)
     nearest = half.half()
-    return nearest.view(torch.int16).item() - (nearest.double() > half).item()
+    return int(nearest.view(torch.int16).item()) - bool(nearest.double() > half)
 
 
 def launch(

@@ -10,7 +10,7 @@ from espan.networks.folding import fold
 from espan.networks.span import SPAN
 from espan.networks.spanf import SPANF
 from espan.system import memory
-from espan_kernels import layout
+from espan_kernels import layout, machine, order
 from tests.support.gpu import DEVICE, GPU
 
 pytestmark = pytest.mark.usefixtures("kernel_device")
@@ -208,6 +208,18 @@ def test_wgmma_kernels_run_before_the_others_where_they_are_asked_for_shim(name)
     assert plan.buffers == buffers
     refused = plan.refusals("cuda_wgmma")
     assert all("wgmma" in line or "CUDA" in line for line in refused)
+
+
+@pytest.mark.usefixtures("shim")
+def test_wgmma_kernels_that_were_measured_run_by_themselves_shim(monkeypatch):
+    monkeypatch.setattr(machine, "INTERPRETED", False)
+    net = network("espan depth 5", torch.float16)
+    assert {one.name for one in Plan(net).chosen} == {"cuda"}
+    monkeypatch.setattr(order, "WGMMA_FIRST", frozenset({"spab"}))
+    names = {
+        step.name: one.name for step, one in zip(Plan(net).steps, Plan(net).chosen, strict=True)
+    }
+    assert names == {"conv9x9_head": "cuda", "spab": "cuda_wgmma", "tail": "cuda"}
 
 
 @pytest.mark.usefixtures("shim")

@@ -93,11 +93,11 @@ def test_tensors_of_the_device_stay_there(layout):
 
 
 def test_bands_of_rows_need_no_copy_and_squares_one():
-    image = noise(200, 64, 3)
+    image = noise(400, 64, 3)
     want = alone(image, tile=None)
     for tile, copied in (("auto", 0), (40, 1)):
         with on_device(NET, tile=tile, **EAGER) as (up, _, _):
-            up._runner.window = 64 * 90
+            up._runner.window = 64 * 130
             with Transfers() as seen:
                 got = up(image)
         assert np.abs(got.astype(int) - want).max() <= 1
@@ -106,10 +106,10 @@ def test_bands_of_rows_need_no_copy_and_squares_one():
 
 
 def test_bands_for_a_file_are_written_by_the_device(tmp_path):
-    image = Image.fromarray(noise(300, 64, 3))
+    image = Image.fromarray(noise(500, 64, 3))
     want = np.asarray(alone(image, tile=None)).astype(int)
     with on_device(NET, **EAGER) as (up, _, pages):
-        up._runner.window = 64 * 120
+        up._runner.window = 64 * 130
         with Transfers() as seen:
             streaming.in_bands(tmp_path / "a.png", up, image, 4)
     with Image.open(tmp_path / "a.png") as read:
@@ -117,7 +117,7 @@ def test_bands_for_a_file_are_written_by_the_device(tmp_path):
     tiles = len(seen.moved["device to host"])
     assert tiles > 2 and seen.moved["host to host"] == seen.moved["host to device"]
     # Three bands at once and one for the writer, of a power of two each.
-    assert pages.locked <= 4 * (1 << (4 * 120 * 4 * 64 * 3).bit_length())
+    assert pages.locked <= 4 * (1 << (4 * 130 * 4 * 64 * 3).bit_length())
 
 
 def test_what_a_call_does_on_the_host(monkeypatch):

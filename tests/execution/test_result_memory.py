@@ -20,9 +20,9 @@ def said_anew():
 
 
 def test_what_callers_keep_is_bounded_and_comes_back():
-    images = [noise(6, 6, 3, seed=n % 7) for n in range(2000)]
+    images = [noise(6, 6, 3, seed=n % 7) for n in range(90)]
     want = [alone(image) for image in images[:7]]
-    budget = 100 * 2048  # of 24 x 24 x 3 bytes each, as the cache rounds them
+    budget = 20 * 2048  # of 24 x 24 x 3 bytes each, as the cache rounds them
     with on_device(NET, budget, **EAGER) as (up, _, pages):
         kept = []
         for image in images:
@@ -30,9 +30,9 @@ def test_what_callers_keep_is_bounded_and_comes_back():
             assert pages.locked <= budget
         assert pages.locked == budget
         assert all(same(each, want[n % 7]) for n, each in enumerate(kept))
-        del kept[:50]
-        again = [up(image) for image in images[:60]]
-        assert pages.locked == budget and sum(pages.has(torch.from_numpy(a)) for a in again) == 50
+        del kept[:10]
+        again = [up(image) for image in images[:15]]
+        assert pages.locked == budget and sum(pages.has(torch.from_numpy(a)) for a in again) == 10
         # Blocks of another size take the place of those that nobody uses.
         del kept, again
         gc.collect()
@@ -121,3 +121,11 @@ def test_memory_for_results(shape, dtype):
         made = empty(shape, dtype)
         assert made.shape == shape and made.dtype == dtype and made.is_contiguous()
         made.fill_(1)
+
+
+def test_thousands_of_results_stay_within_the_budget():
+    pages = Pages()
+    results = pinned.Results(100 * 2048, pages.lock, pages.unlock_unused)
+    kept = [results((24, 24, 3), torch.uint8).fill_(n % 251) for n in range(5000)]
+    assert pages.locked == 100 * 2048 and sum(map(pages.has, kept[:200])) == 100
+    assert all(bool((each == n % 251).all()) for n, each in enumerate(kept))

@@ -200,19 +200,20 @@ void swizzled() {
 }
 
 // Matrix m has its row r where lane 8 m + r says, and there element c from lane 4 r + c / 2.
+template <int COUNT>
 void matrices() {
     SHARED_BYTES(start, BYTES);
     const auto word = [](int lane, int matrix) { return uint32_t(100 * lane + matrix); };
     const int lane = lane_id(), turned = 5 * lane % 32;
-    const uint32_t given[4] = {word(lane, 0), word(lane, 1), word(lane, 2), word(lane, 3)};
+    uint32_t given[COUNT], row[4], back[COUNT];
+    for (int i = 0; i < COUNT; ++i) given[i] = word(lane, i);
     store_matrices(start + 48 * turned, given);
-    uint32_t row[4], back[4];
     std::memcpy(row, shim::generic(start + 48 * turned), 16);
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < 4 && lane < 8 * COUNT; ++i) {
         expect(row[i] == word(lane % 8 * 4 + i, lane / 8), "a wrong word in memory");
     }
     load_matrices(back, start + 48 * turned);
-    for (int i = 0; i < 4; ++i) expect(back[i] == given[i], "a wrong word in a register");
+    for (int i = 0; i < COUNT; ++i) expect(back[i] == given[i], "a wrong word in a register");
 }
 
 // Warp 0 counts, warp 1 sees every count before warp 0 goes on.
@@ -378,6 +379,7 @@ const std::map<std::string, Case> CASES{
     {"descriptors n128", {128, from_descriptors<64>}},
     {"descriptors n144", {128, from_descriptors<72>}},
     {"descriptors n160", {128, from_descriptors<80>}},
+    {"descriptors n168", {128, from_descriptors<84>}},
     {"descriptors n192", {128, from_descriptors<96>}},
     {"registers n32", {128, from_registers<16>}},
     {"registers n96", {128, from_registers<48>}},
@@ -393,7 +395,8 @@ const std::map<std::string, Case> CASES{
     {"lanes differ", {128, lanes_differ}},
     {"warps differ", {128, warps_differ}},
     {"swizzled", {128, swizzled}},
-    {"matrices", {32, matrices}},
+    {"matrices, four", {32, matrices<4>}},
+    {"matrices, two", {32, matrices<2>}},
     {"phases", {64, phases}},
     {"phase 1 of a new barrier", {1, wait_for_parity<1>}},
     {"phase 0 of a new barrier", {1, wait_for_parity<0>}},

@@ -94,6 +94,8 @@ def test_roles_keep_to_the_registers_that_they_take(source, cubins):
             for i, (_, line) in enumerate(code)
             for word, count in re.findall(r"USETMAXREG\.(\w+).*0x(\w+)", line)
         }
+        if not counts:
+            continue
         (give, given), (_, taken) = counts["DEALLOC"], counts["TRY_ALLOC"]
         end = next(i for i in range(give, len(code)) if code[i][1].split()[0] == "EXIT")
         assert sass.registers(code[give:end]) <= given
@@ -109,12 +111,12 @@ def test_rows_by_wgmma_are_few_instructions():
     rows = {
         name: cost[f"sm_{sass.WGMMA}"]
         for name, cost in json.loads(RECORD.read_text()).items()
-        if "wgmma_kernel<" in name
+        if " wgmma_kernel<" in name
     }
     for name, cost in rows.items():
-        channels, convs = map(int, re.findall(r"\d+", name.split("<")[1])[:2])
-        assert cost["hgmma"] == [3 * 3 * channels // 16] * convs
-        if channels == 32:
+        planes, convs = map(int, re.findall(r"\d+", name.split("<")[1])[:2])
+        assert cost["hgmma"] == [3 * 3 * ((planes + 1) // 2)] * convs
+        if planes == 4:
             assert max(cost["instructions"]) <= 3 * ROW_OF_32_CHANNELS
     assert len(rows) >= 2
 

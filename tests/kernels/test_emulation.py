@@ -15,7 +15,7 @@ NO_MULTIPLE, UNALIGNED = "a bulk copy of no multiple of 16 bytes", "not aligned 
 STILL_READING = "a block ended before its bulk copies had read shared memory"
 # How each case of emulation.cpp ends: a part of what it prints.
 ENDS = {
-    **{f"descriptors n{n}": "right" for n in (32, 48, 96, 128, 144, 160, 192)},
+    **{f"descriptors n{n}": "right" for n in (32, 48, 96, 128, 144, 160, 168, 192)},
     **{f"registers n{n}": "right" for n in (32, 96, 160)},
     "A's planes 16 bytes off": WRONG_SUM,
     "B's planes 16 bytes off": WRONG_SUM,
@@ -28,7 +28,8 @@ ENDS = {
     "lanes differ": "descriptors that differ between lanes",
     "warps differ": "wgmma that differs between warps",
     "swizzled": "a descriptor with a swizzle or an offset",
-    "matrices": "right",
+    "matrices, four": "right",
+    "matrices, two": "right",
     "phases": "right",
     "phase 1 of a new barrier": "right",
     "phase 0 of a new barrier": "deadlock in block 0: thread 0 waits for a phase",

@@ -1,4 +1,4 @@
-"""How the blocks by wgmma hand rows on, as a model: no order of steps ends in a deadlock."""
+"""How blocks and tails by wgmma hand rows on, as a model: no order of steps ends in a deadlock."""
 
 import re
 from itertools import product
@@ -18,8 +18,8 @@ from tests.support.protocol import (
     search,
 )
 
-STRIP = (SOURCES / "wgmma/strip.cuh").read_text()
 RINGS = ("Input", "Hidden", "Gate", "Output")
+TAIL_RINGS = ("Input", "Single", "Hidden")
 
 
 def rows_of(items: list[int], reach: int) -> list[tuple[int, int]]:
@@ -27,31 +27,35 @@ def rows_of(items: list[int], reach: int) -> list[tuple[int, int]]:
     return [(k, y) for k, rows in enumerate(items) for y in range(-reach, rows + reach)]
 
 
-def convolution(source: Ring, target: Ring, gate: Ring | None, reach, warp, items) -> list[Step]:
+def convolution(
+    source: Ring, target: Ring | None, gate: Ring | None, reach, warp, items, beside=()
+) -> list[Step]:
     """A warp's steps: csrc/wgmma/convolve.cuh. While a row's products are made, the row that the
-    one before has finished is stored."""
+    one before has finished is stored, in `target` if that is a ring.
+
+    beside: rings of which a row is read where one is finished, as the tail's 1x1 inputs are.
+    """
     steps: list[Step] = []
-    reader, writer = Reader(steps, source), Writer(steps, target, warp)
+    reader, others = Reader(steps, source), [Reader(steps, ring) for ring in beside]
     before = Reader(steps, gate) if gate else None
+    writer = Writer(steps, target, warp) if target else None
     finished: tuple[int, int] | None = None
 
-    def store():
-        if finished is None:
-            return
-        if before:
-            before.begin(finished)
-        writer.begin(finished)
-        if before:
-            before.end()
-        writer.end()
+    def pass_on(row, *ends):
+        for end in ends:
+            if row and end:
+                end.begin(row)
+                end.end()
 
     for k, y in rows_of(items, reach):
         reader.begin((k, y))
-        store()
-        reader.end()
         # The first two rows of an item finish none of its own.
-        finished = (k, y - 1) if y >= 2 - reach else None
-    store()
+        next_finished = (k, y - 1) if y >= 2 - reach else None
+        pass_on(next_finished, *others)
+        pass_on(finished, before, writer)
+        reader.end()
+        finished = next_finished
+    pass_on(finished, before, writer)
     return steps
 
 
@@ -76,19 +80,43 @@ def block(sizes: tuple[int, ...], convs: int, items: list[int], warps: int = 2) 
     return roles | {"output": stored}
 
 
-def real_sizes() -> tuple[int, ...]:
-    found = dict(re.findall(r"using (\w+) = Ring<(\d+),", STRIP))
-    return tuple(int(found[name]) for name in RINGS)
+def tail(sizes: tuple[int, ...], singles: int, items: list[int], warps: int = 2) -> dict:
+    """The roles of a tail: sums of a 3x3 and of 1x1 convolutions, then one to pixels."""
+    slots = dict(zip(TAIL_RINGS, sizes, strict=True))
+    x = Ring("Input", slots["Input"], 1, warps)
+    ones = [Ring(f"Single {i}", slots["Single"], 1, warps) for i in range(singles)]
+    hidden = Ring("Hidden", slots["Hidden"], warps, warps)
+    roles = bulk_copies("input", x, rows_of(items, 2))
+    for one in ones:
+        roles |= bulk_copies(one.name, one, rows_of(items, 1))
+    for warp in range(warps):
+        roles[f"sums, warp {warp}"] = convolution(x, hidden, None, 2, warp, items, ones)
+        roles[f"pixels, warp {warp}"] = convolution(hidden, None, None, 1, warp, items)
+    return roles
 
 
-def test_the_real_rings_are_among_those_searched():
-    assert all(size in range(1, 5) for size in real_sizes())
+def slots_of(source: str, names: tuple[str, ...], convs: int = 0) -> tuple[int, ...]:
+    """How many slots the rings of csrc/`source` have."""
+    found = re.findall(
+        r"using (\w+) = Ring<(?:CONVS == 1 \? (\d+) : )?(\d+),", (SOURCES / source).read_text()
+    )
+    sizes = {name: int(alone if alone and convs == 1 else usual) for name, alone, usual in found}
+    return tuple(sizes[name] for name in names)
+
+
+def real_sizes(convs: int) -> tuple[int, ...]:
+    return slots_of("wgmma/strip.cuh", RINGS, convs)
+
+
+@pytest.mark.parametrize("convs", [1, 2, 3])
+def test_the_real_rings_are_among_those_searched(convs):
+    assert all(size in range(1, 5) for size in real_sizes(convs))
 
 
 @pytest.mark.parametrize("convs", [1, 2, 3])
 @pytest.mark.parametrize("items", [[1], [5], [1, 4, 2], [2, 2, 2, 2]], ids=str)
 def test_the_real_rings_in_many_orders(convs, items):
-    model = Model(block(real_sizes(), convs, items, warps=4))
+    model = Model(block(real_sizes(convs), convs, items, warps=4))
     for seed in range(5):
         run(model, seed)
 
@@ -108,12 +136,24 @@ def test_every_order_of_small_rings(convs):
 
 @pytest.mark.parametrize("convs", [1, 2, 3])
 def test_every_order_of_the_real_rings(convs):
-    assert search(Model(block(real_sizes(), convs, [2], warps=1))) > 100
+    assert search(Model(block(real_sizes(convs), convs, [2], warps=1))) > 100
 
 
 @pytest.mark.parametrize("convs", [1, 2])
 def test_every_order_of_two_warps(convs):
     assert search(Model(block((2, 2, 1, 2), convs, [2], warps=2))) > 100
+
+
+@pytest.mark.parametrize("singles", [2, 3])
+def test_tails(singles):
+    sizes = slots_of("tail_wgmma.cu", TAIL_RINGS)
+    assert all(size in range(1, 5) for size in sizes)
+    for seed in range(5):
+        run(Model(tail(sizes, singles, [1, 4, 2], warps=4)), seed)
+    for some in product(range(1, 5), repeat=3):
+        run(Model(tail(some, singles, [1, 3])), seed=sum(some))
+    for small in product((1, 2), repeat=3):
+        assert search(Model(tail(small, singles, [1], warps=1))) > 100
 
 
 def edited(role: str, change) -> dict:

@@ -17,7 +17,8 @@ from tests.support.guards import assert_bands, guarded
 OP = OPS["spab"]
 # (batch, channels, convs, height, width): strips are 60 columns wide of 3 convs and 62 of 2, and
 # three blocks share the items. Two strips and several segments and items a block; one pixel, one
-# row, one column; channels left over; strips whose last one is a column wide.
+# row, one column; channels left over; strips whose last one is a column wide. Past 32 channels a
+# kernel for each convolution, in strips of 64; an odd count of planes.
 CASES = [
     (1, 32, 3, 14, 70),
     (1, 32, 2, 1, 1),
@@ -29,6 +30,9 @@ CASES = [
     (2, 32, 2, 9, 125),
     (1, 32, 3, 40, 60),
     (0, 32, 3, 4, 4),
+    (1, 48, 3, 5, 67),
+    (2, 52, 2, 3, 9),
+    (1, 64, 2, 4, 65),
 ]
 TWO_STRIPS = CASES[0]
 
@@ -46,9 +50,10 @@ class TestWgmmaShim(contract("spab", impl="cuda_wgmma", dtypes=[torch.float16], 
 
 
 def test_weights_lie_as_documented():
-    weight = torch.arange(24 * 32 * 9).reshape(24, 32, 3, 3)
+    weight = torch.arange(1, 1 + 22 * 23 * 9).reshape(22, 23, 3, 3)
     taps = layout.wgmma_taps(weight)
     assert taps.shape == (3, 2, 2, 5, 3, 8, 8) and taps.is_contiguous()
+    weight = torch.nn.functional.pad(weight, (0, 0, 0, 0, 0, 9, 0, 2))
     for column, step, half, row, eight, o, i in ((0, 0, 0, 0, 0, 0, 0), (2, 1, 1, 3, 2, 5, 7)):
         tap = weight[8 * eight + o, 16 * step + 8 * half + i, (2, 1, 0, 2, 1)[row], column]
         assert taps[column, step, half, row, eight, o, i] == tap
@@ -74,14 +79,15 @@ def test_shim_large_biases_stay_inside(host_build, convs):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("case", [(1, 28, 3, 9, 70), (2, 25, 2, 4, 3)], ids=str)
+@pytest.mark.parametrize("case", [(1, 28, 3, 9, 70), (2, 25, 2, 4, 3), (1, 52, 2, 4, 9)], ids=str)
 def test_shim_launch_writes_its_output_and_nothing_else(host_build, shim_module, case, seed):
     x, weights, biases = on_cpu(case)
     planes = banded(layout.to_planes(x))
     kept = planes.clone()
     out, buffer = guarded(planes)
     shim_module.seed(seed)
-    kernel_wgmma.launch(planes, kernel_wgmma.pack(weights, biases), out, overlap=True)
+    packed, scratch = kernel_wgmma.pack(weights, biases), torch.full_like(out, float("nan"))
+    kernel_wgmma.launch(planes, packed, out, scratch, overlap=True)
     got = layout.from_planes(out, case[1])
     assert torch.equal(got, spab(x, weights, biases, impl="cuda_wgmma"))
     # What is past the channels stays 0, so that the next block may read it.
@@ -108,8 +114,10 @@ def test_shim_refuses_other_blocks(host_build):
         )
 
     assert why(1, 32, 3, 4, 4) is None
-    assert why(1, 24, 3, 4, 4) == "takes 25 to 32 channels, got 24"
-    assert why(1, 48, 3, 4, 4) == "takes 25 to 32 channels, got 48"
+    assert why(1, 48, 3, 4, 4) is None
+    for channels in (24, 40):
+        message = f"wgmma convolutions take 25 to 32 or 41 to 64 channels, got {channels}"
+        assert why(1, channels, 3, 4, 4) == message
     message = "CUDA convolutions take float16, got torch.bfloat16"
     assert why(1, 32, 3, 4, 4, dtype=torch.bfloat16) == message
     x, weights, biases = on_cpu((1, 32, 2, 4, 4))

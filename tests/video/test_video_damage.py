@@ -39,8 +39,10 @@ def times(monkeypatch, *kinds: str) -> list[int]:
     packets = [Packet(pts, kind) for pts, kind in enumerate(kinds)]
     stream = SimpleNamespace(codec_context=SimpleNamespace(options={}))
     container = SimpleNamespace(streams=[stream], demux=lambda _: iter(packets))
-    monkeypatch.setattr(frames, "opened", lambda _: nullcontext(container))
-    clip = SimpleNamespace(rate=Fraction(1), time_base=Fraction(1), path="clip", index=0)
+    monkeypatch.setattr(frames, "opened", lambda *_: nullcontext(container))
+    clip = SimpleNamespace(
+        hwaccel=None, rate=Fraction(1), time_base=Fraction(1), path="clip", index=0
+    )
     return [pts for pts, *_ in frames._in_order(clip, strict=False)]
 
 

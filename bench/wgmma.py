@@ -1,0 +1,194 @@
+"""`python bench/wgmma.py FILE`: the kernels for compute capability 9.0 built, proven and timed, in
+under four minutes; FILE gets the times as JSON.
+
+They are proven in a build that ends deadlocks (ESPAN_CUDA_TRAP), and timed in the usual one. Each
+step is a process with a time limit; the next ones run only if it did what it should. Exit code 0:
+all did; 1: one did not; 2: there is no such GPU.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from subprocess import TimeoutExpired, run
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from bench import machine, network, timing
+from bench.record import Record
+from espan.backends.cuda import launch_of, needs_scratch
+from espan.backends.kernels import Plan
+from espan.backends.program import Block, Fused, Head, Tail
+from espan_kernels import OPS, layout
+from espan_kernels.conv3x3 import sample as conv3x3
+from espan_kernels.conv9x9_head import sample as head
+from espan_kernels.machine import WGMMA_CAPABILITY
+from espan_kernels.spab import sample as spab
+from espan_kernels.tail import sample as tail
+
+IMPLS = ("cuda", "cuda_wgmma")
+NETWORKS = ("ESPAN", "SPAN-48", "SPAN-F")
+SIZES = ((480, 270), (960, 540), (1920, 1080))
+SAMPLES = {
+    "conv3x3": conv3x3.CUDA,
+    "conv9x9_head": head.CUDA,
+    "spab": spab.CUDA,
+    "tail": tail.WGMMA,
+}
+# Pictures of one pixel, of odd sides, of several strips and segments to a multiprocessor.
+PROVEN = ((1, 1), (37, 201), (540, 960), (1081, 1923))
+RERUNS, SECONDS = 10, 0.05
+
+
+def steps(results: Path) -> list[tuple[str, list[str], dict[str, str], float]]:
+    """(name, command, environment, seconds) of all that is done."""
+    build = [sys.executable, "setup.py", "build_ext", "--inplace", "--force"]
+    this = [sys.executable, "-u", str(Path(__file__).resolve())]
+    wanted = {"ESPAN_CUDA": "1", "ESPAN_CUDA_ARCHS": "90"}
+    return [
+        ("build that ends deadlocks", build, wanted | {"ESPAN_CUDA_TRAP": "1"}, 60),
+        ("prove", [*this, "--prove"], {}, 70),
+        ("build", build, wanted, 45),
+        ("time", [*this, "--time", str(results)], {}, 60),
+    ]
+
+
+def main(results: Path) -> int:
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability() != WGMMA_CAPABILITY:
+        print("bench/wgmma.py: no GPU of compute capability 9.0")
+        return 2
+    for name, command, changes, limit in steps(results.resolve()):
+        print(f"{name}: at most {limit:.0f} s ...", flush=True)
+        try:
+            code = run(
+                command, cwd=machine.ROOT, env=os.environ | changes, timeout=limit
+            ).returncode
+        except TimeoutExpired:
+            code = f"none after {limit:.0f} s"
+        if code:
+            print(f"{name}: exit code {code}")
+            return 1
+    return 0
+
+
+def prove(device: torch.device) -> None:
+    """AssertionError if a kernel is too far from float64, or differs from run to run."""
+    for name, cases in SAMPLES.items():
+        op = OPS[name]
+        (kernel,) = (one for one in op.kernels if one.name == "cuda_wgmma")
+        for case in cases:
+            args = op.make(case, torch.float16, device)
+            if reason := kernel.refuses(args):
+                print(f"{name} {case}: refuses: {reason}")
+                continue
+            print(f"{name} {case}: {_error(op, args, kernel.run)}", flush=True)
+    for name in NETWORKS:
+        net = network.build(name).to(device, torch.float16)
+        mma, wgmma = (Plan(net, impl) for impl in IMPLS)
+        for height, width in PROVEN:
+            pixels = torch.from_numpy(network.pictures(width, height)).permute(0, 3, 1, 2)
+            pixels = pixels.to(device)
+            (want, _), (got, trusted) = mma.checked(pixels), wgmma.checked(pixels)
+            off = (got.int() - want.int()).abs().max().item()
+            print(f"{name} {width}x{height}: off by {off} of 255, trusted {trusted.item()}")
+            assert off <= 2 and trusted
+            for _ in range(RERUNS):
+                assert torch.equal(wgmma.checked(pixels)[0], got), "differs from run to run"
+
+
+def _error(op, args: tuple, run: Callable[..., Tensor]) -> str:
+    """Of a kernel against float64, AssertionError if it is more than twice that of eager."""
+    truth = op.reference(*_doubled(args))
+    if not truth.numel():
+        return "empty"
+    eager, ours = op.reference(*args), run(*args)
+    own, off = ((y.double() - truth).abs().max().item() for y in (eager, ours))
+    slack = 1.0 if eager.dtype == torch.uint8 else torch.finfo(eager.dtype).eps
+    assert off <= 2 * own + slack, f"{op.name}: off by {off:.3g}, eager by {own:.3g}"
+    return f"off by {off:.3g}, eager by {own:.3g}"
+
+
+def _doubled(arg):
+    if isinstance(arg, list | tuple):
+        return type(arg)(map(_doubled, arg))
+    return arg.double() if isinstance(arg, Tensor) and arg.is_floating_point() else arg
+
+
+def time(device: torch.device, results: Path) -> None:
+    """Times of kernels on planes, and of whole plans from uint8 to uint8."""
+    record = Record(machine.facts(device), machine.limits(device), kept=results)
+    for name in NETWORKS:
+        net = network.build(name).to(device, torch.float16)
+        for size in SIZES:
+            for label, contenders in _contests(name, net, size, device):
+                found = timing.interleaved(contenders, device, SECONDS, replay=True)
+                for impl, one in found.items():
+                    record.add(label, impl, "{}x{}".format(*size), "fp16", one)
+                    print(label, size, impl, one, flush=True)
+
+
+def _contests(
+    name: str, net, size: tuple[int, int], device: torch.device
+) -> Iterator[tuple[str, timing.Contenders]]:
+    """(what is timed, {impl: its work}) for a network's kinds of steps, then the network."""
+    plans = {impl: Plan(net, impl) for impl in IMPLS}
+    seen: set[str] = set()
+    for step, *chosen in zip(plans["cuda"].steps, *(p.chosen for p in plans.values()), strict=True):
+        if not isinstance(step, Fused) or [one.name for one in chosen] != [*IMPLS]:
+            continue
+        label = _label(step)
+        if label not in seen:
+            seen.add(label)
+            yield label, {impl: _launch(step, impl, size, device) for impl in IMPLS}
+    pixels = torch.from_numpy(network.pictures(*size)).permute(0, 3, 1, 2).to(device)
+    yield (
+        f"plan of {name}, uint8 to uint8",
+        {impl: plan.bind(pixels) for impl, plan in plans.items()},
+    )
+
+
+def _label(step: Fused) -> str:
+    if isinstance(step, Block):
+        return f"spab of {len(step.weights)}, {step.channels} channels, planes"
+    if isinstance(step, Tail):
+        return f"tail x{step.scale} of {len(step.sources)}, planes"
+    return f"{step.name}, {step.channels} channels, planes"
+
+
+def _launch(step: Fused, impl: str, size: tuple[int, int], device: torch.device) -> Callable:
+    """One launch of a step's kernel on planes, from memory that was there before."""
+    width, height = size
+
+    def planes(channels: int) -> Tensor:
+        shape = 1, -(-channels // layout.PLANE), height, width, layout.PLANE
+        return torch.randn(shape, dtype=torch.float16, device=device)
+
+    channels = step.weights[0].shape[0] if isinstance(step, Tail) else step.channels
+    if isinstance(step, Head):
+        pixels = torch.randint(256, (1, 3, height, width), dtype=torch.uint8, device=device)
+        inputs = [pixels.contiguous(memory_format=torch.channels_last)]
+    else:
+        inputs = [planes(channels) for _ in step.reads]
+    out = planes(channels)
+    if isinstance(step, Tail):
+        large = 1, 3, step.scale * height, step.scale * width
+        out = layout.empty(out, large, torch.uint8, channels_last=True)
+    options = {"clamp": True, "uint8": True, "overlap": False}
+    options["scratch"] = planes(channels) if needs_scratch(step) else None
+    options["trusted"] = torch.ones(1, dtype=torch.bool, device=device)
+    return partial(launch_of(step, impl), out, *inputs, **options)
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["--prove"]:
+        prove(torch.device("cuda"))
+    elif arguments[:1] == ["--time"] and len(arguments) == 2:
+        time(torch.device("cuda"), Path(arguments[1]))
+    elif len(arguments) == 1 and not arguments[0].startswith("-"):
+        sys.exit(main(Path(arguments[0])))
+    else:
+        sys.exit("usage: python bench/wgmma.py FILE")
