@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for tools that only read; `_HOME` is what runs
+    from espan.animation.convert import upscale_animation as upscale_animation
     from espan.checkpoints.spandrel import register_spandrel as register_spandrel
     from espan.checkpoints.weights import load as load
     from espan.checkpoints.weights import save as save
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # for tools that only read; `_HOME` is what runs
     from espan.options import Limits as Limits
     from espan.options import UpscalerOptions as UpscalerOptions
     from espan.shortcut import upscale as upscale
+    from espan.sizes import Size as Size
     from espan.upscaler import Upscaler as Upscaler
     from espan.video.convert import upscale_video as upscale_video
     from espan.video.convert import video_frames as video_frames
@@ -44,12 +46,14 @@ _HOME = {
     "UpscalerOptions": "espan.options",
     "upscale": "espan.shortcut",
     "compare": "espan.comparison",
+    "upscale_animation": "espan.animation.convert",
     "upscale_video": "espan.video.convert",
     "video_frames": "espan.video.convert",
     "load": "espan.checkpoints.weights",
     "save": "espan.checkpoints.weights",
     "fold": "espan.networks.folding",
     "Limits": "espan.options",
+    "Size": "espan.sizes",
     "Image16": "espan.images.image16",
     "export": "espan.exporting.export",
     "register_spandrel": "espan.checkpoints.spandrel",

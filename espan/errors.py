@@ -6,6 +6,7 @@ no terminal finds a command.
 
 import logging
 import re
+from typing import Any
 
 # Control characters, line ends of Unicode, turns of the direction of text, bytes that are no text.
 _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -14,6 +15,15 @@ _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\
 def escaped(text: str) -> str:
     """`text` with what a terminal would obey written as Python and `ls -b` write it: \\n, \\x1b."""
     return _OBEYED.sub(lambda found: _spelt(found[0]), text)
+
+
+def short(value: Any) -> str:
+    """`repr` in few characters, of any value: a whole number may have millions of digits."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} too large to show"
+    return text if len(text) <= 80 else f"{text[:60]} ..."
 
 
 def _spelt(character: str) -> str:

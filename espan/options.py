@@ -5,10 +5,9 @@ Neither torch nor Pillow is imported, so the command line can list the names at 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
 
-from espan.errors import DeviceError, EspanError, InputError
+from espan.errors import DeviceError, EspanError, InputError, short
 
 if TYPE_CHECKING:
     import torch
@@ -19,9 +18,13 @@ BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 # Backends that are other programs, which compute on the CPU.
 RUNTIMES = ("openvino", "onnx")
 
-DtypeName: TypeAlias = Literal["auto", "fp32", "tf32", "fp16", "bf16"]
+DtypeName: TypeAlias = Literal[
+    "auto", "fp32", "tf32", "fp16", "bf16", "float32", "float16", "bfloat16"
+]
 # PyTorch's names for ours. "tf32" is float32 whose convolutions may be multiplied in TF32.
 DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+# What else people write for ours.
+DTYPE_ALIASES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 # Backends that go by PyTorch's own convolutions, so that "tf32" has a meaning for them.
 WITH_TF32 = ("auto", "eager", "compile")
 
@@ -31,8 +34,6 @@ Device: TypeAlias = "str | torch.device"
 Dtype: TypeAlias = "DtypeName | torch.dtype"
 Tile: TypeAlias = int | tuple[int, int] | Literal["auto"] | None
 
-
-Scale: TypeAlias = float | None
 # Called with the input pixels that are done and those there are.
 Progress: TypeAlias = Callable[[int, int], None]
 
@@ -60,11 +61,9 @@ class Limits:
         for name in ("max_input", "max_output"):
             most = getattr(self, name)
             if type(most) is not int or most < 1:
-                raise InputError(
-                    f"{name}: expected a whole number of 1 or more, got {_short(most)}"
-                )
+                raise InputError(f"{name}: expected a whole number of 1 or more, got {short(most)}")
         if type(self.allow_truncated) is not bool:
-            got = _short(self.allow_truncated)
+            got = short(self.allow_truncated)
             raise InputError(f"allow_truncated: expected True or False, got {got}")
 
 
@@ -109,10 +108,12 @@ class UpscalerOptions:
         for name in ("device", "dtype"):
             value = getattr(self, name)
             if not isinstance(value, str) and not _is_torchs(value, name):
-                got = _short(value)
+                got = short(value)
                 raise DeviceError(f"{name}: expected a name or a torch.{name}, got {got}")
+        if isinstance(self.dtype, str):
+            object.__setattr__(self, "dtype", DTYPE_ALIASES.get(self.dtype, self.dtype))
         if not isinstance(self.limits, Limits):
-            raise InputError(f"limits: expected espan.Limits, got {_short(self.limits)}")
+            raise InputError(f"limits: expected espan.Limits, got {short(self.limits)}")
         object.__setattr__(self, "tile", _check_tile(self.tile))
 
     @property
@@ -133,46 +134,29 @@ class UpscalerKeywords(TypedDict, total=False):
     limits: Limits
 
 
+class EncodedKeywords(TypedDict, total=False):
+    """What it takes for encoded images that are written to bytes or to open files."""
+
+    format: str | None
+    progress: Progress | None
+
+
 class CallKeywords(TypedDict, total=False):
     """What the call of an `Upscaler` takes besides the image, the scale and the output."""
 
     progress: Progress | None
 
 
-def check_scale(scale: Any, largest: int) -> float:
-    """`scale` as a plain number; InputError if it is none from 1 to `largest`."""
-    if isinstance(scale, bool) or not isinstance(scale, Real):
-        raise InputError(f"scale: expected a number, got {_short(scale)}")
-    # Compared before it becomes a float, which has no room for every whole number.
-    number: Any = scale
-    if not 1 <= number <= largest:
-        more = "; for more, upscale the result again" if number > largest else ""
-        got = f"{number:g}" if isinstance(number, float) else _short(number)
-        raise InputError(
-            f"scale: expected 1 to {largest} (the network's own scale), got {got}{more}"
-        )
-    return scale if isinstance(scale, int) else float(scale)
-
-
 def _one_of(name: str, value: Any, known: Sequence[str], error: type[EspanError]) -> None:
     if not isinstance(value, str) or value not in known:
         expected = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
-        raise error(f"{name}: expected {expected}, got {_short(value)}")
+        raise error(f"{name}: expected {expected}, got {short(value)}")
 
 
 def _is_torchs(value: Any, kind: str) -> bool:
     import torch  # whoever has such a value has imported it already
 
     return isinstance(value, getattr(torch, kind))
-
-
-def _short(value: Any) -> str:
-    """`repr` in few characters, of any value: a whole number may have millions of digits."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):
-        return f"a {type(value).__name__} too large to show"
-    return text if len(text) <= 80 else f"{text[:60]} ..."
 
 
 def _check_tile(tile: Any) -> Any:
@@ -183,6 +167,6 @@ def _check_tile(tile: Any) -> Any:
     good = isinstance(sides, tuple | list) and len(sides) == 2
     if not good or not all(type(side) is int and side >= 1 for side in sides):
         raise InputError(
-            f'tile: expected "auto", None, an int or (height, width), got {_short(tile)}'
+            f'tile: expected "auto", None, an int or (height, width), got {short(tile)}'
         )
     return tuple(sides)

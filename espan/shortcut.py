@@ -3,14 +3,15 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
 from numpy.typing import NDArray
 from torch import nn
 
 from espan.checkpoints.weights import Model, model_for
 from espan.errors import WeightsError
-from espan.images.adapt import AnyImage, Each, File, FromFile, Given, One, PixelType
+from espan.images.adapt import AnyImage, Each, File, FromFile, Given, One, PixelType, Written
+from espan.images.files import Data
 from espan.options import (
     LIMITS,
     BackendName,
@@ -22,6 +23,7 @@ from espan.options import (
     UpscalerKeywords,
     UpscalerOptions,
 )
+from espan.sizes import Size
 from espan.system.paths import as_path, is_file
 from espan.upscaler import Upscaler
 
@@ -36,42 +38,64 @@ class Keywords(UpscalerKeywords, total=False):
 
 
 @overload
-def upscale(image: One, scale: float = 4, **more: "Unpack[Keywords]") -> One: ...
+def upscale(image: One, scale: float | Size = 4, **more: "Unpack[Keywords]") -> One: ...
 @overload
 def upscale(
-    image: NDArray[PixelType], scale: float = 4, **more: "Unpack[Keywords]"
+    image: NDArray[PixelType], scale: float | Size = 4, **more: "Unpack[Keywords]"
 ) -> NDArray[PixelType]: ...
 @overload
 def upscale(
-    image: File, scale: float = 4, *, output: None = None, **more: "Unpack[Keywords]"
+    image: File, scale: float | Size = 4, *, output: None = None, **more: "Unpack[Keywords]"
 ) -> FromFile: ...
 @overload
-def upscale(image: File, scale: float = 4, *, output: File, **more: "Unpack[Keywords]") -> Path: ...
+def upscale(
+    image: File | Data, scale: float | Size = 4, *, output: File, **more: "Unpack[Keywords]"
+) -> Path: ...
 @overload
 def upscale(
-    image: tuple[Each, ...], scale: float = 4, **more: "Unpack[Keywords]"
+    image: Data,
+    scale: float | Size = 4,
+    *,
+    output: None = None,
+    format: str | None = None,
+    **more: "Unpack[Keywords]",
+) -> bytes: ...
+@overload
+def upscale(
+    image: File | Data,
+    scale: float | Size = 4,
+    *,
+    output: Written,
+    format: str | None = None,
+    **more: "Unpack[Keywords]",
+) -> Written: ...
+@overload
+def upscale(
+    image: tuple[Each, ...], scale: float | Size = 4, **more: "Unpack[Keywords]"
 ) -> tuple[Each, ...]: ...
 @overload
 def upscale(
-    image: tuple[File, ...], scale: float = 4, **more: "Unpack[Keywords]"
+    image: tuple[File, ...], scale: float | Size = 4, **more: "Unpack[Keywords]"
 ) -> tuple[FromFile, ...]: ...
 @overload
 def upscale(
-    image: tuple[Given, ...], scale: float = 4, **more: "Unpack[Keywords]"
+    image: tuple[Given, ...], scale: float | Size = 4, **more: "Unpack[Keywords]"
 ) -> tuple[AnyImage, ...]: ...
 @overload
-def upscale(image: Sequence[Each], scale: float = 4, **more: "Unpack[Keywords]") -> list[Each]: ...
+def upscale(
+    image: Sequence[Each], scale: float | Size = 4, **more: "Unpack[Keywords]"
+) -> list[Each]: ...
 @overload
 def upscale(
-    image: Sequence[File], scale: float = 4, **more: "Unpack[Keywords]"
+    image: Sequence[File], scale: float | Size = 4, **more: "Unpack[Keywords]"
 ) -> list[FromFile]: ...
 @overload
 def upscale(
-    image: Sequence[Given], scale: float = 4, **more: "Unpack[Keywords]"
+    image: Sequence[Given], scale: float | Size = 4, **more: "Unpack[Keywords]"
 ) -> list[AnyImage]: ...
 def upscale(
     image: Any,
-    scale: float = 4,
+    scale: float | Size = 4,
     *,
     model: Model = None,
     device: Device = "auto",
@@ -80,22 +104,26 @@ def upscale(
     tile: Tile = "auto",
     nonfinite: NonFinite = "error",
     limits: Limits = LIMITS,
-    output: File | None = None,
+    output: File | BinaryIO | None = None,
+    format: str | None = None,
 ) -> Any:
     """`Upscaler(model, ...)(image, scale)`; the last few upscalers are kept for the next call.
 
     Args:
         image: a PIL image, an array (H, W) or (H, W, C), a tensor (C, H, W) or (N, C, H, W), the
-            path of a file, or a list or tuple of these; see `Upscaler.__call__`.
-        scale: how many times larger, from 1 to the network's own.
+            path of a file, its bytes, an open binary file, or a list or tuple of these; see
+            `Upscaler.__call__`.
+        scale: how many times larger, from 1 to 64, or an `espan.Size`.
         model: a built-in name, a weights file or a network; None takes the built-in network whose
-            scale is `scale` or the next larger.
+            scale is `scale` or the next larger, else the one of scale 4.
         device, dtype, backend, tile, nonfinite, limits: as for `Upscaler`.
-        output: for an image given by its path, the file to write.
+        output: for a path, bytes or an open file: the path or open binary file to write to.
+        format: of bytes and open files to write: png, jpg, ...; None keeps the input's.
 
     Returns:
-        The same kind of image, round(H * scale) by round(W * scale) pixels; a path gives a PIL
-        image or an `Image16`, or with `output` that path.
+        The same kind of image, round(H * scale) by round(W * scale) pixels or as large as a
+        `Size` has it; a path gives a PIL image or an `Image16`, bytes
+        and open files give bytes; with `output` it gives that.
 
     Raises:
         EspanError: as `Upscaler` and its call do; WeightsError, InputError, OutputError and
@@ -108,7 +136,8 @@ def upscale(
         named = as_path(model_for(scale) if model is None else model, "model", WeightsError)
         changed = named.stat().st_mtime_ns if is_file(named) else None
         held = _held(str(named), changed, options)
-    return held(image, scale, output=output)
+    call: Any = held  # whose overloads know no output that may be any of them
+    return call(image, scale, output=output, format=format)
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,24 +1,30 @@
 """`Upscaler`: a network held ready for images of every kind."""
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, overload
 
 from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from espan.checkpoints.weights import Model, load, model_for
 from espan.errors import InputError
-from espan.execution import streaming
-from espan.execution.planes import Images, enlarge, enlarge_one
+from espan.execution.calls import Call
+from espan.execution.encoded import is_encoded, upscale_encoded
 from espan.execution.runner import Runner
-from espan.images import adapt, files
-from espan.images.adapt import AnyImage, Each, File, FromFile, Given, One, PixelType, from_any
-from espan.images.pixels import finite
+from espan.images import adapt
+from espan.images.adapt import (
+    AnyImage,
+    Each,
+    File,
+    FromFile,
+    Given,
+    One,
+    PixelType,
+    Written,
+)
+from espan.images.files import Data
 from espan.networks.network import Network
 from espan.options import (
     LIMITS,
@@ -26,17 +32,16 @@ from espan.options import (
     CallKeywords,
     Device,
     Dtype,
+    EncodedKeywords,
     Limits,
     NonFinite,
     Progress,
-    Scale,
     Tile,
     UpscalerOptions,
-    check_scale,
 )
+from espan.sizes import Scale, check_scale
 from espan.system import shutdown
 from espan.system.devices import refuse_capture
-from espan.system.paths import as_path
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -161,8 +166,31 @@ class Upscaler:
     ) -> FromFile: ...
     @overload
     def __call__(
-        self, image: File, scale: Scale = None, *, output: File, **more: "Unpack[CallKeywords]"
+        self,
+        image: File | Data,
+        scale: Scale = None,
+        *,
+        output: File,
+        **more: "Unpack[CallKeywords]",
     ) -> Path: ...
+    @overload
+    def __call__(
+        self,
+        image: Data,
+        scale: Scale = None,
+        *,
+        output: None = None,
+        **more: "Unpack[EncodedKeywords]",
+    ) -> bytes: ...
+    @overload
+    def __call__(
+        self,
+        image: File | Data,
+        scale: Scale = None,
+        *,
+        output: Written,
+        **more: "Unpack[EncodedKeywords]",
+    ) -> Written: ...
     @overload
     def __call__(
         self, image: tuple[Each, ...], scale: Scale = None, **more: "Unpack[CallKeywords]"
@@ -192,7 +220,8 @@ class Upscaler:
         image: Any,
         scale: Scale = None,
         *,
-        output: File | None = None,
+        output: File | BinaryIO | None = None,
+        format: str | None = None,
         progress: Progress | None = None,
     ) -> Any:
         """`image` made `scale` times larger, as an image of the same kind.
@@ -201,17 +230,19 @@ class Upscaler:
             image: a PIL image of mode 1, L, LA, P, RGB, RGBA or I;16; an `Image16`; an array
                 (H, W) or (H, W, C), or a tensor (C, H, W) or (N, C, H, W) on any device, C = 1
                 grey, 2 grey and alpha, 3 RGB, 4 RGBA, of uint8, uint16 or float in 0..1; the path
-                of a file; or a list or tuple of these.
-            scale: 1 up to the network's own, which None stands for. Others than the network's own
-                go through the network and a high-quality downscale.
-            output: for an image given by its path, the file to write.
-            progress: called as `progress(done, total)` after every tile, in input pixels of the
-                image or batch under way.
+                of a file; its bytes, or an open binary file; or a list or tuple of these.
+            scale: a number from 1 to 64, or a `Size`; None is the network's own. What lies between
+                the network's powers is filtered down, what is larger goes through it several times.
+            output: for a path, bytes or an open file: the path or open binary file to write to.
+            format: of bytes and open files to write: png, jpg, ...; None keeps the input's.
+            progress: called as `progress(done, total)` after every tile, in pixels that enter the
+                network, of the image or batch under way.
 
         Returns:
             The kind, mode, dtype, layout, device and range of `image`, round(H * scale) by
-            round(W * scale) pixels; float64 is computed in float32. A path gives a PIL image, or
-            an `Image16` for colour of more than 8 bits; with `output` it gives that path.
+            round(W * scale) pixels, or as large as a `Size` has it; float64 is computed in float32.
+            A path gives a PIL image, or an `Image16` for colour of more than 8 bits; bytes and
+            open files give bytes in the same format. With `output` it gives that.
 
         Raises:
             InputError: `image`, `scale` or `output` cannot be used; LimitError where the image is
@@ -221,69 +252,11 @@ class Upscaler:
                 made while a CUDA graph is captured.
             DeviceLostError: a GPU failed; only another process can use it again.
         """
-        scale = self.scale if scale is None else check_scale(scale, self.scale)
+        factor = check_scale(scale, self.scale)
         if progress is not None and not callable(progress):
             raise InputError(f"progress: expected a function, got {type(progress).__name__}")
         refuse_capture()
         adapt.check_nesting(image)
-        if output is not None and not isinstance(image, str | Path):
-            raise InputError("output: only a picture given by its path can be written to a file")
-        if output is not None:
-            return self._write(image, scale, output, progress)
-        if not isinstance(image, list | tuple):
-            prepared, finish = self._prepared(image, scale, progress)
-            return finish(enlarge_one(self._runner, prepared))
-        with closing(self._results(adapt.each(image), scale, progress)) as results:
-            return adapt.as_nested(image, results)
-
-    def _results(
-        self, images: Iterable[Given], scale: float, progress: Progress | None
-    ) -> Generator[AnyImage]:
-        """Their results, in their order; on a GPU the next are under way while one is used."""
-        finishing: deque[Callable[[Tensor], AnyImage]] = deque()
-
-        def planes() -> Iterator[Images]:
-            for image in images:
-                prepared, finish = self._prepared(image, scale, progress)
-                finishing.append(finish)
-                yield prepared
-
-        with closing(enlarge(self._runner, planes())) as results:
-            for result in results:
-                yield finishing.popleft()(result)
-
-    def _prepared(
-        self, image: Given, scale: float, progress: Progress | None
-    ) -> tuple[Images, Callable[[Tensor], AnyImage]]:
-        """An image or a batch as planes, and what makes the caller's kind of their result."""
-        if isinstance(image, str | Path):
-            image = files.read(image, scale=scale, limits=self.limits)
-        if self.options.nonfinite == "replace":
-            image = finite(image)
-        empty = self._runner.empty
-        if isinstance(image, Tensor) and image.ndim == 4:
-            batch = image
-            # Of a batch without images the kind is checked all the same.
-            for each in batch if len(batch) else [batch.new_zeros(()).expand(batch.shape[1:])]:
-                from_any(each)
-
-            def new(height: int, width: int) -> Tensor:
-                return adapt.new_tensor(batch, (*batch.shape[:2], height, width), empty)
-
-            return Images(batch.detach(), new, scale, progress), lambda result: result
-        picture = from_any(image, empty)
-
-        def new_one(height: int, width: int) -> Tensor:
-            return picture.new(height, width)[None]
-
-        copy = _PIL_COPY if isinstance(image, Image.Image) else 0
-        one = Images(picture.planes[None], new_one, scale, progress, copy)
-        return one, lambda result: picture.finish(result[0])
-
-    def _write(self, path: File, scale: float, output: File, progress: Progress | None) -> Path:
-        target = as_path(output, "output")
-        image = files.read(path, scale=scale, limits=self.limits)
-        # Say what cannot be written before the work, not after it.
-        size = round(image.width * scale), round(image.height * scale)
-        files.check_output(target, image.mode, size)
-        return streaming.upscale_to(target, self, image, scale, progress)
+        if is_encoded(image, output, format):
+            return upscale_encoded(self, image, factor, self.limits, output, format, progress)
+        return Call(self._runner, factor, self.limits, self.options.nonfinite, progress).of(image)

@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from espan.batch.journal import Journal, Mark, mark
-from espan.batch.planning import Job, Outcome
-from espan.batch.work import do, failed, skipped
+from espan.batch.planning import Job, Outcome, failed, skipped
+from espan.batch.work import do
 from espan.checkpoints.weights import Model
 from espan.errors import DeviceError, DeviceLostError, escaped
 from espan.options import UpscalerOptions
+from espan.sizes import Size
 from espan.system.atomic import remove_leftovers
 from espan.system.extras import extra
 
@@ -32,7 +33,7 @@ def run(
     jobs: Sequence[Job],
     model: Model,
     options: UpscalerOptions,
-    scale: float,
+    scale: float | Size,
     *,
     workers: int | None = None,
     skip: Callable[[Job], bool] = lambda job: False,
@@ -97,7 +98,7 @@ class Worker:
             self.upscaler = Upscaler.from_options(self.model, self.options)
         return self.upscaler
 
-    def upscale(self, job: Job, scale: float) -> Outcome:
+    def upscale(self, job: Job, scale: float | Size) -> Outcome:
         try:
             return do(job, self._loaded(), scale)
         except DeviceLostError:
@@ -114,7 +115,9 @@ def _hire(ray, model: Model, options: UpscalerOptions, most: int) -> list:
     return [hired.remote(model, options) for _ in range(min(count, most))]
 
 
-def _share_out(ray, actors: list, jobs: list[Job], scale: float, journal) -> Generator[Outcome]:
+def _share_out(
+    ray, actors: list, jobs: list[Job], scale: float | Size, journal
+) -> Generator[Outcome]:
     """A job for whoever is free: an actor is when it is ready, which some may never be."""
     waiting, free = deque(jobs), deque[Any]()
     working: dict[Any, tuple[Job, Any, Mark | None]] = {}

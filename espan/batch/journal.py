@@ -12,6 +12,7 @@ from espan import __version__
 from espan.batch.planning import Job
 from espan.checkpoints.weights import BUILTIN
 from espan.options import UpscalerOptions
+from espan.sizes import Size
 from espan.system.paths import open_regular
 
 log = logging.getLogger("espan")
@@ -30,7 +31,7 @@ def mark(path: Path) -> Mark | None:
     return facts.st_size, facts.st_mtime_ns
 
 
-def settings_of(model: str | Path, scale: float, options: UpscalerOptions) -> str:
+def settings_of(model: str | Path, scale: float | Size, options: UpscalerOptions) -> str:
     """A fingerprint of all that decides a result beside its input: weights, version, settings."""
     path = Path(model)
     if str(model) in BUILTIN:

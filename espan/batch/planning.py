@@ -2,12 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from espan.errors import InputError, OutputError
+from espan import animation, sizes
+from espan.errors import InputError, OutputError, escaped
 from espan.images import files
+from espan.sizes import Size
 from espan.system import paths
 from espan.system.paths import as_path, names_folder, resolved
 
@@ -43,26 +45,41 @@ class Outcome:
     redone: int = 0
 
 
+def skipped(job: Job) -> Outcome:
+    return Outcome(str(job.input), str(job.output), "skipped")
+
+
+def failed(job: Job, reason: str) -> Outcome:
+    """The outcome of a job that could not be done; its message names the picture, once."""
+    name = escaped(f"{job.input}: ")
+    named = reason if reason.startswith(name) else name + reason
+    return Outcome(str(job.input), str(job.output), "failed", escaped(named))
+
+
 def plan(
     inputs: Sequence[str | Path],
     output: str | Path | None = None,
     *,
-    scale: float = 4,
+    scale: float | Size = 4,
     format: str | None = None,
     alone: bool = True,
+    name: str | None = None,
 ) -> list[Job]:
     """The jobs of files and folders (searched recursively).
 
     A file goes to `output` (a file, or a folder if it is one, ends in "/", or several pictures go
-    there), by default beside the input as NAME_x4.EXT. A folder keeps its structure in `output`,
-    by default FOLDER_x4. The extension stays if that format can be written, else it is .png;
+    there), by default beside the input as NAME_x4.EXT, or as NAME_w1920.EXT for a width. A folder
+    keeps its structure in `output`, by default FOLDER_x4. The extension stays if that format can be
+    written, else it is .png;
     `format` (such as "png") sets it. A picture named twice is one job. Two pictures never share one
     result, and no result replaces an input: such a job has a `problem`, as has a folder that cannot
-    be read. alone: nothing but these inputs goes to `output`.
+    be read. alone: nothing but these inputs goes to `output`. name: a template
+    of the results' names, with {stem} and {scale}; without it they are NAME, or NAME_x4 beside the
+    input.
 
     InputError for arguments that cannot be right: an unknown format, several inputs into one file.
     """
-    suffix = None if format is None else _suffix(format)
+    suffix = None if format is None else files.suffix_named(format)
     named = [as_path(each, "input") for each in inputs]
     if output is not None:
         as_path(output, "output")
@@ -73,31 +90,38 @@ def plan(
         raise InputError(f"output: {output} is one file, and there are several pictures")
     if one_file and single:
         try:
-            asked = files.format_of(one_file)
+            only = one_file.suffix.lower() in {*animation.SUFFIXES} - {*files.WRITE_FORMATS}
+            moves = only and animation.is_animated(found[0][0])
+            asked = animation.format_of(one_file) if moves else files.format_of(one_file)
         except OutputError as error:
             raise InputError(str(error)) from error
         if suffix and files.WRITE_FORMATS[suffix] != asked:
             raise InputError(f"format: {format} does not fit the output {output}")
 
-    tag = f"_x{scale:g}"
+    tag = f"_{sizes.tag(scale)}"
+
+    def stem_of(picture: Path, usual: str = "") -> str:
+        stem = _stem(picture)
+        return stem + usual if name is None else sizes.named(name, stem, scale)
+
     sources = {resolved(job.input) for path, jobs in found for job in jobs or [Job(path, path)]}
     planned: list[Job] = []
     for path, searched in found:
         if searched is None:
             ending = suffix or _kept_suffix(path)
             if output is None:
-                job = Job(path, path.with_name(_stem(path) + tag + ending))
+                job = Job(path, path.with_name(stem_of(path, tag) + ending))
             elif single and one_file:
                 job = Job(path, one_file)
             else:
-                job = Job(path, Path(output) / (_stem(path) + ending), Path(output))
+                job = Job(path, Path(output) / (stem_of(path) + ending), Path(output))
             planned.append(job)
         else:
             here = resolved(path)
             if output is None and not here.name:
                 raise InputError(f"output: needed for {here}, beside which nothing can be")
             root = here.with_name(here.name + tag) if output is None else Path(output)
-            planned += [_into(root, path, job, suffix) for job in searched]
+            planned += [_into(root, path, job, suffix, stem_of) for job in searched]
     return settle(planned, sources, {})
 
 
@@ -115,10 +139,12 @@ def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
     return [job for job in jobs if part(job) == index]
 
 
-def _into(root: Path, folder: Path, found: Job, suffix: str | None) -> Job:
+def _into(
+    root: Path, folder: Path, found: Job, suffix: str | None, stem_of: Callable[[Path], str]
+) -> Job:
     inside = found.input.relative_to(folder)
     if not found.problem:
-        inside = inside.with_name(_stem(found.input) + (suffix or _kept_suffix(found.input)))
+        inside = inside.with_name(stem_of(found.input) + (suffix or _kept_suffix(found.input)))
     return Job(found.input, root / inside, root, found.problem)
 
 
@@ -159,18 +185,15 @@ def _search(folder: Path, output: str | Path | None) -> list[Job] | None:
     return [Job(path, path, problem=problem) for path, problem in found]
 
 
-def _suffix(format: str) -> str:
-    suffix = "." + format.lower().lstrip(".")
-    if suffix not in files.WRITE_FORMATS:
-        known = ", ".join(each[1:] for each in files.WRITE_FORMATS)
-        raise InputError(f"format: expected one of {known}, got {format!r}")
-    return suffix
+def _kept_suffix(picture: Path) -> str:
+    """That of the input; of a GIF or an APNG only where it is animated, as no picture is written
+    so."""
+    suffix = picture.suffix.lower()
+    if suffix in animation.SUFFIXES and suffix not in files.WRITE_FORMATS:
+        return picture.suffix if animation.is_animated(picture) else ".png"
+    return files.kept_suffix(picture)
 
 
 def _stem(picture: Path) -> str:
     """The name without its extension, if that says it is a picture: scan.v1 is all name."""
     return picture.stem if picture.suffix.lower() in files.READ_SUFFIXES else picture.name
-
-
-def _kept_suffix(picture: Path) -> str:
-    return picture.suffix if picture.suffix.lower() in files.WRITE_FORMATS else ".png"

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from espan import animation
 from espan.batch.journal import Journal, mark
-from espan.batch.planning import Job, Outcome
-from espan.errors import DeviceLostError, EspanError, LimitError, OutputError, escaped
+from espan.batch.planning import Job, Outcome, failed, skipped
+from espan.errors import DeviceLostError, EspanError, LimitError, OutputError
 from espan.execution import streaming
 from espan.images import files
+from espan.sizes import Size, result_size
 from espan.system import memory, shutdown
 from espan.system.atomic import remove_leftovers
 from espan.system.paths import reason
@@ -42,7 +44,7 @@ Doer = Callable[[Callable[[], int]], int]
 def run(
     jobs: Sequence[Job],
     upscalers: "Sequence[Upscaler]",
-    scale: float,
+    scale: float | Size,
     *,
     workers: int | None = None,
     skip: Callable[[Job], bool] = lambda job: False,
@@ -96,7 +98,7 @@ def _here(pixels: int) -> Iterator[Doer]:
 def do(
     job: Job,
     upscaler: "Upscaler",
-    scale: float,
+    scale: float | Size,
     hold: Callable[[int], AbstractContextManager[Doer]] = _here,
     progress: Callable[[int, int], None] | None = None,
     computing: AbstractContextManager = streaming.ALWAYS,
@@ -110,8 +112,11 @@ def do(
         return failed(job, job.problem)
     began = time.perf_counter()
     try:
-        image = files.read(job.input, scale=scale, limits=upscaler.limits)
-        size = round(image.width * scale), round(image.height * scale)
+        try:
+            image = files.read(job.input, scale=scale, limits=upscaler.limits)
+        except files.AnimatedError:
+            return _animated(job, upscaler, scale, hold, progress)
+        size = result_size(scale, image.size)
         _check_place(job.output, image.mode, size)  # before the work, not after it
 
         def make() -> int:
@@ -136,10 +141,34 @@ def do(
     return Outcome(str(job.input), str(job.output), "done", None, *size, seconds, redone)
 
 
+def _animated(
+    job: Job,
+    upscaler: "Upscaler",
+    scale: float | Size,
+    hold: Callable[[int], AbstractContextManager[Doer]],
+    progress: Callable[[int, int], None] | None,
+) -> Outcome:
+    """`do` for an animation, which has all cores to itself."""
+    began = time.perf_counter()
+    _make_folder(job.output.parent)
+    made: list[animation.Report] = []
+
+    def make() -> int:
+        before = upscaler.redone
+        made.append(animation.convert(job.input, job.output, upscaler, scale, progress))
+        return upscaler.redone - before
+
+    with hold(sys.maxsize) as done_by:
+        redone = done_by(make)
+    size = made[0].width, made[0].height
+    seconds = round(time.perf_counter() - began, 3)
+    return Outcome(str(job.input), str(job.output), "done", None, *size, seconds, redone)
+
+
 class Crew:
     """Threads that take jobs by turns. They never keep the interpreter from ending."""
 
-    def __init__(self, upscalers, scale: float, workers: int, skip, journal, progress):
+    def __init__(self, upscalers, scale: float | Size, workers: int, skip, journal, progress):
         self.scale, self.skip, self.journal = scale, skip, journal
         self.progress = progress or (lambda job, done, total: None)
         self.workers, self.cores = workers, torch.get_num_threads()
@@ -258,19 +287,12 @@ def _take_threads(count: int) -> None:
 
 def _check_place(output: Path, mode: str, size: tuple[int, int]) -> None:
     """OutputError if a result cannot go to `output`; its folder is made."""
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{output.parent}: could not be made: {reason(error)}") from error
+    _make_folder(output.parent)
     files.check_output(output, mode, size)
 
 
-def skipped(job: Job) -> Outcome:
-    return Outcome(str(job.input), str(job.output), "skipped")
-
-
-def failed(job: Job, reason: str) -> Outcome:
-    """The outcome of a job that could not be done; its message names the picture, once."""
-    name = escaped(f"{job.input}: ")
-    named = reason if reason.startswith(name) else name + reason
-    return Outcome(str(job.input), str(job.output), "failed", escaped(named))
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{folder}: could not be made: {reason(error)}") from error

@@ -27,7 +27,7 @@ from espan.networks.folding import fold
 from espan.networks.network import Network
 from espan.networks.span import SPAN
 from espan.networks.spanf import SPANF
-from espan.options import check_scale
+from espan.sizes import Scale, check_scale, nearest
 from espan.system.atomic import whole_file
 from espan.system.paths import NOTHING, as_path, why_no_file
 
@@ -89,10 +89,10 @@ def load(path_or_name: str | Path, *, folded: bool = True) -> Network:
     return (fold(net) if folded and not net.folded else net).eval()
 
 
-def model_for(scale: float) -> str:
-    """The name of the plain built-in network whose scale is `scale` or the next larger one."""
-    check_scale(scale, max(PLAIN))
-    return PLAIN[min(each for each in PLAIN if each >= scale)]
+def model_for(scale: Scale) -> str:
+    """The name of the plain built-in network whose scale is `scale` or the next larger one; the
+    largest for more than that, and for a Size, which asks another scale of each image."""
+    return PLAIN[nearest(check_scale(scale, max(PLAIN)), [*PLAIN])]
 
 
 def _read(path: Path, digest: str | None) -> Network:

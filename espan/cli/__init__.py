@@ -2,16 +2,14 @@
 
 import argparse
 import logging
-import os
-import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from espan import __version__
-from espan.cli import average, compare, demo, doctor, evaluate, export, train, upscale
+from espan.cli import average, compare, completion, demo, doctor, evaluate, export, train, upscale
 from espan.cli.exits import FAILED, INTERRUPTED, WRONG_USE
 from espan.cli.interrupt import interruptible
-from espan.cli.say import say
+from espan.cli.say import say, silence_stdout
 from espan.errors import (
     DeviceError,
     DeviceLostError,
@@ -43,15 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         lost = isinstance(error, DeviceLostError)
         return WRONG_USE if isinstance(error, _ARGUMENT_ERRORS) and not lost else FAILED
     except BrokenPipeError:  # the reader of our output has gone: nothing more to say to it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence_stdout()
         return FAILED
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse repeats arguments as they were given."""
+    """Says in one line what is wrong; argparse shows the whole usage before it."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(escaped(message))
+        self.exit(WRONG_USE, f"{self.prog}: {escaped(message)} (see {self.prog} --help)\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,10 +63,11 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, run, help: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, commands=commands.choices)
         sub.add_argument("--quiet", "-q", action="store_true", help="errors only")
         return sub
 
-    for room in (upscale, compare, demo, evaluate, train, average, export, doctor):
+    rooms = (upscale, compare, demo, evaluate, train, average, export, doctor, completion)
+    for room in rooms:
         room.add_to(command)
     return parser

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espan.errors import InputError
-from espan.options import BACKENDS, DTYPES, LIMITS, Limits, UpscalerOptions
+from espan.options import BACKENDS, DTYPE_ALIASES, DTYPES, LIMITS, Limits, UpscalerOptions
+from espan.sizes import LARGEST, Scale, from_text
 
 if TYPE_CHECKING:
     from espan.upscaler import Upscaler
@@ -35,13 +36,30 @@ def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto", several: bo
     parser.add_argument(
         "--dtype",
         default=dtype,
-        choices=("auto", *DTYPES),
+        choices=("auto", *DTYPES, *DTYPE_ALIASES),
         help=f"precision to compute in; default: {dtype}",
     )
     parser.add_argument(
         "--backend", default="auto", choices=BACKENDS, help="who computes; see espan doctor"
     )
     parser.set_defaults(**asdict(LIMITS))  # which only some commands let the user change
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """How large results are to be; `scale_of` reads what comes of it."""
+    parser.add_argument(
+        "-s", "--scale", type=float, help=f"1 to {LARGEST}; default: the model's own"
+    )
+    sizes = parser.add_argument_group("sizes", "instead of a factor, for every picture")
+    sizes.add_argument("--width", metavar="W", help="results are so many pixels wide")
+    sizes.add_argument("--height", metavar="H", help="results are so many pixels high")
+    sizes.add_argument("--fit", metavar="WxH", help="results just fit into such a box")
+    sizes.add_argument("--max-side", metavar="N", help="no side is longer, whatever the scale")
+
+
+def scale_of(arguments: argparse.Namespace) -> Scale:
+    """What `add_sizes` has read; InputError for a size that cannot be."""
+    return from_text(vars(arguments), arguments.scale)
 
 
 def _tile(text: str) -> str | int | None:
@@ -86,7 +104,7 @@ def upscalers_of(arguments: argparse.Namespace, model: str) -> "list[Upscaler]":
     return [Upscaler.from_options(model, each) for each in each_device]
 
 
-def model_of(arguments: argparse.Namespace, scale: float | None) -> str:
+def model_of(arguments: argparse.Namespace, scale: Scale) -> str:
     """The model that is named, else the built-in one for `scale`."""
     from espan.checkpoints.weights import model_for
 

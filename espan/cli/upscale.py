@@ -10,13 +10,21 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
-from espan.cli import video
+from espan.cli import streams, video
 from espan.cli.exits import FAILED, OK, WRONG_USE
-from espan.cli.hints import hint_at_web
-from espan.cli.options import add_engine, model_of, options_of, upscaler_of, upscalers_of
+from espan.cli.hints import hint_at_web, note_unread
+from espan.cli.options import (
+    add_engine,
+    add_sizes,
+    model_of,
+    options_of,
+    scale_of,
+    upscaler_of,
+    upscalers_of,
+)
 from espan.cli.say import say
 from espan.errors import InputError, escaped
-from espan.options import check_scale
+from espan.sizes import Size, check_scale
 from espan.system.paths import as_path, is_file
 
 if TYPE_CHECKING:
@@ -28,13 +36,14 @@ Start = Callable[..., "Generator[Outcome]"]
 
 def add_to(command) -> None:
     up = command("upscale", run, "Upscale picture files and folders.")
-    up.add_argument("inputs", nargs="*", metavar="IN", help="files, and folders with all below")
+    up.add_argument("inputs", nargs="*", metavar="IN", help="files, folders with all below, or -")
     up.add_argument("-i", "--input", action="append", default=[], help="the same as IN")
-    up.add_argument("-o", "--output", metavar="OUT", help="file or folder; default: NAME_x4.EXT")
-    up.add_argument(
-        "-s", "--scale", type=float, help="1 to the model's own; default: the model's own"
-    )
+    up.add_argument("-o", "--output", metavar="OUT", help="file, folder or -; default: NAME_x4.EXT")
+    add_sizes(up)
     up.add_argument("-f", "--format", help="png, jpg, webp, avif, tif or bmp; default: the input's")
+    up.add_argument(
+        "--name", metavar="TEMPLATE", help='of results, as "{stem}@{scale}x"; the ending is kept'
+    )
     left = up.add_mutually_exclusive_group()
     left.add_argument("--skip-existing", action="store_true", help="leave results that are there")
     left.add_argument(
@@ -85,6 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
         for each in named:
             if each is not None:
                 as_path(each, what)
+    if streams.wanted(inputs, arguments.output):
+        return streams.run(arguments, inputs)
     videos, inputs = video.split(inputs)
     video.refuse_unheeded(arguments, videos)
     if arguments.format and not inputs:
@@ -94,17 +105,24 @@ def run(arguments: argparse.Namespace) -> int:
     from espan import batch
 
     tqdm.set_lock(threading.RLock())  # the default one, for processes, is left behind by kill -9
-    model = model_of(arguments, arguments.scale)
+    asked = scale_of(arguments)
+    model = model_of(arguments, asked)
     if arguments.engine == "ray":
-        start, largest = _on_ray(arguments, model)
+        start, own = _on_ray(arguments, model)
     else:
         upscalers = upscalers_of(arguments, model)
-        start, largest = partial(batch.run, upscalers=upscalers), upscalers[0].scale
-    scale = check_scale(largest if arguments.scale is None else arguments.scale, largest)
-    plain = {"scale": scale, "format": arguments.format, "alone": not videos}
+        start, own = partial(batch.run, upscalers=upscalers), upscalers[0].scale
+    scale = check_scale(asked, own)
+    plain = {
+        "scale": scale,
+        "format": arguments.format,
+        "alone": not videos,
+        "name": arguments.name,
+    }
     jobs = batch.plan(inputs, arguments.output, **plain)
-    clips = video.plan(videos, jobs, scale, arguments.output)
+    clips = video.plan(videos, jobs, scale, arguments.output, arguments.name)
     video.note_left_out(inputs)
+    note_unread(inputs)
     if arguments.resume and jobs and not clips and not any(job.root for job in jobs):
         raise InputError("resume: needs a folder of results; --skip-existing works without one")
     found, part = len(jobs) + len(clips), ""
@@ -132,7 +150,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _pictures(
-    start: Start, jobs: list, scale: float, journal: "Journal", arguments
+    start: Start, jobs: list, scale: float | Size, journal: "Journal", arguments
 ) -> "Generator[Outcome]":
     """Upscales the pictures, reporting and yielding what became of each."""
     from tqdm import tqdm
@@ -161,7 +179,7 @@ def _pictures(
 
 
 def _on_ray(arguments: argparse.Namespace, model: str) -> tuple[Start, int]:
-    """What runs the jobs on a cluster, and the largest scale."""
+    """What runs the jobs on a cluster, and the scale of the network."""
     from espan.batch import cluster
     from espan.checkpoints.weights import load
 

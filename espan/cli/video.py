@@ -9,6 +9,7 @@ from pathlib import Path
 
 from espan.cli.say import say
 from espan.errors import DeviceLostError, EspanError, InputError, OutputError, escaped
+from espan.sizes import Size, named, tag
 from espan.system.paths import below, is_file, is_folder, names_folder, reason, resolved
 from espan.video.options import ON_ERROR, READ_SUFFIXES, WRITE_SUFFIXES
 
@@ -50,7 +51,13 @@ def left_out(folders: Sequence[str]) -> list[Path]:
     return sorted(each.path for each in found if not each.problem)
 
 
-def plan(videos: list[Path], pictures: list, scale: float, output: str | None) -> list:
+def plan(
+    videos: list[Path],
+    pictures: list,
+    scale: float | Size,
+    output: str | None,
+    name: str | None = None,
+) -> list:
     """The jobs of videos; `pictures` are those that the same run has for pictures.
 
     No result replaces an input or another result: such a job has a `problem`.
@@ -61,7 +68,7 @@ def plan(videos: list[Path], pictures: list, scale: float, output: str | None) -
     alone = len(videos) == 1 and not pictures
     sources = {resolved(each) for each in (*videos, *(job.input for job in pictures))}
     taken = {resolved(job.output): job.input for job in pictures if not job.problem}
-    jobs = [Job(video, _target(video, alone, output, scale)) for video in videos]
+    jobs = [Job(video, _target(video, alone, output, scale, name)) for video in videos]
     return settle(jobs, sources, taken)
 
 
@@ -72,9 +79,9 @@ def note_left_out(others: Sequence[str]) -> None:
         log.info("%s%s: a video in a folder is left out; name it to upscale it", left[0], more)
 
 
-def run(jobs: Sequence, upscaler, scale: float, arguments: argparse.Namespace) -> Iterator:
+def run(jobs: Sequence, upscaler, scale: float | Size, arguments: argparse.Namespace) -> Iterator:
     """Upscales video after video, yielding what became of each."""
-    from espan.batch.work import failed, skipped
+    from espan.batch.planning import failed, skipped
     from espan.video.options import OptionError, Options, need_pyav
 
     need_pyav()
@@ -142,19 +149,23 @@ def _is_done(video: Path, target: Path, arguments: argparse.Namespace) -> bool:
     return arguments.skip_existing or (arguments.resume and newer)
 
 
-def _target(video: Path, alone: bool, output: str | None, scale: float) -> Path:
+def _target(
+    video: Path, alone: bool, output: str | None, scale: float | Size, name: str | None
+) -> Path:
     """Where a video's result goes, as `espan.batch.plan` has it for pictures."""
     from espan.images import files
 
     suffix = video.suffix if video.suffix.lower() in WRITE_SUFFIXES else ".mkv"
+    usual = f"{video.stem}_{tag(scale)}" if output is None else video.stem
+    whole = (usual if name is None else named(name, video.stem, scale)) + suffix
     if output is None:
-        return video.with_name(f"{video.stem}_x{scale:g}{suffix}")
+        return video.with_name(whole)
     if names_folder(output):
-        return Path(output) / f"{video.stem}{suffix}"
+        return Path(output) / whole
     if alone and Path(output).suffix.lower() in files.WRITE_FORMATS:
         raise InputError(f"output: {output} is a picture, and {video} a video; try .mp4 or .mkv")
     if alone:
         return Path(output)
     if Path(output).suffix.lower() in (*READ_SUFFIXES, *files.READ_SUFFIXES):
         raise InputError(f"output: {output} is one file, and there are several inputs")
-    return Path(output) / f"{video.stem}{suffix}"
+    return Path(output) / whole

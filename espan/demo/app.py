@@ -2,7 +2,8 @@
 
 GET  /                    the page, and its few files
 GET  /settings            models and limits
-POST /jobs?name=&model=&scale=&format=&preview=   a picture file as the body -> {"id"}
+POST /jobs?name=&model=&scale=&format=&preview=   a picture file as the body -> {"id"};
+                          width=, height=, fit= or max_side= instead of scale=
 GET  /jobs/ID/events      its progress, as server-sent events, to the end
 GET  /jobs/ID/result, /jobs/ID/before
 DELETE /jobs/ID
@@ -28,6 +29,7 @@ from espan.demo.limits import Limits
 from espan.demo.work import Work
 from espan.errors import InputError
 from espan.images import files
+from espan.sizes import check_scale, from_text, tag
 
 PAGES = {
     "": ("demo.html", "text/html; charset=utf-8"),
@@ -37,9 +39,14 @@ PAGES = {
     "viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
     "icon.svg": ("icon.svg", "image/svg+xml"),
 }
-MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp"}
+MEDIA = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+}
 # What of the input's formats a browser shows; any other becomes PNG.
-SUFFIXES = {**{suffix: suffix for suffix in MEDIA}, ".jpeg": ".jpg"}
+SUFFIXES = {**{suffix: suffix for suffix in MEDIA}, ".jpeg": ".jpg", ".jfif": ".jpg"}
 # Else the server would go on reading, and throwing away, whatever more is sent.
 HANG_UP = {"Connection": "close"}
 # Seconds between two looks at a job, and looks after which a silent one sends a sign of life.
@@ -186,12 +193,15 @@ def _asked(query, work: Work) -> Asked:
             known = ", ".join(each[1:] for each in MEDIA)
             raise InputError(f"format: expected one of {known}")
     try:
-        scale = float(query.get("scale", ""))
+        factor = float(query["scale"]) if "scale" in query else None
     except ValueError:
         raise InputError("scale: expected a number") from None
     model = query.get("model", "")
-    work.upscaler(model, scale)
-    return Asked(name, model, scale, SUFFIXES.get(suffix, ".png"), bool(query.get("preview")))
+    scale = check_scale(from_text(query, factor), work.scale(model))
+    moving = SUFFIXES.get(suffix, ".png")
+    # No picture is written as GIF: one that is not animated becomes PNG, unless GIF is asked for.
+    still = ".png" if moving == ".gif" and not query.get("format") else moving
+    return Asked(name, model, scale, still, moving, bool(query.get("preview")))
 
 
 def _plain_name(name: str) -> str:
@@ -204,7 +214,7 @@ def _plain_name(name: str) -> str:
 def _download_name(job: Job) -> str:
     name = PurePosixPath(job.asked.name)
     stem = name.stem if name.suffix.lower() in files.READ_SUFFIXES else name.name
-    return f"{stem}_x{job.asked.scale:g}{job.asked.suffix}"
+    return f"{stem}_{tag(job.asked.scale)}{job.asked.suffix}"
 
 
 def _news(job: Job, jobs: Jobs) -> dict:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from espan.demo.limits import Limits
 from espan.errors import DeviceLostError, EspanError
+from espan.sizes import Size
 from espan.system import memory
 
 log = logging.getLogger("espan")
@@ -38,8 +39,9 @@ class Asked:
 
     name: str
     model: str
-    scale: float
+    scale: float | Size
     suffix: str
+    moving: str  # the suffix of an animation's file
     preview: bool = False
     address: str = ""
 

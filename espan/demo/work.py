@@ -3,14 +3,16 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from espan import animation
 from espan.checkpoints.weights import model_for
 from espan.demo.jobs import Job
 from espan.demo.limits import Limits
 from espan.errors import InputError
 from espan.images import files
 from espan.networks import SCALES
-from espan.options import LIMITS, check_scale
+from espan.options import LIMITS
 from espan.options import Limits as FileLimits
+from espan.sizes import Size, nearest, result_size
 from espan.upscaler import Upscaler
 
 BUILTIN = "built-in"
@@ -30,7 +32,7 @@ class Work:
         self._given = {str(i): (Path(p).stem, upscaler(str(p))) for i, p in enumerate(paths, 1)}
 
     def models(self) -> dict[str, dict]:
-        """Key -> name to show and largest scale; the first is the one to begin with."""
+        """Key -> name to show and its own scale; the first is the one to begin with."""
         given = {key: {"name": name, "scale": up.scale} for key, (name, up) in self._given.items()}
         return given | {BUILTIN: {"name": "built in", "scale": max(self._builtin)}}
 
@@ -39,21 +41,31 @@ class Work:
         upscaler = self._builtin[4]
         return f"{upscaler.device}, {str(upscaler.dtype).removeprefix('torch.')}"
 
-    def upscaler(self, model: str, scale: float) -> Upscaler:
-        """InputError for a model that is not offered or a scale that it does not reach."""
+    def scale(self, model: str) -> int:
+        """The network's own; InputError for a model that is not offered."""
         if model not in self.models():
             raise InputError("model: not one of those offered")
-        check_scale(scale, self.models()[model]["scale"])
+        return self.models()[model]["scale"]
+
+    def upscaler(self, model: str, scale: float | Size) -> Upscaler:
+        """What computes that; the model is one of those offered."""
         if model != BUILTIN:
             return self._given[model][1]
-        return next(up for reach, up in self._builtin.items() if reach >= scale)
+        return self._builtin[nearest(scale, [*self._builtin])]
 
     def __call__(self, job: Job, progress: Callable[[int, int], None]) -> None:
         asked, most = job.asked, self.limits.pixels
         upscaler = self.upscaler(asked.model, asked.scale)
         sizes = FileLimits(min(most, LIMITS.max_input), most)
-        image = files.read(job.source, scale=asked.scale, limits=sizes)
-        size = round(image.width * asked.scale), round(image.height * asked.scale)
+        try:
+            image = files.read(job.source, scale=asked.scale, limits=sizes)
+        except files.AnimatedError:
+            asked.suffix = asked.moving
+            scaled = job.source, job.result, upscaler, asked.scale
+            made = animation.convert(*scaled, progress, limits=sizes)
+            job.size = made.width, made.height
+            return
+        size = result_size(asked.scale, image.size)
         files.check_output(job.result, image.mode, size)  # before the work, not after it
         if asked.preview:
             files.write(job.preview, image)

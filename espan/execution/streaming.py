@@ -7,21 +7,22 @@ result only the row under way and the one being written are there. The pixels ar
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from espan.errors import LimitError
-from espan.execution.planes import nobody
+from espan.execution import host_memory
+from espan.execution.planes import Counted, enlarge_once, nobody
 from espan.execution.runner import Request, Runner
 from espan.images import files
 from espan.images.adapt import from_any
 from espan.images.alpha import BYTES, bleed
+from espan.images.files import Target
 from espan.images.resize import RowByRow, resize_rows
-from espan.system import memory, shutdown
+from espan.sizes import Size, passes, result_size
+from espan.system import shutdown
 from espan.system.pinned import Empty
 
 ALWAYS = nullcontext()
@@ -40,45 +41,75 @@ class Enlarges(Protocol):
 
     _runner: Runner
 
-    def __call__(self, image: Any, scale: float, *, progress: Progress | None = None) -> Any: ...
+    def __call__(
+        self, image: Any, scale: float | Size, *, progress: Progress | None = None
+    ) -> Any: ...
 
 
 def upscale_to(
-    output: str | Path,
+    output: Target,
     upscaler: Enlarges,
     image,
-    scale: float,
+    scale: float | Size,
     progress: Progress | None = None,
     computing: AbstractContextManager = ALWAYS,
-) -> Path:
+) -> None:
     """`files.write(output, upscaler(image, scale))`; a large PNG or TIFF is never held whole.
 
     image: what `files.read` gives. computing: a context for the work that is not writing alone.
     Raises what both functions do.
     """
-    pixels = round(image.width * scale) * round(image.height * scale)
-    if pixels > LARGE and files.takes_rows(output, image.mode):
+    width, height = result_size(scale, image.size)
+    # What is made smaller goes through no network, and is smaller than what is there already.
+    larger = width > image.width or height > image.height
+    if width * height > LARGE and larger and files.takes_rows(output, image.mode):
         with computing:
-            return in_bands(output, upscaler, image, scale, progress)
+            in_bands(output, upscaler, image, scale, progress)
+        return
     with computing:
         result = upscaler(image, scale, progress=progress)
-    return files.write(output, result)
+    files.write(output, result)
 
 
 def in_bands(
-    output: str | Path, upscaler: Enlarges, image, scale: float, progress: Progress | None = None
-) -> Path:
+    output: Target,
+    upscaler: Enlarges,
+    image,
+    scale: float | Size,
+    progress: Progress | None = None,
+) -> None:
     """`upscale_to` for any size."""
-    runner = upscaler._runner
-    planes = from_any(image).planes[None]
+    runner, picture = upscaler._runner, from_any(image)
+    planes = picture.planes[None]
+    size = result_size(scale, image.size)
+    sizes = passes(planes.shape[2:], size[::-1], runner.scale)
+    _check_memory(runner, planes, sizes)
+
+    def new(height: int, width: int) -> Tensor:
+        return picture.new(height, width)[None]
+
+    with shutdown.under_way(progress or nobody) as step:
+        counted = Counted(step, planes, sizes)
+        for each in sizes[:-1]:  # which are small
+            planes = enlarge_once(runner, planes, new, each, counted)
+        _last_in_bands(output, runner, planes, image, size, counted)
+
+
+def _last_in_bands(
+    output: Target,
+    runner: Runner,
+    planes: Tensor,
+    image,
+    size: tuple[int, int],
+    progress: Progress,
+) -> None:
+    """The last pass from `planes` to `size` (width, height), with what `image` says in the file."""
     _, channels, height, width = planes.shape
-    size = round(width * scale), round(height * scale)
     has_alpha = channels in (2, 4)
     colours = channels - has_alpha
-    _check_memory(runner, planes, scale, has_alpha)
-
+    whole = runner.scale * height, runner.scale * width
     source = bleed(planes[0, :-1], planes[0, -1])[None] if has_alpha else planes
-    small = RowByRow(runner.scale * height, size[::-1]) if scale != runner.scale else None
+    small = RowByRow(whole[0], size[::-1]) if whole != size[::-1] else None
     # Bicubic, as of any picture.
     alpha = _Alpha(planes[0, -1].numpy(), size[::-1]) if has_alpha else None
 
@@ -103,10 +134,8 @@ def in_bands(
 
         target = _Rolling(runner.scale * width, colours, planes.dtype, emit, runner.empty)
 
-        with shutdown.under_way(progress or nobody) as step:
-            runner.run(Request(source, target, step, target.filled))
+        runner.run(Request(source, target, progress, target.filled))
         writing.pop().result()
-    return Path(output)
 
 
 class _Rolling:
@@ -159,16 +188,15 @@ class _Alpha:
         return resize_rows(self.alpha, self.size, wanted)[..., None]
 
 
-def _check_memory(runner, planes: Tensor, scale: float, has_alpha: bool) -> None:
-    _, channels, height, width = planes.shape
-    row = runner.scale * width * channels * planes.element_size()
+def _check_memory(runner: Runner, planes: Tensor, sizes: list[tuple[int, int]]) -> None:
+    channels, small = planes.shape[1], sizes[-2] if len(sizes) > 1 else None
+    height, width = small or planes.shape[2:]
+    pixel = channels * planes.element_size()
     need = runner.host_memory(1, height, width, planes.dtype)
     bands = _BANDS + (runner.device.type != "cpu")
-    need += int(bands * runner.rows(height, width) * runner.scale * row)
-    need += has_alpha * BYTES * height * width
-    free = memory.missing(need)
-    if free is not None:
-        raise LimitError(
-            f"{width} x {height} pixels x{scale:g} need {need / 2**20:,.0f} MiB of memory row by "
-            f"row, {free / 2**20:,.0f} MiB are free (smaller tiles need less)"
-        )
+    need += int(bands * runner.rows(height, width) * runner.scale**2 * width * pixel)
+    if channels in (2, 4):
+        need += BYTES * height * width
+    if small:
+        need = max(need + height * width * pixel, host_memory.needed(runner, planes, small, 0))
+    host_memory.refuse_beyond(need, planes, sizes[-1], " row by row")

@@ -6,7 +6,7 @@ It knows PIL, numpy and torch conventions, and no files and no networks.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ FromFile: TypeAlias = Image.Image | Image16
 Given: TypeAlias = AnyImage | File
 One = TypeVar("One", Image.Image, Image16, Tensor)
 Each = TypeVar("Each", Image.Image, Image16, Tensor, NDArray[Any])
+Written = TypeVar("Written", bound=BinaryIO)
 PixelType = TypeVar("PixelType", bound=np.uint8 | np.uint16 | np.floating[Any])
 
 _DTYPES = "uint8, uint16 or float"
@@ -83,8 +84,8 @@ def from_any(image: Any, empty: Empty = ordinary) -> Picture:
     if isinstance(image, Tensor):
         return _from_tensor(image, empty)
     raise InputError(
-        "picture: expected a PIL image, a numpy array, a torch tensor, a path or a list of these, "
-        f"got {type(image).__name__}"
+        "picture: expected a PIL image, a numpy array, a torch tensor, a path, bytes, an open "
+        f"file or a list of these, got {type(image).__name__}"
     )
 
 
@@ -172,6 +173,12 @@ def _from_numpy(image: np.ndarray, empty: Empty) -> Picture:
 
 
 def _from_pil(image: Image.Image, empty: Empty) -> Picture:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and getattr(image, "format", None) != "MPO":  # whose first is the picture
+        raise InputError(
+            f"picture: has {frames} frames or pages; pass the copy() of one, or take "
+            "espan.upscale_animation"
+        )
     plain = _to_plain_mode(image)
     arrays = _from_numpy(pil.pixels(plain), empty)
 

@@ -10,6 +10,19 @@ let job = null; // the picture under way: {id, events}
 const number = (n) => n.toLocaleString("en");
 const scale = () => Number(document.querySelector("[name=scale]:checked").value);
 
+/* What is asked for, in the server's words: a factor, or one side. */
+function wanted() {
+  if (scale()) return { scale: scale() };
+  const pixels = $("pixels").value;
+  return { [$("side").value]: $("side").value === "fit" ? `${pixels}x${pixels}` : pixels };
+}
+
+/* The factor for a picture of that size. */
+function factor(w, h) {
+  const side = { width: w, height: h, fit: Math.max(w, h) }[$("side").value];
+  return scale() || Number($("pixels").value) / side;
+}
+
 /* What has changed is read out by a screen reader; the same again is not. */
 function say(text) {
   if ($("status").textContent !== text) $("status").textContent = text;
@@ -38,27 +51,15 @@ async function begin() {
   const minutes = Math.round(settings.keep_seconds / 60);
   const where = settings.local ? "Pictures stay on this computer" : "Pictures go to this server only";
   $("kept").textContent = `${where}; results are thrown away after ${minutes} minutes or sooner.`;
-  offer();
-}
-
-/* Only the scales that the chosen network has. */
-function offer() {
-  const largest = settings.models[$("model").value].scale;
-  for (const radio of document.getElementsByName("scale")) {
-    radio.disabled = Number(radio.value) > largest;
-    if (radio.disabled && radio.checked) {
-      radio.checked = false;
-      document.querySelector("[name=scale]:not(:disabled)").checked = true;
-    }
-  }
   describe();
 }
 
 function describe() {
+  $("size").hidden = scale() > 0;
   if (!file) return;
   const { naturalWidth: w, naturalHeight: h } = $("thumb");
   const size = (by) => `${number(Math.round(w * by))} × ${number(Math.round(h * by))}`;
-  const sizes = shown ? `: ${size(1)} becomes ${size(scale())}` : "";
+  const sizes = shown ? `: ${size(1)} becomes ${size(factor(w, h))}` : "";
   $("chosen").textContent = `${file.name || "Pasted picture"}${sizes}`;
 }
 
@@ -102,7 +103,7 @@ async function upscale() {
   const asked = new URLSearchParams({
     name: chosen.name || "picture.png",
     model: $("model").value,
-    scale: scale(),
+    ...wanted(),
     format: $("format").value,
     preview: before ? "" : "1",
   });
@@ -176,8 +177,8 @@ async function finish(id, before, news) {
 }
 
 $("file").addEventListener("change", () => choose($("file").files));
-$("model").addEventListener("change", offer);
 $("scales").addEventListener("change", describe);
+$("size").addEventListener("input", describe);
 $("cancel").addEventListener("click", cancel);
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();

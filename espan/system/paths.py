@@ -6,6 +6,7 @@ whoever opens a FIFO as a file waits for ever. The functions here answer for eve
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from espan.errors import EspanError, InputError
 
 # A NUL, or a character that the file system's encoding lacks.
 _IMPOSSIBLE = "no file can have this name"
+# With one slash where a Path was made of it.
+_URL = re.compile(r"(https?|ftps?|sftp|file|s3|gs):/|data:", re.IGNORECASE)
 # What `why_no_file` says where nothing is.
 NOTHING = os.strerror(errno.ENOENT).lower()
 _KINDS = {
@@ -44,6 +47,8 @@ def as_path(name: Any, what: str, error: type[EspanError] = InputError) -> Path:
         raise InputError(f"{what}: expected a path, got {type(name).__name__}")
     if not plain:
         raise error(f"{what}: the name is empty")
+    if _URL.match(plain) and not os.path.lexists(plain):
+        raise InputError(f"{what}: {plain} is a URL; download it first, files alone are read")
     return Path(plain)
 
 

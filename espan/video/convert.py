@@ -21,8 +21,8 @@ from espan.options import (
     Progress,
     Tile,
     UpscalerOptions,
-    check_scale,
 )
+from espan.sizes import Size, check_scale
 from espan.system.atomic import remove_leftovers, whole_file
 from espan.system.paths import as_path, is_file, is_folder, resolved, why_no_result
 from espan.video.options import Options, need_pyav
@@ -57,7 +57,7 @@ class Report:
 def upscale_video(
     path: str | Path,
     output: str | Path,
-    scale: float = 4,
+    scale: float | Size = 4,
     *,
     model: "Model" = None,
     device: Device = "auto",
@@ -81,9 +81,9 @@ def upscale_video(
     Args:
         path: the video file to read.
         output: the video file to write; its suffix names the container.
-        scale: how many times larger, from 1 to the network's own.
+        scale: how many times larger, from 1 to 64, or an `espan.Size`.
         model: a built-in name, a weights file or a network; None takes the built-in network whose
-            scale is `scale` or the next larger.
+            scale is `scale` or the next larger, else of scale 4.
         device, dtype, backend, tile, limits: as for `Upscaler`.
         codec: FFmpeg's name of the encoder; None is H.264.
         crf: quality as the encoder counts it, 0 or more, less is better; None is the encoder's own.
@@ -113,7 +113,7 @@ def upscale_video(
 
 def video_frames(
     path: str | Path,
-    scale: float = 4,
+    scale: float | Size = 4,
     *,
     model: "Model" = None,
     device: Device = "auto",
@@ -130,9 +130,9 @@ def video_frames(
 
     Args:
         path: the video file to read.
-        scale: how many times larger, from 1 to the network's own.
+        scale: how many times larger, from 1 to 64, or an `espan.Size`.
         model: a built-in name, a weights file or a network; None takes the built-in network whose
-            scale is `scale` or the next larger.
+            scale is `scale` or the next larger, else of scale 4.
         device, dtype, backend, tile, limits: as for `Upscaler`.
         on_error: for a frame that cannot be decoded, "stop" raises and "repeat" shows its
             neighbour.
@@ -171,20 +171,19 @@ def identity_of(upscaler: "Upscaler") -> list[str]:
     return [digest.hexdigest(), *map(str, settings)]
 
 
-def _prepared(model: "Model", scale: float, options: UpscalerOptions) -> "Upscaler":
+def _prepared(model: "Model", scale: float | Size, options: UpscalerOptions) -> "Upscaler":
     from espan.checkpoints.weights import model_for
     from espan.upscaler import Upscaler
 
-    upscaler = Upscaler.from_options(model_for(scale) if model is None else model, options)
-    check_scale(scale, upscaler.scale)
-    return upscaler
+    check_scale(scale, 1)
+    return Upscaler.from_options(model_for(scale) if model is None else model, options)
 
 
 def convert(
     path: Path,
     output: Path,
     upscaler: "Upscaler",
-    scale: float,
+    scale: float | Size,
     options: Options,
     progress: Progress | None = None,
 ) -> Report:
@@ -192,8 +191,8 @@ def convert(
     need_pyav()
     import av
 
+    from espan.system.ahead import ahead
     from espan.video import encoding, frames, mux
-    from espan.video.ahead import ahead
     from espan.video.segments import Segments, alone
 
     clip = _looked_at(path, scale, upscaler.limits, options.hwaccel)
@@ -214,7 +213,7 @@ def convert(
             output,
             {
                 "input": [str(resolved(path)), facts.st_size, facts.st_mtime_ns],
-                "scale": scale,
+                "scale": str(scale),
                 "network": identity_of(upscaler),
                 "encoding": [chosen, flags, options.on_error, options.hwaccel, SEGMENT],
                 "made by": [__version__, av.__version__, str(av.library_versions)],
@@ -237,7 +236,7 @@ def convert(
         return Report(segments.frames, chosen.width, chosen.height)
 
 
-def _looked_at(path: Path, scale: float, limits: Limits, hwaccel: str | None) -> "Clip":
+def _looked_at(path: Path, scale: float | Size, limits: Limits, hwaccel: str | None) -> "Clip":
     """The clip in a file, of a size that the limits allow."""
     from espan.video import source
 
@@ -250,12 +249,12 @@ def _looked_at(path: Path, scale: float, limits: Limits, hwaccel: str | None) ->
 
 
 def _enlarged(
-    clip: "Clip", decoded: "Generator[Frame]", upscaler: "Upscaler", scale: float
+    clip: "Clip", decoded: "Generator[Frame]", upscaler: "Upscaler", scale: float | Size
 ) -> "Generator[Enlarged]":
     """(frame, its picture upscaled) of all frames; others are decoded meanwhile."""
     import torch
 
-    from espan.video.ahead import ahead, in_order
+    from espan.system.ahead import ahead, in_order
 
     cores = torch.get_num_threads()
     # On a CPU frames share the cores: two halves wait less for each other than a whole for its

@@ -1,5 +1,6 @@
 """Which encoder, and how: what the user asked for, else what suits the container and the input."""
 
+import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from av.codec.codec import UnknownCodecError, find_best_pix_fmt_of_list
 from av.error import FFmpegError
 
 from espan.errors import OutputError
+from espan.sizes import Size, result_size
 from espan.video import scheduling
 from espan.video.colour import Colour, Pixels
 from espan.video.options import OptionError, Options
@@ -42,6 +44,9 @@ _QUALITY = {
     "av1_nvenc": ("cq", 25),
     "mpeg4": ("qmin", 2),
 }
+# Libraries that write to stderr by themselves: errors alone. SVT-AV1 listens to the environment.
+_QUIET = {"libx265": {"x265-params": "log-level=error"}}
+os.environ.setdefault("SVT_LOG", "1")
 _OTHER = ("prores_ks", "ffv1", "utvideo", "dnxhd", "png")
 _PRESETS = {
     "libx264": "veryfast",
@@ -73,7 +78,7 @@ class Encoding:
         context.color_trc = self.colour.transfer
         context.colorspace, context.color_range = self.colour.matrix, self.colour.range
         context.flags |= flags
-        context.options = dict(self.options)
+        context.options = {**_QUIET.get(self.codec, {}), **self.options}
 
     def open(self, flags: int) -> "av.VideoCodecContext":
         """The encoder, ready for frames; OutputError for settings that it refuses."""
@@ -89,7 +94,7 @@ class Encoding:
         return context
 
 
-def choose(container, clip: Clip, scale: float, options: Options) -> Encoding:
+def choose(container, clip: Clip, scale: float | Size, options: Options) -> Encoding:
     """The Encoding for a clip made `scale` times larger in an output container.
 
     codec: H.264 where the container takes it, else the container's own habit. pix_fmt: the
@@ -98,8 +103,10 @@ def choose(container, clip: Clip, scale: float, options: Options) -> Encoding:
     encoder = _encoder(options.codec or _usual(container))
     format = _format(encoder, clip, options.pix_fmt)
     width, height = (
-        -(-round(side * scale) // step) * step
-        for side, step in zip((clip.width, clip.height), _steps(format), strict=True)
+        -(-side // step) * step
+        for side, step in zip(
+            result_size(scale, (clip.width, clip.height)), _steps(format), strict=True
+        )
     )
     settings = _quality(encoder.name, options.crf)
     preset = options.preset or _PRESETS.get(encoder.name)

@@ -10,7 +10,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from espan.errors import InputError
-from espan.video.ahead import ahead
+from espan.system.ahead import ahead
 from espan.video.colour import Pixels
 from espan.video.source import Clip, opened, reason
 

@@ -163,7 +163,7 @@ def test_results_below_the_input_are_not_taken_for_input(pictures, upscale):
 
 def test_transparency_into_jpeg_is_refused_before_the_work(pictures, upscale, monkeypatch, capsys):
     files.write(pictures / "alpha.png", Image.fromarray(noise(4, 4, 4)))
-    monkeypatch.setattr("espan.upscaler.enlarge_one", None)
+    monkeypatch.setattr("espan.execution.calls.enlarge_one", None)
     assert upscale(pictures / "alpha.png", "-f", "jpg") == 1
     assert "JPEG cannot hold transparency" in capsys.readouterr().err
 
@@ -190,7 +190,7 @@ def test_interrupted(pictures, upscale, tmp_path, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("espan.upscaler.enlarge_one", interrupted)
+    monkeypatch.setattr("espan.execution.calls.enlarge_one", interrupted)
     assert upscale(pictures, "-o", tmp_path / "out") == 130
     assert "interrupted" in capsys.readouterr().err
     assert tree(tmp_path / "out") == []
@@ -204,7 +204,7 @@ def test_interrupted(pictures, upscale, tmp_path, monkeypatch, capsys):
         ["upscale"],
         ["upscale", "a.png", "--scael", "2"],
         ["upscale", "a.png", "-s", "big"],
-        ["upscale", "a.png", "-s", "9"],
+        ["upscale", "a.png", "-s", "65"],
         ["upscale", "a.png", "-s", "0"],
         ["upscale", "a.png", "-t", "-3"],
         ["upscale", "a.png", "-f", "xyz"],

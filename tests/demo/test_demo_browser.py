@@ -67,6 +67,17 @@ def test_send_wait_compare_save(page, server):
     assert all(url.startswith((server.address, "blob:")) for url in page.asked)
 
 
+def test_a_size_instead_of_a_factor(page):
+    page.set_input_files("#file", PHOTO)
+    page.check("[name=scale][value='']", force=True)
+    page.fill("#pixels", "150")
+    page.wait_for_selector("#chosen:has-text('becomes 150 \u00d7 100')")
+    page.select_option("#side", "fit")
+    page.click("#start")
+    page.wait_for_selector("#result:visible")
+    assert "photo_150x150.png: 150 \u00d7 100 pixels" in page.text_content("#status")
+
+
 def test_the_result_has_the_upscalers_pixels(page):
     upscale(page)
     with page.expect_download() as download:

@@ -176,7 +176,7 @@ def test_a_preview_counts_and_what_cannot_be_removed_stops_nobody(tmp_path):
         job.preview.write_bytes(b"123")
 
     jobs = Jobs(work, tmp_path, Limits())
-    done, stuck = jobs.open(Asked("a", "m", 4, ".png")), jobs.open(Asked("b", "m", 4, ".png"))
+    done, stuck = (jobs.open(Asked(name, "m", 4, ".png", ".png")) for name in "ab")
     stuck.source.mkdir()  # which no unlink removes
     for job in (stuck, done):
         jobs.submit(job)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from espan import InputError, Upscaler
+from espan.execution.calls import Call
 from espan.images import files
 from tests.execution.test_host_path import EAGER, KINDS, NET, H, W, alone, same
 from tests.support.makers import noise
@@ -74,7 +75,7 @@ def test_a_call_within_the_progress_of_another_finds_a_lane():
 def test_a_cpu_takes_an_image_when_the_one_before_is_done(monkeypatch):
     events = []
     up = Upscaler(NET, device="cpu", **EAGER)
-    prepared = up._prepared
-    monkeypatch.setattr(up, "_prepared", lambda *args: events.append("next") or prepared(*args))
+    prepared = Call._prepared
+    monkeypatch.setattr(Call, "_prepared", lambda *args: events.append("next") or prepared(*args))
     up([KINDS["RGB"]] * 3, progress=lambda done, total: events.append("done"))
     assert events == ["next", "done"] * 3

@@ -159,7 +159,7 @@ def test_scale_is_the_models_by_default(model_scale):
     assert up(noise(5, 6, 3)).shape == (5 * model_scale, 6 * model_scale, 3)
 
 
-@pytest.mark.parametrize("scale", [0, -1, 0.5, 4.01, float("nan"), float("inf"), "4", True])
+@pytest.mark.parametrize("scale", [0, -1, 0.5, 64.1, float("nan"), float("inf"), "4", True])
 def test_scales_that_cannot_be(scale):
     with pytest.raises(InputError, match="scale: expected"):
         espan.upscale(noise(4, 4, 3), scale, device="cpu", model=NET)

@@ -159,7 +159,7 @@ def test_small_overshoot_is_welcome():
         Image.new("RGB", (0, 4)),
         None,
         3,
-        b"bytes",
+        {"a": 1},
     ],
     ids=lambda i: str(getattr(i, "shape", getattr(i, "mode", i))),
 )

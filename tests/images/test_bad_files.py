@@ -78,7 +78,7 @@ def test_unreadable(tmp_path):
     refused(tmp_path / "a.png", "permission denied")
 
 
-@pytest.mark.parametrize(("suffix", "mode"), [("jpg", "CMYK"), ("tif", "CMYK"), ("tif", "LAB")])
+@pytest.mark.parametrize(("suffix", "mode"), [("tif", "LAB"), ("tif", "YCbCr")])
 def test_other_colour_models_are_named(tmp_path, suffix, mode):
     path = tmp_path / f"a.{suffix}"
     Image.new(mode, (8, 8)).save(path)
@@ -96,7 +96,7 @@ def test_animation_is_refused(tmp_path, suffix):
     frames = [Image.fromarray(noise(8, 8, 3, seed=seed)) for seed in range(3)]
     path = tmp_path / f"a.{suffix}"
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    refused(path, r"3 frames")
+    refused(path, r"3 (frames|pages)")
 
 
 def tiff(width: int, height: int, bits: int, samples: int, pixels: bytes, photometric=2) -> bytes:

@@ -12,6 +12,7 @@ PACKAGES = ("espan_kernels", "espan", "bench", "tests")
 # The lowest floor first. A room imports rooms of lower floors, none beside it or above it.
 FLOORS = (
     ("errors",),
+    ("sizes",),
     ("options",),
     ("system",),
     ("networks", "images"),
@@ -20,6 +21,7 @@ FLOORS = (
     ("upscaler",),
     ("shortcut",),
     ("evaluation",),  # training validates by it
+    ("animation",),
     ("exporting", "training", "batch", "video"),
     ("comparison", "demo"),
     ("cli",),

@@ -15,6 +15,7 @@ from espan.demo.jobs import Jobs
 from espan.demo.limits import Limits
 from espan.demo.server import Server, listen
 from espan.demo.work import Work
+from espan.sizes import NAMES
 from tests.support.makers import random_net
 
 
@@ -68,7 +69,9 @@ class Page:
 
     def send(self, content, **asked):
         """(status, answer) of sending a picture."""
-        query = {"name": "a.png", "model": "built-in", "scale": 4} | asked
+        query = {"name": "a.png", "model": "built-in"} | asked
+        if not {*NAMES} & {*asked}:
+            query = {"scale": 4} | query
         status, _, answer = self.ask("POST", f"/jobs?{urlencode(query)}", content)
         return status, answer
 

@@ -1,8 +1,9 @@
 """The public names as callers use them, with the types that tools must see. Only mypy reads it."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -126,3 +127,13 @@ def ops(x: Tensor) -> None:
     assert_type(espan_kernels.dct_l1(x, x), Tensor)
     assert_type(espan_kernels.pack_weight(x), Tensor)
     assert_type(espan_kernels.explain("cpu"), str)
+
+
+def streams(data: bytes, file: BinaryIO, memory: io.BytesIO) -> None:
+    assert_type(espan.upscale(data), bytes)
+    assert_type(espan.upscale(file, 2, format="png"), bytes)
+    assert_type(espan.upscale(data, output="big.png"), Path)
+    assert_type(espan.upscale("photo.jpg", output=memory, format="png"), io.BytesIO)
+    up = espan.Upscaler()
+    assert_type(up(data, espan.Size(width=1920)), bytes)
+    assert_type(up(memory, output=file), BinaryIO)

@@ -140,7 +140,7 @@ def test_a_file_that_was_cut_off(tmp_path, caplog):
         ({"codec": "ffv1", "crf": 3}, r"crf: ffv1 has no constant quality"),
         ({"codec": "ffv1", "preset": "fast"}, r"preset: ffv1 has no such setting"),
         ({"on_error": "hope"}, r"on_error: expected one of stop, repeat, got 'hope'"),
-        ({"scale": 9}, r"scale: expected 1 to 4"),
+        ({"scale": 65}, r"scale: expected 1 to 64"),
     ],
 )
 def test_settings(clip, tmp_path, options, said):

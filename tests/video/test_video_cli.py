@@ -165,3 +165,10 @@ def test_pictures_and_videos_share_one_network(folder, upscale, monkeypatch):
     monkeypatch.setattr(Upscaler, "__init__", counted)
     assert upscale(folder / "a.png", folder / "one.mp4") == 0
     assert len(made) == 1
+
+
+def test_a_size_instead_of_a_factor(folder, upscale):
+    assert upscale(folder / "one.mp4", "--fit", "300x60") == 0
+    assert size(folder / "one_300x60.mp4") == (80, 60)
+    assert upscale(folder / "one.mp4", "-o", folder / "more.mkv", "-s", "6") == 0
+    assert size(folder / "more.mkv") == (192, 144)

@@ -1,6 +1,8 @@
 """The settings of encoders: each does what it says."""
 
 import os
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -78,3 +80,14 @@ def test_what_a_library_takes_is_given_back():
     ended.set()
     thread.join()
     assert [os.sched_getscheduler(0), *policies] == [usual] * 2
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1", "libvpx-vp9"])
+def test_encoder_libraries_keep_quiet(tmp_path, weights, codec):
+    if codec not in av.codecs_available:
+        pytest.skip(f"no {codec} here")
+    clip = clips.make(tmp_path / "in.mp4", 3)
+    command = [sys.executable, "-m", "espan.cli", "upscale", str(clip), "--codec", codec]
+    command += ["-o", str(tmp_path / "out.mkv"), "-s", "2", "--device=cpu", "-n", weights, "-q"]
+    done = subprocess.run(command, capture_output=True, text=True)  # libraries write to the stream
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -9,7 +9,7 @@ from tests.support.makers import nearest_net, python
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
 
-from espan.video.ahead import ahead  # noqa: E402
+from espan.system.ahead import ahead  # noqa: E402
 from tests.support import clips  # noqa: E402
 
 NET = nearest_net()

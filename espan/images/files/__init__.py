@@ -6,46 +6,73 @@ The only place that reads and writes pictures.
 from espan.images.files.jpeg import jpeg_quality
 from espan.images.files.reading import (
     READ_FORMATS,
+    AnimatedError,
+    Source,
     check_size,
+    naming,
     read,
     read_rgb,
+    suffix_of,
 )
+from espan.images.files.streams import Data, Stream, Target, encoded, is_data, stream_to
 from espan.images.files.writing import (
     WRITE_FORMATS,
+    check_format,
     check_output,
+    check_place,
     format_of,
+    kept_suffix,
     rows,
+    suffix_named,
     takes_rows,
     write,
-    writer,
 )
 
 READ_SUFFIXES = (
     *WRITE_FORMATS,
     ".gif",
+    ".apng",
     ".ppm",
     ".pgm",
     ".pnm",
-    ".jpe",
-    ".jfif",
     ".mpo",
     ".heic",
     ".heif",
     ".hif",
 )
 
+# Kinds of pictures that are not read, as their names end; a folder's are named.
+UNREAD_SUFFIXES = (
+    *(".jp2", ".j2k", ".jxl", ".tga", ".ico", ".icns", ".psd", ".xcf", ".svg", ".eps", ".pcx"),
+    *(".dds", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
+)
+
 __all__ = [
     "READ_FORMATS",
     "READ_SUFFIXES",
+    "UNREAD_SUFFIXES",
     "WRITE_FORMATS",
+    "AnimatedError",
+    "Data",
+    "Source",
+    "Stream",
+    "Target",
+    "check_format",
     "check_output",
+    "check_place",
     "check_size",
+    "encoded",
     "format_of",
+    "is_data",
     "jpeg_quality",
+    "kept_suffix",
+    "naming",
     "read",
     "read_rgb",
     "rows",
+    "stream_to",
+    "suffix_named",
+    "suffix_of",
     "takes_rows",
     "write",
-    "writer",
 ]

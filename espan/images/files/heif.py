@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,13 @@ _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1"}
 _UNKNOWN = re.compile(r"^unsupported|not supported|no (suitable|decoding) ", re.IGNORECASE)
 
 
-def is_heif(path: Path) -> bool:
+def is_heif(path: Path | BytesIO) -> bool:
     """By its content: a box of brands comes first. AVIF has the same, and names itself in it."""
-    with path.open("rb") as file:
-        head = file.read(64)
+    if isinstance(path, BytesIO):
+        head = path.getvalue()[:64]
+    else:
+        with path.open("rb") as file:
+            head = file.read(64)
     if head[4:8] != b"ftyp":
         return False
     # The main brand, its version, then the compatible ones.
@@ -30,7 +34,7 @@ def is_heif(path: Path) -> bool:
     return bool(brands & _BRANDS) and not brands & {b"avif", b"avis"}
 
 
-def read(path: Path, check: Callable[[tuple[int, int]], None]) -> Image.Image | Image16:
+def read(path: Path | BytesIO, check: Callable[[tuple[int, int]], None]) -> Image.Image | Image16:
     """The main picture in a file, turned upright; 10 and 12 bits are spread over 16.
 
     `check(size)` is called before anything is decoded.

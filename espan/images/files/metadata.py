@@ -1,13 +1,23 @@
 """What of a picture is no pixel and is kept all the same: colour profile, EXIF, resolution."""
 
+import re
 import struct
 from contextlib import suppress
 
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from espan.images.files.pillow import decoding
 
-KEPT = ("icc_profile", "exif", "dpi")
+KEPT = ("icc_profile", "exif", "dpi", "xmp", "iptc")
+# Sizes as XMP notes them, as attributes and as elements.
+_XMP_SIZES = (
+    (rb"(tiff:ImageWidth|exif:PixelXDimension)", 0),
+    (rb"(tiff:ImageLength|exif:PixelYDimension)", 1),
+)
+# Bytes that one segment of a JPEG has room for.
+_SEGMENT = 65502
+_IPTC = 0x0404  # a resource of Photoshop, which JPEGs keep it in
 # What a TIFF says of the picture; its other tags describe how the pixels are stored.
 TIFF_TAGS = (
     ExifTags.Base.ImageDescription,
@@ -58,11 +68,47 @@ def exif_of_tiff(image: Image.Image) -> bytes:
     return b""
 
 
+def note_iptc(image: Image.Image) -> None:
+    """What JPEG and TIFF have of IPTC goes under one name."""
+    found = image.info.get("photoshop", {})
+    data = found.get(_IPTC) if isinstance(found, dict) else None
+    if isinstance(image, TiffImageFile):
+        data = image.tag_v2.get(ExifTags.Base.IPTCNAA)
+        image.info.setdefault("xmp", image.tag_v2.get(ExifTags.Base.XMLPacket))
+    if isinstance(data, bytes):
+        image.info["iptc"] = data
+
+
+def _xmp(data: object, size: tuple[int, int]) -> bytes:
+    """The packet with the sizes it names made true."""
+    packet = data.encode() if isinstance(data, str) else data
+    if not isinstance(packet, bytes):
+        return b""
+    for names, side in _XMP_SIZES:
+        said = str(size[side]).encode()
+        packet = re.sub(names + rb"(\s*=\s*[\"']|>)\d+", rb"\g<1>\g<2>" + said, packet)
+    return packet
+
+
+def _photoshop(iptc: bytes) -> bytes:
+    """A segment APP13 of a JPEG."""
+    block = b"8BIM" + struct.pack(">HHI", _IPTC, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+    data = b"Photoshop 3.0\0" + block
+    return b"\xff\xed" + struct.pack(">H", len(data) + 2) + data
+
+
 def for_file(info: dict, size: tuple[int, int], name: str) -> dict:
     """What goes into a file of format `name`, the size tags made true."""
     keep = of(info)
     if dpi := _resolution(keep.pop("dpi", ())):
         keep["dpi"] = dpi
+    packet, iptc = _xmp(keep.pop("xmp", b""), size), keep.pop("iptc", b"")
+    if packet and name != "BMP" and (name != "JPEG" or len(packet) <= _SEGMENT):
+        keep["xmp"] = packet
+    if iptc and name == "JPEG" and len(iptc) < _SEGMENT - 40:
+        keep["extra"] = _photoshop(iptc)
+    elif iptc and name == "TIFF":
+        keep["iptc"] = iptc
     if (data := keep.pop("exif", None)) and name != "BMP":
         with suppress(*DECODE_ERRORS), decoding():  # damaged EXIF is dropped
             exif = Image.Exif()

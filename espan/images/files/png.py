@@ -34,6 +34,8 @@ class PngRows:
             self._chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile))
         if dpi := metadata.get("dpi"):
             self._chunk(b"pHYs", struct.pack(">IIB", *(round(each / 0.0254) for each in dpi), 1))
+        if xmp := metadata.get("xmp"):  # not compressed, in no language
+            self._chunk(b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + xmp)
         if exif := metadata.get("exif"):
             self._chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
 

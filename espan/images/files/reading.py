@@ -4,22 +4,30 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from espan.errors import EspanError, InputError, LimitError
-from espan.images.files import depth, heif, metadata
+from espan.images.files import cmyk, depth, heif, metadata
 from espan.images.files.metadata import DECODE_ERRORS
 from espan.images.files.pillow import decoding
+from espan.images.files.streams import Encoded
+from espan.images.files.writing import WRITE_FORMATS
 from espan.images.image16 import Image16
 from espan.options import LIMITS, Limits
+from espan.sizes import Size, result_size, said
 from espan.system.paths import as_path, why_no_file
 
 log = logging.getLogger("espan")
 
+Source: TypeAlias = Path | Encoded
+
+ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 # What becomes of values that a decoder does not look at before it computes with them; their texts
 # are about Python.
@@ -27,30 +35,37 @@ _STUMBLED = (TypeError, AttributeError, LookupError, ArithmeticError)
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def read(path: str | Path, *, scale: float = 1, limits: Limits = LIMITS) -> Image.Image | Image16:
+class AnimatedError(InputError):
+    """A file of several frames, which is no picture: `espan.animation` takes it."""
+
+
+def read(
+    source: str | Path | Encoded, *, scale: float | Size = 1, limits: Limits = LIMITS
+) -> Image.Image | Image16:
     """The picture in a file: decoded whole, turned upright, palettes spelled out.
 
     A PIL image of mode L, LA, RGB, RGBA or I;16, or an Image16 for colour of 10 to 16 bits; `info`
+    source: a path, or bytes. `info`
     keeps icc_profile, exif (orientation removed) and dpi. The pixel limits are checked on the
     header, before anything is decoded; `scale` is what the picture will be multiplied by.
 
     Raises InputError naming the file: missing, not a picture, damaged, animated, CMYK, colour that
     would be cut to 8 bits; LimitError when too large.
     """
-    path = as_path(path, "image")
+    path = source if isinstance(source, Encoded) else as_path(source, "image")
 
     def check(size: tuple[int, int]) -> None:
         check_size(size, scale, limits)
 
-    with _naming(path):
-        if problem := why_no_file(path):  # a FIFO would be waited for
-            raise InputError(problem)
+    with naming(path):
+        if isinstance(path, Path) and (problem := why_no_file(path)):
+            raise InputError(problem)  # a FIFO would be waited for
         try:
             with decoding(limits.max_input):
                 return _read(path, check)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            said = re.search(r"\d{4,}", str(error))  # the first number is its pixels
-            pixels = f"{int(said[0]):,} pixels are" if said else "it is"
+            number = re.search(r"\d{4,}", str(error))  # the first one is its pixels
+            pixels = f"{int(number[0]):,} pixels are" if number else "it is"
             raise LimitError(f"{pixels} over the limit of {limits.max_input:,}") from error
         except DECODE_ERRORS as error:
             hopeless = isinstance(error, EspanError | UnidentifiedImageError)
@@ -63,20 +78,25 @@ def read(path: str | Path, *, scale: float = 1, limits: Limits = LIMITS) -> Imag
         return picture
 
 
-def _read(path: Path, check: Callable[[tuple[int, int]], None]) -> Image.Image | Image16:
-    if heif.is_heif(path):
-        picture = heif.read(path, check)
+def _read(path: Source, check: Callable[[tuple[int, int]], None]) -> Image.Image | Image16:
+    if heif.is_heif(_openable(path)):
+        picture = heif.read(_openable(path), check)
     else:
-        with Image.open(path, formats=READ_FORMATS) as image:
+        with Image.open(_openable(path), formats=READ_FORMATS) as image:
             check(image.size)
             _refuse_what_pillow_would_change(image)
             picture = _deep(image, path) or _loaded(image)
+            if picture.mode == "CMYK":
+                assert isinstance(picture, Image.Image)  # an Image16 has other modes
+                picture, profile = cmyk.to_srgb(picture)
+                log.info("%s: CMYK, made sRGB through the profile %s", path, profile)
     picture.info = metadata.of(picture.info)
     return picture
 
 
 def _loaded(image: ImageFile.ImageFile) -> Image.Image:
     image.load()
+    metadata.note_iptc(image)
     if isinstance(image, TiffImageFile):
         image.info["exif"] = metadata.exif_of_tiff(image)
         if image.mode == "I;16":
@@ -84,7 +104,7 @@ def _loaded(image: ImageFile.ImageFile) -> Image.Image:
     return _upright(image)
 
 
-def _deep(image: ImageFile.ImageFile, path: Path) -> Image16 | None:
+def _deep(image: ImageFile.ImageFile, path: Source) -> Image16 | None:
     """The picture if it has more than 8 bits and more than grey."""
     transparent = image.info.get("transparency")
     if image.mode.startswith("I;16"):
@@ -103,7 +123,7 @@ def _deep(image: ImageFile.ImageFile, path: Path) -> Image16 | None:
     depth.show(image, high_as)
     high, low = _loaded(image), None
     if low_as:
-        with Image.open(path, formats=READ_FORMATS) as again:
+        with Image.open(_openable(path), formats=READ_FORMATS) as again:
             again.info.pop("transparency", None)
             depth.show(again, low_as)
             low = _loaded(again)
@@ -111,7 +131,7 @@ def _deep(image: ImageFile.ImageFile, path: Path) -> Image16 | None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Source) -> Iterator[None]:
     """Turns everything that can go wrong with a file into one InputError that names it."""
     try:
         yield
@@ -128,8 +148,23 @@ def _naming(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: damaged or truncated: {reason}") from error
 
 
-def _why_unknown(path: Path) -> str:
-    with path.open("rb") as file:
+def suffix_of(source: Encoded) -> str:
+    """The ending of a result in the format of a picture's bytes, ".png" where that is not written.
+
+    From the header alone, and without errors: `read` has them.
+    """
+    with suppress(*DECODE_ERRORS), decoding(), Image.open(BytesIO(source.data)) as image:
+        name = {"MPO": "JPEG"}.get(image.format or "", image.format)
+        return next((each for each in WRITE_FORMATS if WRITE_FORMATS[each] == name), ".png")
+    return ".png"
+
+
+def _openable(source: Source) -> Path | BytesIO:
+    return source if isinstance(source, Path) else BytesIO(source.data)
+
+
+def _why_unknown(source: Source) -> str:
+    with source.open("rb") if isinstance(source, Path) else BytesIO(source.data) as file:
         head = file.read(4)
     if not head:
         return "empty file"
@@ -139,28 +174,31 @@ def _why_unknown(path: Path) -> str:
     return f"not a picture in a known format ({known})"
 
 
-def check_size(size: tuple[int, int], scale: float, limits: Limits) -> None:
+def check_size(size: tuple[int, int], scale: float | Size, limits: Limits) -> None:
     """LimitError for a picture of (width, height) pixels that is too large, or its result."""
     width, height = size
     if width * height > limits.max_input:
         raise LimitError(f"{width} x {height} pixels are over the limit of {limits.max_input:,}")
-    if round(width * scale) * round(height * scale) > limits.max_output:
+    across, down = result_size(scale, size)
+    if across * down > limits.max_output:
         most = limits.max_output
         raise LimitError(
-            f"{width} x {height} pixels x{scale:g} are over the output limit of {most:,}"
+            f"{width} x {height} pixels {said(scale)} are over the output limit of {most:,}"
         )
 
 
 def _refuse_what_pillow_would_change(image: ImageFile.ImageFile) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # what phones write as .jpg: pictures behind the first
-        raise InputError(f"animated or multi-page ({frames} frames); extract the frames first")
-    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I;16B"):
+        if image.format in ANIMATED:
+            raise AnimatedError(f"an animation of {frames} frames; see espan.upscale_animation")
+        raise InputError(f"multi-page ({frames} pages); extract the pages first")
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "I;16B"):
         raise InputError(f"{image.mode} pixels are not supported; convert to RGB or grey first")
     if depth.is_signed(image):  # Pillow would read -1 as 255
         raise InputError("signed pixels are not supported; convert to unsigned ones first")
     bits = depth.bits(image)
-    if image.mode in ("L", "RGB", "RGBA", "LA") and bits > 8 and not depth.halves(image):
+    if image.mode in ("L", "RGB", "RGBA", "LA", "CMYK") and bits > 8 and not depth.halves(image):
         kind, what = image.format, "grey" if image.mode.startswith("L") else "colour"
         raise InputError(
             f"{bits}-bit {what}, which would be cut to 8 bits: of {kind} this is not read; convert "

@@ -15,7 +15,7 @@ from espan.images.files.metadata import DECODE_ERRORS, TIFF_TAGS
 # Bytes of a file that needs no 64-bit offsets: deflate makes noise longer by a thousandth at most.
 _CLASSIC = int(4e9)
 
-_SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8, _ASCII = 3, 4, 5, 7, 16, 2
+_SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8, _ASCII, _BYTE = 3, 4, 5, 7, 16, 2, 1
 _CODES = {_SHORT: "H", _LONG: "I", _RATIONAL: "II", _LONG8: "Q"}
 
 
@@ -92,6 +92,9 @@ class TiffRows:
             tags[296] = (_SHORT, [2])  # per inch
         if profile := self.metadata.get("icc_profile"):
             tags[34675] = (_UNDEFINED, profile)
+        for tag, name in ((700, "xmp"), (33723, "iptc")):
+            if data := self.metadata.get(name):
+                tags[tag] = (_UNDEFINED if name == "iptc" else _BYTE, data)
         groups = {}
         if data := self.metadata.get("exif"):
             exif = Image.Exif()

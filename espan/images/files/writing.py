@@ -9,18 +9,20 @@ from typing import Any
 import numpy as np
 from PIL import Image, features
 
-from espan.errors import OutputError
+from espan.errors import InputError, OutputError, short
 from espan.images.files import metadata
 from espan.images.files.png import PngRows
+from espan.images.files.streams import Stream, Target, opened
 from espan.images.files.tiff import TiffRows
 from espan.images.image16 import Image16
 from espan.system import paths
-from espan.system.atomic import whole_file
 
 WRITE_FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
     ".webp": "WEBP",
     ".tif": "TIFF",
     ".tiff": "TIFF",
@@ -50,9 +52,11 @@ _ROWS: dict[str, type[PngRows | TiffRows]] = {"PNG": PngRows, "TIFF": TiffRows}
 _STEP = 1 << 22
 
 
-def format_of(path: str | Path) -> str:
+def format_of(target: Target) -> str:
     """The format that a path's extension names; OutputError if it names none."""
-    path = Path(path)
+    if isinstance(target, Stream):
+        return WRITE_FORMATS[target.suffix]
+    path = Path(target)
     name = WRITE_FORMATS.get(path.suffix.lower())
     if name is None:
         known = ", ".join(WRITE_FORMATS)
@@ -62,16 +66,33 @@ def format_of(path: str | Path) -> str:
     return name
 
 
-def check_output(path: str | Path, mode: str, size: tuple[int, int]) -> str:
+def suffix_named(format: str) -> str:
+    """The ending of names of that format; InputError for one that is not written."""
+    suffix = "." + format.lower().lstrip(".") if isinstance(format, str) else ""
+    if suffix not in WRITE_FORMATS:
+        known = ", ".join(each[1:] for each in WRITE_FORMATS)
+        raise InputError(f"format: expected one of {known}, got {short(format)}")
+    return suffix
+
+
+def kept_suffix(picture: Path) -> str:
+    """The ending of its result: its own if that format is written, else .png."""
+    return picture.suffix if picture.suffix.lower() in WRITE_FORMATS else ".png"
+
+
+def check_output(path: Target, mode: str, size: tuple[int, int]) -> str:
     """The format a path asks for; OutputError if that format cannot hold such a picture."""
-    path, name = Path(path), format_of(path)
-    if problem := paths.why_no_result(path):
-        raise OutputError(f"{path}: {problem}")
+    name = format_of(path)
+    if not isinstance(path, Stream):
+        check_place(Path(path))
+    check_format(path, name, mode, size)
+    return name
+
+
+def check_format(path: Target, name: str, mode: str, size: tuple[int, int]) -> None:
+    """OutputError if the format `name` cannot hold such a picture."""
     if name == "AVIF" and not features.check("avif"):
         raise OutputError(f"{path}: this build of Pillow has no AVIF; choose png")
-    if not os.access(path.parent, os.W_OK):
-        reason = "not writable" if paths.is_folder(path.parent) else "no such folder"
-        raise OutputError(f"{path}: {path.parent}: {reason}")
     longest, modes = _LIMITS[name]
     if mode not in modes:
         transparent = mode.startswith(("LA", "RGBA")) and "RGBA" not in modes
@@ -82,65 +103,61 @@ def check_output(path: str | Path, mode: str, size: tuple[int, int]) -> str:
             f"{path}: {name} holds at most {longest} pixels a side, the result is "
             f"{size[0]} x {size[1]}; choose png"
         )
-    return name
 
 
-def write(path: str | Path, image: Image.Image | Image16) -> Path:
+def check_place(path: Path) -> None:
+    """OutputError if no file can be written under that name."""
+    if problem := paths.why_no_result(path):
+        raise OutputError(f"{path}: {problem}")
+    if not os.access(path.parent, os.W_OK):
+        reason = "not writable" if paths.is_folder(path.parent) else "no such folder"
+        raise OutputError(f"{path}: {path.parent}: {reason}")
+
+
+def write(target: Target, image: Image.Image | Image16) -> Path | Stream:
     """Writes the picture with its profile, EXIF and resolution; the format is the extension's.
 
     The file appears whole or not at all, an old one stays until then. OutputError otherwise.
     """
-    return writer(path, image)()
-
-
-def writer(path: str | Path, image: Image.Image | Image16) -> Callable[[], Path]:
-    """`write` up to the writing: a function of no arguments, which another thread may call."""
-    path = Path(path)
-    name = check_output(path, image.mode, image.size)
-    if takes_rows(path, image.mode):
-
-        def finish() -> Path:
-            with _rows(path, name, image.mode, image.size, image.info) as add:
-                pixels = np.asarray(image)
-                add(pixels if pixels.ndim == 3 else pixels[:, :, None])
-            return path
-
-        return finish
+    place = target if isinstance(target, Stream) else Path(target)
+    name = check_output(place, image.mode, image.size)
+    if takes_rows(place, image.mode):
+        with _rows(place, name, image.mode, image.size, image.info) as add:
+            pixels = np.asarray(image)
+            add(pixels if pixels.ndim == 3 else pixels[:, :, None])
+        return place
     assert isinstance(image, Image.Image)  # an Image16 goes to formats that take rows
     options = {**SAVE.get(name, {}), **metadata.for_file(image.info, image.size, name)}
-
-    def save() -> Path:
-        with whole_file(path) as temporary:
-            image.save(temporary, format=name, **options)
-        return path
-
-    return save
+    with opened(place) as file:
+        image.save(file, format=name, **options)
+    return place
 
 
-def takes_rows(path: str | Path, mode: str) -> bool:
-    """Whether such a picture can be written to `path` by `rows`."""
-    name = WRITE_FORMATS.get(Path(path).suffix.lower())
+def takes_rows(target: Target, mode: str) -> bool:
+    """Whether such a picture can be written to `target` by `rows`."""
+    suffix = target.suffix if isinstance(target, Stream) else Path(target).suffix
+    name = WRITE_FORMATS.get(suffix.lower())
     return name in _ROWS and mode in _LIMITS[name][1]
 
 
 def rows(
-    path: str | Path, mode: str, size: tuple[int, int], info: dict
+    target: Target, mode: str, size: tuple[int, int], info: dict
 ) -> AbstractContextManager[Callable[[np.ndarray], None]]:
     """A PNG or TIFF that is given its rows from top to bottom, and never held in memory whole.
 
     Gives the function that takes the next rows: (h, W, C) uint8 or uint16. Else as `write`.
     """
-    return _rows(Path(path), check_output(path, mode, size), mode, size, info)
+    return _rows(target, check_output(target, mode, size), mode, size, info)
 
 
 @contextmanager
 def _rows(
-    path: Path, name: str, mode: str, size: tuple[int, int], info: dict
+    target: Target, name: str, mode: str, size: tuple[int, int], info: dict
 ) -> Iterator[Callable[[np.ndarray], None]]:
     channels = {"L": 1, "I": 1, "LA": 2, "RGB": 3, "RGBA": 4}[mode.partition(";")[0]]
     dtype = np.dtype(np.uint16 if mode.endswith(";16") else np.uint8)
     step = max(1, _STEP // (size[0] * channels))
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with opened(target) as file:
         encoder = _ROWS[name](file, size, channels, dtype, metadata.for_file(info, size, name))
 
         def add(pixels: np.ndarray) -> None:

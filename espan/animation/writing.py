@@ -1,0 +1,194 @@
+"""Animations out, frame by frame: Pillow's encoders of GIF and APNG want all frames at once."""
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+
+from espan.errors import OutputError
+from espan.images import files
+from espan.images.files.writing import SAVE
+
+# How the names of animations end that are written, and their formats.
+SUFFIXES = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
+
+# Of 256 colours one stands for transparency.
+_COLOURS, _CLEAR = 255, 255
+
+
+def format_of(path: Path) -> str:
+    """The format that a path's ending names; OutputError for one without animations."""
+    name = SUFFIXES.get(path.suffix.lower())
+    if name is None:
+        known = ", ".join(SUFFIXES)
+        kind = path.suffix or "a file without extension"
+        raise OutputError(f"{path}: {kind} holds no animation (known: {known})")
+    return name
+
+
+def write(
+    file: IO[bytes],
+    format: str,
+    frames: Iterator[Image.Image],
+    durations: Sequence[float],
+    plays: int,
+    icc_profile: bytes | None,
+) -> None:
+    """Writes frames, all of one size and mode, as they come; shown for `durations` milliseconds."""
+    if format == "GIF":
+        _write_gif(file, frames, durations, plays)
+    elif format == "PNG":
+        _write_apng(file, frames, durations, plays, icc_profile)
+    else:
+        whole = [round(each) for each in durations]
+        how: dict[str, Any] = {**SAVE[format], "duration": whole, "loop": plays}
+        if icc_profile:
+            how["icc_profile"] = icc_profile
+        _Sequence(frames, len(durations)).save(file, format, save_all=True, **how)
+
+
+class _Sequence(Image.Image):
+    """An image of many frames for Pillow's encoders, which ask for one after the other."""
+
+    def __init__(self, frames: Iterator[Image.Image], count: int):
+        super().__init__()
+        self.frames, self.n_frames, self.at = frames, count, -1
+        self.is_animated = count > 1
+        self.seek(0)
+
+    def seek(self, frame: int) -> None:
+        if frame >= self.n_frames:
+            raise EOFError
+        if frame == self.at + 1:  # else back to where it was before the work
+            shown, self.at = next(self.frames), frame
+            self.im, self._mode, self._size = shown.im, shown.mode, shown.size
+
+    def tell(self) -> int:
+        return self.at
+
+
+class _Change:
+    """The part of each frame that differs from the one before."""
+
+    def __init__(self) -> None:
+        self.before: np.ndarray | None = None
+
+    def __call__(self, pixels: np.ndarray) -> tuple[slice, slice]:
+        rows, columns = slice(0, pixels.shape[0]), slice(0, pixels.shape[1])
+        if self.before is not None:
+            differs = (pixels != self.before).any(2)
+            down, across = np.flatnonzero(differs.any(1)), np.flatnonzero(differs.any(0))
+            # Of frames that are equal one pixel is written, as each has its time.
+            rows = slice(down[0], down[-1] + 1) if len(down) else slice(0, 1)
+            columns = slice(across[0], across[-1] + 1) if len(across) else slice(0, 1)
+        self.before = pixels
+        return rows, columns
+
+
+def _write_gif(
+    file: IO[bytes], frames: Iterator[Image.Image], durations: Sequence[float], plays: int
+) -> None:
+    """Each frame has a palette of its own; times are rounded to hundredths, their sum is kept."""
+    change, told, real = _Change(), 0, 0.0
+    for number, (frame, duration) in enumerate(zip(frames, durations, strict=True)):
+        real += duration / 10
+        delay = min(max(round(real) - told, 0), 65535)
+        told += delay
+        if number == 0:
+            file.write(b"GIF89a" + struct.pack("<HHBBB", *frame.size, 0x70, 0, 0))
+            if plays != 1:
+                repeats = plays and min(plays - 1, 65535)
+                file.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<H", repeats) + b"\0")
+        pixels = np.asarray(frame)
+        clear = pixels.shape[2] == 4
+        # Transparent pixels would let an older frame show: each is cleared, and the next whole.
+        rows, columns = (slice(0, frame.height), slice(0, frame.width)) if clear else change(pixels)
+        palette, bits, coded = _gif_image(pixels[rows, columns])
+        flags = (2 if clear else 1) << 2 | clear
+        file.write(b"\x21\xf9\x04" + struct.pack("<BHBB", flags, delay, _CLEAR, 0))
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        place = struct.pack("<HHHH", columns.start, rows.start, width, height)
+        file.write(b"," + place + bytes([0x80 | bits - 1]) + palette + coded)
+    file.write(b";")
+
+
+def _gif_image(pixels: np.ndarray) -> tuple[bytes, int, bytes]:
+    """(palette, bits of its size, coded pixels) of a frame; transparent under half of the alpha."""
+    colours = Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
+    frame = colours.quantize(_COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    if pixels.shape[2] == 4:
+        palette = (frame.getpalette() or [])[: 3 * _COLOURS]
+        indices = np.where(pixels[..., 3] < 128, np.uint8(_CLEAR), np.asarray(frame))
+        frame = Image.fromarray(indices, "P")
+        frame.putpalette(palette + [0] * (768 - len(palette)))
+    whole = BytesIO()
+    frame.save(whole, "GIF", optimize=False, interlace=0)
+    data = whole.getvalue()
+    bits = (data[10] & 7) + 1
+    at = 13 + 3 * 2**bits
+    palette_bytes = data[13:at]
+    while data[at] == 0x21:  # extensions: blocks that each begin with their length
+        at += 2
+        while data[at]:
+            at += data[at] + 1
+        at += 1
+    return palette_bytes, bits, data[at + 10 : -1]
+
+
+def _write_apng(
+    file: IO[bytes],
+    frames: Iterator[Image.Image],
+    durations: Sequence[float],
+    plays: int,
+    icc_profile: bytes | None,
+) -> None:
+    """Of each frame what has changed, coded as a PNG of its own."""
+    change, number = _Change(), 0
+
+    def chunk(kind: bytes, data: bytes) -> None:
+        file.write(struct.pack(">I", len(data)) + kind + data)
+        file.write(struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))))
+
+    for frame, duration in zip(frames, durations, strict=True):
+        pixels = np.asarray(frame)
+        rows, columns = change(pixels)
+        part = Image.fromarray(np.ascontiguousarray(pixels[rows, columns]))
+        if number == 0 and icc_profile:
+            part.info["icc_profile"] = icc_profile
+        coded = BytesIO()
+        files.write(files.Stream(coded, ".png"), part)
+        time = min(round(duration), 65535), 1000
+        place = part.width, part.height, columns.start, rows.start
+        # The frame stays, and the next replaces what it covers, alpha too.
+        control = struct.pack(">IIIIIHHBB", number, *place, *time, 0, 0)
+        first = number == 0
+        if first:
+            file.write(b"\x89PNG\r\n\x1a\n")
+        else:
+            chunk(b"fcTL", control)
+            number += 1
+        for kind, data in _chunks(coded.getvalue()):
+            if kind == b"IDAT" and not first:
+                chunk(b"fdAT", struct.pack(">I", number) + data)
+                number += 1
+            elif kind == b"IDAT" and number == 0:
+                chunk(b"acTL", struct.pack(">II", len(durations), plays))
+                chunk(b"fcTL", control)
+                number += 1
+                chunk(kind, data)
+            elif first and kind != b"IEND":
+                chunk(kind, data)
+    chunk(b"IEND", b"")
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 8
+    while at < len(png):
+        (length,) = struct.unpack_from(">I", png, at)
+        yield png[at + 4 : at + 8], png[at + 8 : at + 8 + length]
+        at += 12 + length

@@ -1,0 +1,78 @@
+"""`espan upscale - -o -`: one picture through standard input or output."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+from espan.cli.exits import FAILED, OK
+from espan.cli.options import model_of, scale_of, upscaler_of
+from espan.cli.say import say, silence_stdout
+from espan.errors import DeviceLostError, EspanError, InputError
+from espan.system.paths import is_folder, names_folder
+from espan.video.options import READ_SUFFIXES
+
+STREAM = "-"
+# Options of files and of several machines.
+_UNHEEDED = ("skip_existing", "resume", "jobs", "shard", "json", "name")
+
+
+def wanted(inputs: list[str], output: str | None) -> bool:
+    """Whether standard input or output is among what is named."""
+    return STREAM in inputs or output == STREAM
+
+
+def run(arguments: argparse.Namespace, inputs: list[str]) -> int:
+    """Upscales one picture; InputError for what streams cannot be asked for."""
+    _refuse(arguments, inputs)
+    if arguments.format is not None:
+        from espan.images import files
+
+        files.suffix_named(arguments.format)
+    source: Any = inputs[0]
+    if source == STREAM:
+        source = _binary(sys.stdin, "input: standard input")
+    target: Any = arguments.output
+    if target == STREAM:
+        target = _binary(sys.stdout, "output: standard output")
+    upscaler = upscaler_of(arguments, model_of(arguments, scale_of(arguments)))
+    began = time.perf_counter()
+    try:
+        upscaler(source, scale_of(arguments), output=target, format=arguments.format)
+    except DeviceLostError:
+        raise
+    except EspanError as error:  # of the picture or the stream: no wrong use
+        say(f"espan: {error}")
+        if arguments.output == STREAM:
+            silence_stdout()
+        return FAILED
+    if not arguments.quiet:
+        name = "standard output" if arguments.output == STREAM else arguments.output
+        say(f"{name}, {time.perf_counter() - began:.2f} s")
+    return OK
+
+
+def _refuse(arguments: argparse.Namespace, inputs: list[str]) -> None:
+    if len(inputs) > 1:
+        raise InputError("input: - is one picture, and there are several inputs")
+    if arguments.output is None:
+        raise InputError("output: needed with standard input: a file, or - for standard output")
+    if arguments.output != STREAM and names_folder(arguments.output):
+        raise InputError(f"output: {arguments.output} is a folder; name a file, or -")
+    suffix = "." + inputs[0].rpartition(".")[2].lower()
+    if is_folder(Path(inputs[0])) or suffix in READ_SUFFIXES:
+        raise InputError(f"output: - is for one picture, and {inputs[0]} is none")
+    for name in _UNHEEDED:
+        if getattr(arguments, name):
+            raise InputError(f"{name}: is for files, not for standard input and output")
+    if arguments.engine != "local":
+        raise InputError("engine: is for files, not for standard input and output")
+
+
+def _binary(stream: TextIO | None, what: str) -> BinaryIO:
+    if stream is None or stream.closed:
+        raise InputError(f"{what} is closed")
+    if stream.isatty():
+        raise InputError(f"{what} is a terminal; redirect it, or name a file")
+    return stream.buffer

@@ -1,0 +1,83 @@
+"""Pictures that come encoded, as files or as bytes, and results that go into files or bytes."""
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from espan.errors import InputError
+from espan.execution import streaming
+from espan.images import files
+from espan.images.adapt import FromFile
+from espan.options import Limits, Progress
+from espan.sizes import Size, result_size
+from espan.system.paths import as_path
+
+
+def is_encoded(image: Any, output: Any = None, format: Any = None) -> bool:
+    """Whether it is a path, bytes or an open file; InputError for what only these can have."""
+    if isinstance(image, str | Path) or files.is_data(image):
+        return True
+    for name, value in (("output", output), ("format", format)):
+        if value is not None:
+            raise InputError(f"{name}: is for pictures given as paths, bytes or open files")
+    return False
+
+
+def upscale_encoded(
+    upscaler: streaming.Enlarges,
+    image: Any,
+    scale: float | Size,
+    limits: Limits,
+    output: Any = None,
+    format: str | None = None,
+    progress: Progress | None = None,
+) -> Any:
+    """What `Upscaler.__call__` does with a path, with bytes and with an open file."""
+    is_data = files.is_data(image)
+    to_stream = not isinstance(output, str | Path) and (output is not None or is_data)
+    if format is not None and not to_stream:
+        raise InputError("format: is for bytes and open files; a path's ending names its format")
+    target: files.Target | None = None
+    if output is not None and not to_stream:
+        target = as_path(output, "output")
+    suffix = None if format is None else files.suffix_named(format)
+    if to_stream and output is not None:
+        files.stream_to(output, ".png")  # refused before anything is read
+    source = files.encoded(image, limits) if is_data else as_path(image, "image")
+    picture = files.read(source, scale=scale, limits=limits)
+    if to_stream:
+        target = files.stream_to(BytesIO() if output is None else output, suffix or _kept(source))
+    if target is None:
+        return upscaler(picture, scale, progress=progress)
+    # Say what cannot be written before the work, not after it.
+    files.check_output(target, picture.mode, result_size(scale, picture.size))
+    streaming.upscale_to(target, upscaler, picture, scale, progress)
+    if not isinstance(target, files.Stream):
+        return target
+    return target.file.getvalue() if isinstance(target.file, BytesIO) and output is None else output
+
+
+def decoded(
+    image: Any, scale: float | Size, limits: Limits
+) -> tuple[FromFile, Callable[[FromFile], Any]]:
+    """A picture among others, and what makes of its result what the caller gets: an image of a
+    path, bytes in the same format of bytes and of an open file."""
+    source = files.encoded(image, limits) if files.is_data(image) else as_path(image, "image")
+    picture = files.read(source, scale=scale, limits=limits)
+    if not files.is_data(image):
+        return picture, lambda result: result
+    file = BytesIO()
+    target = files.stream_to(file, _kept(source))
+    files.check_output(target, picture.mode, result_size(scale, picture.size))
+
+    def encode(result: FromFile) -> bytes:
+        files.write(target, result)
+        return file.getvalue()
+
+    return picture, encode
+
+
+def _kept(source: files.Source) -> str:
+    """The ending of a result that keeps its input's format."""
+    return files.kept_suffix(source) if isinstance(source, Path) else files.suffix_of(source)

@@ -1,0 +1,55 @@
+"""Animations on the web page: they come back whole, or it is said why not."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from tests.support.makers import noise
+
+pytest.importorskip("starlette", reason="the page needs Starlette: pip install 'espan[demo]'")
+pytest.importorskip("uvicorn", reason="the page needs uvicorn: pip install 'espan[demo]'")
+
+from tests.support import demo_server
+
+
+def encoded(pixels, format: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format)
+    return file.getvalue()
+
+
+def animated() -> bytes:
+    file, frames = io.BytesIO(), [Image.new("L", (4, 4), grey) for grey in (0, 255)]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+    return file.getvalue()
+
+
+@pytest.fixture
+def page(tmp_path):
+    with demo_server.page(tmp_path) as page:
+        yield page
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"),
+    [({"name": "a.gif"}, "GIF"), ({}, "PNG"), ({"name": "a.gif", "format": "webp"}, "WEBP")],
+    ids=str,
+)
+def test_an_animation_comes_back_whole(page, asked, kind):
+    last = page.upscale(animated(), **asked)
+    assert last["state"] == "done" and (last["width"], last["height"]) == (16, 16)
+    _, headers, content = page.ask("GET", f"/jobs/{last['id']}/result")
+    result = Image.open(io.BytesIO(content))
+    assert (result.format, result.n_frames) == (kind, 2)
+    assert headers["content-type"] == f"image/{kind.lower()}"
+    assert page.files() == [page.jobs.folder / f"{last['id']}.{kind.lower()}"]
+
+
+def test_what_holds_no_animation_is_said(page):
+    last = page.upscale(animated(), name="a.gif", format="jpg")
+    assert last["state"] == "failed" and "holds no animation" in last["error"]
+    still = page.upscale(encoded(noise(4, 4), "GIF"), name="a.gif")
+    assert still["state"] == "done" and still["name"] == "a_x4.png"
+    last = page.upscale(encoded(noise(4, 4), "PNG"), format="gif")
+    assert last["state"] == "failed" and "cannot write .gif" in last["error"]
