@@ -1,9 +1,13 @@
 """Lists of images: one pipeline on a device, one after another on a CPU."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from espan import InputError, Upscaler
+from espan import InputError, Size, Upscaler
 from espan.execution.calls import Call
 from espan.images import files
 from tests.execution.test_host_path import EAGER, KINDS, NET, H, W, alone, same
@@ -79,3 +83,33 @@ def test_a_cpu_takes_an_image_when_the_one_before_is_done(monkeypatch):
     monkeypatch.setattr(Call, "_prepared", lambda *args: events.append("next") or prepared(*args))
     up([KINDS["RGB"]] * 3, progress=lambda done, total: events.append("done"))
     assert events == ["next", "done"] * 3
+
+
+def test_one_pass_several_and_none_in_one_list():
+    sides = [(H, W), (H, W), (3, 3), (H, W), (2 * H, 8 * W), (3, 4)]
+    images = [Image.fromarray(noise(*side, 3, seed=n)) for n, side in enumerate(sides)]
+    size, told = Size(width=4 * W - 2), []
+    cpu = Upscaler(NET, device="cpu", **EAGER)
+    with on_device(NET, **EAGER) as (up, _, _):
+        got = up(images, size, progress=lambda *each: told.append(each))
+    for image, one in zip(images, got, strict=True):
+        want = np.asarray(cpu(image, size)).astype(int)
+        assert one.size[0] == 4 * W - 2 and one.mode == "RGB"
+        assert np.abs(np.asarray(one) - want).max() <= 1
+    assert sum(done == total for done, total in told) == len(images)
+
+
+def test_bytes_in_a_list_become_bytes(tmp_path):
+    path = files.write(tmp_path / "a.png", KINDS["PIL"])
+    with on_device(NET, **EAGER) as (up, _, _):
+        data, image = up([path.read_bytes(), path])
+    assert type(data) is bytes
+    np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(data))), np.asarray(image))
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_batch_without_images(channels):
+    up = Upscaler(NET, device="cpu", **EAGER)
+    none = torch.zeros(0, channels, 5, 6, dtype=torch.uint8)
+    for scale in (1.5, 4, 9):
+        assert up(none, scale).shape == (0, channels, round(5 * scale), round(6 * scale))
