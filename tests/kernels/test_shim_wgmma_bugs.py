@@ -84,7 +84,7 @@ PLANTED = {
             {"HIDDEN = INPUT + Input::DATA_BYTES": "HIDDEN = INPUT + 3 * Input::BYTES"},
         ),
         "barriers inside of rows": (
-            "written over barrier",
+            "written over barrier|shared byte ",
             {"LOADED = OUTPUT + Output::DATA_BYTES;": "LOADED = OUTPUT + Output::BYTES;"},
         ),
         "barriers of two rings in one place": (
