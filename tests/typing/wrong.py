@@ -20,7 +20,7 @@ def keywords(pil: Image.Image) -> None:
 
 def values(pil: Image.Image) -> None:
     espan.Upscaler(backend="cud")  # error: [arg-type] "backend"
-    espan.Upscaler(dtype="float16")  # error: [arg-type] "dtype"
+    espan.Upscaler(dtype="half")  # error: [arg-type] "dtype"
     espan.Upscaler(nonfinite="ignore")  # error: [arg-type] "nonfinite"
     espan.Upscaler(tile="all")  # error: [arg-type] "tile"
     espan.Upscaler(tile=(1, 2, 3))  # error: [arg-type] "tile"
