@@ -36,6 +36,12 @@ def empty(
     )
 
 
+def size(x: Tensor) -> dict[str, int]:
+    """Number, height and width of images (N, C, H, W) or planes, by the launchers' names."""
+    n, _, h, w = x.shape[:4]
+    return {"n": n, "h": h, "w": w}
+
+
 def laid_out_as(out: Tensor, *inputs: Tensor) -> list[Tensor]:
     """The inputs with the strides of `out`, which is dense, and 16-byte aligned: copies if not."""
     return [

@@ -160,6 +160,10 @@ def forward_only(*args) -> str | None:
     return None
 
 
+# What a wgmma convolution of feature maps refuses for.
+WGMMA_REFUSALS = (needs_wgmma, half_of_few_channels, wgmma_planes, forward_only)
+
+
 def describe() -> str:
     """One line per fact about this machine."""
     lines = [f"torch {torch.__version__}"]

@@ -6,14 +6,13 @@ from espan_kernels import check
 from espan_kernels.conv3x3 import sample
 from espan_kernels.conv3x3.reference import reference
 from espan_kernels.machine import (
+    WGMMA_REFUSALS,
     forward_only,
     half_of_few_channels,
     kernel_dtype,
     needs_cuda,
     needs_triton,
-    needs_wgmma,
     tensors,
-    wgmma_planes,
 )
 from espan_kernels.op import Op
 
@@ -35,14 +34,7 @@ op.kernel(
     half_of_few_channels,
     forward_only,
 )
-op.kernel(
-    "cuda_wgmma",
-    "espan_kernels.conv3x3.kernel_wgmma:conv3x3",
-    needs_wgmma,
-    half_of_few_channels,
-    wgmma_planes,
-    forward_only,
-)
+op.kernel("cuda_wgmma", "espan_kernels.conv3x3.kernel_wgmma:conv3x3", *WGMMA_REFUSALS)
 op.kernel(
     "triton",
     "espan_kernels.conv3x3.kernel_triton:conv3x3",

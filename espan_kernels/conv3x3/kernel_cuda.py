@@ -1,5 +1,7 @@
 """The CUDA kernel's door: weights as its warps hold them, pictures in a layout it reads."""
 
+from typing import Any
+
 from torch import Tensor
 
 from espan_kernels import layout as layouts
@@ -35,25 +37,19 @@ def launch(
     half_sums: sums of 96 products in float16, of these in float32: planes of more than 24 channels.
     Faster where `machine.half_sums_pay`, less exact everywhere (docs/cuda.md).
     """
-    n, _, h, w = x.shape[:4]
+    layouts.check_half_sums("conv3x3", half_sums, len(packed[1]), layout)
+    given = arguments(x, packed, out, act, gate)
+    native.call("conv3x3", x, **given, layout=layout, half_sums=half_sums)
+
+
+def arguments(
+    x: Tensor, packed: tuple[Tensor, Tensor], out: Tensor, act: str, gate: Tensor | None
+) -> dict[str, Any]:
+    """Of the launchers of both kernels."""
     weights, biases = packed
-    layouts.check_half_sums("conv3x3", half_sums, len(biases), layout)
-    native.call(
-        "conv3x3",
-        x,
-        x=x,
-        weights=weights,
-        biases=biases,
-        gate=gate,
-        out=out,
-        epilogue=act if gate is None else "gate",
-        channels=len(biases),
-        n=n,
-        h=h,
-        w=w,
-        layout=layout,
-        half_sums=half_sums,
-    )
+    epilogue = act if gate is None else "gate"
+    maps = {"x": x, "weights": weights, "biases": biases, "gate": gate, "out": out}
+    return maps | {"epilogue": epilogue, "channels": len(biases)} | layouts.size(x)
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, act: str, gate: Tensor | None) -> Tensor:

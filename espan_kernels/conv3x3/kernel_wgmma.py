@@ -4,6 +4,7 @@ from torch import Tensor
 
 from espan_kernels import layout as layouts
 from espan_kernels import native
+from espan_kernels.conv3x3 import kernel_cuda
 
 
 def pack(weight: Tensor, bias: Tensor, plain: bool) -> tuple[Tensor, Tensor]:
@@ -32,23 +33,8 @@ def launch(
     others, channels past C 0 in all inputs and then in out. At least one pixel.
     overlap: as of spab's.
     """
-    n, _, h, w = x.shape[:4]
-    weights, biases = packed
-    native.call(
-        "conv3x3_wgmma",
-        x,
-        x=x,
-        weights=weights,
-        biases=biases,
-        gate=gate,
-        out=out,
-        epilogue=act if gate is None else "gate",
-        channels=len(biases),
-        n=n,
-        h=h,
-        w=w,
-        overlap=overlap,
-    )
+    given = kernel_cuda.arguments(x, packed, out, act, gate)
+    native.call("conv3x3_wgmma", x, **given, overlap=overlap)
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, act: str, gate: Tensor | None) -> Tensor:

@@ -1,5 +1,7 @@
 """The CUDA kernel's door: the weight as its warps hold it, pictures in a layout it reads."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -32,22 +34,16 @@ def launch(
     channels past C become 0; "channels_last": (N, 32, H, W) in that memory format. At least one
     pixel.
     """
-    n, _, h, w = x.shape
+    native.call("conv9x9_head", x, **arguments(x, x_layout, packed, out), layout=layout)
+
+
+def arguments(
+    x: Tensor, x_layout: str, packed: tuple[Tensor, Tensor], out: Tensor
+) -> dict[str, Any]:
+    """Of the launchers of both kernels."""
     weights, biases = packed
-    native.call(
-        "conv9x9_head",
-        x,
-        x=x,
-        weights=weights,
-        biases=biases,
-        out=out,
-        dtype=x.dtype,
-        n=n,
-        h=h,
-        w=w,
-        x_layout=x_layout,
-        layout=layout,
-    )
+    maps = {"x": x, "weights": weights, "biases": biases, "out": out}
+    return maps | {"dtype": x.dtype, "x_layout": x_layout} | layouts.size(x)
 
 
 def dense(x: Tensor) -> tuple[Tensor, str]:

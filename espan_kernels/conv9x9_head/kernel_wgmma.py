@@ -5,7 +5,7 @@ from torch import Tensor
 
 from espan_kernels import layout as layouts
 from espan_kernels import native
-from espan_kernels.conv9x9_head.kernel_cuda import CHANNELS, dense, rows
+from espan_kernels.conv9x9_head.kernel_cuda import CHANNELS, arguments, dense, rows
 
 # Of the kernel: any 9 in a row belong to the 9 open rows of output.
 ROWS = [*range(8, -1, -1), *range(8, 0, -1)]
@@ -31,22 +31,8 @@ def launch(
     x, x_layout: as of kernel_cuda's. out: (N, 4, H, W, 8) float16, dense, 16-byte aligned; channels
     past C become 0. At least one pixel. overlap: as of spab's.
     """
-    n, _, h, w = x.shape
-    weights, biases = packed
-    native.call(
-        "conv9x9_head_wgmma",
-        x,
-        x=x,
-        weights=weights,
-        biases=biases,
-        out=out,
-        dtype=x.dtype,
-        n=n,
-        h=h,
-        w=w,
-        x_layout=x_layout,
-        overlap=overlap,
-    )
+    given = arguments(x, x_layout, packed, out)
+    native.call("conv9x9_head_wgmma", x, **given, overlap=overlap)
 
 
 def conv9x9_head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -7,13 +7,12 @@ from torch import Tensor
 from espan_kernels import check
 from espan_kernels.conv3x3 import max_channels
 from espan_kernels.machine import (
+    WGMMA_REFUSALS,
     forward_only,
     half_of_few_channels,
     kernel_dtype,
     needs_cuda,
     needs_triton,
-    needs_wgmma,
-    wgmma_planes,
 )
 from espan_kernels.op import Op
 from espan_kernels.spab import sample
@@ -23,14 +22,7 @@ op = Op("spab", reference, sample.CASES, sample.make)
 op.kernel(
     "cuda", "espan_kernels.spab.kernel_cuda:spab", needs_cuda, half_of_few_channels, forward_only
 )
-op.kernel(
-    "cuda_wgmma",
-    "espan_kernels.spab.kernel_wgmma:spab",
-    needs_wgmma,
-    half_of_few_channels,
-    wgmma_planes,
-    forward_only,
-)
+op.kernel("cuda_wgmma", "espan_kernels.spab.kernel_wgmma:spab", *WGMMA_REFUSALS)
 op.kernel(
     "triton",
     "espan_kernels.spab.kernel_triton:spab",

@@ -1,6 +1,7 @@
 """The CUDA kernel's door: weights as its warps hold them, pictures in a layout it reads."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,28 +37,21 @@ def launch(
     scratch: memory as that of out, for what is hidden; needed past 32 channels alone.
     half_sums: see `conv3x3`'s.
     """
+    layouts.check_half_sums("spab", half_sums, packed[1].shape[1], layout)
+    given = arguments(x, packed, out, scratch)
+    native.call("spab", x, **given, layout=layout, half_sums=half_sums)
+
+
+def arguments(
+    x: Tensor, packed: tuple[Tensor, Tensor], out: Tensor, scratch: Tensor | None
+) -> dict[str, Any]:
+    """Of the launchers of both kernels."""
     weights, biases = packed
     convs, channels = biases.shape
     if scratch is None and channels > 32:
         raise ValueError(f"spab: scratch: expected memory for {channels} channels, got None")
-    n, _, h, w = x.shape[:4]
-    layouts.check_half_sums("spab", half_sums, channels, layout)
-    native.call(
-        "spab",
-        x,
-        x=x,
-        weights=weights,
-        biases=biases,
-        scratch=scratch,
-        out=out,
-        channels=channels,
-        n=n,
-        h=h,
-        w=w,
-        layout=layout,
-        convs=convs,
-        half_sums=half_sums,
-    )
+    maps = {"x": x, "weights": weights, "biases": biases, "scratch": scratch, "out": out}
+    return maps | {"convs": convs, "channels": channels} | layouts.size(x)
 
 
 def spab(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:

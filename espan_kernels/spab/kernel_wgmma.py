@@ -7,6 +7,7 @@ from torch import Tensor
 
 from espan_kernels import layout as layouts
 from espan_kernels import native
+from espan_kernels.spab import kernel_cuda
 
 
 def pack(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -35,26 +36,8 @@ def launch(
     overlap: the kernel may begin before the one in front of it on the stream ends, which must not
     write `packed`.
     """
-    weights, biases = packed
-    convs, channels = biases.shape
-    if scratch is None and channels > 32:
-        raise ValueError(f"spab: scratch: expected memory for {channels} channels, got None")
-    n, _, h, w = x.shape[:4]
-    native.call(
-        "spab_wgmma",
-        x,
-        x=x,
-        weights=weights,
-        biases=biases,
-        scratch=scratch,
-        out=out,
-        convs=convs,
-        channels=channels,
-        n=n,
-        h=h,
-        w=w,
-        overlap=overlap,
-    )
+    given = kernel_cuda.arguments(x, packed, out, scratch)
+    native.call("spab_wgmma", x, **given, overlap=overlap)
 
 
 def spab(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:

@@ -1,6 +1,7 @@
 """The CUDA kernel's door: weights as its warps hold them, pictures in a layout it reads."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,31 +65,28 @@ def launch(
     float16, dense, 16-byte aligned, apart from the inputs, out_layout "contiguous" or
     "channels_last". At least one pixel.
     """
-    x, single0, single1, *third = inputs
-    n, _, h, w = x.shape[:4]
     weights, single_weights, up_weights, biases = packed
-    native.call(
-        "tail",
-        x,
-        x=x,
-        single0=single0,
-        single1=single1,
-        single2=third[0] if third else None,
-        weights=weights,
-        single_weights=single_weights,
-        up_weights=up_weights,
-        biases=biases,
-        out=out,
-        singles=len(inputs) - 1,
-        scale=scale,
-        clamp=clamp,
-        dtype=out.dtype,
-        n=n,
-        h=h,
-        w=w,
-        layout=layout,
-        out_layout=out_layout,
-    )
+    packing = {"weights": weights, "single_weights": single_weights, "up_weights": up_weights}
+    given = arguments(inputs, out, out_layout, scale, clamp)
+    native.call("tail", inputs[0], **given, **packing, biases=biases, layout=layout)
+
+
+def arguments(
+    inputs: Sequence[Tensor], out: Tensor, out_layout: str, scale: int, clamp: bool
+) -> dict[str, Any]:
+    """Of the launchers of both kernels."""
+    x, single0, single1, *third = inputs
+    singles = {"single0": single0, "single1": single1, "single2": third[0] if third else None}
+    ends = {"out": out, "dtype": out.dtype, "out_layout": out_layout, "clamp": clamp}
+    return singles | ends | {"x": x, "singles": len(inputs) - 1, "scale": scale} | layouts.size(x)
+
+
+def result(inputs: list[Tensor], bias: Tensor, scale: int, uint8: bool) -> tuple[Tensor, str]:
+    """(memory for what a tail makes, its layout)"""
+    n, _, h, w = inputs[0].shape
+    dtype = torch.uint8 if uint8 else bias.dtype
+    out = layouts.empty(inputs[0], (n, 3, scale * h, scale * w), dtype)
+    return out, "channels_last" if layouts.is_channels_last(out) else "contiguous"
 
 
 def tail(
@@ -101,9 +99,7 @@ def tail(
     clamp: bool,
     uint8: bool,
 ) -> Tensor:
-    n, _, h, w = inputs[0].shape
-    dtype = torch.uint8 if uint8 else bias.dtype
-    out = layouts.empty(inputs[0], (n, 3, scale * h, scale * w), dtype)
+    out, out_layout = result(inputs, bias, scale, uint8)
     if not out.numel():
         return out
     first = order(weights)
@@ -112,6 +108,5 @@ def tail(
         layout, features = "channels_last", layouts.laid_out_as(inputs[0], *inputs)
     else:
         layout, features = "planes", [layouts.to_planes(x) for x in inputs]
-    out_layout = "channels_last" if layouts.is_channels_last(out) else "contiguous"
     launch([features[i] for i in first], layout, packed, out, out_layout, scale, clamp)
     return out

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from espan_kernels import layout as layouts
 from espan_kernels import native
-from espan_kernels.tail.kernel_cuda import CHANNELS
+from espan_kernels.tail.kernel_cuda import CHANNELS, arguments, result
 
 
 def pack(
@@ -66,32 +66,11 @@ def launch(
     the float16 of `limit_bits`, or not finite; else it stays as it is.
     overlap: as of spab's.
     """
-    x, single0, single1, *third = inputs
-    n, _, h, w = x.shape[:4]
     weights, biases = packed
-    native.call(
-        "tail_wgmma",
-        x,
-        x=x,
-        single0=single0,
-        single1=single1,
-        single2=third[0] if third else None,
-        weights=weights,
-        biases=biases,
-        out=out,
-        trusted=trusted,
-        limit=limit,
-        singles=len(inputs) - 1,
-        scale=scale,
-        last_planes=(third[0] if third else single1).size(1),
-        clamp=clamp,
-        dtype=out.dtype,
-        n=n,
-        h=h,
-        w=w,
-        out_layout=out_layout,
-        overlap=overlap,
-    )
+    given = arguments(inputs, out, out_layout, scale, clamp)
+    given |= {"weights": weights, "biases": biases, "trusted": trusted, "limit": limit}
+    planes = inputs[-1].size(1)
+    native.call("tail_wgmma", inputs[0], **given, last_planes=planes, overlap=overlap)
 
 
 def tail(
@@ -104,14 +83,11 @@ def tail(
     clamp: bool,
     uint8: bool,
 ) -> Tensor:
-    n, _, h, w = inputs[0].shape
-    dtype = torch.uint8 if uint8 else bias.dtype
-    out = layouts.empty(inputs[0], (n, 3, scale * h, scale * w), dtype)
+    out, out_layout = result(inputs, bias, scale, uint8)
     if not out.numel():
         return out
     first = order(weights)
     packed = pack([weights[i] for i in first], bias, up_weight, up_bias)
-    out_layout = "channels_last" if layouts.is_channels_last(out) else "contiguous"
     features = [layouts.to_planes(inputs[i]) for i in first]
     launch(features, packed, out, out_layout, scale, clamp)
     return out

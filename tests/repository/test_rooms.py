@@ -48,7 +48,7 @@ def test_only_kernels_import_triton():
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
 def test_an_op_has_all_its_places(folder):
-    assert {p.stem for p in folder.glob("*.py")} == OP_FILES
+    assert {p.stem for p in folder.glob("*.py")} - {"kernel_wgmma"} == OP_FILES
     assert (ROOT / "tests/kernels" / f"test_{folder.name}.py").exists()
 
 
