@@ -58,6 +58,10 @@ def desk(tmp_path_factory) -> Path:
         path = folder / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(original[:24, :40]).save(path)
+    (folder / "stickers").mkdir()
+    first, *rest = (Image.fromarray(np.roll(original[:24, :40], i, 1)) for i in range(3))
+    for name in ("cat.gif", "stickers/cat.webp"):
+        first.save(folder / name, save_all=True, append_images=rest, duration=40)
     (folder / "benchmark/HR").mkdir(parents=True)
     shutil.copy(folder / "original.png", folder / "benchmark/HR")
     shutil.copy(ROOT / "espan/builtin/espan_x4.safetensors", folder / "weights.safetensors")

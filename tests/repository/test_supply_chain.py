@@ -155,6 +155,7 @@ COMMANDS = {
     "doctor": ["--json"],
     "compare": ["small.png", "-o", "page.html"],
     "average": ["espan-x4", "espan-x4", "-o", "mean.safetensors"],
+    "completion": ["bash"],
 }
 # These are for the network: the page listens on this machine until it is told to do so on others.
 SERVERS = {"demo"}

@@ -35,9 +35,9 @@ OUTSIDE = [
         ),
         (
             "large results are written beside their name",
-            "espan/images/files/writing.py",
+            "espan/images/files/streams.py",
             'temporary.open("wb") as file',
-            'path.open("wb") as file',
+            'target.open("wb") as file',
             "tests/execution/test_streaming.py::test_failure_leaves_what_was_there",
         ),
         (
