@@ -173,6 +173,7 @@ PYBIND11_MODULE(_cuda, module) {
     module.attr("DEVICE") = "cpu";
     module.def("seed", &shim::seed);
     module.def("run_last_blocks", &shim::run_last_blocks);
+    module.def("set_tanh_error", &shim::set_tanh_error);
 #else
     module.attr("DEVICE") = "cuda";
 #endif

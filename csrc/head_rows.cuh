@@ -74,7 +74,7 @@ struct ImageRows {
         }
     }
 
-    // Makes row `row`, which is `phase` modulo TAPS, ready to be read, and asks for one that follows.
+    // Makes row `row`, which is `phase` modulo TAPS, ready to be read, and asks for a later one.
     __device__ void step(int row, int phase) {
         store((phase + 1) % SLOTS, (phase + 1) % AHEAD);
         load(row + AHEAD, phase % AHEAD);

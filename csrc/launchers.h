@@ -170,7 +170,7 @@ struct TailWgmmaParams {
     const void* x;          // (n, 4, h, w, 8) float16
     const void* single[3];  // like x, the inputs of the 1x1 convolutions; single[2] null if there
                             // are two
-    const void* weights;    // float16: of x; (singles, 2, 2, 4, 8, 8); (3, 2, 2, 5, 2 M, 8, 8) of up
+    const void* weights;    // float16: of x; (singles, 2, 2, 4, 8, 8); of up, with 2 M planes out
     const void* biases;     // (32 of s, then 16 M of the RGB channels) float32
     void* out;              // as in TailParams
     void* trusted;          // (1) bool: set to false by an input whose magnitude is above `limit`,

@@ -20,7 +20,7 @@ constexpr int MAX_SINGLES = 3, THREADS = 3 * WARPGROUP;
 constexpr int REGISTERS = 208, COPYING = 40;
 constexpr int STAGED = 1;  // the named barrier of the warps that write pixels
 
-// Weights of a 1x1 convolution: (2 of 16 channels in, 2 halves of these, 4 planes out, 8, 8) halves.
+// Weights of a 1x1 convolution: (2 of 16 channels in, 2 halves of these, 4 planes out, 8, 8).
 constexpr int SINGLE_STEPS = PLANES / 2, SINGLE_HALF = PLANES * 128;
 constexpr int SINGLE_BYTES = SINGLE_STEPS * 2 * SINGLE_HALF;
 

@@ -164,24 +164,26 @@ struct Convolution {
         return IS_LAST && (CONVS > 1 || work.epilogue == Epilogue::gate);
     }
 
-    // Asks for the gate of the next row of `out`.
-    __device__ void load(const Place& p, Gate& gate) const {
+    // Asks for the gate of tile t in the next row of `out`.
+    __device__ void load(const Place& p, int t, Gate& gate) const {
 #pragma unroll
-        for (int k = 0; k < 2 * OUT_PLANES * TILES; ++k) {
-            const int t = k / (2 * OUT_PLANES), j = k % (2 * OUT_PLANES);
+        for (int j = 0; j < 2 * OUT_PLANES; ++j) {
             if (is_inside(p, t, j)) gate[t][j] = work.gate.load(word_of(p, t, j));
         }
     }
 
     // Stores a finished row in `out`, through EPILOGUE.
     template <Epilogue EPILOGUE>
-    __device__ void store_out(const Place& p, const Gate& gate, const Sums& sums) const {
+    __device__ void store_out(const Place& p, Gate& gate, const Sums& sums) const {
 #pragma unroll
-        for (int k = 0; k < 2 * OUT_PLANES * TILES; ++k) {
-            const int t = k / (2 * OUT_PLANES), j = k % (2 * OUT_PLANES);
-            const float* sum = pair_of(sums, 2 * t + j / OUT_PLANES, j % OUT_PLANES);
-            const uint32_t pair = finish<EPILOGUE>(gate[t][j], sum[0], sum[1]);
-            if (is_inside(p, t, j)) work.out.store(word_of(p, t, j), pair);
+        for (int t = 0; t < TILES; ++t) {
+            if (EPILOGUE == Epilogue::gate && !GATE_EARLY) load(p, t, gate);
+#pragma unroll
+            for (int j = 0; j < 2 * OUT_PLANES; ++j) {
+                const float* sum = pair_of(sums, 2 * t + j / OUT_PLANES, j % OUT_PLANES);
+                const uint32_t pair = finish<EPILOGUE>(gate[t][j], sum[0], sum[1]);
+                if (is_inside(p, t, j)) work.out.store(word_of(p, t, j), pair);
+            }
         }
     }
 
@@ -214,7 +216,7 @@ struct Convolution {
     // Stores row i - 1, which row i of the input has finished. The epilogue is a branch outside of
     // the loops over pixels.
     __device__ void store(
-        Place& p, int i, int slot, const Gate& gate, const Sums& sums) const {
+        Place& p, int i, int slot, Gate& gate, const Sums& sums) const {
         if constexpr (!IS_LAST) {
             store_hidden(p, i, slot, sums);
         } else {
@@ -261,8 +263,11 @@ struct Convolution {
                 const int finished = (u + 1) % SLOTS, beside = (u + 2) % SLOTS;
                 // acc[u] is free; its biases, and the gate, are read while the row arrives.
                 open(p, acc[u]);
-                Gate gate = {};
-                if (GATE_EARLY && i >= 2 && has_gate()) load(p, gate);
+                Gate gate;
+#pragma unroll
+                for (int t = 0; t < TILES && GATE_EARLY && i >= 2 && has_gate(); ++t) {
+                    load(p, t, gate);
+                }
                 if constexpr (IS_FIRST) {
                     cp_async_wait<1>();
                     bar_sync(LOADED, S::CONV_THREADS);
@@ -273,7 +278,6 @@ struct Convolution {
                 }
                 accumulate(a_word + u * S::SLOT, acc[u], acc[beside], acc[finished]);
                 if constexpr (!IS_FIRST) bar_arrive(empty(CONV, u), 2 * S::CONV_THREADS);
-                if (!GATE_EARLY && i >= 2 && has_gate()) load(p, gate);
                 if (i >= 2) store(p, i, finished, gate, acc[finished]);
             }
         }

@@ -157,10 +157,21 @@ inline int warp_uniform(int value) {
     return value;
 }
 
-// As far off as it may be, above and below by turns of the last bit of x.
+namespace shim {
+
+// How far tanh_approx is off, relative: above and below by turns of the last bit of x.
+inline float& tanh_error() {
+    static float error = 0;
+    return error;
+}
+
+inline void set_tanh_error(float error) { tanh_error() = error; }
+
+}  // namespace shim
+
 inline float tanh_approx(float x) {
-    const float off = __float_as_uint(x) % 2 ? 0x1p-11f : -0x1p-11f;
-    return std::tanh(x) * (1 + off);
+    const float error = __float_as_uint(x) % 2 ? shim::tanh_error() : -shim::tanh_error();
+    return std::tanh(x) * (1 + error);
 }
 
 inline uint32_t max_magnitudes(uint32_t most, uint32_t word) {

@@ -80,7 +80,7 @@ def test_refusals():
 def test_cuda_launches_of_one_packing_shim(epilogue):
     args = OP.make((1, 28, 28, 4, 9, epilogue), torch.float16, DEVICE)
     x, weight, bias, act, gate = args
-    packed = kernel_cuda.pack(weight, bias, gated=gate is not None)
+    packed = kernel_cuda.pack(weight, bias, plain=gate is None and act == "none")
     planes = layout.to_planes(x)
     gates = None if gate is None else layout.to_planes(gate)
     out = torch.full_like(planes, float("nan"))

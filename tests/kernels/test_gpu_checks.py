@@ -78,7 +78,7 @@ def span_gate(module, to: str):
 
 
 @pytest.fixture
-def use(host_build, shim_module, monkeypatch):
+def launch_wrongly(host_build, shim_module, monkeypatch):
     def use(to: str):
         wrong = SimpleNamespace(**vars(shim_module))
         wrong.span_gate = span_gate(shim_module, to)
@@ -102,14 +102,14 @@ WRONG = [
 
 
 @pytest.mark.parametrize("check", gpu_checks.CHECKS, ids=lambda f: f.__name__)
-def test_checks_pass_a_right_kernel_shim(use, check):
-    use("nothing")
+def test_checks_pass_a_right_kernel_shim(launch_wrongly, check):
+    launch_wrongly("nothing")
     check(*SUBJECT)
 
 
 @pytest.mark.parametrize(("check", "wrong", "message"), WRONG, ids=[f"{w[1]}" for w in WRONG])
-def test_checks_fail_a_wrong_kernel_shim(use, check, wrong, message):
-    use(wrong)
+def test_checks_fail_a_wrong_kernel_shim(launch_wrongly, check, wrong, message):
+    launch_wrongly(wrong)
     with pytest.raises(AssertionError, match=message):
         check(*SUBJECT)
 

@@ -137,7 +137,7 @@ def test_far_ends_of_convolutions(last_blocks, convs, name, size):
         (x, weight, bias, _, gate), truth = exact.of_conv3x3(*read_part(size), 32, "gate")
         x, gate, truth = x[:1], gate[:1], truth[:1]
         out = memory(32, size, name)
-        packed = conv_door.pack(weight.half(), bias.half(), gated=True)
+        packed = conv_door.pack(weight.half(), bias.half(), plain=False)
         args = place(x, size, name), packed, out, "none", place(gate, size, name), name
         conv_door.launch(*args)
     else:

@@ -16,7 +16,7 @@ from tests.support.contract import DEVICE
 RESULTS = Path(__file__).parents[2] / "bench/results"
 # A record made on a GPU says what it is capable of, but for this one.
 CAPABILITIES = {"NVIDIA H100 80GB HBM3": [9, 0]}
-NO_GPU = machine.needs_cuda, machine.needs_triton
+NO_GPU = machine.needs_cuda, machine.needs_wgmma, machine.needs_triton
 # Runs of one GPU differ by less.
 NOISE = 1.1
 FAKE = {
@@ -140,7 +140,10 @@ def sample(name: str, dtype=torch.float16):
 
 @pytest.mark.parametrize(
     ("capability", "conv", "dct", "loss"),
-    [((9, 0), ["triton", "cuda"], [], ["cuda"]), ((8, 9), ["cuda", "triton"], ["cuda"], None)],
+    [
+        ((9, 0), ["triton", "cuda"], [], ["cuda"]),
+        ((8, 9), ["cuda", "cuda_wgmma", "triton"], ["cuda"], None),
+    ],
     ids=str,
 )
 def test_what_calls_try(on_a_gpu, capability, conv, dct, loss):
@@ -167,7 +170,9 @@ def test_explain_says_what_runs_only_when_named(on_a_gpu):
         "dct2: eager: runs",
     ]
     lines = OPS["conv3x3"].explain(*sample("conv3x3")).splitlines()
-    assert lines == [f"conv3x3: {name}: runs" for name in ("triton", "cuda", "eager")]
+    named = "cuda_wgmma: runs when named, not timed beside eager (480x270, compute capability 9.0)"
+    says = ["triton: runs", "cuda: runs", named, "eager: runs"]
+    assert lines == [f"conv3x3: {line}" for line in says]
 
 
 def test_compile_traces_through_the_choice(on_a_gpu, monkeypatch):

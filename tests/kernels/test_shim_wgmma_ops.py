@@ -62,6 +62,26 @@ def test_agrees_in_any_order_shim(host_build, shim_module, name, case, seed):
     assert_agrees(OPS[name], OPS[name].make(case, torch.float16, "cpu"), impl="cuda_wgmma")
 
 
+@pytest.mark.parametrize("impl", ["cuda", "cuda_wgmma"])
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        ("spab", (1, 32, 3, 9, 70)),
+        ("spab", (1, 28, 2, 7, 9)),
+        ("spab", (1, 48, 3, 5, 9)),
+        ("conv3x3", (1, 32, 32, 9, 20, "silu")),
+        ("conv3x3", (1, 52, 52, 9, 20, "gate")),
+    ],
+    ids=str,
+)
+def test_the_largest_error_of_tanh_is_allowed_shim(host_build, shim_module, impl, name, case):
+    shim_module.set_tanh_error(2.0**-11)
+    try:
+        assert_agrees(OPS[name], OPS[name].make(case, torch.float16, "cpu"), impl=impl)
+    finally:
+        shim_module.set_tanh_error(0.0)
+
+
 def tail_arguments(case):
     """(inputs in planes, packed weights, scale) with inputs of at most 4."""
     inputs, weights, bias, up_weight, up_bias, scale, *_ = OPS["tail"].make(
