@@ -31,9 +31,9 @@ struct Convolution {
     static constexpr int CHAIN = HALF_SUMS ? 2 : STEPS;  // of them, with 3 columns each, in one sum
     static constexpr bool IS_FIRST = CONV == 0, IS_LAST = CONV == CONVS - 1;
     static constexpr int REACH = CONVS - CONV;  // rows that it reads above an item's, and below
-    // Whether the gate of a row is asked for before its last products: 3 convolutions lack the
-    // registers.
-    static constexpr bool GATE_EARLY = CONVS < 3;
+    // Whether the gate of a row is asked for before its last products: 2 and 3 convolutions lack
+    // the registers.
+    static constexpr bool GATE_EARLY = CONVS == 1;
     using Sums = float[TILES][OUT_PLANES][4];   // a row: [16 pixels][plane out][fragment]
     using Gate = uint32_t[TILES][2 * OUT_PLANES];  // the lane's pairs of a row
 

@@ -47,6 +47,14 @@ inline int64_t& last_blocks() {
 
 inline void run_last_blocks(int64_t count) { last_blocks() = count; }
 
+// How far tanh_approx is off, relative: above and below by turns of the last bit of x.
+inline float& tanh_error() {
+    static float error = 0;
+    return error;
+}
+
+inline void set_tanh_error(float error) { tanh_error() = error; }
+
 }  // namespace espan::shim
 
 // Few, so that blocks of a persistent grid walk over several items; where only the last blocks run,

@@ -157,18 +157,6 @@ inline int warp_uniform(int value) {
     return value;
 }
 
-namespace shim {
-
-// How far tanh_approx is off, relative: above and below by turns of the last bit of x.
-inline float& tanh_error() {
-    static float error = 0;
-    return error;
-}
-
-inline void set_tanh_error(float error) { tanh_error() = error; }
-
-}  // namespace shim
-
 inline float tanh_approx(float x) {
     const float error = __float_as_uint(x) % 2 ? shim::tanh_error() : -shim::tanh_error();
     return std::tanh(x) * (1 + error);
