@@ -9,11 +9,13 @@ import pytest
 from espan_kernels.build_info import SOURCES
 from tests.support import shim as host
 
-SOURCE = Path(__file__).with_name("emulation.cpp")
+SOURCES_HERE = [
+    Path(__file__).with_name(f"{name}.cpp") for name in ("emulation_products", "emulation")
+]
 WRONG_SUM, IN_FLIGHT = "a wrong sum", "sums of a wgmma in flight were written"
 NO_MULTIPLE, UNALIGNED = "a bulk copy of no multiple of 16 bytes", "not aligned to 16"
 STILL_READING = "a block ended before its bulk copies had read shared memory"
-# How each case of emulation.cpp ends: a part of what it prints.
+# How each case ends: a part of what it prints.
 ENDS = {
     **{f"descriptors n{n}": "right" for n in (32, 48, 96, 128, 144, 160, 168, 192)},
     **{f"registers n{n}": "right" for n in (32, 96, 160)},
@@ -66,7 +68,7 @@ def program(tmp_path_factory):
     if reason := host.missing():
         pytest.skip(reason)
     path = tmp_path_factory.mktemp("emulation") / "emulation"
-    host.run("g++", "-std=c++17", "-O0", "-DESPAN_SHIM", f"-I{SOURCES}", SOURCE, "-o", path)
+    host.run("g++", "-std=c++17", "-O0", "-DESPAN_SHIM", f"-I{SOURCES}", *SOURCES_HERE, "-o", path)
     return path
 
 
@@ -80,5 +82,6 @@ def test_emulated(program, case):
 
 
 def test_every_case_is_run():
-    cases = re.findall(r'^    \{"(.*)", \{\d+', SOURCE.read_text(), re.M)
+    texts = "\n".join(source.read_text() for source in SOURCES_HERE)
+    cases = re.findall(r'^ +\{"(.*)", \{\d+', texts, re.M)
     assert cases == [*ENDS]
