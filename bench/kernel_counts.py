@@ -1,9 +1,10 @@
-"""The CUDA kernels as counts for `device_model`: today's, a prototype's, and those to be written.
+"""The CUDA kernels as counts for `device_model`: those measured, a prototype's, those by wgmma.
 
 A kernel is data: what its roles do in a step, how they lie on the schedulers, the bytes it moves.
-Counts of TODAY and PROTOTYPES were read from machine code for sm_90a (nvcc 13.0, bench/sass.py),
-with the loads that a role waits for from its source; those of PLANNED are estimates until there
-is code to count. To describe a new kernel, add it to PLANNED, and to FRAMES if a frame runs it.
+TODAY are the kernels of mma.sync as they were measured, at commit 4104121, and PROTOTYPES those of
+a prototype, both counted in their machine code for sm_90a (nvcc 13.0, bench/sass.py), with the
+loads that a role waits for from its source. WGMMA are the kernels in csrc/*_wgmma.cu, of which none
+was measured yet.
 """
 
 from dataclasses import replace
@@ -30,14 +31,6 @@ TODAY = {
     "tail": Rows((SUM, UP), ((1, 1),), columns=60, bytes=240, reach=2),
     "head": Rows((HEAD,), ((2,),), columns=16, bytes=67, reach=4, walkers=4, together=False),
 }
-
-# Where the roles of TODAY were counted.
-COUNTED = [
-    ("spab.cu", "rows_kernel<32, 3, 0, false>", (FIRST, MIDDLE, LAST)),
-    ("spab.cu", "rows_kernel<32, 2, 0, false>", (FIRST, LAST)),
-    ("tail.cu", "tail_kernel<4, 2>", (SUM, UP)),
-    ("conv9x9_head.cu", "head_kernel<unsigned char>", (HEAD,)),
-]
 
 # One warpgroup a convolution and one that loads; rows of 64 pixels (T = 1) or 128 (T = 2). It
 # waits for its products, then for the gate, then computes the rest. Instructions of the first,
@@ -76,42 +69,48 @@ def _prototype(tiles: int, instructions, special, trips: int) -> Rows:
 PROTOTYPES = {name: _prototype(*counts) for name, counts in _VARIANTS.items()}
 
 
-def _chain(*roles: Role, columns: int, size: float, channels_loaded: int = 10) -> Rows:
-    """Warpgroups that hand rows on, behind a warpgroup one thread of which loads by TMA."""
+# Of the warps that load and store rows, each on a scheduler of its own.
+COPIES = 120
+
+
+def _chain(*roles: Role, columns: int, size: float, blocks: int = 1) -> Rows:
+    """Warpgroups that hand rows on, beside one that copies; `blocks` on a multiprocessor."""
     reach = len(roles)
-    loading = Role(instructions=channels_loaded, handoffs=2, beyond=2 * reach)
+    copying = Role(instructions=COPIES, handoffs=2, beyond=2 * reach)
     placed = [replace(role, beyond=2 * (reach - i)) for i, role in enumerate(roles)]
-    return Rows((loading, *placed), ((1,) * (reach + 1),), columns, size, reach)
+    mix = (blocks,) * (reach + 1)
+    return Rows((copying, *placed), (mix,), columns, size, reach, walkers=blocks)
 
 
-# Products in flight while the row before is finished. Instructions of a warp and row of 64 pixels:
-# 16 numbers a lane with their bias, SiLU or gate, conversion and store, and the barriers.
-_HIDDEN = Role(wgmma=(96,) * 6, instructions=150, special=16, handoffs=3, ahead=True)
-_GATED = Role(wgmma=(96,) * 6, instructions=210, special=16, handoffs=3, ahead=True)
-# What the prototype's second form compiles to: 64-bit addresses, stores of four bytes.
-_HIDDEN_AS_IS = replace(_HIDDEN, instructions=206)
-_GATED_AS_IS = replace(_GATED, instructions=330)
-# The tail: 3x3 and two 1x1 convolutions in one row of sums; then 3 rows x 48 channels, 24 numbers a
-# lane, rounded and staged as today.
-_SUMMED = Role(wgmma=(96,) * 6 + (32,) * 4, instructions=170, handoffs=4, ahead=True)
-_ENLARGED = Role(wgmma=(144,) * 6, instructions=440, handoffs=3, ahead=True)
-# 9 open rows x 32 channels as n160 and n128, A from registers: shifted copies as today.
-_HEAD = Role(wgmma=(160, 128) * 2, instructions=190, handoffs=2, ahead=True, beyond=8)
-# 48 channels: 9 steps of 16 channels and columns, 3 rows x 48 channels.
-_HIDDEN_48 = Role(wgmma=(144,) * 9, instructions=220, special=24, handoffs=3, ahead=True)
-_GATED_48 = Role(wgmma=(144,) * 9, instructions=310, special=24, handoffs=3, ahead=True)
+# A warp and row of 64 pixels, while the products of the next row are made.
+HIDDEN = Role(wgmma=(96,) * 6, instructions=151, special=16, handoffs=3, ahead=True)
+GATED = Role(wgmma=(96,) * 6, instructions=181, special=16, handoffs=3, ahead=True)
+SUMMED = Role(wgmma=(96,) * 6 + (32,) * 4, instructions=239, handoffs=4, ahead=True)
+ENLARGED = Role(wgmma=(144,) * 6, instructions=386, special=3, handoffs=3, ahead=True)
+FIRST_MAPS = Role(wgmma=(160, 128) * 2, instructions=174, handoffs=2, ahead=True, beyond=8)
+# 48 channels, a kernel for each convolution; two blocks fit a multiprocessor.
+HIDDEN_48 = Role(wgmma=(144,) * 9, instructions=169, special=24, handoffs=3, ahead=True)
+GATED_48 = Role(wgmma=(144,) * 9, instructions=237, special=24, handoffs=3, ahead=True)
 
-PLANNED = {
-    "block of 3 convolutions, each of 5": _chain(_HIDDEN, _HIDDEN, _GATED, columns=60, size=128),
-    "block of 2 convolutions": _chain(_HIDDEN, _GATED, columns=62, size=128),
-    "tail": _chain(_SUMMED, _ENLARGED, columns=60, size=240),
-    "head": Rows((_HEAD,), ((2,),), columns=64, bytes=67, reach=4, walkers=2, together=False),
-    "block of 3 convolutions, code of the prototype": _chain(
-        _HIDDEN_AS_IS, _HIDDEN_AS_IS, _GATED_AS_IS, columns=60, size=128, channels_loaded=70
-    ),
-    # Weights of two convolutions are 138 KB; those of three leave no room for rows.
-    "48 channels, 2 convolutions": _chain(_HIDDEN_48, _HIDDEN_48, columns=62, size=192),
-    "48 channels, 1 convolution and gate": _chain(_GATED_48, columns=62, size=288),
+# Where they were counted: rows in a loop, and for each role the instructions a row of branches that
+# are seldom or never taken: the step to another item, and in the tail float16 and units of less
+# than 16 bytes. They were found by compiling without them.
+COUNTED = [
+    ("spab_wgmma.cu wgmma_kernel<4, 3, 2>", 3, ((HIDDEN, 43), (HIDDEN, 43), (GATED, 42))),
+    ("spab_wgmma.cu wgmma_kernel<4, 2, 2>", 3, ((GATED, 42), (HIDDEN, 43))),
+    ("tail_wgmma.cu tail_wgmma_kernel<4, 2, 4>", 3, ((ENLARGED, 347), (SUMMED, 43))),
+    ("conv9x9_head_wgmma.cu head_wgmma_kernel<unsigned char>", 9, ((FIRST_MAPS, 0),)),
+    ("conv3x3_wgmma.cu wgmma_kernel<6, 1, 1>", 3, ((HIDDEN_48, 45),)),
+    ("conv3x3_wgmma.cu wgmma_kernel<6, 1, 2>", 3, ((GATED_48, 44),)),
+]
+
+WGMMA = {
+    "block of 3 convolutions, each of 5": _chain(HIDDEN, HIDDEN, GATED, columns=60, size=128),
+    "block of 2 convolutions": _chain(HIDDEN, GATED, columns=62, size=128),
+    "tail": _chain(SUMMED, ENLARGED, columns=60, size=240),
+    "head": Rows((FIRST_MAPS,), ((2,),), columns=64, bytes=67, reach=4, walkers=2, together=False),
+    "48 channels, convolution and SiLU": _chain(HIDDEN_48, columns=64, size=192, blocks=2),
+    "48 channels, convolution and gate": _chain(GATED_48, columns=64, size=288, blocks=2),
 }
 
 # How often a frame runs each kernel.
@@ -121,5 +120,8 @@ ESPAN = {
     "block of 2 convolutions": 1,
     "tail": 1,
 }
-# The blocks of SPAN with 48 channels; its head and tail have no design yet.
-SPAN_48_BLOCKS = {"48 channels, 2 convolutions": 6, "48 channels, 1 convolution and gate": 6}
+# The six blocks of SPAN with 48 channels.
+SPAN_48_BLOCKS = {
+    "48 channels, convolution and SiLU": 12,
+    "48 channels, convolution and gate": 6,
+}

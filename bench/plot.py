@@ -147,8 +147,8 @@ def text_of(name: str) -> str:
             f"{_where(content['machine'])}:\n\n{_table(*measured.TABLES[name](content))}\n"
             for content in measured.contents()
         ]
-    elif name == "planned":
-        parts = [_table(*predict.planned()) + "\n"]
+    elif name == "predicted":
+        parts = [_table(*predict.predicted()) + "\n"]
     elif name == "pictures":
         parts = [pictures(stem) + "\n" for stem in records()]
     else:

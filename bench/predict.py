@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import schema
 from bench.device_model import H100, H200, Device, Rows
-from bench.kernel_counts import ESPAN, PLANNED, PROTOTYPES, SPAN_48_BLOCKS, TODAY
+from bench.kernel_counts import ESPAN, PROTOTYPES, SPAN_48_BLOCKS, TODAY, WGMMA
 from bench.loss_counts import NEXT
 from bench.loss_counts import TODAY as LOSS
 from bench.share import RESULTS
@@ -66,10 +66,10 @@ def accuracy(content: dict, rows: list[dict]) -> tuple[list[str], list[list[str]
     return ["", "input", "model", "measured", "model / measured"], lines
 
 
-def planned() -> tuple[list[str], list[list[str]]]:
-    """(head, lines) of the kernels to be written; nothing of it is measured."""
+def predicted() -> tuple[list[str], list[list[str]]]:
+    """(head, lines) of the kernels by wgmma; nothing of it is measured."""
     lines = []
-    for name, kernel in PLANNED.items():
+    for name, kernel in WGMMA.items():
         for width, height in SIZES:
             at = [kernel.seconds(device, width, height) for device in (H100, H200)]
             today = TODAY.get(name)
@@ -79,7 +79,7 @@ def planned() -> tuple[list[str], list[list[str]]]:
     lines += _frames("SPAN-48, its six blocks", SPAN_48_BLOCKS, SIZES[:1])
     loss = [f"{1e6 * t:.0f} us" for t in (LOSS.seconds(H100), *map(NEXT.seconds, (H100, H200)))]
     lines.append([LOSS_OP, "64x3x256x256", *loss])
-    return ["predicted", "input", "today, H100", "planned, H100", "planned, H200"], lines
+    return ["predicted", "input", "today, H100", "wgmma, H100", "wgmma, H200"], lines
 
 
 def _frames(name: str, counts: dict, sizes) -> list[list[str]]:
@@ -92,14 +92,14 @@ def _frames(name: str, counts: dict, sizes) -> list[list[str]]:
             for device in (H100, H200):
                 if launches:
                     device = replace(device, launch=DEPENDENT_LAUNCH)
-                line.append(f"{1e6 * frame(PLANNED, device, width, height, counts):.0f} us")
+                line.append(f"{1e6 * frame(WGMMA, device, width, height, counts):.0f} us")
             lines.append(line)
     return lines
 
 
 def main() -> None:
     content, rows = schema.check(MEASUREMENTS), schema.check(RECORD)["rows"]
-    for head, lines in (accuracy(content, rows), planned()):
+    for head, lines in (accuracy(content, rows), predicted()):
         widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
         for line in (head, *lines):
             print("  ".join(map(str.ljust, line, widths)).rstrip())

@@ -1,7 +1,8 @@
 """`python bench/wgmma.py FILE`: the kernels for compute capability 9.0 built, proven and timed, in
 under four minutes; FILE gets the times as JSON.
 
-They are proven in a build that ends deadlocks (ESPAN_CUDA_TRAP), and timed in the usual one. Each
+They are proven in a build that ends deadlocks (ESPAN_CUDA_TRAP), in which the assembler does one
+thing after another, then in the usual one, and timed there. Each
 step is a process with a time limit; the next ones run only if it did what it should. Exit code 0:
 all did; 1: one did not; 2: there is no such GPU.
 """
@@ -27,6 +28,7 @@ from espan_kernels.conv3x3 import sample as conv3x3
 from espan_kernels.conv9x9_head import sample as head
 from espan_kernels.machine import WGMMA_CAPABILITY
 from espan_kernels.spab import sample as spab
+from espan_kernels.tail import kernel_wgmma as tail_door
 from espan_kernels.tail import sample as tail
 
 IMPLS = ("cuda", "cuda_wgmma")
@@ -49,10 +51,11 @@ def steps(results: Path) -> list[tuple[str, list[str], dict[str, str], float]]:
     this = [sys.executable, "-u", str(Path(__file__).resolve())]
     wanted = {"ESPAN_CUDA": "1", "ESPAN_CUDA_ARCHS": "90"}
     return [
-        ("build that ends deadlocks", build, wanted | {"ESPAN_CUDA_TRAP": "1"}, 60),
-        ("prove", [*this, "--prove"], {}, 70),
+        ("build that ends deadlocks", build, wanted | {"ESPAN_CUDA_TRAP": "1"}, 50),
+        ("prove it", [*this, "--prove"], {}, 45),
         ("build", build, wanted, 45),
-        ("time", [*this, "--time", str(results)], {}, 60),
+        ("prove", [*this, "--prove"], {}, 45),
+        ("time", [*this, "--time", str(results)], {}, 50),
     ]
 
 
@@ -85,6 +88,8 @@ def prove(device: torch.device) -> None:
                 print(f"{name} {case}: refuses: {reason}")
                 continue
             print(f"{name} {case}: {_error(op, args, kernel.run)}", flush=True)
+    for case in tail.WGMMA:
+        _prove_flag(case, device)
     for name in NETWORKS:
         net = network.build(name).to(device, torch.float16)
         mma, wgmma = (Plan(net, impl) for impl in IMPLS)
@@ -97,6 +102,36 @@ def prove(device: torch.device) -> None:
             assert off <= 2 and trusted
             for _ in range(RERUNS):
                 assert torch.equal(wgmma.checked(pixels)[0], got), "differs from run to run"
+            if device.type == "cuda":
+                again, still = timing.captured(wgmma.bind(pixels), device)()
+                torch.cuda.synchronize(device)
+                assert torch.equal(again, got) and still, "differs in a graph"
+
+
+def _prove_flag(case: tuple, device: torch.device) -> None:
+    """AssertionError if a tail trusts one value too large, infinite or NaN, or distrusts others."""
+    inputs, weights, bias, up_weight, up_bias, scale, *_ = tail.make(case, torch.float16, device)
+    order = tail_door.order(weights)
+    packed = tail_door.pack([weights[i] for i in order], bias, up_weight, up_bias)
+    planes = [layout.to_planes(inputs[i]) for i in order]
+    n, _, h, w = planes[0].shape[:4]
+    if not planes[0].numel():
+        return
+    out = torch.empty(n, 3, scale * h, scale * w, dtype=torch.uint8, device=device)
+    most = max(one.abs().max().item() for one in planes)
+
+    def is_trusted(limit: float) -> bool:
+        trusted = torch.ones(1, dtype=torch.bool, device=device)
+        bits = tail_door.limit_bits(limit)
+        tail_door.launch(planes, packed, out, "contiguous", scale, True, trusted, bits)
+        return bool(trusted)
+
+    assert is_trusted(most) and not is_trusted(-1.0), f"tail {case}: a wrong flag"
+    for one in planes:
+        for value in (2 * most, float("inf"), float("nan")):
+            before, one[-1, 0, -1, -1, 0] = one[-1, 0, -1, -1, 0].item(), value
+            assert not is_trusted(most), f"tail {case}: trusts {value}"
+            one[-1, 0, -1, -1, 0] = before
 
 
 def _error(op, args: tuple, run: Callable[..., Tensor]) -> str:

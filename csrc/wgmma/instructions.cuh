@@ -43,7 +43,7 @@ namespace espan {
 
 // The block's dynamic shared memory, of `bytes`.
 #define SHARED_BYTES(name, bytes)                                    \
-    extern __shared__ __align__(1024) unsigned char name##_memory[]; \
+    extern __shared__ __align__(128) unsigned char name##_memory[]; \
     const espan::Address name = static_cast<uint32_t>(__cvta_generic_to_shared(name##_memory))
 
 __device__ inline void store_shared(Address to, uint4 value) {

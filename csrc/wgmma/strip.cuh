@@ -37,7 +37,7 @@ struct Strip {
     using W = Weights<P, P>;
     using Input = Ring<CONVS == 1 ? 3 : 4, P * PLANE>;
     using Hidden = Ring<3, P * PLANE>;
-    using Gate = Ring<2, P * NARROW_PLANE>;
+    using Gate = Ring<CONVS == 1 ? 2 : 3, P * NARROW_PLANE>;
     using Output = Ring<2, P * NARROW_PLANE>;
 
     // Where each begins in shared memory, from the block's first byte on.

@@ -232,17 +232,16 @@ def _choose(step: Fused, args: tuple, impl: str | None) -> Chosen:
     if impl not in (None, *CUDA):
         return Chosen(step.op.choose(args, impl))
     refused: list[tuple[str, str]] = []
-    kernels = step.op.tried(args) if impl is None else step.op.kernels
-    if impl is None and step.op.name in order.WGMMA_FIRST:
-        others = [kernel for kernel in kernels if kernel.name != "cuda_wgmma"]
-        kernels = [k for k in step.op.kernels if k.name == "cuda_wgmma"] + others
+    tried = step.op.tried(args) if impl is None else step.op.kernels
+    kernels = [kernel for kernel in tried if kernel.name != "cuda_wgmma"]
+    # Kernels by wgmma come first where they are asked for, or were measured.
+    if impl == "cuda_wgmma" or (impl is None and step.op.name in order.WGMMA_FIRST):
+        kernels = [k for k in step.op.kernels if k.name == "cuda_wgmma"] + kernels
     # In Triton's interpreter only what is asked for by name runs.
     named = CUDA if impl in CUDA else ()
     kernels = [k for k in kernels if k.name in named or not machine.INTERPRETED]
-    if impl == "cuda":
-        kernels = [kernel for kernel in kernels if kernel.name != "cuda_wgmma"]
     # What was timed is an op by itself, on pictures. Between CUDA kernels values stay in planes.
-    kernels.sort(key=lambda kernel: (kernel.name != impl, kernel.name not in CUDA))
+    kernels.sort(key=lambda kernel: kernel.name not in CUDA)
     for kernel in kernels:
         reason = kernel.refuses(args)
         if reason is None:
