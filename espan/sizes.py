@@ -109,7 +109,7 @@ def from_text(given: Mapping[str, str | None], scale: float | None) -> Scale:
     fields: dict[str, Any] = {}
     for name in NAMES:
         text = given.get(name)
-        if not text:
+        if text is None:
             continue
         numbers = [int(each) for each in re.findall(r"[0-9]+", text[:20])]
         if not re.fullmatch("[0-9]{1,9}x[0-9]{1,9}" if name == "fit" else "[0-9]{1,9}", text):

@@ -46,8 +46,6 @@ from espan.system.devices import refuse_capture
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-_PIL_COPY = 4  # bytes per pixel of the result: PIL keeps its own
-
 
 class Upscaler:
     """A network held ready to upscale images; call it, from as many threads as you like.

@@ -172,8 +172,15 @@ def _from_numpy(image: np.ndarray, empty: Empty) -> Picture:
     return Picture(source, new, finish)
 
 
+def _frames_of(image: Image.Image) -> int:
+    try:
+        return getattr(image, "n_frames", 1)
+    except ValueError:  # its file is closed: what it has loaded is one
+        return 1
+
+
 def _from_pil(image: Image.Image, empty: Empty) -> Picture:
-    frames = getattr(image, "n_frames", 1)
+    frames = _frames_of(image)
     if frames > 1 and getattr(image, "format", None) != "MPO":  # whose first is the picture
         raise InputError(
             f"picture: has {frames} frames or pages; pass the copy() of one, or take "

@@ -86,8 +86,10 @@ class Results:
         try:
             owner = self._lock(block).numpy()
         except (RuntimeError, MemoryError) as error:
-            self._give_back(block)
-            self.budget = 0
+            with self._changing:
+                self._held[block] -= 1
+                self._locked[block] -= 1
+                self.budget = 0
             _say(" ".join(str(error).split())[:200])
             return ordinary(shape, dtype)
         # Whatever is made of it, arrays and tensors, keeps `owner`.
@@ -96,6 +98,8 @@ class Results:
 
     def _take(self, block: int) -> bool:
         with self._changing:
+            if not self.budget:
+                return False
             if self._held[block] == self._locked[block]:
                 if self._total() + block > self.budget and self._held != self._locked:
                     self._unlock_unused()

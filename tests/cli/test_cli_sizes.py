@@ -53,3 +53,10 @@ def test_a_large_picture_x64_is_one_line_and_nothing_is_written(tmp_path, upscal
     assert "700 x 600 pixels x64 are over the output limit of 1,500,000,000" in first
     assert rest == ["espan: --max-output-pixels N raises the limit"]
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("option", ["--width", "--height", "--fit", "--max-side"])
+def test_an_empty_size_is_refused(pictures, upscale, option):
+    before = sorted(pictures.iterdir())
+    assert upscale(pictures / "a.png", option, "") == 2
+    assert sorted(pictures.iterdir()) == before

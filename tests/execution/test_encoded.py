@@ -180,3 +180,25 @@ def test_names_with_colons_that_are_there_are_no_urls(tmp_path, monkeypatch):
     (tmp_path / "data:").mkdir()
     files.write(tmp_path / "data:/a.png", Image.fromarray(PIXELS))
     assert UP("data:/a.png").size == (36, 24)
+
+
+class Sips(io.RawIOBase):
+    """A file without a buffer, which takes a thousand bytes at a time."""
+
+    def __init__(self):
+        self.taken = b""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        self.taken += bytes(data[:1000])
+        return min(len(data), 1000)
+
+
+def test_a_file_that_takes_less_than_it_is_given_gets_all():
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    whole, sips = io.BytesIO(), Sips()
+    for file in (whole, sips):
+        UP(encoded(noise), output=file)
+    assert sips.taken == whole.getvalue() and len(sips.taken) > 1000

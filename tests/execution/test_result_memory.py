@@ -129,3 +129,17 @@ def test_thousands_of_results_stay_within_the_budget():
     kept = [results((24, 24, 3), torch.uint8).fill_(n % 251) for n in range(5000)]
     assert pages.locked == 100 * 2048 and sum(map(pages.has, kept[:200])) == 100
     assert all(bool((each == n % 251).all()) for n, each in enumerate(kept))
+
+
+def test_locking_that_failed_is_not_tried_again():
+    tried = []
+
+    def lock(size: int):
+        tried.append(size)
+        raise RuntimeError("CUDA error: out of memory")
+
+    results = pinned.Results(1 << 20, lock, lambda: None)
+    for _ in range(4):
+        results((1024,), torch.uint8)
+        results((3000,), torch.uint8)
+    assert len(tried) == 1 and not +results._held and not +results._locked

@@ -45,12 +45,12 @@ def read(
     """The picture in a file: decoded whole, turned upright, palettes spelled out.
 
     A PIL image of mode L, LA, RGB, RGBA or I;16, or an Image16 for colour of 10 to 16 bits; `info`
-    source: a path, or bytes. `info`
-    keeps icc_profile, exif (orientation removed) and dpi. The pixel limits are checked on the
-    header, before anything is decoded; `scale` is what the picture will be multiplied by.
+    keeps icc_profile, exif (orientation removed), XMP, IPTC and dpi. CMYK becomes sRGB. The pixel
+    limits are checked on the header, before anything is decoded; `scale` is what the picture will
+    be multiplied by. source: a path, or bytes.
 
-    Raises InputError naming the file: missing, not a picture, damaged, animated, CMYK, colour that
-    would be cut to 8 bits; LimitError when too large.
+    Raises InputError naming the file: missing, not a picture, damaged, animated, CMYK that no
+    profile describes, colour that would be cut to 8 bits; LimitError when too large.
     """
     path = source if isinstance(source, Encoded) else as_path(source, "image")
 

@@ -1,6 +1,5 @@
 """Pictures that are no files: bytes, and open binary files such as standard input and output."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,8 @@ Data: TypeAlias = bytes | bytearray | memoryview | BinaryIO
 _PIXEL, _REST = 8, 2**26
 # Bytes of a result that wait in memory; more of them wait in a file.
 _SPOOLED = 2**26
+# Bytes that are handed on at once.
+_CHUNK = 1 << 20
 
 
 class Encoded(NamedTuple):
@@ -86,6 +87,18 @@ def stream_to(file: Any, suffix: str) -> Stream:
     return Stream(file, suffix)
 
 
+def _copy(whole: IO[bytes], file: Any) -> None:
+    """All bytes; a file without a buffer may take fewer at a time than it is given."""
+    while found := whole.read(_CHUNK):
+        chunk = memoryview(found)
+        while len(chunk):
+            # Files that are not io's may return nothing.
+            taken = file.write(chunk)
+            if taken == 0:
+                raise OSError("it takes no more bytes")
+            chunk = chunk[len(chunk) if taken is None else taken :]
+
+
 @contextmanager
 def opened(target: Target) -> Iterator[IO[bytes]]:
     """A file to write a result to, which reaches `target` when it is complete; OutputError."""
@@ -97,7 +110,7 @@ def opened(target: Target) -> Iterator[IO[bytes]]:
         with SpooledTemporaryFile(_SPOOLED) as whole:
             yield whole
             whole.seek(0)
-            shutil.copyfileobj(whole, target.file)
+            _copy(whole, target.file)
             if hasattr(target.file, "flush"):
                 target.file.flush()
     except (OSError, ValueError, TypeError, RuntimeError) as error:
