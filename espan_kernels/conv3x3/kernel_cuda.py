@@ -12,11 +12,17 @@ def pack(weight: Tensor, bias: Tensor, plain: bool) -> tuple[Tensor, Tensor]:
     """A weight (C, C, 3, 3) and bias (C,), float16, as `launch` wants them; for any number of
     launches.
 
-    plain: for launches with neither activation nor gate, which are computed from half of the
-    convolution.
+    plain: for launches with neither activation nor gate.
     """
+    weight, bias = scaled(weight, bias, plain)
+    return layouts.fragments(weight), bias
+
+
+def scaled(weight: Tensor, bias: Tensor, plain: bool) -> tuple[Tensor, Tensor]:
+    """(the weight, the bias in float32 and filled up), both halved unless `plain`: activations and
+    the gate are computed from half of the convolution."""
     scale = 1 if plain else 0.5
-    return layouts.fragments(weight * scale), layouts.padded(bias.float() * scale)
+    return weight * scale, layouts.padded(bias.float() * scale)
 
 
 def launch(

@@ -8,14 +8,9 @@ from espan_kernels.conv3x3 import kernel_cuda
 
 
 def pack(weight: Tensor, bias: Tensor, plain: bool) -> tuple[Tensor, Tensor]:
-    """A weight (C, C, 3, 3) and bias (C,), float16, as `launch` wants them; for any number of
-    launches.
-
-    plain: for launches with neither activation nor gate, which are computed from half of the
-    convolution.
-    """
-    scale = 1 if plain else 0.5
-    return layouts.wgmma_taps(weight * scale), layouts.padded(bias.float() * scale)
+    """As kernel_cuda's, for the launches of this kernel."""
+    weight, bias = kernel_cuda.scaled(weight, bias, plain)
+    return layouts.wgmma_taps(weight), bias
 
 
 def launch(
