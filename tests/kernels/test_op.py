@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -169,18 +168,20 @@ def test_export_and_fullgraph():
     assert explained.graph_break_count == 0
 
 
-def best_of(function, limit: float, calls: int = 50, patience: float = 30) -> float:
-    """Seconds of a core a call: the fastest of short runs, as other work disturbs most of them.
+def calls_in(function) -> int:
+    """Functions entered, of Python and of C, while `function` runs: what it costs on any machine."""
+    entered = 0
 
-    `patience`: seconds of a core to try for.
-    """
-    best, end = float("inf"), time.thread_time() + patience
-    while best >= limit and time.thread_time() < end:
-        start = time.thread_time()
-        for _ in range(calls):
-            function()
-        best = min(best, (time.thread_time() - start) / calls)
-    return best
+    def count(frame, event, arg):
+        nonlocal entered
+        entered += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return entered
 
 
 ONE = torch.ones(1, 1, 8, 8, device="cpu")
@@ -193,11 +194,13 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_call_costs_at_most_10_us(name, monkeypatch):
+def test_a_call_enters_at_most_50_functions(name, monkeypatch):
+    """Counted, because a time depends on the machine: 44 take 9 us on a Xeon of 2023."""
     monkeypatch.setattr(machine, "INTERPRETED", False)
     monkeypatch.setattr(OPS[name], "reference", lambda *args: None)  # the call without its work
     with torch.no_grad():
-        assert best_of(CALLS[name], 10e-6) < 10e-6
+        CALLS[name]()
+        assert 0 < calls_in(CALLS[name]) <= 50
 
 
 def test_op_names_are_listed():
