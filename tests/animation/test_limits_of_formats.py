@@ -3,9 +3,11 @@
 import pytest
 from PIL import Image
 
-from espan import Limits
+from espan import InputError, Limits
 from espan.animation import reading, writing
-from tests.animation.test_animation import WRITTEN, convert, durations, make, shape
+from tests.animation.test_animation import WRITTEN, convert, damaged, durations, make, shape
+
+KEEP = Limits(allow_truncated=True)
 
 
 def written(path, times, plays=0):
@@ -46,3 +48,37 @@ def test_fractions_of_milliseconds_add_up(tmp_path, target):
 )
 def test_long_times(tmp_path, target, times, shown):
     assert durations(written(tmp_path / f"a{target}", times)) == shown
+
+
+def whole_frames(data: bytes) -> list[int]:
+    """Where a GIF made by `written` may be cut: after each of its frames."""
+    begins = [at for at in range(len(data)) if data[at:].startswith(b"\x21\xf9\x04")]
+    return [*begins[1:], len(data) - 1]
+
+
+def test_a_gif_without_its_last_byte_is_whole(tmp_path, caplog):
+    path = written(tmp_path / "a.gif", [40] * 3)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert convert(path, tmp_path / "b.png").frames == 3
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("cut", [-1, 1, 4, 9], ids=str)
+def test_a_gif_that_ends_within_a_block(tmp_path, caplog, cut):
+    path = written(tmp_path / "a.gif", [40] * 4)
+    data = path.read_bytes()
+    path.write_bytes(data[: whole_frames(data)[2] + cut])
+    with pytest.raises(InputError, match=r"a\.gif: damaged or truncated"):
+        convert(path, tmp_path / "b.png")
+    assert not (tmp_path / "b.png").exists()
+    assert convert(path, tmp_path / "b.png", limits=KEEP).frames == 3
+    (line,) = caplog.messages
+    assert line.startswith(f"{path}: damaged or truncated") and line.endswith("kept frames: 3")
+
+
+def test_frames_before_damage_are_kept(tmp_path, caplog):
+    path = damaged(make(tmp_path / "a.png", times=[40] * 9))
+    frames = convert(path, tmp_path / "b.gif", limits=KEEP).frames
+    assert 2 <= frames < 9 and len(durations(tmp_path / "b.gif")) == frames
+    (line,) = caplog.messages
+    assert line.startswith(f"{path}: damaged or truncated at frame {frames}: ")
