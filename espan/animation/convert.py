@@ -1,5 +1,6 @@
 """`upscale_animation`: from file to file, a few frames in memory at a time."""
 
+import logging
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +29,8 @@ from espan.system.paths import as_path, is_file, resolved
 if TYPE_CHECKING:
     from espan.checkpoints.weights import Model
     from espan.upscaler import Upscaler
+
+log = logging.getLogger("espan")
 
 
 def upscale_animation(
@@ -96,6 +99,8 @@ def convert(
     if format != "GIF":
         files.check_format(output, format, animation.mode, size)
     files.check_place(output)
+    if format == "GIF" and animation.icc_profile:
+        log.info("%s: GIF holds no colour profile; that of %s is dropped", output, path)
     total = len(animation.durations)
     with (
         closing(_enlarged(animation, upscaler, scale)) as results,

@@ -82,3 +82,13 @@ def test_frames_before_damage_are_kept(tmp_path, caplog):
     assert 2 <= frames < 9 and len(durations(tmp_path / "b.gif")) == frames
     (line,) = caplog.messages
     assert line.startswith(f"{path}: damaged or truncated at frame {frames}: ")
+
+
+def test_a_profile_that_is_dropped_is_logged(tmp_path, caplog):
+    caplog.set_level("INFO", "espan")
+    path = make(tmp_path / "a.png", icc_profile=b"p" * 200)
+    convert(path, tmp_path / "b.webp")
+    assert caplog.messages == []
+    convert(path, tmp_path / "b.gif")
+    (line,) = caplog.messages
+    assert line == f"{tmp_path / 'b.gif'}: GIF holds no colour profile; that of {path} is dropped"
