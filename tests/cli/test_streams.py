@@ -97,18 +97,6 @@ def test_a_format_that_agrees_with_the_ending(piped, tmp_path, name, format):
     assert Image.open(tmp_path / name).size == (24, 20)
 
 
-def test_an_animation_is_to_be_named(piped, tmp_path, capsys):
-    first, *others = [Image.fromarray(noise(5, 6, 3, seed=seed)) for seed in range(3)]
-    first.save(tmp_path / "a.gif", save_all=True, append_images=others)
-    piped.source = Stream((tmp_path / "a.gif").read_bytes())
-    for source, name in ((tmp_path / "a.gif", tmp_path / "a.gif"), ("-", "<stream>")):
-        assert piped(source, "-o", "-") == 1
-        (line,) = capsys.readouterr().err.splitlines()
-        said = "an animation of 3 frames; name its file, and one for the result with -o"
-        assert line == f"espan: {name}: {said}"
-        assert piped.target.getvalue() == b""
-
-
 def test_terminals_and_closed_ends(piped, capsys):
     ends = (piped.source, "input: standard input"), (piped.target, "output: standard output")
     for stream, name in ends:
@@ -132,6 +120,17 @@ def test_garbage_is_one_line_and_nothing_is_written(weights, tmp_path):
     (line,) = done.stderr.decode().splitlines()
     assert line.startswith("espan: <stdin>: not a picture in a known format")
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+def test_an_animation_is_to_be_named(weights, tmp_path):
+    first, *others = [Image.fromarray(noise(5, 6, 3, seed=seed)) for seed in range(3)]
+    path = tmp_path / "a;b.gif"
+    first.save(path, save_all=True, append_images=others)
+    for source, name in ((str(path), path), ("-", "<stdin>")):
+        done = espan(weights, source, "-o", "-", data=path.read_bytes())
+        assert done.returncode == 1 and done.stdout == b""
+        said = "an animation of 3 frames; name its file, and one for the result with -o"
+        assert done.stderr.decode().splitlines() == [f"espan: {name}: {said}"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
