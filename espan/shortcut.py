@@ -23,7 +23,7 @@ from espan.options import (
     UpscalerKeywords,
     UpscalerOptions,
 )
-from espan.sizes import Size
+from espan.sizes import Size, check_scale
 from espan.system.paths import as_path, is_file
 from espan.upscaler import Upscaler
 
@@ -138,6 +138,12 @@ def upscale(
         held = _held(str(named), changed, options)
     call: Any = held  # whose overloads know no output that may be any of them
     return call(image, scale, output=output, format=format)
+
+
+def prepared(model: Model, scale: float | Size, options: UpscalerOptions) -> Upscaler:
+    """The upscaler of a model, or of the built-in network for the scale where it is None."""
+    check_scale(scale, 1)
+    return Upscaler.from_options(model_for(scale) if model is None else model, options)
 
 
 @functools.lru_cache(maxsize=4)

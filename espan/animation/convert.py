@@ -1,16 +1,16 @@
 """`upscale_animation`: from file to file, a few frames in memory at a time."""
 
-from collections.abc import Generator, Iterator
+import logging
+from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image
 
 from espan.animation import reading, writing
 from espan.errors import InputError, OutputError
+from espan.execution.frames import Report, in_turn, told
 from espan.images import files
 from espan.options import (
     LIMITS,
@@ -22,8 +22,7 @@ from espan.options import (
     Tile,
     UpscalerOptions,
 )
-from espan.sizes import Size, check_scale, result_size
-from espan.system.ahead import ahead, in_order
+from espan.sizes import Size, result_size
 from espan.system.atomic import whole_file
 from espan.system.paths import as_path, is_file, resolved
 
@@ -31,17 +30,7 @@ if TYPE_CHECKING:
     from espan.checkpoints.weights import Model
     from espan.upscaler import Upscaler
 
-# Frames computed at once.
-WORKERS = 2
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of an animation: its frames, and their size."""
-
-    frames: int
-    width: int
-    height: int
+log = logging.getLogger("espan")
 
 
 def upscale_animation(
@@ -80,14 +69,11 @@ def upscale_animation(
         WeightsError: `model` names no network, or its file is damaged.
         DeviceError: this machine lacks the device, dtype or backend.
     """
-    from espan.checkpoints.weights import model_for
-    from espan.upscaler import Upscaler
+    from espan.shortcut import prepared
 
-    check_scale(scale, 1)
     source, target = as_path(path, "animation"), as_path(output, "output")
     options = UpscalerOptions(device, dtype, backend, tile, limits=limits)
-    upscaler = Upscaler.from_options(model_for(scale) if model is None else model, options)
-    convert(source, target, upscaler, scale, progress)
+    convert(source, target, prepared(model, scale, options), scale, progress)
     return target
 
 
@@ -113,13 +99,15 @@ def convert(
     if format != "GIF":
         files.check_format(output, format, animation.mode, size)
     files.check_place(output)
+    if format == "GIF" and animation.icc_profile:
+        log.info("%s: GIF holds no colour profile; that of %s is dropped", output, path)
     total = len(animation.durations)
     with (
         closing(_enlarged(animation, upscaler, scale)) as results,
         whole_file(output) as temporary,
         temporary.open("wb") as file,
     ):
-        counted = _told(results, total, progress)
+        counted = told(results, total, progress)
         writing.write(
             *(file, format, counted, animation.durations, animation.plays),
             icc_profile=animation.icc_profile,
@@ -130,27 +118,11 @@ def convert(
 def _enlarged(
     animation: reading.Animation, upscaler: "Upscaler", scale: float | Size
 ) -> Generator[Image.Image]:
-    """The frames upscaled, in their order; others are decoded and computed meanwhile."""
-    cores = torch.get_num_threads()
+    """The frames upscaled, in their order."""
 
     def enlarge(frame: Image.Image) -> Image.Image:
         return upscaler(frame, scale)
 
-    def share() -> None:
-        torch.set_num_threads(max(1, cores // WORKERS))
-
-    try:
-        with closing(in_order(enlarge, ahead(reading.frames(animation)), WORKERS, share)) as pairs:
-            for _, result in pairs:
-                yield result
-    finally:
-        torch.set_num_threads(cores)
-
-
-def _told(
-    results: Iterator[Image.Image], total: int, progress: Progress | None
-) -> Iterator[Image.Image]:
-    for number, result in enumerate(results, 1):
-        yield result
-        if progress is not None:
-            progress(number, total)
+    with closing(in_turn(enlarge, reading.frames(animation), upscaler.device)) as pairs:
+        for _, result in pairs:
+            yield result

@@ -1,8 +1,10 @@
 """Animations in: every frame as it is shown, and for how long."""
 
+import logging
 from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from espan.images.files.pillow import decoding
 from espan.options import LIMITS, Limits
 from espan.sizes import Size
 from espan.system.paths import why_no_file
+
+log = logging.getLogger("espan")
 
 FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
 
@@ -46,40 +50,58 @@ def is_animated(path: Path) -> bool:
         decoding(LIMITS.max_input),
         Image.open(path, formats=FORMATS) as image,
     ):
-        return getattr(image, "n_frames", 1) > 1
+        return getattr(image, "is_animated", False)
     return False
 
 
 def look(path: Path, scale: float | Size, limits: Limits) -> Animation:
     """The Animation in a file, decoded once from end to end: damage is found before the work.
 
-    InputError naming the file and the frame; LimitError for frames that are too large.
+    InputError naming the file and the frame; LimitError for frames that are too large. Where
+    `limits` allow damage, the frames before it are kept, and the log has it.
     """
-    durations, mode, frame = [], "RGB", 0
+    durations, mode = [], "RGB"
     with decoding(limits.max_input), files.naming(path):
         if problem := why_no_file(path):
             raise InputError(problem)
-        try:
-            with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=FORMATS) as image:
+            files.check_size(image.size, scale, limits)
+            first = int(bool(image.info.get("default_image")))
+            try:
+                for frame in _decoded(image, first):
+                    durations.append(float(frame.info.get("duration") or 0))
+                    if mode == "RGB" and frame.has_transparency_data and _shows_through(frame):
+                        mode = "RGBA"
                 if image.format == "GIF":
                     _check_end(path)
-                files.check_size(image.size, scale, limits)
-                first = int(bool(image.info.get("default_image")))
-                for frame in range(first, image.n_frames):
-                    image.seek(frame)
-                    image.load()
-                    durations.append(float(image.info.get("duration") or 0))
-                    if mode == "RGB" and image.has_transparency_data and _shows_through(image):
-                        mode = "RGBA"
-                profile = image.info.get("icc_profile")
-                plays = _plays(image)
-                size = image.size
-        except DECODE_ERRORS as error:
-            if isinstance(error, EspanError) or not frame:
+            except InputError as damage:
+                if not limits.allow_truncated or not durations:
+                    raise
+                log.warning("%s: %s; kept frames: %d", path, damage, len(durations))
+            profile, plays = image.info.get("icc_profile"), _plays(image)
+            return Animation(path, image.size, first, tuple(durations), plays, mode, profile)
+
+
+def _decoded(image: Image.Image, first: int) -> Generator[Image.Image]:
+    """The image at each of its frames; InputError for damage after the first."""
+    # A GIF has no count of its frames, and Pillow cannot count those of one that is cut.
+    endless = image.format == "GIF"
+    frame = 0
+    try:
+        for frame in count() if endless else range(first, getattr(image, "n_frames", 1)):
+            try:
+                image.seek(frame)
+            except EOFError:
+                if endless:
+                    return
                 raise
-            said = " ".join(str(error).split())
-            raise InputError(f"damaged or truncated at frame {frame}: {said}") from error
-    return Animation(path, size, first, tuple(durations), plays, mode, profile)
+            image.load()
+            yield image
+    except DECODE_ERRORS as error:
+        if isinstance(error, EspanError) or not frame:
+            raise
+        said = " ".join(str(error).split())
+        raise InputError(f"damaged or truncated at frame {frame}: {said}") from error
 
 
 def frames(animation: Animation) -> Generator[Image.Image]:
@@ -95,14 +117,14 @@ def frames(animation: Animation) -> Generator[Image.Image]:
 
 
 def _check_end(path: Path) -> None:
-    """InputError for a GIF whose blocks end before its end: Pillow takes the frames there are."""
-    data, at, count = path.read_bytes(), 13, 0
+    """InputError for a GIF that ends within a block: Pillow takes the frames there are."""
+    data, at, frame = path.read_bytes(), 13, 0
     if data[10] & 0x80:
         at += 3 << (data[10] & 7) + 1
     try:
-        while data[at] != ord(";"):
+        while at != len(data) and data[at] != ord(";"):  # some programs write no end
             if data[at] == ord(","):
-                count += 1
+                frame += 1
                 table = data[at + 9]
                 at += 11 + (3 << (table & 7) + 1 if table & 0x80 else 0)
             else:
@@ -111,7 +133,7 @@ def _check_end(path: Path) -> None:
                 at += data[at] + 1
             at += 1
     except IndexError:
-        raise InputError(f"damaged or truncated: it ends within frame {count}") from None
+        raise InputError(f"damaged or truncated: it ends within frame {frame}") from None
 
 
 def _shows_through(image: Image.Image) -> bool:

@@ -17,6 +17,9 @@ from espan.images.files.writing import SAVE
 # How the names of animations end that are written, and their formats.
 SUFFIXES = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
 
+# The most plays that a format can count; AVIFs repeat for ever.
+_PLAYS = {"GIF": 65536, "PNG": 2**31 - 1, "WEBP": 65535, "AVIF": 0}
+
 # Of 256 colours one stands for transparency.
 _COLOURS, _CLEAR = 255, 255
 
@@ -40,16 +43,33 @@ def write(
     icc_profile: bytes | None,
 ) -> None:
     """Writes frames, all of one size and mode, as they come; shown for `durations` milliseconds."""
+    plays = min(plays, _PLAYS[format])
     if format == "GIF":
         _write_gif(file, frames, durations, plays)
     elif format == "PNG":
         _write_apng(file, frames, durations, plays, icc_profile)
     else:
-        whole = [round(each) for each in durations]
+        whole = [count for count, _ in _delays(durations, 2**24 - 1, (1000,))]
         how: dict[str, Any] = {**SAVE[format], "duration": whole, "loop": plays}
         if icc_profile:
             how["icc_profile"] = icc_profile
         _Sequence(frames, len(durations)).save(file, format, save_all=True, **how)
+
+
+def _delays(
+    durations: Sequence[float], most: int, parts: Sequence[int]
+) -> Iterator[tuple[int, int]]:
+    """Each time as (count, n): count n-ths of a second, n the first of `parts` that holds it.
+
+    What rounding leaves goes to the next frame; what is over the `most` of the last n is cut.
+    """
+    left = 0.0
+    for duration in durations:
+        left = min(left + duration, 1000 * most / parts[-1])
+        part = next(each for each in parts if round(left * each / 1000) <= most)
+        count = max(round(left * part / 1000), 0)
+        left -= 1000 * count / part
+        yield count, part
 
 
 class _Sequence(Image.Image):
@@ -94,15 +114,12 @@ def _write_gif(
     file: IO[bytes], frames: Iterator[Image.Image], durations: Sequence[float], plays: int
 ) -> None:
     """Each frame has a palette of its own; times are rounded to hundredths, their sum is kept."""
-    change, told, real = _Change(), 0, 0.0
-    for number, (frame, duration) in enumerate(zip(frames, durations, strict=True)):
-        real += duration / 10
-        delay = min(max(round(real) - told, 0), 65535)
-        told += delay
+    change, delays = _Change(), _delays(durations, 65535, (100,))
+    for number, (frame, (delay, _)) in enumerate(zip(frames, delays, strict=True)):
         if number == 0:
             file.write(b"GIF89a" + struct.pack("<HHBBB", *frame.size, 0x70, 0, 0))
             if plays != 1:
-                repeats = plays and min(plays - 1, 65535)
+                repeats = plays and plays - 1
                 file.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<H", repeats) + b"\0")
         pixels = np.asarray(frame)
         clear = pixels.shape[2] == 4
@@ -148,13 +165,13 @@ def _write_apng(
     icc_profile: bytes | None,
 ) -> None:
     """Of each frame what has changed, coded as a PNG of its own."""
-    change, number = _Change(), 0
+    change, delays, number = _Change(), _delays(durations, 65535, (1000, 100, 1)), 0
 
     def chunk(kind: bytes, data: bytes) -> None:
         file.write(struct.pack(">I", len(data)) + kind + data)
         file.write(struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))))
 
-    for frame, duration in zip(frames, durations, strict=True):
+    for frame, time in zip(frames, delays, strict=True):
         pixels = np.asarray(frame)
         rows, columns = change(pixels)
         part = Image.fromarray(np.ascontiguousarray(pixels[rows, columns]))
@@ -162,7 +179,6 @@ def _write_apng(
             part.info["icc_profile"] = icc_profile
         coded = BytesIO()
         files.write(files.Stream(coded, ".png"), part)
-        time = min(round(duration), 65535), 1000
         place = part.width, part.height, columns.start, rows.start
         # The frame stays, and the next replaces what it covers, alpha too.
         control = struct.pack(">IIIIIHHBB", number, *place, *time, 0, 0)

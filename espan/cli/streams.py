@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+from espan.cli import video
 from espan.cli.exits import FAILED, OK
 from espan.cli.options import model_of, scale_of, upscaler_of
 from espan.cli.say import say, silence_stdout
-from espan.errors import DeviceLostError, EspanError, InputError
+from espan.errors import DeviceLostError, EspanError, InputError, short
 from espan.system.paths import is_folder, names_folder
 from espan.video.options import READ_SUFFIXES
 
@@ -25,11 +26,10 @@ def wanted(inputs: list[str], output: str | None) -> bool:
 
 def run(arguments: argparse.Namespace, inputs: list[str]) -> int:
     """Upscales one picture; InputError for what streams cannot be asked for."""
-    _refuse(arguments, inputs)
-    if arguments.format is not None:
-        from espan.images import files
+    from espan.images import files
 
-        files.suffix_named(arguments.format)
+    _refuse(arguments, inputs)
+    format = _checked_format(arguments.format, arguments.output)
     source: Any = inputs[0]
     if source == STREAM:
         source = _binary(sys.stdin, "input: standard input")
@@ -39,10 +39,13 @@ def run(arguments: argparse.Namespace, inputs: list[str]) -> int:
     upscaler = upscaler_of(arguments, model_of(arguments, scale_of(arguments)))
     began = time.perf_counter()
     try:
-        upscaler(source, scale_of(arguments), output=target, format=arguments.format)
+        upscaler(source, scale_of(arguments), output=target, format=format)
     except DeviceLostError:
         raise
     except EspanError as error:  # of the picture or the stream: no wrong use
+        if isinstance(error, files.AnimatedError):  # which names a function of Python
+            what = str(error).rpartition(";")[0]
+            error = InputError(f"{what}; name its file, and one for the result with -o")
         say(f"espan: {error}")
         if arguments.output == STREAM:
             silence_stdout()
@@ -68,6 +71,22 @@ def _refuse(arguments: argparse.Namespace, inputs: list[str]) -> None:
             raise InputError(f"{name}: is for files, not for standard input and output")
     if arguments.engine != "local":
         raise InputError("engine: is for files, not for standard input and output")
+    video.refuse_unheeded(arguments, [])
+
+
+def _checked_format(format: str | None, output: str) -> str | None:
+    """The format to ask for: none of a file, whose ending names the same; else InputError."""
+    from espan.images import files
+
+    if format is None:
+        return None
+    suffix = files.suffix_named(format)
+    if output == STREAM:
+        return format
+    ending = Path(output).suffix.lower()
+    if files.WRITE_FORMATS[suffix] != files.WRITE_FORMATS.get(ending):
+        raise InputError(f"format: {short(format)}, but {output} ends otherwise")
+    return None
 
 
 def _binary(stream: TextIO | None, what: str) -> BinaryIO:

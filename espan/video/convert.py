@@ -4,13 +4,13 @@ import hashlib
 import logging
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espan import __version__
 from espan.errors import EspanError, InputError, LimitError, OutputError
+from espan.execution.frames import Report, in_turn, told
 from espan.images import files
 from espan.options import (
     LIMITS,
@@ -22,7 +22,7 @@ from espan.options import (
     Tile,
     UpscalerOptions,
 )
-from espan.sizes import Size, check_scale
+from espan.sizes import Size
 from espan.system.atomic import remove_leftovers, whole_file
 from espan.system.paths import as_path, is_file, is_folder, resolved, why_no_result
 from espan.video.options import Options, need_pyav
@@ -41,17 +41,6 @@ log = logging.getLogger("espan")
 
 # Frames between two points from which an interrupted run goes on.
 SEGMENT = 240
-# Frames computed at once on a CPU.
-WORKERS = 4
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of a video: its frames, and their size."""
-
-    frames: int
-    width: int
-    height: int
 
 
 def upscale_video(
@@ -104,10 +93,12 @@ def upscale_video(
         WeightsError: `model` names no network, or its file is damaged.
         DeviceError: this machine lacks the device, dtype or backend.
     """
+    from espan.shortcut import prepared
+
     options = UpscalerOptions(device, dtype, backend, tile, limits=limits)
     encoding = Options(codec, crf, preset, pix_fmt, on_error, hwaccel)
     source, target = as_path(path, "video"), as_path(output, "output")
-    convert(source, target, _prepared(model, scale, options), scale, encoding, progress)
+    convert(source, target, prepared(model, scale, options), scale, encoding, progress)
     return target
 
 
@@ -148,8 +139,10 @@ def video_frames(
         WeightsError: `model` names no network, or its file is damaged.
         DeviceError: this machine lacks the device, dtype or backend.
     """
+    from espan.shortcut import prepared
+
     options = UpscalerOptions(device, dtype, backend, tile, limits=limits)
-    upscaler = _prepared(model, scale, options)
+    upscaler = prepared(model, scale, options)
     need_pyav()
     from espan.video import frames
 
@@ -169,14 +162,6 @@ def identity_of(upscaler: "Upscaler") -> list[str]:
     options = upscaler.options
     settings = options.device, options.dtype, options.backend, options.tile
     return [digest.hexdigest(), *map(str, settings)]
-
-
-def _prepared(model: "Model", scale: float | Size, options: UpscalerOptions) -> "Upscaler":
-    from espan.checkpoints.weights import model_for
-    from espan.upscaler import Upscaler
-
-    check_scale(scale, 1)
-    return Upscaler.from_options(model_for(scale) if model is None else model, options)
 
 
 def convert(
@@ -226,7 +211,7 @@ def convert(
         # Each stage works ahead of the next: decoding, RGB, the network, the encoder's colours.
         pictures = _enlarged(clip, decoded, upscaler, scale)
         with closing(ahead(encoding.converted(pictures, chosen), depth=1)) as ready:
-            counted = _told(ready, done, clip.total, progress)
+            counted = told(ready, clip.total, progress, done)
             while (first := next(counted, None)) is not None:
                 part = chain([first], islice(counted, SEGMENT - 1))
                 segments.write(encoding.encoded(part, chosen, flags))
@@ -251,15 +236,7 @@ def _looked_at(path: Path, scale: float | Size, limits: Limits, hwaccel: str | N
 def _enlarged(
     clip: "Clip", decoded: "Generator[Frame]", upscaler: "Upscaler", scale: float | Size
 ) -> "Generator[Enlarged]":
-    """(frame, its picture upscaled) of all frames; others are decoded meanwhile."""
-    import torch
-
-    from espan.system.ahead import ahead, in_order
-
-    cores = torch.get_num_threads()
-    # On a CPU frames share the cores: two halves wait less for each other than a whole for its
-    # parts. A GPU copies one frame while it computes another.
-    workers = 2 if upscaler.device.type == "cuda" else min(cores, WORKERS)
+    """(frame, its picture upscaled) of all frames; errors name the clip."""
 
     def enlarge(frame: "Frame") -> "npt.NDArray[Any]":
         try:
@@ -267,20 +244,4 @@ def _enlarged(
         except EspanError as error:
             raise type(error)(f"{clip.path}: {error}") from error
 
-    def share() -> None:
-        torch.set_num_threads(max(1, cores // workers))  # of this thread, and of new ones
-
-    try:
-        yield from in_order(enlarge, ahead(decoded, depth=1), workers, share)
-    finally:
-        torch.set_num_threads(cores)
-
-
-def _told(
-    frames: Iterator[tuple[Any, ...]], done: int, total: int, progress: Progress | None
-) -> Iterator[tuple[Any, ...]]:
-    """The frames, each counted as it comes."""
-    for number, frame in enumerate(frames, done + 1):
-        if progress is not None:
-            progress(number, max(total, number))
-        yield frame
+    return in_turn(enlarge, decoded, upscaler.device)

@@ -109,12 +109,18 @@ def test_a_picture_for_other_programs_is_no_frame(tmp_path):
     assert durations(tmp_path / "b.webp") == [50, 60]
 
 
-def test_profile_sizes_and_progress(tmp_path):
-    path, seen = make(tmp_path / "a.png", icc_profile=b"p" * 200), []
-    report = convert(path, tmp_path / "b.png", Size(width=30), progress=lambda *n: seen.append(n))
+def test_profile_and_sizes(tmp_path):
+    path = make(tmp_path / "a.png", icc_profile=b"p" * 200)
+    report = convert(path, tmp_path / "b.png", Size(width=30))
     assert (report.width, report.height) == (30, 21)
     with Image.open(tmp_path / "b.png") as image:
         assert image.info["icc_profile"] == b"p" * 200
+
+
+@pytest.mark.parametrize("target", WRITTEN)
+def test_every_frame_is_counted(tmp_path, target):
+    path, seen = make(tmp_path / "a.png"), []
+    convert(path, tmp_path / f"b{target}", progress=lambda *counts: seen.append(counts))
     assert seen == [(i, 5) for i in range(1, 6)]
 
 
@@ -186,7 +192,7 @@ def test_frames_are_not_kept(tmp_path, monkeypatch):
 
     path = make(tmp_path / "a.png", times=[40] * 40)
     for target in WRITTEN:
-        counted.limits = Limits()
+        counted.limits, counted.device = Limits(), UP.device
         convert(path, tmp_path / f"b{target}", up=counted)
     assert max(most) <= 8
 

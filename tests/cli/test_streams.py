@@ -72,6 +72,11 @@ def test_from_a_file_and_into_one(piped, pictures, tmp_path, capsys):
         (["-", "-o", "-", "--resume"], "resume: is for files"),
         (["-", "-o", "-", "--engine", "ray"], "engine: is for files"),
         (["-", "-o", "-", "-f", "gif"], "format: expected one of png, jpg,"),
+        (["-", "-o", "x.jpg", "-f", "png"], "format: 'png', but x.jpg ends otherwise"),
+        (["-", "-o", "x", "-f", "png"], "format: 'png', but x ends otherwise"),
+        (["-", "-o", "x.gif", "-f", "gif"], "format: expected one of png, jpg,"),
+        (["-", "-o", "x.jpg", "--codec", "h264"], "codec: is for videos, and no video is named"),
+        (["-", "-o", "-", "--on-error", "stop"], "on_error: is for videos"),
         (["https://a.b/c.png"], "input: https://a.b/c.png is a URL; download it first"),
         (["a.png", "-o", "ftp://a.b/c.png"], "output: ftp://a.b/c.png is a URL"),
     ],
@@ -82,6 +87,14 @@ def test_what_streams_cannot_be_asked_for(piped, asked, reason, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"espan: {reason}")
     assert piped.target.getvalue() == b""
+
+
+@pytest.mark.parametrize(
+    ("name", "format"), [("b.png", "png"), ("b.jpeg", "jpg"), ("b.TIF", ".TIFF")]
+)
+def test_a_format_that_agrees_with_the_ending(piped, tmp_path, name, format):
+    assert piped("-", "-o", tmp_path / name, "-f", format) == 0
+    assert Image.open(tmp_path / name).size == (24, 20)
 
 
 def test_terminals_and_closed_ends(piped, capsys):
@@ -107,6 +120,17 @@ def test_garbage_is_one_line_and_nothing_is_written(weights, tmp_path):
     (line,) = done.stderr.decode().splitlines()
     assert line.startswith("espan: <stdin>: not a picture in a known format")
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+def test_an_animation_is_to_be_named(weights, tmp_path):
+    first, *others = [Image.fromarray(noise(5, 6, 3, seed=seed)) for seed in range(3)]
+    path = tmp_path / "a;b.gif"
+    first.save(path, save_all=True, append_images=others)
+    for source, name in ((str(path), path), ("-", "<stdin>")):
+        done = espan(weights, source, "-o", "-", data=path.read_bytes())
+        assert done.returncode == 1 and done.stdout == b""
+        said = "an animation of 3 frames; name its file, and one for the result with -o"
+        assert done.stderr.decode().splitlines() == [f"espan: {name}: {said}"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")

@@ -158,13 +158,13 @@ import os, signal, sys
 from espan.cli import main
 from espan.video import convert
 convert.SEGMENT = 5
-told = convert._told
+told = convert.told
 def interrupted(pictures, *rest):
     for number, picture in enumerate(told(pictures, *rest)):
         if number == 12:
             os.kill(os.getpid(), signal.SIGINT)
         yield picture
-convert._told = interrupted
+convert.told = interrupted
 sys.exit(main(["upscale", "--device=cpu", {str(clip)!r}, "-o", {str(out)!r}, "-s", "2"]))
 """
     result = python(code)
