@@ -169,7 +169,7 @@ def test_export_and_fullgraph():
 
 
 def calls_in(function) -> int:
-    """Functions entered, of Python and of C, while `function` runs: what it costs on any machine."""
+    """Functions of Python and C that `function` enters: its cost on any machine."""
     entered = 0
 
     def count(frame, event, arg):
