@@ -1,4 +1,4 @@
-"""The imports among the files of a tree, the circles in them, and which go against an order."""
+"""The imports among the files of a tree, circles in them, and imports that break an order."""
 
 import ast
 from collections.abc import Container, Iterator, Sequence
@@ -24,7 +24,7 @@ def imports(path: Path) -> list[tuple[str, str | None]]:
 
 
 def import_graph(root: Path, packages: Sequence[str]) -> Graph:
-    """Who imports whom among the files of `packages`, folders of `root`.
+    """The imports among the files of `packages`, folders of `root`.
 
     Importing a package counts as importing its __init__.py. Python runs that of every package
     around a module too, which does not count: the importer asks for none of it.
@@ -78,21 +78,21 @@ def circles(graph: Graph) -> list[list[str]]:
 
 
 def not_downwards(
-    graph: Graph, package: str, floors: Sequence[Sequence[str]]
+    graph: Graph, package: str, layers: Sequence[Sequence[str]]
 ) -> Iterator[tuple[str, str]]:
-    """(importer, imported) wherever a room of `package` imports one that is not below it.
+    """(importer, imported) wherever a module of `package` imports one that is not below it.
 
-    floors: the rooms (folders and files directly in the package), the lowest floor first. Rooms of
-    one floor do not import each other. KeyError for a room that stands on none.
+    layers: the modules (folders and files directly in the package), the lowest layer first.
+    Modules of one layer do not import each other. KeyError for a module without a layer.
     """
-    floor = {room: number for number, rooms in enumerate(floors) for room in rooms}
+    layer = {module: number for number, modules in enumerate(layers) for module in modules}
 
-    def room(name: str) -> str | None:
+    def module(name: str) -> str | None:
         top, _, rest = name.partition(".")
         return rest.partition(".")[0] if top == package and rest else None
 
     for importer, imported in graph.items():
         for each in sorted(imported):
-            upper, lower = room(importer), room(each)
-            if upper and lower and upper != lower and floor[upper] <= floor[lower]:
+            upper, lower = module(importer), module(each)
+            if upper and lower and upper != lower and layer[upper] <= layer[lower]:
                 yield importer, each
