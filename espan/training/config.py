@@ -93,6 +93,7 @@ class TrainConfig:
     margin: float = 0.01  # by which the teacher must be better at a pixel to teach it
 
     teacher: list[str] = dataclasses.field(default_factory=list)  # weights of larger networks
+    teacher_scale: int | None = None  # their scale where it is larger: outputs are scaled down
     teacher_outputs: str | None = None  # folder that keeps their outputs; None: computed each step
     teacher_l1: float = 1.0  # weights of the distances from the mean of the teachers' outputs
     teacher_mse: float = 0.0
@@ -173,7 +174,13 @@ class TrainConfig:
             return
         if not (self.teacher_l1 or self.teacher_mse or self.teacher_affinity):
             raise InputError("teacher_l1, teacher_mse, teacher_affinity: all 0, nothing is taught")
+        if self.teacher_scale is not None and self.teacher_scale <= self.scale:
+            raise InputError(
+                f"teacher_scale: expected more than scale, {self.scale}, got {self.teacher_scale}"
+            )
         if self.teacher_outputs is None:
+            if self.teacher_scale:
+                raise InputError("teacher_scale: scales kept outputs down; give teacher_outputs")
             if self.shapes:
                 raise InputError(
                     "shapes: teachers that run at each step would teach drawings too, which they "

@@ -46,14 +46,15 @@ def keep(teachers: Teachers, pictures: Pictures, folder: Path, device: str) -> N
     except (OSError, ValueError) as error:
         raise OutputError(f"{folder}: not a folder to write to: {reason(error)}") from error
     remove_leftovers(folder)
-    count = len(pictures.pairs)
+    count, scale = len(pictures.pairs), teachers.config.scale
     log.warning("%s: computing the teachers' outputs for %d pictures", data, count)
     upscalers = [Upscaler(net, device=device, dtype="fp32") for net in teachers.nets]
     index.unlink(missing_ok=True)
     with whole_file(data) as temporary, temporary.open("wb") as file:
         for lr, *_ in pictures.pairs:
             x = lr.astype(np.float32) / 255
-            mean = sum(upscaler(x).astype(np.float64) for upscaler in upscalers) / len(upscalers)
+            outputs = [upscaler(x, scale).astype(np.float64) for upscaler in upscalers]
+            mean = sum(outputs) / len(outputs)
             file.write(np.round(mean * LEVELS).astype(np.uint16).tobytes())
     about = {"pictures": _digest(pictures), "count": count, "folder": str(pictures.folder)}
     with whole_file(index) as temporary:

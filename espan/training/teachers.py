@@ -24,7 +24,8 @@ WINDOW = 8
 class Teachers(nn.Module):
     """The networks of `config.teacher`, frozen; what counts is the mean of what they say.
 
-    Raises WeightsError for a file that holds no network, InputError for one of another scale.
+    Raises WeightsError for a file that holds no network, InputError for one of another scale than
+    `config.teacher_scale`, by default the run's own.
     """
 
     def __init__(self, config: TrainConfig):
@@ -32,10 +33,12 @@ class Teachers(nn.Module):
         self.config = config
         nets = [load(path).requires_grad_(False) for path in config.teacher]
         for path, net in zip(config.teacher, nets, strict=True):
-            if net.scale != config.scale:
+            if net.scale != (config.teacher_scale or config.scale):
+                expected = f"teacher_scale is {config.teacher_scale}"
+                if config.teacher_scale is None:
+                    expected = f"stage {config.name!r} trains one of scale {config.scale}"
                 raise InputError(
-                    f"teacher: {path} is a network of scale {net.scale}, "
-                    f"and stage {config.name!r} trains one of scale {config.scale}"
+                    f"teacher: {path} is a network of scale {net.scale}, and {expected}"
                 )
         self.nets: LayerList[Network] = LayerList(nets)
         self._theirs = [_Features(net) for net in nets]

@@ -196,6 +196,22 @@ def test_a_teacher_of_another_scale_is_refused_naming_both(config, tmp_path):
     assert not (tmp_path / "run/config.json").exists()
 
 
+def test_outputs_of_a_larger_scale_are_scaled_down(config, tmp_path):
+    """As `Upscaler` does it: antialiased bicubic."""
+    config = replace(config, scale=3, teacher_scale=4, teacher_outputs=str(tmp_path / "kept"))
+    pictures = kept(config, tmp_path / "kept")
+    for lr, hr, output in pictures.pairs:
+        x = lr.astype(np.float32) / 255
+        expected = sum(
+            espan.Upscaler(path, device="cpu", dtype="fp32")(x, 3) for path in config.teacher
+        )
+        assert output.shape == hr.shape == (3 * lr.shape[0], 3 * lr.shape[1], 3)
+        assert (
+            np.abs(output / LEVELS - expected / len(config.teacher)).max() <= 0.51 / LEVELS + 1e-6
+        )
+    train(replace(config, steps=2))
+
+
 @pytest.mark.parametrize("content", [None, b"no network", b"PK\x03\x04" + bytes(50)], ids=str)
 def test_a_teacher_that_is_no_network_is_refused(config, tmp_path, content):
     bad = tmp_path / "bad.pth"
@@ -217,6 +233,8 @@ def test_a_teacher_that_is_no_network_is_refused(config, tmp_path, content):
         ({"teacher_l1": 0}, "teacher_l1, teacher_mse, teacher_affinity: all 0"),
         ({"teacher": [3]}, r"teacher\[0\]: expected str, got 3"),
         ({"teacher_mse": -1}, "teacher_mse: expected at least 0"),
+        ({"teacher_scale": 3}, "teacher_scale: expected more than scale, 4, got 3"),
+        ({"scale": 3, "teacher_scale": 4, "teacher_outputs": None}, "give teacher_outputs"),
     ],
 )
 def test_settings_that_cannot_be(tmp_path, change, message):
