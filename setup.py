@@ -1,19 +1,23 @@
-"""The one build step: ninja runs nvcc over csrc, which hands bindings.cpp to the host compiler.
+"""Two build steps: ninja runs nvcc over csrc, and the host compiler over csrc/cpu.
 
-ESPAN_CUDA: auto (build the kernels if nvcc is there and works), 0 (do not), 1 (fail without);
+ESPAN_CUDA, ESPAN_CPU: auto (build these kernels if their compiler is there and works), 0 (do not),
+1 (fail without);
 ESPAN_CUDA_ARCHS: as "80;90", the first architectures to have machine code for, the last has PTX
 as well; ESPAN_LINEINFO: 1 for profilers and sanitizers, which then name lines of source;
 ESPAN_CUDA_TRAP: 1 for kernels of sm_90a that end themselves where they would wait forever; NVCC,
-CUDA_HOME, CXX: which compilers; MAX_JOBS: how many run at once.
+CUDA_HOME, CXX: which compilers; MAX_JOBS: how many run at once. Kernels that cannot be built are
+left out, and the reason is kept.
 """
 
 import os
+import platform
 import re
 import runpy
 import shutil
 import subprocess
 import sys
 import sysconfig
+from functools import partial
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -23,8 +27,10 @@ BUILD = runpy.run_path(str(Path(__file__).parent / "espan_kernels" / "build_info
 ARCHS = "80;86;89;90;100;120"
 # What *_wgmma.cu are compiled for, and nothing else is.
 WGMMA = "-gencode arch=compute_90a,code=sm_90a"
-WANTED = os.environ.get("ESPAN_CUDA", "auto")
+WANTED = {kind: os.environ.get(f"ESPAN_{kind}", "auto") for kind in ("CUDA", "CPU")}
 SOURCES = Path(__file__).parent.resolve() / "csrc"
+CPU_FLAGS = [f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "bf16")]
+CPU_FLAGS += ["-mfma", "-mamx-tile", "-mamx-bf16"]
 
 RULES = """
 rule compile
@@ -101,24 +107,58 @@ def ninja_file(nvcc: Path, module: Path) -> str:
     return "\n".join(lines)
 
 
-class BuildCuda(build_ext):
+def compile_cpu(module: Path, folder: Path) -> None:
+    """Builds csrc/cpu; only run.cpp may use AVX-512 and AMX, as the rest runs on any processor."""
+    import pybind11
+
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        raise RuntimeError(f"for Linux on x86-64, not {sys.platform} on {platform.machine()}")
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+    if compiler is None:
+        raise RuntimeError("no g++ on PATH")
+    cpu = SOURCES / "cpu"
+    name = f'-DESPAN_SOURCE_HASH="{BUILD["source_hash"](cpu)}"'
+    headers = [f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}", name]
+    folder.mkdir(parents=True, exist_ok=True)
+    common = [compiler, "-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden"]
+    for source, flags in (("run", CPU_FLAGS), ("bindings", headers)):
+        run_tool([*common, *flags, "-c", cpu / f"{source}.cpp", "-o", folder / f"{source}.o"])
+    objects = [folder / "run.o", folder / "bindings.o"]
+    run_tool([compiler, "-shared", "-pthread", *objects, "-o", module])
+
+
+def run_tool(command: list) -> None:
+    """Runs a compiler; RuntimeError with the end of what it printed if it fails."""
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    print(result.stdout)
+    if result.returncode:
+        raise RuntimeError(f"the compile failed:\n{result.stdout[-2000:].strip()}")
+
+
+class BuildKernels(build_ext):
     def run(self):
-        module = Path(self.get_ext_fullpath("espan_kernels._cuda")).resolve()
+        self.build("CUDA", "espan_kernels._cuda", BUILD["LEFT_OUT"], self.compile_cuda)
+        folder = Path(self.build_temp).resolve() / "csrc/cpu"
+        compile_it = partial(compile_cpu, folder=folder)
+        self.build("CPU", "espan_kernels._cpu", BUILD["CPU_LEFT_OUT"], compile_it)
+
+    def build(self, kind: str, name: str, note: str, compile_it) -> None:
+        module = Path(self.get_ext_fullpath(name)).resolve()
         module.parent.mkdir(parents=True, exist_ok=True)
-        note = module.with_name(BUILD["LEFT_OUT"])
+        note = module.with_name(note)
         note.unlink(missing_ok=True)
         try:
-            if WANTED == "0":
-                raise RuntimeError("ESPAN_CUDA=0")
-            self.compile(module)
+            if WANTED[kind] == "0":
+                raise RuntimeError(f"ESPAN_{kind}=0")
+            compile_it(module)
         except (OSError, ImportError, RuntimeError) as error:
-            if WANTED == "1":
+            if WANTED[kind] == "1":
                 raise
             module.unlink(missing_ok=True)
             note.write_text(f"{error}\n")
-            print(f"espan: without CUDA kernels: {error}", file=sys.stderr)
+            print(f"espan: without {kind} kernels: {error}", file=sys.stderr)
 
-    def compile(self, module: Path):
+    def compile_cuda(self, module: Path) -> None:
         folder = Path(self.build_temp).resolve() / "csrc"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "build.ninja").write_text(ninja_file(find_nvcc(), module))
@@ -126,19 +166,20 @@ class BuildCuda(build_ext):
         ninja = shutil.which("ninja")
         if ninja is None:
             raise RuntimeError("no ninja on PATH")
-        command = [ninja, "-C", folder, *jobs]
-        result = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        print(result.stdout)
-        if result.returncode:
-            raise RuntimeError(f"the compile failed:\n{result.stdout[-2000:].strip()}")
+        run_tool([ninja, "-C", folder, *jobs])
 
 
-if WANTED not in ("auto", "0", "1"):
-    raise SystemExit(f"ESPAN_CUDA: expected auto, 0 or 1, got {WANTED!r}")
-sources = [str(path.relative_to(SOURCES.parent)) for path in BUILD["source_files"](SOURCES)]
+for kind, wanted in WANTED.items():
+    if wanted not in ("auto", "0", "1"):
+        raise SystemExit(f"ESPAN_{kind}: expected auto, 0 or 1, got {wanted!r}")
+folders = {"_cuda": SOURCES, "_cpu": SOURCES / "cpu"}
 setup(
-    ext_modules=[Extension("espan_kernels._cuda", sources=sources)],
-    cmdclass={"build_ext": BuildCuda},
+    ext_modules=[
+        Extension(
+            f"espan_kernels.{name}",
+            sources=[str(p.relative_to(SOURCES.parent)) for p in BUILD["source_files"](folder)],
+        )
+        for name, folder in folders.items()
+    ],
+    cmdclass={"build_ext": BuildKernels},
 )

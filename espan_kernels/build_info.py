@@ -1,4 +1,4 @@
-"""What the build of the CUDA kernels and their loader agree on; knows neither torch nor setuptools.
+"""What the build of the kernels and their loaders agree on; knows neither torch nor setuptools.
 
 setup.py runs this file by its path, as in an isolated build the package cannot be imported.
 """
@@ -8,14 +8,15 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 SOURCES = PACKAGE.parent / "csrc"
-# Beside the package's modules, written where the kernels were left out: the reason.
-LEFT_OUT = "cuda_left_out.txt"
+CPU_SOURCES = SOURCES / "cpu"
+# Beside the package's modules, written where kernels were left out: the reason.
+LEFT_OUT, CPU_LEFT_OUT = "cuda_left_out.txt", "cpu_left_out.txt"
 REBUILD = "ESPAN_CUDA=1 pip install -e ."
 
 
 def source_files(folder: Path = SOURCES) -> list[Path]:
-    """The files the kernels are built from: those of `folder` and the headers in its common/."""
-    files = [*folder.glob("*"), *folder.glob("common/*")]
+    """The files that kernels are built from: those of `folder`, its common/ and its wgmma/."""
+    files = [each for part in (".", "common", "wgmma") for each in folder.glob(f"{part}/*")]
     return sorted(p for p in files if p.suffix in (".h", ".cuh", ".cu", ".cpp"))
 
 

@@ -6,10 +6,13 @@ Images are not known here and Pillow is not needed: benchmarks run backends on m
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import TypeAlias
 
 import torch
 
 from espan.backends.base import Backend
+from espan.backends.bfloat16 import Bfloat16Network
+from espan.backends.bfloat16 import refusal as bfloat16_refusal
 from espan.backends.cpu import CpuNetwork
 from espan.backends.eager import Compiled, Eager
 from espan.backends.kernels import Plan
@@ -21,9 +24,12 @@ from espan.networks.deploy import allows_tf32
 from espan.networks.network import Network
 from espan.options import RUNTIMES, WITH_TF32
 from espan.system import memory
+from espan.system.devices import one_thread
 from espan_kernels.op import DEFAULT_IMPL
 
 log = logging.getLogger("espan")
+
+Make: TypeAlias = Callable[[Network], Backend]
 
 
 def backend_of(net: Network, name: str) -> Backend:
@@ -46,9 +52,13 @@ def backend_of(net: Network, name: str) -> Backend:
 
 def _fastest(net: Network) -> Backend:
     device = next(net.parameters()).device.type
-    if device == "cuda" and not allows_tf32(net):
+    if allows_tf32(net) or device not in ("cpu", "cuda"):
+        return Eager(net)
+    if device == "cuda":
         return fastest_proven(net)
-    return CpuNetwork(net) if device == "cpu" and not allows_tf32(net) else Eager(net)
+    native: dict[str, Make] = {} if bfloat16_refusal(net) else {"CPU": Bfloat16Network}
+    with one_thread():  # constructing a network must not spawn OpenMP workers
+        return _first_proven(net, native, CpuNetwork)
 
 
 def _kernels(impl: str, net: Network) -> Plan:
@@ -63,14 +73,20 @@ def _kernels(impl: str, net: Network) -> Plan:
     return plan
 
 
-@torch.inference_mode()
 def fastest_proven(net: Network) -> Backend:
-    """The fastest backend of `net` that gives the network's own picture here, on a small sample.
+    """The fastest of our kernels that give the network's own image here, on a small sample.
 
     net: of `copy_to`; in float32 the kernels are held against float32, not against TF32. A kernel
     may fail on a GPU, driver or compiler it has not met: it is left aside with a warning.
     """
+    return _first_proven(net, {"fastest": Plan, "triton": partial(Plan, impl="triton")}, Eager)
+
+
+@torch.inference_mode()
+def _first_proven(net: Network, candidates: dict[str, Make], otherwise: Make) -> Backend:
     some = next(net.parameters())
+    if not candidates:
+        return otherwise(net)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (1, 3, 24, 40), dtype=torch.uint8, generator=generator)
     pixels = pixels.to(some.device)
@@ -79,25 +95,25 @@ def fastest_proven(net: Network) -> Backend:
     largest = want.abs().max().item()
     # Half precision rounds differently in every order of summing; a wrong kernel is far off.
     allowed = (1e-3 if some.dtype == torch.float32 else 5e-2) * largest
-    for impl in (None, "triton"):
+    for name, make in candidates.items():
         try:
-            plan = Plan(net, impl)
-            error = (plan(x).float() - want).abs().max().item()
-            picture = plan.checked(pixels)[0].float() / 255
-            rounded = (picture - want.clamp(0, 1)).abs().max().item() - 0.5 / 255
+            backend = make(net)
+            error = (backend(x).float() - want).abs().max().item()
+            image = backend.bind(pixels)()[0].float() / 255
+            rounded = (image - want.clamp(0, 1)).abs().max().item() - 0.5 / 255
         except Exception as failure:
             if memory.ran_out(failure):
                 raise
             reason = " ".join(str(failure).split())[:200]
         else:
             if max(error, rounded) <= allowed:
-                return plan
+                return backend
             reason = f"off by {max(error, rounded):.3g} of {largest:.3g}"
-        log.warning("the %s kernels are left aside: %s", impl or "fastest", reason)
-    return Eager(net)
+        log.warning("the %s kernels are left aside: %s", name, reason)
+    return otherwise(net)
 
 
-BY_NAME: dict[str, Callable[[Network], Backend]] = {
+BY_NAME: dict[str, Make] = {
     "auto": _fastest,
     "cuda": partial(_kernels, "cuda"),
     "triton": partial(_kernels, "triton"),

@@ -76,8 +76,8 @@ def test_a_bad_wish_for_half_sums_is_named(monkeypatch):
 
 
 def test_the_hash_sees_every_source(tmp_path):
-    (tmp_path / "common").mkdir()
-    for name in ("a.cu", "common/b.cuh", "c.h", "d.cpp"):
+    for name in ("a.cu", "common/b.cuh", "wgmma/e.cuh", "c.h", "d.cpp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("1")
     before = build_info.source_hash(tmp_path)
     (tmp_path / "notes.txt").write_text("not a source")
@@ -86,7 +86,9 @@ def test_the_hash_sees_every_source(tmp_path):
         path.write_text("2")
         assert build_info.source_hash(tmp_path) != before
         path.write_text("1")
-    assert {p.name for p in build_info.source_files()} >= {"launchers.h", "ptx.cuh", "bindings.cpp"}
+    assert {p.name for p in build_info.source_files()} >= {
+        *("launchers.h", "ptx.cuh", "bindings.cpp", "ring.cuh")
+    }
 
 
 @pytest.mark.parametrize(
@@ -123,23 +125,33 @@ def test_launchers_name_a_wrong_argument_shim(shim_module, error, message, chang
 
 
 def build(folder, **environment) -> subprocess.CompletedProcess:
-    """setup.py's build step, into `folder`."""
+    """setup.py's build steps, into `folder`; CPU kernels only where `environment` asks."""
     return subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "-b", folder, "-t", folder / "temp"],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, "ESPAN_CPU": "0", **environment},
         capture_output=True,
         text=True,
     )
 
 
-def left_out(folder) -> str:
-    return (folder / "espan_kernels" / build_info.LEFT_OUT).read_text()
+def left_out(folder, note: str = build_info.LEFT_OUT) -> str:
+    return (folder / "espan_kernels" / note).read_text()
 
 
 def test_a_build_without_kernels_says_why(tmp_path):
     assert build(tmp_path, ESPAN_CUDA="0").returncode == 0
     assert left_out(tmp_path) == "ESPAN_CUDA=0\n"
+    assert left_out(tmp_path, build_info.CPU_LEFT_OUT) == "ESPAN_CPU=0\n"
+
+
+@pytest.mark.parametrize("compiler", ["false", "/nowhere/g++"])
+def test_cpu_kernels_that_do_not_compile_are_noted_or_fatal(tmp_path, compiler):
+    settings = {"ESPAN_CUDA": "0", "CXX": compiler}
+    assert build(tmp_path, ESPAN_CPU="auto", **settings).returncode == 0
+    assert left_out(tmp_path, build_info.CPU_LEFT_OUT)
+    assert not [*tmp_path.glob("espan_kernels/_cpu*.so")]
+    assert build(tmp_path, ESPAN_CPU="1", **settings).returncode != 0
 
 
 def test_a_build_without_nvcc_says_where_it_looked(tmp_path):

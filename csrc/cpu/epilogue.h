@@ -1,0 +1,112 @@
+// From float32 sums to what a layer stores.
+#pragma once
+
+#include <immintrin.h>
+
+#include "layers.h"
+
+namespace espan_cpu {
+
+// 1 / (1 + e^-x), to 2e-4 of itself: a bfloat16 keeps 4e-3.
+inline __m512 sigmoid(__m512 x) {
+    const __m512 power = _mm512_mul_ps(x, _mm512_set1_ps(-1.44269504f));
+    const __m512 whole =
+        _mm512_roundscale_ps(power, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m512 f = _mm512_sub_ps(power, whole);  // 2^f by its Taylor series, |f| <= 1/2
+    __m512 e = _mm512_set1_ps(0.00961813f);
+    e = _mm512_fmadd_ps(e, f, _mm512_set1_ps(0.05550411f));
+    e = _mm512_fmadd_ps(e, f, _mm512_set1_ps(0.24022651f));
+    e = _mm512_fmadd_ps(e, f, _mm512_set1_ps(0.69314718f));
+    e = _mm512_fmadd_ps(e, f, _mm512_set1_ps(1.0f));
+    const __m512 sum = _mm512_add_ps(_mm512_set1_ps(1.0f), _mm512_scalef_ps(e, whole));
+    return _mm512_rcp14_ps(sum);
+}
+
+inline __m512 widened(__m256i halves) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
+// The numbers that are NaN or infinite.
+inline __mmask16 not_finite(__m512 x) { return _mm512_fpclass_ps_mask(x, 0x01 | 0x08 | 0x10 | 0x80); }
+
+// Finishes pixels of the group whose sums (kGroup, 16 * tiles) it is given, some at a time, so that
+// this work goes into the gaps of the next group's products.
+class Finisher {
+  public:
+    explicit Finisher(const Layer& layer) : layer_(layer), tiles_(layer.tiles()) {}
+
+    void begin(const float* sums, int y, int x) {
+        sums_ = sums, y_ = y, x_ = x, done_ = 0;
+        count_ = layer_.width - x < kGroup ? layer_.width - x : kGroup;
+    }
+
+    void some(int pixels) {
+        const int end = done_ + pixels < count_ ? done_ + pixels : count_;
+        switch (layer_.epilogue) {
+            case Epilogue::shuffle:
+            case Epilogue::bytes:
+                for (; done_ < end; ++done_) shuffle(done_);
+                break;
+            case Epilogue::gate:
+                for (; done_ < end; ++done_) store<Epilogue::gate>(done_);
+                break;
+            case Epilogue::silu:
+                for (; done_ < end; ++done_) store<Epilogue::silu>(done_);
+                break;
+            case Epilogue::none:
+                for (; done_ < end; ++done_) store<Epilogue::none>(done_);
+        }
+    }
+
+    bool finite() const { return !broken_; }
+
+  private:
+    template <Epilogue kind>
+    void store(int pixel) {
+        const float* sums = sums_ + pixel * tiles_ * kTile;
+        const int64_t x = x_ + pixel;
+        Half* out = static_cast<Half*>(layer_.out) + y_ * layer_.row + x * layer_.pixel;
+        const Half* gate = layer_.gate.pixels + y_ * layer_.gate.row + x * layer_.gate.pixel;
+        for (int n = 0; n < tiles_; ++n) {
+            const int left = layer_.channels - n * kTile;
+            const __mmask16 valid = left < kTile ? (1 << left) - 1 : 0xffff;
+            __m512 y = _mm512_load_ps(sums + n * kTile);
+            if constexpr (kind == Epilogue::silu) y = _mm512_mul_ps(y, sigmoid(y));
+            if constexpr (kind == Epilogue::gate) {
+                const __m512 x = widened(_mm256_maskz_loadu_epi16(valid, gate + n * kTile));
+                const __m512 half = _mm512_set1_ps(0.5f);
+                y = _mm512_mul_ps(_mm512_add_ps(y, x), _mm512_sub_ps(sigmoid(y), half));
+            }
+            const __m256i halves = (__m256i)_mm512_cvtneps_pbh(y);
+            _mm256_mask_storeu_epi16(out + n * kTile, valid, halves);
+        }
+    }
+
+    void shuffle(int pixel) {
+        const int s = layer_.scale;
+        const __mmask16 valid = (1 << 3 * s) - 1;
+        for (int r = 0; r < s; ++r) {
+            const float* sums = sums_ + pixel * tiles_ * kTile + r * 3 * s;
+            const int64_t at = (y_ * int64_t{s} + r) * layer_.row + (x_ + pixel) * s * layer_.pixel;
+            const __m512 y = _mm512_maskz_loadu_ps(valid, sums);
+            broken_ |= not_finite(y);
+            if (layer_.epilogue == Epilogue::shuffle) {
+                Half* out = static_cast<Half*>(layer_.out) + at;
+                _mm256_mask_storeu_epi16(out, valid, (__m256i)_mm512_cvtneps_pbh(y));
+            } else {
+                __m512 levels = _mm512_mul_ps(y, _mm512_set1_ps(255.0f));
+                levels = _mm512_max_ps(levels, _mm512_setzero_ps());  // the conversion saturates
+                const __m128i bytes = _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(levels));
+                _mm_mask_storeu_epi8(static_cast<uint8_t*>(layer_.out) + at, valid, bytes);
+            }
+        }
+    }
+
+    const Layer& layer_;
+    const int tiles_;
+    const float* sums_ = nullptr;
+    int y_ = 0, x_ = 0, done_ = 0, count_ = 0;
+    __mmask16 broken_ = 0;
+};
+
+}  // namespace espan_cpu

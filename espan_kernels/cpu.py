@@ -1,0 +1,108 @@
+"""Convolutional layers on a CPU, in bfloat16 with float32 sums: the module `_cpu` of csrc/cpu.
+
+A layer is a sum over taps, each of which multiplies 32 numbers at every pixel by a matrix
+(32, channels). An activation or the pixel shuffle at its end is part of the layer. `run` takes all
+layers of a network together: its threads meet at the end of each layer and never call Python.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from espan_kernels.build_info import CPU_LEFT_OUT, CPU_SOURCES, PACKAGE, source_hash
+
+# The units of a processor that multiply bfloat16, the fastest first.
+UNITS = ("amx", "avx512")
+
+
+def load() -> tuple[Any, str | None]:
+    """(the module, None), or (None, the reason why there is none)."""
+    try:
+        import espan_kernels._cpu as built
+    except ImportError as error:
+        note = PACKAGE / CPU_LEFT_OUT
+        if note.exists():
+            why = f"not built (left out: {note.read_text().strip()})"
+        elif find_spec("espan_kernels._cpu") is None:
+            why = "not built"
+        else:
+            why = f"not loadable ({error})"
+        return None, f"CPU kernels are {why}"
+    if CPU_SOURCES.exists() and source_hash(CPU_SOURCES) != built.SOURCE_HASH:
+        return None, f"CPU kernels were built from other sources than {CPU_SOURCES}; reinstall"
+    return built, None
+
+
+MODULE, REASON = load()
+# Numbers of a tap; channels that are multiplied together; pixels of a row that are read together.
+TAP, TILE, GROUP, MAX_CHANNELS = 32, 16, 32, 64
+
+
+def unit() -> str | None:
+    """The fastest unit of this processor, None where there is none or no module."""
+    return next((each for each in UNITS if MODULE and MODULE.has(each)), None)
+
+
+class Place(NamedTuple):
+    """Where a layer finds or puts a pixel's numbers: an address, and elements between pixels."""
+
+    address: int
+    row: int
+    pixel: int
+
+
+NOWHERE = Place(0, 0, 0)
+
+
+@dataclass
+class Layer:
+    """One layer of `run`; the tensors of its addresses must outlive the call."""
+
+    taps: Sequence[Place]
+    weights: Tensor  # of `pack`
+    bias: Tensor  # of `pack_bias`
+    channels: int
+    out: Place
+    height: int
+    width: int
+    epilogue: str = "none"  # or silu, gate, shuffle (to bfloat16), bytes (shuffle to uint8)
+    gate: Place = NOWHERE
+    scale: int = 1
+
+
+def pack(matrices: Sequence[Tensor]) -> Tensor:
+    """Matrices (up to 32, channels), one for each tap, in the order that the units read."""
+    channels = matrices[0].shape[1]
+    padded = torch.stack(
+        [F.pad(m, (0, -channels % TILE, 0, TAP - len(m))) for m in matrices]
+    ).bfloat16()
+    return padded.view(len(padded), TAP // 2, 2, -1, TILE).permute(0, 3, 1, 4, 2).contiguous()
+
+
+def pack_bias(bias: Tensor) -> Tensor:
+    """A bias (channels,) as float32, filled up to whole tiles."""
+    return F.pad(bias.float(), (0, -len(bias) % TILE))
+
+
+def run(layers: Sequence[Layer], threads: int, unit: str) -> bool:
+    """Runs the layers one after another; False if a shuffle met a number that is not finite."""
+    finite: bool = MODULE.run([_raw(layer) for layer in layers], unit, threads)
+    return finite
+
+
+def _raw(layer: Layer) -> dict[str, Any]:
+    address, row, pixel = layer.out
+    return vars(layer) | {
+        "taps": [tuple(tap) for tap in layer.taps],
+        "weights": layer.weights.data_ptr(),
+        "bias": layer.bias.data_ptr(),
+        "gate": tuple(layer.gate),
+        "out": address,
+        "row": row,
+        "pixel": pixel,
+    }

@@ -1,0 +1,206 @@
+"""Layers on a CPU against float64: sizes, channels, epilogues, borders, memory, threads."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from espan_kernels import cpu
+from espan_kernels.cpu import GROUP, MAX_CHANNELS, TAP, Layer, Place, pack, pack_bias, run
+
+UNITS = [
+    pytest.param(
+        unit,
+        marks=pytest.mark.skipif(
+            not (cpu.MODULE and cpu.MODULE.has(unit)), reason=cpu.REASON or f"no {unit} here"
+        ),
+    )
+    for unit in cpu.UNITS
+]
+pytestmark = pytest.mark.parametrize("unit", UNITS)
+
+
+class Map:
+    """An image (H, W, C) of bfloat16 with a border of zeros in memory, and where its pixels are."""
+
+    def __init__(self, height: int, width: int, channels: int, values: Tensor | None = None):
+        self.size = height, width, channels
+        self.row = (width + 1) * channels
+        self.first = self.row + channels
+        behind = (width - width % GROUP + 2 * GROUP) * channels + TAP
+        self.memory = torch.zeros(self.first + (height + 1) * self.row + behind).bfloat16()
+        self.values = self.memory.as_strided(self.size, (self.row, channels, 1), self.first)
+        if values is not None:
+            self.values.copy_(values)
+
+    def place(self, rows: int = 0, columns: int = 0, channel: int = 0) -> Place:
+        element = self.first + rows * self.row + columns * self.size[2] + channel
+        return Place(self.memory.data_ptr() + 2 * element, self.row, self.size[2])
+
+
+def convolution(source: Map, weight: Tensor, bias: Tensor, out: Place, **more) -> Layer:
+    """A layer of the 3x3 convolution of a map, tap by tap."""
+    taps, matrices = [], []
+    for row in range(3):
+        for column in range(3):
+            for first in range(0, source.size[2], TAP):
+                taps.append(source.place(row - 1, column - 1, first))
+                matrices.append(weight[:, first : first + TAP, row, column].t())
+    height, width, _ = source.size
+    return Layer(taps, pack(matrices), pack_bias(bias), len(bias), out, height, width, **more)
+
+
+def sample(height: int, width: int, channels: int, made: int, seed: int = 0):
+    """(a map, a weight, a bias), with biases so large that a border of anything but zeros shows."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).bfloat16()
+
+    weight = normal(made, channels, 3, 3) / (3 * channels**0.5)
+    return Map(height, width, channels, normal(height, width, channels)), weight, normal(made) * 3
+
+
+def expected(source: Map, weight: Tensor, bias: Tensor) -> Tensor:
+    """The convolution (H, W, channels) in float64."""
+    x = source.values.double().permute(2, 0, 1)[None]
+    return F.conv2d(x, weight.double(), bias.double(), padding=1)[0].permute(1, 2, 0)
+
+
+def gated(y: Tensor, gate: Tensor) -> Tensor:
+    return (y + gate) * (y.sigmoid() - 0.5)
+
+
+SIZES = [(1, 1), (3, 31), (5, 32), (4, 33), (9, 70), (2, 257)]
+
+
+@pytest.mark.parametrize("epilogue", ["none", "silu", "gate"])
+@pytest.mark.parametrize("channels", [3, 8, 16, 28, 32, 33, 48, 52, 64])
+def test_equals_float64(unit, channels, epilogue):
+    for height, width in SIZES:
+        source, weight, bias = sample(height, width, channels, channels)
+        gate = sample(height, width, channels, 1, seed=1)[0]
+        out = Map(height, width, channels)
+        places = {"gate": gate.place()} if epilogue == "gate" else {}
+        layer = convolution(source, weight, bias, out.place(), epilogue=epilogue, **places)
+        before = out.memory.clone()
+        assert run([layer], 2, unit)
+        want = expected(source, weight, bias)
+        if epilogue == "silu":
+            want = F.silu(want)
+        if epilogue == "gate":
+            want = gated(want, gate.values.double())
+        # A bfloat16 keeps 8 bits; torch's own convolution rounds once more before the epilogue.
+        torch.testing.assert_close(out.values.double(), want, rtol=2**-8, atol=1e-3)
+        out.values.zero_()
+        assert out.memory.equal(before), "written outside of the image"
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+@pytest.mark.parametrize("epilogue", ["shuffle", "bytes"])
+def test_shuffles(unit, epilogue, scale):
+    for height, width in SIZES:
+        source, weight, bias = sample(height, width, 32, 3 * scale**2)
+        want = expected(source, weight, bias).reshape(height, width, scale, scale, 3)
+        want = want.transpose(1, 2).flatten(2, 3).flatten(0, 1)
+        dtype = torch.bfloat16 if epilogue == "shuffle" else torch.uint8
+        guarded = torch.full((scale * height + 2, scale * width, 3), 77, dtype=dtype)
+        out = guarded[1:-1]
+        place = Place(out.data_ptr(), out.stride(0), out.stride(1))
+        layer = convolution(source, weight, bias, place, epilogue=epilogue, scale=scale)
+        assert run([layer], 2, unit)
+        if dtype == torch.uint8:
+            levels = (255 * want).clamp(0, 255)
+            assert (out - levels).abs().max() <= 0.501
+        else:
+            torch.testing.assert_close(out.double(), want, rtol=2**-8, atol=1e-3)
+        assert (guarded[[0, -1]] == 77).all()
+
+
+def test_taps_of_several_maps_and_of_whole_rows(unit):
+    """A 3x3 convolution of 8 channels as three taps of 24 numbers, and a 1x1 one of another map."""
+    source, weight, bias = sample(6, 40, 8, 20)
+    other, single, _ = sample(6, 40, 32, 20, seed=1)
+    taps = [source.place(row - 1, -1) for row in range(3)] + [other.place()]
+    matrices = [weight[:, :, row].permute(2, 1, 0).flatten(0, 1) for row in range(3)]
+    out = Map(6, 40, 20)
+    matrices.append(single[:, :, 1, 1].t())
+    layer = Layer(taps, pack(matrices), pack_bias(bias), 20, out.place(), 6, 40)
+    assert run([layer], 1, unit)
+    want = expected(source, weight, bias) + other.values.double() @ single[:, :, 1, 1].double().t()
+    torch.testing.assert_close(out.values.double(), want, rtol=2**-8, atol=1e-3)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_threads_give_the_same_bits_and_wait_for_each_other(unit, threads):
+    """Sixteen layers in two maps, each of which reads rows that other threads have just made."""
+    source, weight, bias = sample(37, 45, 32, 32)
+    results = []
+    for count in (1, threads, threads):
+        maps = [Map(37, 45, 32, source.values), Map(37, 45, 32)]
+        layers = [
+            convolution(maps[i % 2], weight, bias / 8, maps[1 - i % 2].place(), epilogue="silu")
+            for i in range(16)
+        ]
+        assert run(layers, count, unit)
+        results.append(maps[0].memory)
+    assert results[0].equal(results[1]) and results[0].equal(results[2])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("at", [(0, 0), (4, 36), (2, 33)])
+def test_what_is_not_finite_is_told(unit, value, at):
+    source, weight, bias = sample(5, 37, 32, 48)
+    out = torch.empty(20, 148, 3, dtype=torch.uint8)
+    place = Place(out.data_ptr(), out.stride(0), out.stride(1))
+    layer = convolution(source, weight, bias, place, epilogue="bytes", scale=4)
+    assert run([layer], 2, unit)
+    source.values[at][5] = value
+    assert not run([layer], 2, unit)
+
+
+@pytest.mark.parametrize("epilogue", ["silu", "gate"])
+def test_large_and_small_numbers(unit, epilogue):
+    """The sigmoid at its ends, and numbers as large as a bfloat16 has."""
+    numbers = torch.tensor([0, -0.0, 1e-30, -1e-30, 20, -20, 88, -88, 104, -104, 3e38, -3e38])
+    values = numbers.bfloat16().expand(1, 1, 12).contiguous()
+    source, out = Map(1, 1, 12, values), Map(1, 1, 12)
+    gate = Map(1, 1, 12)
+    weight = torch.zeros(12, 12, 3, 3)
+    weight[:, :, 1, 1] = torch.eye(12)
+    more = {"gate": gate.place()} if epilogue == "gate" else {}
+    assert run(
+        [convolution(source, weight, torch.zeros(12), out.place(), epilogue=epilogue, **more)],
+        1,
+        unit,
+    )
+    y = values.double()
+    want = F.silu(y) if epilogue == "silu" else gated(y, torch.zeros(()))
+    torch.testing.assert_close(out.values.double(), want, rtol=2**-7, atol=1e-30)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"channels": 0},
+        {"channels": MAX_CHANNELS + 1},
+        {"height": 0},
+        {"width": 0},
+        {"taps": []},
+        {"epilogue": "shuffle", "scale": 2},
+        {"epilogue": "relu"},
+    ],
+    ids=str,
+)
+def test_layers_that_cannot_be_are_refused(unit, change):
+    source, weight, bias = sample(4, 4, 8, 8)
+    layer = convolution(source, weight, bias, Map(4, 4, 8).place())
+    with pytest.raises(ValueError):
+        run([Layer(**(vars(layer) | change))], 1, unit)
+
+
+def test_wrong_threads_and_units_are_refused(unit):
+    with pytest.raises(ValueError):
+        run([], 0, unit)
+    with pytest.raises(ValueError):
+        run([], 1, "mmx")
