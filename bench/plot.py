@@ -147,7 +147,7 @@ def text_of(name: str) -> str:
             f"{_where(content['machine'])}:\n\n{_table(*measured.TABLES[name](content))}\n"
             for content in measured.contents()
         ]
-    elif name == "predicted":
+    elif name == "wgmma":
         parts = [_table(*predict.predicted()) + "\n"]
     elif name == "pictures":
         parts = [pictures(stem) + "\n" for stem in records()]
