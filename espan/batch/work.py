@@ -182,7 +182,7 @@ class Crew:
             self._idle.put(upscalers[i % len(upscalers)])
         self._stopping = threading.Event()
         self._held, self._changed = 0, threading.Condition()
-        # More at once would only take memory: a core computes one, a GPU has two lanes.
+        # More at once would only take memory: a core computes one, a GPU has two stream slots.
         self._computing = threading.BoundedSemaphore(max(2, self.cores))
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
         self._threads.append(threading.Thread(target=self._work_large, daemon=True))

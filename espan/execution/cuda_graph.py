@@ -55,7 +55,7 @@ def _order(out: Tensor) -> torch.memory_format | None:
     return next((one for one in orders if out.is_contiguous(memory_format=one)), None)
 
 
-class Lane:
+class StreamSlot:
     """A stream of a GPU, and how memory, captures and waiting work on it."""
 
     def __init__(self, device: torch.device):
@@ -66,11 +66,11 @@ class Lane:
         self.follow()  # the weights may still be on their way
 
     def current(self):
-        """A context in which work goes to this lane."""
+        """A context in which work goes to this slot."""
         return torch.cuda.stream(self.stream)
 
     def holds(self, pixels: Tensor) -> bool:
-        """Whether they are on this lane's device already."""
+        """Whether they are on this slot's device already."""
         return pixels.device == self.device
 
     def follow(self) -> None:
@@ -78,7 +78,7 @@ class Lane:
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
 
     def mark(self) -> Callable[[], None]:
-        """A function that waits for what the lane holds by now."""
+        """A function that waits for what the slot holds by now."""
         event = torch.cuda.Event()
         event.record(self.stream)
         return event.synchronize
@@ -88,7 +88,7 @@ class Lane:
         return pinned.staging(like)
 
     def writes(self, out: Tensor) -> bool:
-        """Whether this lane can fill `out` itself: on its device, or in locked pages in one piece,
+        """Whether this slot can fill `out` itself: on its device, or in locked pages in one piece,
         for which a copy is one transfer.
         """
         return self.holds(out) or (_order(out) is not None and pinned.locked(out))
@@ -100,7 +100,7 @@ class Lane:
         out.copy_(y, non_blocking=True)
 
     def capture(self, work: Work) -> tuple[Callable[[], None], tuple[Tensor, Tensor]]:
-        """As `Graph` wants it. All graphs of a lane share the memory of what is in between."""
+        """As `Graph` wants it. All graphs of a slot share the memory of what is in between."""
         graph = torch.cuda.CUDAGraph()
         # Other threads may go on: what they do is no part of this capture.
         mode = "thread_local"

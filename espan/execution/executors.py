@@ -1,4 +1,4 @@
-"""Tiles through a network: at once where they lie, or on a GPU's lanes, copies beside the work.
+"""Tiles through a network: at once where they lie, or on a GPU's slots, copies beside the work.
 
 Both kinds of engine start a job, which computes the pixels of a window and writes those of its
 tile: `start(pixels, out, area, wait) -> job | None`, `job.finish() -> bool`, `job.release()`.
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from espan.backends.base import Work
-from espan.execution.cuda_graph import Graph, Lane
+from espan.execution.cuda_graph import Graph, StreamSlot
 from espan.images.pixels import WHITE, enter, leave
 from espan.system import memory
 
-# Kept by each lane: a picture's tiles have one shape, a folder's pictures or a video's frames few.
+# Kept by each slot: a picture's tiles have one shape, a folder's pictures or a video's frames few.
 PROGRAMS = 4
 
 Area = tuple[slice, slice]
@@ -62,11 +62,11 @@ class DirectJob:
 
 
 class Engine:
-    """Runs jobs on a few lanes of a device, each with memory of its own.
+    """Runs jobs on a few slots of a device, each with memory of its own.
 
-    A job is a copy to the device, the work and a copy back, in this order on one lane; jobs on
-    different lanes overlap. Threads share the lanes: a job has one to itself until `release`, so
-    no thread ever sees another's memory, and none waits for a lane while it holds one.
+    A job is a copy to the device, the work and a copy back, in this order on one slot; jobs on
+    different slots overlap. Threads share the slots: a job has one to itself until `release`, so
+    no thread ever sees another's memory, and none waits for a slot while it holds one.
     The caller waits for a job once: the pixels and whether they can be trusted come together.
 
     bind(pixels): the work on pixels at a fixed address, (pixels of the result, whether they can be
@@ -75,44 +75,44 @@ class Engine:
 
     batches = overlaps = True
 
-    def __init__(self, bind: Callable[[Tensor], Work], lanes: list[Lane], careful: Direct):
+    def __init__(self, bind: Callable[[Tensor], Work], slots: list[StreamSlot], careful: Direct):
         self.bind, self.careful = bind, careful
         self._free: queue.LifoQueue = queue.LifoQueue()
-        for lane in lanes:
-            self._free.put((lane, OrderedDict()))
+        for slot in slots:
+            self._free.put((slot, OrderedDict()))
 
     def start(self, pixels: Tensor, out: Out, area: Area, wait: bool) -> "EngineJob | None":
-        """The job of these pixels, queued; None if no lane is free and the caller cannot wait."""
+        """The job of these pixels, queued; None if no slot is free and the caller cannot wait."""
         try:
-            lane, programs = self._free.get(block=wait)
+            slot, programs = self._free.get(block=wait)
         except queue.Empty:
             return None
         try:
             try:
-                return self._begin(lane, programs, pixels, out, area)
+                return self._begin(slot, programs, pixels, out, area)
             except (RuntimeError, MemoryError) as error:
                 if not (memory.ran_out(error) and programs):
                     raise
                 # What other shapes hold may be what is missing.
                 programs.clear()
-                return self._begin(lane, programs, pixels, out, area)
+                return self._begin(slot, programs, pixels, out, area)
         except BaseException:
             programs.clear()
-            self.free((lane, programs))
+            self.free((slot, programs))
             raise
 
-    def _begin(self, lane, programs, pixels: Tensor, out: Out, area: Area) -> "EngineJob":
-        on_host = not lane.holds(pixels)
+    def _begin(self, slot, programs, pixels: Tensor, out: Out, area: Area) -> "EngineJob":
+        on_host = not slot.holds(pixels)
         key = tuple(pixels.shape), pixels.dtype, on_host
         if key not in programs:
             while len(programs) >= PROGRAMS:
                 programs.popitem(last=False)
-            programs[key] = Program(self.bind, lane, pixels, on_host)
+            programs[key] = Program(self.bind, slot, pixels, on_host)
         programs.move_to_end(key)
-        return EngineJob(self, (lane, programs), programs[key], pixels, out(), area)
+        return EngineJob(self, (slot, programs), programs[key], pixels, out(), area)
 
     def free(self, held) -> None:
-        """A lane that may be taken again."""
+        """A slot that may be taken again."""
         self._free.put(held)
 
 
@@ -120,45 +120,49 @@ class Program:
     """The work on windows of one shape, with its memory on device and host."""
 
     @torch.inference_mode()
-    def __init__(self, bind: Callable[[Tensor], Work], lane: Lane, pixels: Tensor, on_host: bool):
-        with lane.current():
+    def __init__(
+        self, bind: Callable[[Tensor], Work], slot: StreamSlot, pixels: Tensor, on_host: bool
+    ):
+        with slot.current():
             self.pixels = torch.empty(
                 pixels.shape,
                 dtype=pixels.dtype,
-                device=lane.device,
+                device=slot.device,
                 memory_format=torch.channels_last,
             )
-            self.work = Graph(bind(self.pixels), lane.capture)
-        self.staged = lane.pinned(self.pixels) if on_host else None
+            self.work = Graph(bind(self.pixels), slot.capture)
+        self.staged = slot.pinned(self.pixels) if on_host else None
         # What is not needed by every job is taken when one needs it.
         self.fetched: Tensor | None = None
         self.opaque: Tensor | None = None
         self.trusted: Tensor | None = None
 
     @torch.inference_mode()
-    def queue(self, lane: Lane, pixels: Tensor, out: Tensor, area: Area) -> tuple[Tensor, Tensor]:
+    def queue(
+        self, slot: StreamSlot, pixels: Tensor, out: Tensor, area: Area
+    ) -> tuple[Tensor, Tensor]:
         """Queues copies and work: (the tile's pixels, which are `out` itself where the device can
-        write there, whether they can be trusted), both there once the lane has come so far.
+        write there, whether they can be trusted), both there once the slot has come so far.
         """
         if self.staged is None:
-            lane.follow()
+            slot.follow()
             staged = pixels
         else:
             staged = self.staged.copy_(pixels)
         rows, columns = area
-        with lane.current():
+        with slot.current():
             self.pixels.copy_(staged, non_blocking=True)
             y, trusted = self.work()
             if self.trusted is None:
-                self.trusted = lane.pinned(trusted)
+                self.trusted = slot.pinned(trusted)
             self.trusted.copy_(trusted, non_blocking=True)
             if out.size(1) > y.size(1):
                 y = self._made_opaque(y)
-            if lane.writes(out):
-                lane.write(y[:, :, rows, columns], out)
+            if slot.writes(out):
+                slot.write(y[:, :, rows, columns], out)
                 return out, self.trusted
             if self.fetched is None or self.fetched.shape != y.shape:
-                self.fetched = lane.pinned(y)
+                self.fetched = slot.pinned(y)
             self.fetched.copy_(y, non_blocking=True)
         return self.fetched[:, :, rows, columns], self.trusted
 
@@ -174,24 +178,24 @@ class Program:
 
 
 class EngineJob:
-    """One window on its way through a lane."""
+    """One window on its way through a slot."""
 
     def __init__(self, engine: Engine, held, program: Program, pixels, out: Tensor, area: Area):
         self.engine, self.held, self.pixels = engine, held, pixels
         self.dtype = engine.careful.dtype
         self.out, self.area = out, area
-        lane = held[0]
-        self.fetched, self.trusted = program.queue(lane, pixels, out, area)
-        self._mark: Callable[[], None] | None = lane.mark()
+        slot = held[0]
+        self.fetched, self.trusted = program.queue(slot, pixels, out, area)
+        self._mark: Callable[[], None] | None = slot.mark()
 
     def _wait(self) -> None:
-        """Waits for the lane to come so far, once."""
+        """Waits for the slot to come so far, once."""
         if self._mark:
             mark, self._mark = self._mark, None
             mark()
 
     def finish(self) -> bool:
-        """As of `DirectJob`; waits for the lane."""
+        """As of `DirectJob`; waits for the slot."""
         self._wait()
         if not self.trusted.item():
             return DirectJob(self.engine.careful, self.pixels, self.out, self.area).finish()
@@ -200,7 +204,7 @@ class EngineJob:
         return True
 
     def release(self) -> None:
-        """Gives the lane back, once it has come to its end."""
+        """Gives the slot back, once it has come to its end."""
         try:
             self._wait()
         finally:

@@ -17,7 +17,7 @@ from torch import Tensor
 from espan.backends.base import Work
 from espan.backends.select import backend_of
 from espan.errors import DeviceError, DeviceLostError, NonFiniteError
-from espan.execution.cuda_graph import Lane
+from espan.execution.cuda_graph import StreamSlot
 from espan.execution.executors import Direct, DirectJob, Engine, EngineJob
 from espan.execution.schedule import SMALLEST_TILE, Job, Jobs, Target
 from espan.networks.deploy import copy_to
@@ -34,8 +34,8 @@ log = logging.getLogger("espan")
 # Pictures smaller than that are computed several at once.
 AUTO_WINDOW = {"cpu": 480 * 480, "cuda": 1024 * 1024}
 # One copies while the other computes.
-LANES = 2
-# Of a GPU's free memory, what the windows of its lanes may take by a pessimist's estimate.
+SLOTS = 2
+# Of a GPU's free memory, what the windows of its slots may take by a pessimist's estimate.
 SHARE = 0.5
 
 Step = Callable[[int, int], None]
@@ -174,8 +174,8 @@ class Runner:
                 failure = None  # its traceback holds this frame
 
     def _may_begin(self, begun: Sequence[_Begun]) -> bool:
-        """Whether another request may begin: one for each lane, and one that waits for the next."""
-        return not begun or (begun[-1].engine.overlaps and len(begun) <= LANES)
+        """Whether another request may begin: one for each slot, and one that waits for the next."""
+        return not begun or (begun[-1].engine.overlaps and len(begun) <= SLOTS)
 
     def _begun(self, request: Request) -> _Begun:
         n, _, *size = request.source.shape
@@ -183,7 +183,7 @@ class Runner:
         return _Begun(request, engine, self._jobs(engine, n, size))
 
     def _started(self, waiting: _Begun, under_way: deque) -> bool:
-        """Starts the next job of `waiting`, or finds that it must be smaller; False if no lane is
+        """Starts the next job of `waiting`, or finds that it must be smaller; False if no slot is
         free for it, and others are under way."""
         job = waiting.jobs.next()
         try:
@@ -225,7 +225,7 @@ class Runner:
             return most
         pixel = memory.for_pixels(1, self.channels, self.dtype)
         least = (2 * self.radius + SMALLEST_TILE) ** 2
-        return max(least, min(most, int(SHARE * free / LANES / pixel)))
+        return max(least, min(most, int(SHARE * free / SLOTS / pixel)))
 
     def _jobs(self, engine: Direct | Engine, n: int, size: Sequence[int]) -> Jobs:
         tile = self._auto_tile(size, engine) if self.tile == "auto" else self.tile or size
@@ -280,8 +280,8 @@ class Runner:
         direct = self._direct(dtype)
         if self.device.type != "cuda":
             return direct
-        lanes = [Lane(self.device) for _ in range(LANES)]
-        return Engine(partial(self._bind, dtype), lanes, direct)
+        slots = [StreamSlot(self.device) for _ in range(SLOTS)]
+        return Engine(partial(self._bind, dtype), slots, direct)
 
     def _bind(self, dtype: torch.dtype, pixels: Tensor) -> Work:
         """What an engine does with pixels at a fixed address."""

@@ -21,8 +21,8 @@ from espan.options import WITH_TF32
 from espan.shortcut import _held
 from espan.system.devices import pick_dtype
 from espan_kernels import convolution
-from tests.support.lanes import with_lanes
 from tests.support.makers import noise, random_net
+from tests.support.slots import with_slots
 from tests.support.tf32 import rounded, tf32_device
 
 CPU = torch.device("cpu")
@@ -174,11 +174,11 @@ def test_threads_have_a_precision_each(net, device):
     assert same == [True] * 10
 
 
-def on_lanes(net, run) -> Upscaler:
+def on_slots(net, run) -> Upscaler:
     """An upscaler in float32 that works as one on a GPU does, by `run` of its copy."""
     up = Upscaler(net, device="cpu", dtype="fp32")
     up._runner.backends[torch.float32] = run
-    with_lanes(up)
+    with_slots(up)
     return up
 
 
@@ -186,10 +186,10 @@ def on_lanes(net, run) -> Upscaler:
 def test_pictures_of_16_bits_are_float32(device, net, form):
     picture = noise(17, 21, 3, dtype=np.uint16)
     want = Upscaler(net, device="cpu", dtype="fp32")(picture)
-    up = on_lanes(net, FORMS[form](copy_to(net, CPU, torch.float32)))
+    up = on_slots(net, FORMS[form](copy_to(net, CPU, torch.float32)))
     with device:
         got = up(picture)
-        coarse = on_lanes(net, Eager(copy_to(net, CPU, torch.float32, tf32=True)))(picture)
+        coarse = on_slots(net, Eager(copy_to(net, CPU, torch.float32, tf32=True)))(picture)
     assert np.abs(got.astype(int) - want).max() <= 1
     assert np.abs(coarse.astype(int) - want).max() > 20
 
@@ -197,9 +197,9 @@ def test_pictures_of_16_bits_are_float32(device, net, form):
 @pytest.mark.shared
 @pytest.mark.parametrize("form", FORMS)
 def test_set5_is_the_cpus_to_a_thousandth_of_a_decibel(device, net, form, shared):
-    """Through the lanes, convolutions and 8 bits of a GPU's float32."""
+    """Through the slots, convolutions and 8 bits of a GPU's float32."""
     on_cpu = Upscaler(net, device="cpu", dtype="fp32")
-    on_gpu = on_lanes(net, FORMS[form](copy_to(net, CPU, torch.float32)))
+    on_gpu = on_slots(net, FORMS[form](copy_to(net, CPU, torch.float32)))
     data = shared / "data/benchmark/Set5"
     want = [*evaluate(on_cpu, data, 4)]
     with device:
