@@ -23,6 +23,7 @@ PROGRAMS = 4
 
 Area = tuple[slice, slice]
 Out = Callable[[], Tensor]
+Bind = Callable[[Tensor], Work]
 
 
 class Direct:
@@ -75,7 +76,7 @@ class Engine:
 
     batches = overlaps = True
 
-    def __init__(self, bind: Callable[[Tensor], Work], slots: list[StreamSlot], careful: Direct):
+    def __init__(self, bind: Bind, slots: list[StreamSlot], careful: Direct):
         self.bind, self.careful = bind, careful
         self._free: queue.LifoQueue = queue.LifoQueue()
         for slot in slots:
