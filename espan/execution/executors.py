@@ -71,13 +71,13 @@ class Engine:
     The caller waits for a job once: the pixels and whether they can be trusted come together.
 
     bind(pixels): the work on pixels at a fixed address, (pixels of the result, whether they can be
-    trusted as a tensor of one bool) at every call. Jobs that cannot be trusted go to `careful`.
+    trusted as a tensor of one bool) at every call. Results that cannot be trusted are computed again by `fallback`.
     """
 
     batches = overlaps = True
 
-    def __init__(self, bind: Bind, slots: list[StreamSlot], careful: Direct):
-        self.bind, self.careful = bind, careful
+    def __init__(self, bind: Bind, slots: list[StreamSlot], fallback: Direct):
+        self.bind, self.fallback = bind, fallback
         self._free: queue.LifoQueue = queue.LifoQueue()
         for slot in slots:
             self._free.put((slot, OrderedDict()))
@@ -183,7 +183,7 @@ class EngineJob:
 
     def __init__(self, engine: Engine, held, program: Program, pixels, out: Tensor, area: Area):
         self.engine, self.held, self.pixels = engine, held, pixels
-        self.dtype = engine.careful.dtype
+        self.dtype = engine.fallback.dtype
         self.out, self.area = out, area
         slot = held[0]
         self.fetched, self.trusted = program.queue(slot, pixels, out, area)
@@ -199,7 +199,7 @@ class EngineJob:
         """As of `DirectJob`; waits for the slot."""
         self._wait()
         if not self.trusted.item():
-            return DirectJob(self.engine.careful, self.pixels, self.out, self.area).finish()
+            return DirectJob(self.engine.fallback, self.pixels, self.out, self.area).finish()
         if self.fetched is not self.out:
             self.out.copy_(self.fetched)
         return True
