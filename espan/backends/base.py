@@ -1,4 +1,4 @@
-"""What a backend is: a folded network in a form that runs."""
+"""The `Backend` protocol: a folded network that runs on images, by any means."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeAlias

@@ -1,4 +1,4 @@
-"""The form of a network that runs on a CPU: equal to the network, whatever its memory held."""
+"""The CPU backend gives the network's own result, whatever its memory held before."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -127,7 +127,7 @@ def test_compiling_needs_a_compiler(monkeypatch):
 
 def test_an_upscaler_on_a_cpu_takes_it():
     up = Upscaler(made("espan", torch.float32), device="cpu")
-    assert {type(form) for form in up._runner.backends.values()} == {CpuNetwork}
+    assert {type(backend) for backend in up._runner.backends.values()} == {CpuNetwork}
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")

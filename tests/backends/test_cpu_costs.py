@@ -1,4 +1,4 @@
-"""What the eager forms cost is on record: more operators or bytes than that is a change to see."""
+"""What the eager backends cost is on record: more operators or bytes than that is a change to see."""
 
 import json
 from pathlib import Path

@@ -136,15 +136,15 @@ def test_a_right_kernel_would_be_left_aside_for_a_network_in_tf32(device, net, m
 
 
 # What a GPU runs in float32: the network, or its plan, some steps by the ops' definitions.
-FORMS = {"eager": Eager, "plan": lambda net: Plan(net, "eager")}
+BACKENDS = {"eager": Eager, "plan": lambda net: Plan(net, "eager")}
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @torch.no_grad()
-def test_the_process_keeps_its_switches(device, net, form):
+def test_the_process_keeps_its_switches(device, net, backend):
     """As every thread sees them, at any moment of a float32 picture."""
     x = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(0))
-    run = FORMS[form](copy_to(net, CPU, torch.float32))
+    run = BACKENDS[backend](copy_to(net, CPU, torch.float32))
     want = copy_to(net, CPU, torch.float64)(x.double()).float()
     before = torch.backends.cudnn.allow_tf32
     with device:
@@ -182,11 +182,11 @@ def on_slots(net, run) -> Upscaler:
     return up
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_pictures_of_16_bits_are_float32(device, net, form):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pictures_of_16_bits_are_float32(device, net, backend):
     picture = noise(17, 21, 3, dtype=np.uint16)
     want = Upscaler(net, device="cpu", dtype="fp32")(picture)
-    up = on_slots(net, FORMS[form](copy_to(net, CPU, torch.float32)))
+    up = on_slots(net, BACKENDS[backend](copy_to(net, CPU, torch.float32)))
     with device:
         got = up(picture)
         coarse = on_slots(net, Eager(copy_to(net, CPU, torch.float32, tf32=True)))(picture)
@@ -195,11 +195,11 @@ def test_pictures_of_16_bits_are_float32(device, net, form):
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("form", FORMS)
-def test_set5_is_the_cpus_to_a_thousandth_of_a_decibel(device, net, form, shared):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_set5_is_the_cpus_to_a_thousandth_of_a_decibel(device, net, backend, shared):
     """Through the slots, convolutions and 8 bits of a GPU's float32."""
     on_cpu = Upscaler(net, device="cpu", dtype="fp32")
-    on_gpu = on_slots(net, FORMS[form](copy_to(net, CPU, torch.float32)))
+    on_gpu = on_slots(net, BACKENDS[backend](copy_to(net, CPU, torch.float32)))
     data = shared / "data/benchmark/Set5"
     want = [*evaluate(on_cpu, data, 4)]
     with device:

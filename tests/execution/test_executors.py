@@ -29,7 +29,7 @@ EAGER = {"dtype": "fp32", "backend": "eager"}
 
 
 def planned(net=NET, **options) -> Upscaler:
-    """An upscaler whose forms are plans, as on a GPU; on the eager ops."""
+    """An upscaler whose backends are plans, as on a GPU; with the eager ops."""
     up = Upscaler(net, device="cpu", **(EAGER | options))
     up._runner.backends = {
         dtype: Plan(eager.net, "eager") for dtype, eager in up._runner.backends.items()
@@ -37,10 +37,10 @@ def planned(net=NET, **options) -> Upscaler:
     return up
 
 
-@pytest.mark.parametrize("form", ["plan", "network"])
+@pytest.mark.parametrize("backend", ["plan", "network"])
 @pytest.mark.parametrize("name", PICTURES)
-def test_stream_slots_give_the_image(name, form):
-    up = planned(tile=26) if form == "plan" else Upscaler(NET, device="cpu", tile=26, **EAGER)
+def test_stream_slots_give_the_image(name, backend):
+    up = planned(tile=26) if backend == "plan" else Upscaler(NET, device="cpu", tile=26, **EAGER)
     expected = up(PICTURES[name])
     slots = with_slots(up)
     for _ in range(3):  # as it is, captured, replayed

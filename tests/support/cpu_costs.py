@@ -1,4 +1,4 @@
-"""What the eager forms cost, counted.
+"""What the eager backends cost, counted.
 
 `python -m tests.support.cpu_costs > tests/backends/cpu_costs.json` keeps them.
 
