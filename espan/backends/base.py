@@ -6,7 +6,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from espan.images.pixels import enter, leave_on_device
+from espan.images.pixels import from_network_output_on_device, to_network_input
 
 # Computes at fixed addresses: (pixels of the result, whether they can be trusted as a tensor of one
 # bool). It waits for nothing, so a CUDA graph can hold it.
@@ -40,7 +40,7 @@ def bound(run: Callable[[Tensor], Tensor], dtype: torch.dtype, pixels: Tensor) -
     """`bind` of a backend that computes `run` in `dtype`."""
 
     def work() -> tuple[Tensor, Tensor]:
-        y = run(enter(pixels, pixels.device, dtype))
-        return leave_on_device(y, pixels.size(1), pixels.dtype)
+        y = run(to_network_input(pixels, pixels.device, dtype))
+        return from_network_output_on_device(y, pixels.size(1), pixels.dtype)
 
     return work

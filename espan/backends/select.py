@@ -16,7 +16,7 @@ from espan.backends.kernels import Plan
 from espan.backends.onnx import OnnxRuntime
 from espan.backends.openvino import OpenVino
 from espan.errors import DeviceError
-from espan.images.pixels import enter
+from espan.images.pixels import to_network_input
 from espan.networks.deploy import allows_tf32
 from espan.networks.network import Network
 from espan.options import RUNTIMES, WITH_TF32
@@ -74,7 +74,7 @@ def fastest_proven(net: Network) -> Backend:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (1, 3, 24, 40), dtype=torch.uint8, generator=generator)
     pixels = pixels.to(some.device)
-    x = enter(pixels, some.device, some.dtype)
+    x = to_network_input(pixels, some.device, some.dtype)
     want = net(x).float()
     largest = want.abs().max().item()
     # Half precision rounds differently in every order of summing; a wrong kernel is far off.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from espan.backends.base import Work
 from espan.execution.cuda_graph import Graph, StreamSlot
-from espan.images.pixels import WHITE, enter, leave
+from espan.images.pixels import WHITE, from_network_output, to_network_input
 from espan.system import memory
 
 # Kept by each slot: a picture's tiles have one shape, a folder's pictures or a video's frames few.
@@ -55,8 +55,10 @@ class DirectJob:
     def finish(self) -> bool:
         """Writes `area` of the result to `out`; False if the network's output is not finite."""
         rows, columns = self.area
-        y = self.engine.forward(enter(self.pixels, self.engine.device, self.engine.dtype))
-        return leave(y[:, :, rows, columns], self.out)
+        y = self.engine.forward(
+            to_network_input(self.pixels, self.engine.device, self.engine.dtype)
+        )
+        return from_network_output(y[:, :, rows, columns], self.out)
 
     def release(self) -> None:
         """Nothing is held."""
@@ -71,7 +73,8 @@ class Engine:
     The caller waits for a job once: the pixels and whether they can be trusted come together.
 
     bind(pixels): the work on pixels at a fixed address, (pixels of the result, whether they can be
-    trusted as a tensor of one bool) at every call. Results that cannot be trusted are computed again by `fallback`.
+    trusted as a tensor of one bool) at every call. What cannot be trusted is computed again by the
+    fp32 `fallback`.
     """
 
     batches = overlaps = True
