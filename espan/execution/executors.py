@@ -1,6 +1,6 @@
 """Tiles through a network: at once where they lie, or on a GPU's slots, copies beside the work.
 
-Both kinds of engine start a job, which computes the pixels of a window and writes those of its
+Both kinds of executor start a job, which computes the pixels of a window and writes those of its
 tile: `start(pixels, out, area, wait) -> job | None`, `job.finish() -> bool`, `job.release()`.
 `out` gives the memory for the tile, and is called once the job begins; `area` is what of the
 window's result goes there. `out` may have one channel more than the result, to be opaque.
@@ -26,7 +26,7 @@ Out = Callable[[], Tensor]
 Bind = Callable[[Tensor], Work]
 
 
-class Direct:
+class DirectExecutor:
     """Computes a job when its result is wanted, straight into the target. Any device, no state."""
 
     # On a CPU only thumbnails gain from lying side by side, and their sums come out otherwise.
@@ -39,24 +39,24 @@ class Direct:
     ):
         self.forward, self.device, self.dtype = forward, device, dtype
 
-    def start(self, pixels: Tensor, out: Out, area: Area, wait: bool) -> "DirectJob | None":
+    def start(self, pixels: Tensor, out: Out, area: Area, wait: bool) -> "DirectTask | None":
         """A job, when the caller has no other left to do (`wait`): two at a time gain nothing."""
-        return DirectJob(self, pixels, out(), area) if wait else None
+        return DirectTask(self, pixels, out(), area) if wait else None
 
 
-class DirectJob:
+class DirectTask:
     """One window: pixels (N, C, H, W) -> (N, C, scale*H, scale*W)."""
 
-    def __init__(self, engine: Direct, pixels: Tensor, out: Tensor, area: Area):
-        self.engine, self.pixels, self.dtype = engine, pixels, engine.dtype
+    def __init__(self, executor: DirectExecutor, pixels: Tensor, out: Tensor, area: Area):
+        self.executor, self.pixels, self.dtype = executor, pixels, executor.dtype
         self.out, self.area = out, area
 
     @torch.inference_mode()
     def finish(self) -> bool:
         """Writes `area` of the result to `out`; False if the network's output is not finite."""
         rows, columns = self.area
-        y = self.engine.forward(
-            to_network_input(self.pixels, self.engine.device, self.engine.dtype)
+        y = self.executor.forward(
+            to_network_input(self.pixels, self.executor.device, self.executor.dtype)
         )
         return from_network_output(y[:, :, rows, columns], self.out)
 
@@ -64,7 +64,7 @@ class DirectJob:
         """Nothing is held."""
 
 
-class Engine:
+class StreamExecutor:
     """Runs jobs on a few slots of a device, each with memory of its own.
 
     A job is a copy to the device, the work and a copy back, in this order on one slot; jobs on
@@ -79,13 +79,13 @@ class Engine:
 
     batches = overlaps = True
 
-    def __init__(self, bind: Bind, slots: list[StreamSlot], fallback: Direct):
+    def __init__(self, bind: Bind, slots: list[StreamSlot], fallback: DirectExecutor):
         self.bind, self.fallback = bind, fallback
         self._free: queue.LifoQueue = queue.LifoQueue()
         for slot in slots:
             self._free.put((slot, OrderedDict()))
 
-    def start(self, pixels: Tensor, out: Out, area: Area, wait: bool) -> "EngineJob | None":
+    def start(self, pixels: Tensor, out: Out, area: Area, wait: bool) -> "StreamTask | None":
         """The job of these pixels, queued; None if no slot is free and the caller cannot wait."""
         try:
             slot, programs = self._free.get(block=wait)
@@ -105,7 +105,7 @@ class Engine:
             self.free((slot, programs))
             raise
 
-    def _begin(self, slot, programs, pixels: Tensor, out: Out, area: Area) -> "EngineJob":
+    def _begin(self, slot, programs, pixels: Tensor, out: Out, area: Area) -> "StreamTask":
         on_host = not slot.holds(pixels)
         key = tuple(pixels.shape), pixels.dtype, on_host
         if key not in programs:
@@ -113,7 +113,7 @@ class Engine:
                 programs.popitem(last=False)
             programs[key] = Program(self.bind, slot, pixels, on_host)
         programs.move_to_end(key)
-        return EngineJob(self, (slot, programs), programs[key], pixels, out(), area)
+        return StreamTask(self, (slot, programs), programs[key], pixels, out(), area)
 
     def free(self, held) -> None:
         """A slot that may be taken again."""
@@ -181,12 +181,14 @@ class Program:
         return self.opaque
 
 
-class EngineJob:
+class StreamTask:
     """One window on its way through a slot."""
 
-    def __init__(self, engine: Engine, held, program: Program, pixels, out: Tensor, area: Area):
-        self.engine, self.held, self.pixels = engine, held, pixels
-        self.dtype = engine.fallback.dtype
+    def __init__(
+        self, executor: StreamExecutor, held, program: Program, pixels, out: Tensor, area: Area
+    ):
+        self.executor, self.held, self.pixels = executor, held, pixels
+        self.dtype = executor.fallback.dtype
         self.out, self.area = out, area
         slot = held[0]
         self.fetched, self.trusted = program.queue(slot, pixels, out, area)
@@ -199,10 +201,10 @@ class EngineJob:
             mark()
 
     def finish(self) -> bool:
-        """As of `DirectJob`; waits for the slot."""
+        """As of `DirectTask`; waits for the slot."""
         self._wait()
         if not self.trusted.item():
-            return DirectJob(self.engine.fallback, self.pixels, self.out, self.area).finish()
+            return DirectTask(self.executor.fallback, self.pixels, self.out, self.area).finish()
         if self.fetched is not self.out:
             self.out.copy_(self.fetched)
         return True
@@ -212,4 +214,4 @@ class EngineJob:
         try:
             self._wait()
         finally:
-            self.engine.free(self.held)
+            self.executor.free(self.held)

@@ -18,8 +18,8 @@ from espan.backends.base import Work
 from espan.backends.select import backend_of
 from espan.errors import DeviceError, DeviceLostError, NonFiniteError
 from espan.execution.cuda_graph import StreamSlot
-from espan.execution.executors import Direct, DirectJob, Engine, EngineJob
-from espan.execution.schedule import SMALLEST_TILE, Job, Jobs, Target
+from espan.execution.executors import DirectExecutor, DirectTask, StreamExecutor, StreamTask
+from espan.execution.schedule import SMALLEST_TILE, Target, TileBatch, TileSchedule
 from espan.networks.deploy import copy_to
 from espan.networks.folding import fold
 from espan.networks.network import Network
@@ -57,17 +57,19 @@ class Request(NamedTuple):
 class _Begun:
     """A request under way: the jobs left of it, and how many input pixels are done."""
 
-    def __init__(self, request: Request, engine: Direct | Engine, jobs: Jobs):
+    def __init__(
+        self, request: Request, executor: DirectExecutor | StreamExecutor, schedule: TileSchedule
+    ):
         self.source, self.target, self.step, self.filled = request
-        self.engine, self.jobs = engine, jobs
+        self.executor, self.schedule = executor, schedule
         n, _, height, width = self.source.shape
         self.done, self.total = 0, n * height * width
 
-    def start(self, job: Job, scale: int, wait: bool) -> DirectJob | EngineJob | None:
+    def start(self, job: TileBatch, scale: int, wait: bool) -> DirectTask | StreamTask | None:
         out = partial(job.target, self.target, scale)
-        return self.engine.start(job.source(self.source), out, job.area(scale), wait)
+        return self.executor.start(job.source(self.source), out, job.area(scale), wait)
 
-    def count(self, job: Job, scale: int) -> None:
+    def count(self, job: TileBatch, scale: int) -> None:
         if self.filled:
             self.filled(*job.part.tile.enlarged(scale))
         self.done += job.pixels
@@ -102,7 +104,7 @@ class Runner:
             other = "auto" if options.backend == "cuda" else options.backend
             exact = copy_to(net, device, torch.float32)
             self.backends[torch.float32] = backend_of(exact, other)
-        self._engines = {each: self._engine(each) for each in self.backends}
+        self._executors = {each: self._executor_for(each) for each in self.backends}
         # What results on the host are written to.
         self.empty: pinned.Empty = pinned.results if device.type == "cuda" else pinned.ordinary
 
@@ -113,14 +115,14 @@ class Runner:
         if self.device.type != "cpu":
             return 0
         dtype = self._dtype_for(pixels)
-        job = self._jobs(self._engines[dtype], n, (height, width)).next()
+        job = self._schedule(self._executors[dtype], n, (height, width)).next()
         height, width = job.part.window.size
         entered = job.pictures * height * width * 3 * (4 + dtype.itemsize)
         return entered + self.backends[dtype].memory(job.pictures, height, width)
 
     def rows(self, height: int, width: int) -> int:
         """Input rows that are computed before those below them: a row of tiles has no more."""
-        job = self._jobs(self._engines[self.dtype], 1, (height, width)).next()
+        job = self._schedule(self._executors[self.dtype], 1, (height, width)).next()
         return job.part.window.size[0]
 
     def run(self, request: Request) -> None:
@@ -140,14 +142,14 @@ class Runner:
         coming: Iterator[Request] | None = iter(requests)
         failure: Exception | None = None
         begun: deque[_Begun] = deque()
-        under_way: deque[tuple[_Begun, Job, DirectJob | EngineJob]] = deque()
+        under_way: deque[tuple[_Begun, TileBatch, DirectTask | StreamTask]] = deque()
         try:
             while True:
                 if begun and begun[0].done == begun[0].total:
                     begun.popleft()
                     yield
                     continue
-                waiting = next((each for each in begun if each.jobs), None)
+                waiting = next((each for each in begun if each.schedule), None)
                 if not waiting and coming and self._may_begin(begun):
                     try:
                         if (request := next(coming, None)) is None:
@@ -175,25 +177,25 @@ class Runner:
 
     def _may_begin(self, begun: Sequence[_Begun]) -> bool:
         """Whether another request may begin: one for each slot, and one that waits for the next."""
-        return not begun or (begun[-1].engine.overlaps and len(begun) <= SLOTS)
+        return not begun or (begun[-1].executor.overlaps and len(begun) <= SLOTS)
 
     def _begun(self, request: Request) -> _Begun:
         n, _, *size = request.source.shape
-        engine = self._engines[self._dtype_for(request.source.dtype)]
-        return _Begun(request, engine, self._jobs(engine, n, size))
+        executor = self._executors[self._dtype_for(request.source.dtype)]
+        return _Begun(request, executor, self._schedule(executor, n, size))
 
     def _started(self, waiting: _Begun, under_way: deque) -> bool:
         """Starts the next job of `waiting`, or finds that it must be smaller; False if no slot is
         free for it, and others are under way."""
-        job = waiting.jobs.next()
+        job = waiting.schedule.next()
         try:
             started = waiting.start(job, self.scale, wait=not under_way)
         except (RuntimeError, MemoryError) as error:
-            self._halve(waiting.jobs, waiting.jobs.pop(), error)
+            self._halve(waiting.schedule, waiting.schedule.pop(), error)
             return True
         if started is None:
             return False
-        under_way.append((waiting, waiting.jobs.pop(), started))
+        under_way.append((waiting, waiting.schedule.pop(), started))
         return True
 
     def _finish_first(self, under_way: deque) -> None:
@@ -205,7 +207,7 @@ class Runner:
             finally:
                 started.release()  # which on a lost GPU fails too
         except (RuntimeError, MemoryError) as error:
-            self._halve(begun.jobs, job, error)
+            self._halve(begun.schedule, job, error)
             return
         begun.count(job, self.scale)
 
@@ -227,19 +229,23 @@ class Runner:
         least = (2 * self.radius + SMALLEST_TILE) ** 2
         return max(least, min(most, int(SHARE * free / SLOTS / pixel)))
 
-    def _jobs(self, engine: Direct | Engine, n: int, size: Sequence[int]) -> Jobs:
-        tile = self._auto_tile(size, engine) if self.tile == "auto" else self.tile or size
-        return Jobs(n, size, tile, self.radius, self.window if engine.batches else 0)
+    def _schedule(
+        self, executor: DirectExecutor | StreamExecutor, n: int, size: Sequence[int]
+    ) -> TileSchedule:
+        tile = self._auto_tile(size, executor) if self.tile == "auto" else self.tile or size
+        return TileSchedule(n, size, tile, self.radius, self.window if executor.batches else 0)
 
-    def _auto_tile(self, size: Sequence[int], engine: Direct | Engine) -> tuple[int, int]:
+    def _auto_tile(
+        self, size: Sequence[int], executor: DirectExecutor | StreamExecutor
+    ) -> tuple[int, int]:
         """A square, or whole rows: their result is one piece of memory, which a GPU fills with one
         transfer. Not of pictures so wide that halos would be most of a band of rows.
         """
         side = int(self.window**0.5) - 2 * self.radius
         rows = self.window // size[1] - 2 * self.radius
-        return (rows, size[1]) if engine.overlaps and rows >= 12 * self.radius else (side, side)
+        return (rows, size[1]) if executor.overlaps and rows >= 12 * self.radius else (side, side)
 
-    def _halve(self, jobs: Jobs, failed: Job, error: Exception) -> None:
+    def _halve(self, schedule: TileSchedule, failed: TileBatch, error: Exception) -> None:
         """Goes on with smaller jobs after `error`, if that is what it asks for and they can be."""
         if memory.lost(error):
             raise DeviceLostError(
@@ -249,14 +255,14 @@ class Runner:
         if not memory.ran_out(error):
             raise error
         rows, columns = failed.part.window.size
-        if not jobs.halve(failed):
+        if not schedule.halve(failed):
             raise DeviceError(
                 f"{self.device}: out of memory even for a tile of {columns} x {rows} pixels"
             ) from error
         used = f"{failed.pictures} of {columns} x {rows} pixels at once"
         log.warning("%s: out of memory, %s; it goes on with less", self.device, used)
 
-    def _finish(self, started: DirectJob | EngineJob, job: Job, source: Tensor) -> None:
+    def _finish(self, started: DirectTask | StreamTask, job: TileBatch, source: Tensor) -> None:
         if started.finish():
             return
         if started.dtype != torch.float32:
@@ -265,7 +271,7 @@ class Runner:
                 self.redone += job.pictures
             self._here.redone = self.redone_here + job.pictures
             exact = self._direct(torch.float32)
-            if DirectJob(exact, job.source(source), started.out, started.area).finish():
+            if DirectTask(exact, job.source(source), started.out, started.area).finish():
                 return
         raise NonFiniteError("the network's output is not finite, even in float32")
 
@@ -273,18 +279,18 @@ class Runner:
         """What images of 8 bits go through, step by step."""
         return self.backends[self.dtype].explain()
 
-    def _direct(self, dtype: torch.dtype) -> Direct:
-        return Direct(lambda x: self._forward(x, dtype), self.device, dtype)
+    def _direct(self, dtype: torch.dtype) -> DirectExecutor:
+        return DirectExecutor(lambda x: self._forward(x, dtype), self.device, dtype)
 
-    def _engine(self, dtype: torch.dtype) -> Direct | Engine:
+    def _executor_for(self, dtype: torch.dtype) -> DirectExecutor | StreamExecutor:
         direct = self._direct(dtype)
         if self.device.type != "cuda":
             return direct
         slots = [StreamSlot(self.device) for _ in range(SLOTS)]
-        return Engine(partial(self._bind, dtype), slots, direct)
+        return StreamExecutor(partial(self._bind, dtype), slots, direct)
 
     def _bind(self, dtype: torch.dtype, pixels: Tensor) -> Work:
-        """What an engine does with pixels at a fixed address."""
+        """What an executor does with pixels at a fixed address."""
         return self.backends[dtype].bind(pixels)
 
     @torch.inference_mode()

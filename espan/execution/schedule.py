@@ -17,7 +17,7 @@ class Target(Protocol):
     def __getitem__(self, index: tuple[slice, slice, slice, slice], /) -> Tensor: ...
 
 
-class Job(NamedTuple):
+class TileBatch(NamedTuple):
     """A part of some of the pictures of a batch."""
 
     first: int
@@ -48,7 +48,7 @@ class Job(NamedTuple):
         return self.part.tile.within(self.part.window).enlarged(scale)
 
 
-class Jobs:
+class TileSchedule:
     """The jobs left of `n` pictures of a size, first to last.
 
     tile: the most rows and columns of one, its halo not counted. A job has several pictures as
@@ -64,14 +64,14 @@ class Jobs:
     def __bool__(self) -> bool:
         return bool(self._left)
 
-    def next(self) -> Job:
+    def next(self) -> TileBatch:
         """The next job; it stays the next one until `pop`."""
         return self._left[-1]
 
-    def pop(self) -> Job:
+    def pop(self) -> TileBatch:
         return self._left.pop()
 
-    def halve(self, failed: Job) -> bool:
+    def halve(self, failed: TileBatch) -> bool:
         """Fewer pictures in every job, or smaller tiles: `failed`, which is none of those left, ran
         out of memory and is to be done again. False if it cannot be smaller.
         """
@@ -86,25 +86,27 @@ class Jobs:
         self._left = self._split([failed, *self._left[::-1]])
         return True
 
-    def _split(self, jobs: Iterable[Job]) -> list[Job]:
+    def _split(self, jobs: Iterable[TileBatch]) -> list[TileBatch]:
         return _split(jobs, self.size, self.tile, self.halo, self.pictures, self.pixels)
 
 
 @functools.lru_cache(maxsize=16)
-def _all(n: int, size: tuple, tile: tuple, halo: int, pixels: int) -> tuple[Job, ...]:
+def _all(n: int, size: tuple, tile: tuple, halo: int, pixels: int) -> tuple[TileBatch, ...]:
     """The jobs of whole pictures: those of a folder or a video often have one size."""
     whole = Tile(0, size[0], 0, size[1])
-    return tuple(_split([Job(0, n, Part(whole, whole))] if n else [], size, tile, halo, n, pixels))
+    return tuple(
+        _split([TileBatch(0, n, Part(whole, whole))] if n else [], size, tile, halo, n, pixels)
+    )
 
 
 def _split(
-    jobs: Iterable[Job], size: tuple, tile: tuple, halo: int, pictures: int, pixels: int
-) -> list[Job]:
+    jobs: Iterable[TileBatch], size: tuple, tile: tuple, halo: int, pictures: int, pixels: int
+) -> list[TileBatch]:
     """The jobs in smaller ones, the first of them last."""
     parts = []
     for job in jobs:
         for part in cut(job.part.tile, size, tile, halo):
             at_once = min(pictures, max(1, pixels // part.window.pixels))
             for first in range(job.first, job.last, at_once):
-                parts.append(Job(first, min(first + at_once, job.last), part))
+                parts.append(TileBatch(first, min(first + at_once, job.last), part))
     return parts[::-1]

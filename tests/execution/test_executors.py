@@ -199,12 +199,12 @@ def test_slots_are_freed_after_an_error(monkeypatch):
     up, image = planned(tile=26), PICTURES["uint8"]
     expected = up(image)
     with_slots(up)
-    finish = executors.EngineJob.finish
-    monkeypatch.setattr(executors.EngineJob, "finish", lambda job: 1 / 0)
+    finish = executors.StreamTask.finish
+    monkeypatch.setattr(executors.StreamTask, "finish", lambda job: 1 / 0)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
             up(image)
-    monkeypatch.setattr(executors.EngineJob, "finish", finish)
+    monkeypatch.setattr(executors.StreamTask, "finish", finish)
     np.testing.assert_array_equal(up(image), expected)
 
 
@@ -233,7 +233,7 @@ class Lost:
 
 def test_a_gpu_lost_with_tiles_under_way_is_named(monkeypatch):
     up = planned(tile=26)
-    (slots,) = {id(each): each for each in up._runner._engines.values()}.values()
+    (slots,) = {id(each): each for each in up._runner._executors.values()}.values()
     started = [Lost(), Lost()]
     monkeypatch.setattr(slots, "start", lambda *args: started.pop() if started else None)
     with pytest.raises(DeviceLostError, match="only a new process"):

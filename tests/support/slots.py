@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from espan import Upscaler
-from espan.execution.executors import Engine
+from espan.execution.executors import StreamExecutor
 
 
 class FakeSlot:
@@ -59,7 +59,8 @@ def with_slots(up: Upscaler, *slots: FakeSlot) -> list[FakeSlot]:
     def bind(dtype, pixels):
         return runner._bind(dtype, pixels)  # looked up when it runs: tests replace it
 
-    runner._engines = {
-        each: Engine(partial(bind, each), slots, runner._direct(each)) for each in runner.backends
+    runner._executors = {
+        each: StreamExecutor(partial(bind, each), slots, runner._direct(each))
+        for each in runner.backends
     }
     return slots

@@ -26,8 +26,8 @@ class Everybodys:
 def test_a_slot_that_threads_share_is_noticed(monkeypatch):
     """Otherwise the test above would prove nothing."""
     up = rounds.upscalers()["two stream slots"]
-    for engine in up._runner._engines.values():
-        engine._free = Everybodys(engine._free)
+    for executor in up._runner._executors.values():
+        executor._free = Everybodys(executor._free)
     # Results are waited for, as on a GPU: others come to the slot in the meantime.
     monkeypatch.setattr(FakeSlot, "mark", lambda slot: lambda: time.sleep(1e-3))
     monkeypatch.setattr(rounds, "upscalers", lambda: {"a shared stream slot": up})

@@ -118,14 +118,14 @@ PROMISES = [
         (
             "the result does not depend on tiles",
             "espan/execution/runner.py",
-            "return Jobs(n, size, tile, self.radius,",
-            "return Jobs(n, size, tile, self.radius - 1,",
+            "return TileSchedule(n, size, tile, self.radius,",
+            "return TileSchedule(n, size, tile, self.radius - 1,",
             TILING + "test_tiled_equals_whole[7]",
         ),
         (
             "out of memory goes on with smaller tiles",
             "espan/execution/runner.py",
-            "self._halve(begun.jobs, job, error)\n            return",
+            "self._halve(begun.schedule, job, error)\n            return",
             "raise",
             TILING + "test_out_of_memory_goes_on_with_smaller_tiles",
         ),
