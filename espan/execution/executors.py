@@ -1,9 +1,9 @@
-"""Tiles through a network: at once where they lie, or on a GPU's slots, copies beside the work.
+"""Executors run tiles through a network: in place, or on stream slots that overlap copies and work.
 
-Both kinds of executor start a job, which computes the pixels of a window and writes those of its
-tile: `start(pixels, out, area, wait) -> job | None`, `job.finish() -> bool`, `job.release()`.
-`out` gives the memory for the tile, and is called once the job begins; `area` is what of the
-window's result goes there. `out` may have one channel more than the result, to be opaque.
+Both executors start a task for a window and write the pixels of its tile:
+`start(pixels, out, area, wait) -> task | None`, `task.finish() -> bool`, `task.release()`.
+`out()` returns the memory of the tile and is called when the task starts; `area` selects the tile
+from the window's result. `out` may have one channel more than the result, which becomes opaque.
 """
 
 import queue
@@ -18,7 +18,7 @@ from espan.execution.cuda_graph import Graph, StreamSlot
 from espan.images.pixels import WHITE, from_network_output, to_network_input
 from espan.system import memory
 
-# Kept by each slot: a picture's tiles have one shape, a folder's pictures or a video's frames few.
+# Per slot. The tiles of an image have one shape; a folder or a video needs few shapes.
 PROGRAMS = 4
 
 Area = tuple[slice, slice]
@@ -27,11 +27,10 @@ Bind = Callable[[Tensor], Work]
 
 
 class DirectExecutor:
-    """Computes a job when its result is wanted, straight into the target. Any device, no state."""
+    """Computes a task in `finish`, straight into its target. Any device; stateless."""
 
-    # On a CPU only thumbnails gain from lying side by side, and their sums come out otherwise.
+    # On a CPU batching only helps thumbnails, and changes the order of their sums.
     batches = False
-    # Nothing is under way while the caller does something else.
     overlaps = False
 
     def __init__(
@@ -40,7 +39,7 @@ class DirectExecutor:
         self.forward, self.device, self.dtype = forward, device, dtype
 
     def start(self, pixels: Tensor, out: Out, area: Area, wait: bool) -> "DirectTask | None":
-        """A job, when the caller has no other left to do (`wait`): two at a time gain nothing."""
+        """A task, or None unless the caller waits for it: two tasks at a time gain nothing."""
         return DirectTask(self, pixels, out(), area) if wait else None
 
 
@@ -55,26 +54,24 @@ class DirectTask:
     def finish(self) -> bool:
         """Writes `area` of the result to `out`; False if the network's output is not finite."""
         rows, columns = self.area
-        y = self.executor.forward(
-            to_network_input(self.pixels, self.executor.device, self.executor.dtype)
-        )
+        x = to_network_input(self.pixels, self.executor.device, self.executor.dtype)
+        y = self.executor.forward(x)
         return from_network_output(y[:, :, rows, columns], self.out)
 
     def release(self) -> None:
-        """Nothing is held."""
+        """No-op: a direct task holds no resources."""
 
 
 class StreamExecutor:
-    """Runs jobs on a few slots of a device, each with memory of its own.
+    """Runs tasks on a few stream slots of a device, each with its own memory.
 
-    A job is a copy to the device, the work and a copy back, in this order on one slot; jobs on
-    different slots overlap. Threads share the slots: a job has one to itself until `release`, so
-    no thread ever sees another's memory, and none waits for a slot while it holds one.
-    The caller waits for a job once: the pixels and whether they can be trusted come together.
+    A task queues a copy to the device, the work and a copy back on one slot; tasks on different
+    slots overlap. Threads share the slots: a task owns its slot until `release`, so threads never
+    see each other's memory, and no thread waits for a slot while it holds one. The caller
+    synchronises once per task: the pixels and the flag that validates them arrive together.
 
-    bind(pixels): the work on pixels at a fixed address, (pixels of the result, whether they can be
-    trusted as a tensor of one bool) at every call. What cannot be trusted is computed again by the
-    fp32 `fallback`.
+    bind(pixels): work on pixels at a fixed address; each call returns (pixels of the result, a
+    tensor of one bool: whether to trust them). Untrusted windows run again on the fp32 `fallback`.
     """
 
     batches = overlaps = True
@@ -86,7 +83,7 @@ class StreamExecutor:
             self._free.put((slot, OrderedDict()))
 
     def start(self, pixels: Tensor, out: Out, area: Area, wait: bool) -> "StreamTask | None":
-        """The job of these pixels, queued; None if no slot is free and the caller cannot wait."""
+        """The queued task for these pixels, or None if no slot is free and `wait` is False."""
         try:
             slot, programs = self._free.get(block=wait)
         except queue.Empty:
@@ -97,7 +94,7 @@ class StreamExecutor:
             except (RuntimeError, MemoryError) as error:
                 if not (memory.ran_out(error) and programs):
                     raise
-                # What other shapes hold may be what is missing.
+                # Retry without the memory cached for other shapes.
                 programs.clear()
                 return self._begin(slot, programs, pixels, out, area)
         except BaseException:
@@ -116,17 +113,15 @@ class StreamExecutor:
         return StreamTask(self, (slot, programs), programs[key], pixels, out(), area)
 
     def free(self, held) -> None:
-        """A slot that may be taken again."""
+        """Returns a slot to the pool."""
         self._free.put(held)
 
 
 class Program:
-    """The work on windows of one shape, with its memory on device and host."""
+    """The work on windows of one shape, with its buffers on device and host."""
 
     @torch.inference_mode()
-    def __init__(
-        self, bind: Callable[[Tensor], Work], slot: StreamSlot, pixels: Tensor, on_host: bool
-    ):
+    def __init__(self, bind: Bind, slot: StreamSlot, pixels: Tensor, on_host: bool):
         with slot.current():
             self.pixels = torch.empty(
                 pixels.shape,
@@ -136,7 +131,7 @@ class Program:
             )
             self.work = Graph(bind(self.pixels), slot.capture)
         self.staged = slot.pinned(self.pixels) if on_host else None
-        # What is not needed by every job is taken when one needs it.
+        # Buffers that not every task needs are allocated on first use.
         self.fetched: Tensor | None = None
         self.opaque: Tensor | None = None
         self.trusted: Tensor | None = None
@@ -145,8 +140,10 @@ class Program:
     def queue(
         self, slot: StreamSlot, pixels: Tensor, out: Tensor, area: Area
     ) -> tuple[Tensor, Tensor]:
-        """Queues copies and work: (the tile's pixels, which are `out` itself where the device can
-        write there, whether they can be trusted), both there once the slot has come so far.
+        """Queues copies and work; returns (the tile's pixels, the trusted flag).
+
+        Both are valid once the slot's stream reaches this point. The pixels are `out` itself if the
+        device can write there.
         """
         if self.staged is None:
             slot.follow()
@@ -171,7 +168,7 @@ class Program:
         return self.fetched[:, :, rows, columns], self.trusted
 
     def _made_opaque(self, y: Tensor) -> Tensor:
-        """y with one channel more, white. No part of the graph, which other jobs replay without."""
+        """y plus a white channel. Outside the graph, which tasks without alpha replay too."""
         n, channels, height, width = y.shape
         if self.opaque is None:
             self.opaque = torch.full(
@@ -182,7 +179,7 @@ class Program:
 
 
 class StreamTask:
-    """One window on its way through a slot."""
+    """One window in flight on a slot."""
 
     def __init__(
         self, executor: StreamExecutor, held, program: Program, pixels, out: Tensor, area: Area
@@ -195,13 +192,13 @@ class StreamTask:
         self._mark: Callable[[], None] | None = slot.mark()
 
     def _wait(self) -> None:
-        """Waits for the slot to come so far, once."""
+        """Waits, the first time, until the slot has done this task."""
         if self._mark:
             mark, self._mark = self._mark, None
             mark()
 
     def finish(self) -> bool:
-        """As of `DirectTask`; waits for the slot."""
+        """Same as `DirectTask.finish`, after waiting for the stream."""
         self._wait()
         if not self.trusted.item():
             return DirectTask(self.executor.fallback, self.pixels, self.out, self.area).finish()
@@ -210,8 +207,12 @@ class StreamTask:
         return True
 
     def release(self) -> None:
-        """Gives the slot back, once it has come to its end."""
+        """Returns the slot to the pool, after waiting for the stream."""
         try:
             self._wait()
         finally:
             self.executor.free(self.held)
+
+
+Executor = DirectExecutor | StreamExecutor
+Task = DirectTask | StreamTask

@@ -90,7 +90,7 @@ def test_a_capture_that_fails_is_said_once_and_nothing_is_lost(caplog):
     assert slot.log.count("capture") == 1
     said = [record.getMessage() for record in caplog.records]
     reason = "operation not permitted when capturing"
-    assert said == [f"no CUDA graph, kernels are launched one by one: {reason}"]
+    assert said == [f"CUDA graph capture failed, launching kernels one by one: {reason}"]
 
 
 def test_a_graph_is_captured_at_the_second_call():

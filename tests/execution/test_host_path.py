@@ -111,7 +111,7 @@ def test_bands_for_a_file_are_written_by_the_device(tmp_path):
     with on_device(NET, **EAGER) as (up, _, pages):
         up._runner.window = 64 * 130
         with Transfers() as seen:
-            streaming.in_bands(tmp_path / "a.png", up, image, 4)
+            streaming.stream_upscaled(tmp_path / "a.png", up, image, 4)
     with Image.open(tmp_path / "a.png") as read:
         assert np.abs(np.asarray(read) - want).max() <= 1
     tiles = len(seen.moved["device to host"])

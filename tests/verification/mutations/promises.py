@@ -125,7 +125,7 @@ PROMISES = [
         (
             "out of memory goes on with smaller tiles",
             "espan/execution/runner.py",
-            "self._halve(begun.schedule, job, error)\n            return",
+            "self._halve(begun.schedule, tiles, error)\n            return",
             "raise",
             TILING + "test_out_of_memory_goes_on_with_smaller_tiles",
         ),
