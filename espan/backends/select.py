@@ -1,6 +1,6 @@
-"""The backends by their names, and the choice among them.
+"""The backends by name, and the choice of the fastest.
 
-Images are not known here and Pillow is not needed: benchmarks run backends on machines without it.
+Does not import Pillow: benchmarks run backends on machines without it.
 """
 
 import logging
@@ -27,18 +27,19 @@ log = logging.getLogger("espan")
 
 
 def backend_of(net: Network, name: str) -> Backend:
-    """The backend of that name for `net`, of `copy_to`; "auto" is the fastest on its device.
+    """The backend called `name` for `net`, a result of `copy_to`; "auto" is the fastest one.
 
-    A backend asked for by name that refuses to run here is a DeviceError with its reason; so is
-    "cuda" where no step has a CUDA kernel, and a warning for each step that goes by the next in
-    line. Where the network allows TF32, "auto" is "eager", and kernels, which multiply float32 as
-    such, are refused.
+    Raises DeviceError with the reason if a named backend cannot run here, or if no step has a CUDA
+    kernel for "cuda"; logs a warning for each step that falls back. If the network allows TF32,
+    "auto" is "eager", and kernels raise, because they never round float32 to TF32.
     """
     device = next(net.parameters()).device
     if name == "auto" and DEFAULT_IMPL:
-        name = DEFAULT_IMPL  # asked for by the environment variable ESPAN_IMPL
+        name = DEFAULT_IMPL  # from the environment variable ESPAN_IMPL
     if allows_tf32(net) and name not in WITH_TF32:
-        raise DeviceError(f"backend {name!r}: has no TF32, which is for {', '.join(WITH_TF32)}")
+        raise DeviceError(
+            f"backend {name!r}: does not support TF32, only {', '.join(WITH_TF32)} do"
+        )
     if name in RUNTIMES and device.type != "cpu":
         raise DeviceError(f"backend {name!r}: runs on the CPU, the device is {device}")
     return BY_NAME[name](net)
@@ -65,10 +66,10 @@ def _kernels(impl: str, net: Network) -> Plan:
 
 @torch.inference_mode()
 def fastest_proven(net: Network) -> Backend:
-    """The fastest backend of `net` that gives the network's own picture here, on a small sample.
+    """The fastest backend that reproduces the network's own result on a small sample.
 
-    net: of `copy_to`; in float32 the kernels are held against float32, not against TF32. A kernel
-    may fail on a GPU, driver or compiler it has not met: it is left aside with a warning.
+    net: from `copy_to`, without TF32, so that float32 kernels are compared with float32. Kernels
+    that fail or differ on this GPU, driver or compiler are skipped with a warning.
     """
     some = next(net.parameters())
     generator = torch.Generator().manual_seed(0)
@@ -77,14 +78,14 @@ def fastest_proven(net: Network) -> Backend:
     x = to_network_input(pixels, some.device, some.dtype)
     want = net(x).float()
     largest = want.abs().max().item()
-    # Half precision rounds differently in every order of summing; a wrong kernel is far off.
+    # Half precision rounds differently for each order of summation; a wrong kernel is far off.
     allowed = (1e-3 if some.dtype == torch.float32 else 5e-2) * largest
     for impl in (None, "triton"):
         try:
             plan = Plan(net, impl)
             error = (plan(x).float() - want).abs().max().item()
-            picture = plan.checked(pixels)[0].float() / 255
-            rounded = (picture - want.clamp(0, 1)).abs().max().item() - 0.5 / 255
+            image = plan.checked(pixels)[0].float() / 255
+            rounded = (image - want.clamp(0, 1)).abs().max().item() - 0.5 / 255
         except Exception as failure:
             if memory.ran_out(failure):
                 raise
@@ -93,7 +94,7 @@ def fastest_proven(net: Network) -> Backend:
             if max(error, rounded) <= allowed:
                 return plan
             reason = f"off by {max(error, rounded):.3g} of {largest:.3g}"
-        log.warning("the %s kernels are left aside: %s", impl or "fastest", reason)
+        log.warning("not using the %s kernels: %s", impl or "fastest", reason)
     return Eager(net)
 
 

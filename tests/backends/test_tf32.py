@@ -112,23 +112,23 @@ def net_of(backend):
     return backend.net
 
 
-def test_a_right_kernel_is_kept(device, net, monkeypatch, caplog):
+def test_a_correct_kernel_is_used(device, net, monkeypatch, caplog):
     monkeypatch.setattr("espan.backends.select.Plan", Kernels)
     with device:
         assert isinstance(fastest_proven(copy_to(net, CPU, torch.float32)), Kernels)
     assert not caplog.records
 
 
-def test_a_kernel_with_the_error_of_tf32_is_left_aside(device, net, monkeypatch, caplog):
+def test_a_kernel_with_the_error_of_tf32_is_skipped(device, net, monkeypatch, caplog):
     monkeypatch.setattr("espan.backends.select.Plan", Tf32Kernels)
     copy = copy_to(net, CPU, torch.float32)
     with device:
         assert net_of(fastest_proven(copy)) is copy
     for record, name in zip(caplog.records, ("fastest", "triton"), strict=True):
-        assert f"the {name} kernels are left aside: off by 0.00" in record.getMessage()
+        assert f"not using the {name} kernels: off by 0.00" in record.getMessage()
 
 
-def test_a_right_kernel_would_be_left_aside_for_a_network_in_tf32(device, net, monkeypatch):
+def test_a_correct_kernel_would_be_skipped_for_a_network_in_tf32(device, net, monkeypatch):
     """What happened on the first GPU; without it the tests above would show nothing."""
     monkeypatch.setattr("espan.backends.select.Plan", Kernels)
     with device:
@@ -239,5 +239,7 @@ def test_tf32_is_float32_by_another_name(net, monkeypatch):
 @pytest.mark.parametrize("backend", ["cuda", "triton", "openvino", "onnx"])
 def test_no_kernel_multiplies_in_tf32(backend):
     net = copy_to(random_net(), CPU, torch.float32, tf32=True)
-    with pytest.raises(DeviceError, match=f"'{backend}': has no TF32, .* {', '.join(WITH_TF32)}"):
+    with pytest.raises(
+        DeviceError, match=f"'{backend}': does not support TF32, only {', '.join(WITH_TF32)}"
+    ):
         backend_of(net, backend)
