@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from espan.backends.lowering import lower
-from espan.backends.program import PICTURE, Normalise, Step, Tail, unfused
+from espan.backends.program import IMAGE, Normalise, Step, Tail, unfused
 from espan.networks.network import Network
 
 # What channels are filled up to with zeros: float16 tensors of cuDNN come in groups of 8.
@@ -32,7 +32,7 @@ class CudnnNetwork:
         self.steps = [(step, self._layers(step)) for step in unfused(lower(net))]
 
     def __call__(self, x: Tensor) -> Tensor:
-        values = {PICTURE: x}
+        values = {IMAGE: x}
         if self.device.type == "cuda":
             stream = torch.cuda.current_stream(self.device).cuda_stream
             self.cudnn.set_stream(handle=self.handle, stream=stream)

@@ -14,7 +14,7 @@ import torch
 from bench.machine import ROOT
 from bench.network import pictures
 from bench.timing import Timing, captured, interleaved, one_line
-from espan.images.pixels import enter
+from espan.images.pixels import to_network_input
 
 OP = "host to host"
 LIST = 16
@@ -74,7 +74,7 @@ def _alone(up, shown: np.ndarray):
     pixels = torch.from_numpy(shown).permute(2, 0, 1)[None].to(device)
     if device.type == "cuda":
         return captured(runner._bind(up.dtype, pixels), device)
-    x = enter(pixels, device, up.dtype)
+    x = to_network_input(pixels, device, up.dtype)
     return lambda: runner._forward(x, up.dtype)
 
 

@@ -16,7 +16,7 @@ from bench.cudnn_graph import CudnnNetwork
 from bench.timing import one_line
 from espan.backends.select import backend_of
 from espan.errors import DeviceError
-from espan.images.pixels import enter
+from espan.images.pixels import to_network_input
 from espan.networks.deploy import copy_to
 from espan.networks.espan import ESPAN
 from espan.networks.network import Network
@@ -54,7 +54,9 @@ def compiles(impl: str) -> bool:
 
 def prepared(pictures: np.ndarray, device, dtype: torch.dtype) -> Tensor:
     """uint8 (N, H, W, 3) -> (N, 3, H, W) in 0..1, channels_last."""
-    return enter(torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.device(device), dtype)
+    return to_network_input(
+        torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.device(device), dtype
+    )
 
 
 def to_array(y: Tensor) -> np.ndarray:
@@ -85,7 +87,7 @@ def _torch_built(run: Callable, kind: str, pictures, device, own_graph=()) -> Bu
 
     def pixels(x: Tensor) -> Tensor:
         with torch.inference_mode():
-            y = run(enter(x, device, dtype)).float()
+            y = run(to_network_input(x, device, dtype)).float()
             return (y.clamp(0, 1) * 255).round().to(torch.uint8)
 
     def whole() -> np.ndarray:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from espan.animation import reading, writing
 from espan.errors import InputError, OutputError
-from espan.execution.frames import Report, in_turn, told
+from espan.execution.frames import Report, upscale_in_order, with_progress
 from espan.images import files
 from espan.options import (
     LIMITS,
@@ -107,7 +107,7 @@ def convert(
         whole_file(output) as temporary,
         temporary.open("wb") as file,
     ):
-        counted = told(results, total, progress)
+        counted = with_progress(results, total, progress)
         writing.write(
             *(file, format, counted, animation.durations, animation.plays),
             icc_profile=animation.icc_profile,
@@ -123,6 +123,6 @@ def _enlarged(
     def enlarge(frame: Image.Image) -> Image.Image:
         return upscaler(frame, scale)
 
-    with closing(in_turn(enlarge, reading.frames(animation), upscaler.device)) as pairs:
+    with closing(upscale_in_order(enlarge, reading.frames(animation), upscaler.device)) as pairs:
         for _, result in pairs:
             yield result

@@ -1,1 +1,1 @@
-"""The ways to run a network: kernels, CPU operators, OpenVINO, ONNX Runtime, torch.compile."""
+"""Backends of a folded network: kernels, CPU operators, OpenVINO, ONNX Runtime, torch.compile."""

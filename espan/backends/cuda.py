@@ -1,7 +1,7 @@
-"""Steps as launches of CUDA kernels: weights packed before, values in planes (N, C/8, H, W, 8).
+"""Launches of CUDA kernels for steps: weights packed once, values in NC/8HW8 layout.
 
-What the first step reads and the last one makes are images, in channels_last memory. "cuda" are the
-kernels for every GPU, "cuda_wgmma" those for compute capability 9.0.
+The image that the first step reads and the result of the last are channels_last. "cuda" kernels run
+on every GPU, "cuda_wgmma" kernels on compute capability 9.0.
 """
 
 from collections.abc import Callable
@@ -20,23 +20,23 @@ from espan_kernels.spab import kernel_wgmma as spab_wgmma
 from espan_kernels.tail import kernel_cuda as tail
 from espan_kernels.tail import kernel_wgmma as tail_wgmma
 
-# Channels up to which a block is one kernel; past them what is hidden goes through memory.
+# Most channels of a block that runs as one kernel; above, hidden feature maps go through memory.
 ONE_KERNEL = 32
 
 
 class Launch(Protocol):
-    """Runs a step's kernel on its inputs, into `out`.
+    """Runs the kernel of a step on its inputs, into `out`.
 
-    options: `scratch`, planes as those of `out`, for a step that `needs_scratch`; `clamp` and
-    `uint8`, as of `tail`; `overlap`, as of the wgmma kernels' `launch`; `trusted`, for a tail that
-    looks at its inputs: a tensor of one bool, or None.
+    options: `scratch`, a tensor like `out`, for a step that `needs_scratch`; `clamp` and `uint8`,
+    same as for `tail`; `overlap`, same as for `launch` of the wgmma kernels; `trusted`, the tensor
+    of one bool that a tail writes if it checks its inputs, or None.
     """
 
     def __call__(self, out: Tensor, *inputs: Tensor, **options: Any) -> None: ...
 
 
 def launch_of(step: Fused, impl: str) -> Launch:
-    """The launch of a step by kernel `impl`, its weights packed now."""
+    """The launch of a step by kernel `impl`. Packs its weights now."""
     return _LAUNCHES[impl, type(step)](step)
 
 
@@ -56,7 +56,7 @@ def _conv(step: Conv) -> Launch:
     def launch(out: Tensor, *inputs: Tensor, **options: Any) -> None:
         x, *gates = inputs
         gate = gates[0] if gates else None
-        conv3x3.launch(x, packed, out, step.act, gate, "planes", _half_sums(out))
+        conv3x3.launch(x, packed, out, step.act, gate, "planes", _accumulate_fp16(out))
 
     return launch
 
@@ -67,7 +67,7 @@ def _block(step: Block) -> Launch:
     def launch(out: Tensor, *inputs: Tensor, **options: Any) -> None:
         (x,) = inputs
         scratch = options["scratch"] if needs_scratch(step) else None
-        spab.launch(x, packed, out, "planes", scratch, _half_sums(out))
+        spab.launch(x, packed, out, "planes", scratch, _accumulate_fp16(out))
 
     return launch
 
@@ -142,14 +142,14 @@ _LAUNCHES: dict[tuple[str, type[Fused]], Callable[[Any], Launch]] = {
 
 
 def needs_scratch(step: Fused) -> bool:
-    """Whether the step's launch wants a buffer for what is hidden in it."""
+    """Whether the step's launch needs a buffer for hidden feature maps."""
     return isinstance(step, Block) and step.channels > ONE_KERNEL
 
 
 def _is_plain(step: Conv) -> bool:
-    """Whether nothing follows the convolution."""
+    """Whether the convolution has neither gate nor activation."""
     return step.gate is None and step.act == "none"
 
 
-def _half_sums(planes: Tensor) -> bool:
-    return half_sums_pay(planes.device) and planes.size(1) > 3
+def _accumulate_fp16(out: Tensor) -> bool:
+    return half_sums_pay(out.device) and out.size(1) > 3

@@ -1,4 +1,4 @@
-"""A network by PyTorch's own operators, as they are or through `torch.compile`."""
+"""Backends that run PyTorch's own operators, directly or through `torch.compile`."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from espan.system import memory
 
 
 class Eager:
-    """A backend: `net` itself, folded, on any device."""
+    """A backend: the folded `net` itself, on any device."""
 
     by = "PyTorch's own operators"
 
@@ -37,7 +37,7 @@ class Eager:
 
 
 class Compiled(Eager):
-    """As `Eager`, through `torch.compile`. DeviceError on a CPU without a C++ compiler."""
+    """`Eager` through `torch.compile`. Raises DeviceError on a CPU without a C++ compiler."""
 
     by = "torch.compile"
 
@@ -45,8 +45,8 @@ class Compiled(Eager):
         super().__init__(net)
         compiler = os.environ.get("CXX", "g++")
         if next(net.parameters()).device.type == "cpu" and shutil.which(compiler) is None:
-            raise DeviceError(f"backend 'compile': needs a C++ compiler, {compiler!r} is not there")
-        # Weights as constants are packed once, and convolutions take SiLU along.
+            raise DeviceError(f"backend 'compile': needs a C++ compiler, {compiler!r} not found")
+        # Freezing packs weights once and fuses SiLU into convolutions.
         self._run = torch.compile(net, options={"freezing": True})
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The backend of `espan_kernels`: a plan of fused ops, the kernel of each, and where values lie."""
+"""The backend of `espan_kernels`: fused ops, a kernel for each, and the buffers of their values."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -9,25 +9,25 @@ from torch import Tensor
 from espan.backends.base import Work, bound
 from espan.backends.cuda import Launch, launch_of, needs_scratch
 from espan.backends.lowering import lower
-from espan.backends.program import PICTURE, RESULT, Fused, Tail, released
+from espan.backends.program import IMAGE, RESULT, Fused, Tail, released
 from espan.networks.network import Network
 from espan.system import memory
 from espan_kernels import layout, machine, op, order
 from espan_kernels.op import Kernel
 
-# The kernels that run on planes.
+# The kernels that use the NC/8HW8 layout.
 CUDA = ("cuda", "cuda_wgmma")
-# Height and width of the pictures for which kernels are chosen.
+# Height and width of the images for which kernels are chosen.
 FRAME = 540, 960
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The kernel of a step, None for the op's reference; (name, reason) of those before it."""
+    """The kernel of a step, None for the op's reference; (name, reason) of each refused one."""
 
     kernel: Kernel | None
     refused: tuple[tuple[str, str], ...] = ()
-    # Of a CUDA kernel, which runs on planes.
+    # Set for a CUDA kernel, which uses the NC/8HW8 layout.
     launch: Launch | None = None
 
     @property
@@ -36,13 +36,13 @@ class Chosen:
 
 
 class Plan:
-    """A backend: `Plan(net)(x)` equals `net(x)`, but runs through the ops of `espan_kernels`.
+    """A backend: `Plan(net)(x)` equals `net(x)`, computed by the ops of `espan_kernels`.
 
-    net: a folded ESPAN, SPAN or SPANF; its weights are copied, a later change of it is not seen.
-    impl: what every op is asked for; None lets each take its fastest, "triton" and "eager" that
-    one and no other. "cuda" wants CUDA kernels, "cuda_wgmma" those of compute capability 9.0 before
-    the others; a step that has none takes the next implementation, as long as one has: `explain`
-    says which and why. ValueError if that cannot be.
+    net: a folded ESPAN, SPAN or SPANF; its weights are copied.
+    impl: None uses the fastest implementation of each op; "triton" and "eager" use only that one.
+    "cuda" prefers CUDA kernels, "cuda_wgmma" those for compute capability 9.0; a step without one
+    falls back to the next implementation, and `explain` gives the reason. Raises ValueError if no
+    step has one, or an op lacks the implementation.
     """
 
     def __init__(self, net: Network, impl: str | None = None):
@@ -53,14 +53,14 @@ class Plan:
         self._like = torch.empty(0, dtype=self.dtype, device=some.device)
         with torch.no_grad():
             tail = self.steps[-1]
-            assert isinstance(tail, Tail)  # of every network
+            assert isinstance(tail, Tail)  # the last step of every network
             self.limit = tail.limit()
-            self._channels = {PICTURE: 3} | {step.makes: step.channels for step in self.steps}
+            self._channels = {IMAGE: 3} | {step.makes: step.channels for step in self.steps}
             self.chosen = self._choose(impl or op.DEFAULT_IMPL)
-        # Whether the tail itself finds out if its inputs can be trusted.
-        self._looks = self.chosen[-1].name == "cuda_wgmma"
+        # Whether the tail's kernel checks its inputs itself.
+        self._tail_checks = self.chosen[-1].name == "cuda_wgmma"
         self._released = released(self.steps)
-        self._maps = net.config["channels"]
+        self._width = net.config["channels"]
         self.places, self.buffers = self._place()
 
     @torch.no_grad()
@@ -74,30 +74,29 @@ class Plan:
     ) -> Tensor:
         """x (N, 3, H, W) -> (N, 3, scale*H, scale*W), in channels_last memory, without a gradient.
 
-        x: on the network's device, in its dtype or uint8; clamp and uint8: as of `tail`.
-        buffers: of `allocate`, for this call alone; None allocates them.
+        x: on the network's device, in its dtype or uint8. clamp, uint8: same as for `tail`.
+        buffers: from `allocate`, not shared with another call; None allocates them.
         """
         return self._run(x, buffers, clamp=clamp, uint8=uint8)[0]
 
     @torch.no_grad()
     def checked(self, x: Tensor, buffers: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """(the picture in uint8, whether it can be trusted as a tensor of one bool).
+        """Returns (the image in uint8, a tensor of one bool: whether to trust it).
 
-        A NaN has no uint8. It can come from what the tail reads, or from an overflow of its sum;
-        where that is neither infinite nor so large as to overflow in the worst case, there is none.
+        uint8 cannot hold a NaN. A NaN comes from the inputs of the tail or from an overflow of its
+        sum; inputs that are finite and below `limit` exclude both.
         """
-        trusted = torch.ones(1, dtype=torch.bool, device=x.device) if self._looks else None
+        trusted = torch.ones(1, dtype=torch.bool, device=x.device) if self._tail_checks else None
         y, inputs = self._run(x, buffers, clamp=True, uint8=True, trusted=trusted)
         if trusted is not None:
             return y, trusted[0]
-        # By pixels where they lie so: aminmax copies what is not contiguous.
+        # aminmax would copy tensors that are not contiguous.
         flat = [one.permute(0, 2, 3, 1) if one.dim() == 4 else one for one in inputs]
         ends = [end.float() for one in flat for end in torch.aminmax(one)]
         return y, torch.stack(ends).abs().amax() <= self.limit
 
     def explain(self) -> str:
-        """A line for each step, its kernel and the buffer that holds what it makes; then one for
-        each reason why an op has none faster."""
+        """A line per step with its buffer and kernel; then one per op and faster kernel refused."""
         lines = []
         for step, chosen in zip(self.steps, self.chosen, strict=True):
             where = f" in buffer {self.places[step.makes]}" if step.makes in self.places else ""
@@ -107,7 +106,7 @@ class Plan:
         return "\n".join(lines)
 
     def refusals(self, impl: str) -> list[str]:
-        """The ops that `impl` was wanted for and refused, with its reasons."""
+        """The ops for which `impl` was tried and refused, with the reasons."""
         found = {
             f"{step.name}: {reason}": None
             for step, chosen in self._fused()
@@ -117,11 +116,11 @@ class Plan:
         return [*found]
 
     def memory(self, n: int, height: int, width: int) -> int:
-        """Bytes of the buffers of `allocate`, and what ops without a CUDA kernel hold at most."""
+        """Bytes of the buffers of `allocate`, plus a bound for the ops without a CUDA kernel."""
         pixels = n * height * width
-        values = self.buffers * pixels * -(-self._maps // layout.PLANE) * layout.PLANE
+        values = self.buffers * pixels * -(-self._width // layout.PLANE) * layout.PLANE
         launched = [one.launch is not None for step, one in self._fused()]
-        others = 0 if all(launched) else memory.for_pixels(pixels, self._maps, self.dtype)
+        others = 0 if all(launched) else memory.for_pixels(pixels, self._width, self.dtype)
         return values * self.dtype.itemsize + others
 
     def bind(self, pixels: Tensor) -> Work:
@@ -132,12 +131,12 @@ class Plan:
         return bound(partial(self, buffers=buffers), self.dtype, pixels)
 
     def allocate(self, n: int, height: int, width: int) -> list[Tensor]:
-        """Memory for the values that CUDA kernels make of n images, a few buffers in turn."""
-        shape = n, -(-self._maps // layout.PLANE), height, width, layout.PLANE
+        """Buffers for the feature maps that CUDA kernels write for n images; steps share them."""
+        shape = n, -(-self._width // layout.PLANE), height, width, layout.PLANE
         return [layout.empty(self._like, shape) for _ in range(self.buffers)]
 
     def _fused(self) -> list[tuple[Fused, Chosen]]:
-        """The steps that are ops, each with its kernel."""
+        """The steps that are ops, with their kernels."""
         pairs = zip(self.steps, self.chosen, strict=True)
         return [(step, chosen) for step, chosen in pairs if isinstance(step, Fused)]
 
@@ -150,22 +149,22 @@ class Plan:
         uint8: bool,
         trusted: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """(the result, the last step's inputs)."""
+        """Returns (the result, the inputs of the last step)."""
         ends = {"clamp": clamp, "uint8": uint8}
         n, _, height, width = x.shape
         buffers = self.allocate(n, height, width) if buffers is None else buffers
-        values = {PICTURE: x.contiguous(memory_format=torch.channels_last)}
+        values = {IMAGE: x.contiguous(memory_format=torch.channels_last)}
         for i, (step, chosen) in enumerate(zip(self.steps, self.chosen, strict=True)):
-            as_planes = chosen.launch is not None
-            inputs = [self._laid_out(values, name, as_planes) for name in step.reads]
+            nc8 = chosen.launch is not None
+            inputs = [self._in_layout(values, name, nc8) for name in step.reads]
             if chosen.launch:
                 place = self.places.get(step.makes)
                 out = self._result(x, uint8) if place is None else buffers[place]
                 if out.numel():
                     scratch = buffers[-1] if buffers else None
-                    # Before the first step weights may still be on their way.
-                    later = {"scratch": scratch, "trusted": trusted, "overlap": i > 0}
-                    chosen.launch(out, *inputs, **later, **ends)
+                    # The first step must wait for copies of the weights: no overlap.
+                    options = {"scratch": scratch, "trusted": trusted, "overlap": i > 0}
+                    chosen.launch(out, *inputs, **options, **ends)
             elif chosen.kernel and isinstance(step, Fused):
                 out = chosen.kernel.run(*step.arguments(*inputs, **ends))
             else:
@@ -176,22 +175,22 @@ class Plan:
         return out, inputs
 
     def _result(self, x: Tensor, uint8: bool) -> Tensor:
-        """Memory for the result of x."""
+        """Uninitialised memory for the result of x."""
         n, _, height, width = x.shape
         shape = n, 3, self.scale * height, self.scale * width
         dtype = torch.uint8 if uint8 else self.dtype
         return layout.empty(self._like, shape, dtype, channels_last=True)
 
-    def _laid_out(self, values: dict[str, Tensor], name: str, as_planes: bool) -> Tensor:
-        """A value as planes or as a picture, and from here on kept as such."""
+    def _in_layout(self, values: dict[str, Tensor], name: str, nc8: bool) -> Tensor:
+        """A value in NC/8HW8 or channels-last layout; `values` keeps it so from here on."""
         value = values[name]
-        if name == PICTURE:
+        if name == IMAGE:
             return value
-        if as_planes and value.dim() == 4:
+        if nc8 and value.dim() == 4:
             values[name] = layout.to_planes(value)
-        elif value.dim() == 5 and not as_planes:
-            picture = layout.from_planes(value, self._channels[name])
-            values[name] = picture.contiguous(memory_format=torch.channels_last)
+        elif value.dim() == 5 and not nc8:
+            unpacked = layout.from_planes(value, self._channels[name])
+            values[name] = unpacked.contiguous(memory_format=torch.channels_last)
         return values[name]
 
     def _choose(self, impl: str | None) -> list[Chosen]:
@@ -209,10 +208,10 @@ class Plan:
         return chosen
 
     def _place(self) -> tuple[dict[str, int], int]:
-        """({value that a CUDA kernel makes: its buffer}, how many buffers there are).
+        """Returns ({value written by a CUDA kernel: its buffer}, the number of buffers).
 
-        A buffer is used again once nobody reads what it holds. Scratch, if a step wants some, is
-        the last one.
+        A buffer is reused after the last step that reads its value. If a step needs scratch memory,
+        it is the last buffer.
         """
         places: dict[str, int] = {}
         free: list[int] = []
@@ -228,19 +227,20 @@ class Plan:
 
 
 def _choose(step: Fused, args: tuple, impl: str | None) -> Chosen:
-    """The kernel that runs the step's op on such arguments."""
+    """The kernel for the step's op with such arguments."""
     if impl not in (None, *CUDA):
         return Chosen(step.op.choose(args, impl))
     refused: list[tuple[str, str]] = []
     tried = step.op.tried(args) if impl is None else step.op.kernels
     kernels = [kernel for kernel in tried if kernel.name != "cuda_wgmma"]
-    # Kernels by wgmma come first where they are asked for, or were measured.
+    # wgmma kernels come first if named, or if measured to be the fastest.
     if impl == "cuda_wgmma" or (impl is None and step.op.name in order.WGMMA_FIRST):
         kernels = [k for k in step.op.kernels if k.name == "cuda_wgmma"] + kernels
-    # In Triton's interpreter only what is asked for by name runs.
+    # In Triton's interpreter only kernels that `impl` names run.
     named = CUDA if impl in CUDA else ()
     kernels = [k for k in kernels if k.name in named or not machine.INTERPRETED]
-    # What was timed is an op by itself, on pictures. Between CUDA kernels values stay in planes.
+    # CUDA first: the measured order is of single ops on channels-last tensors, but between CUDA
+    # kernels values stay in NC/8HW8 layout.
     kernels.sort(key=lambda kernel: kernel.name not in CUDA)
     for kernel in kernels:
         reason = kernel.refuses(args)

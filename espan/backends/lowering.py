@@ -1,11 +1,11 @@
-"""Networks as steps, tails merged: what every backend but PyTorch's own operators starts from."""
+"""Lowers networks to steps, with merged tails. All backends except eager start from the steps."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 
-from espan.backends.program import PICTURE, RESULT, Block, Conv, Head, Normalise, Step, Tail
+from espan.backends.program import IMAGE, RESULT, Block, Conv, Head, Normalise, Step, Tail
 from espan.networks.espan import ESPAN
 from espan.networks.layers import SPAB
 from espan.networks.network import Network
@@ -16,10 +16,9 @@ from espan_kernels.merge import add_to_centre, merge_tail
 
 
 def lower(net: Network) -> list[Step]:
-    """The steps of a folded ESPAN, SPAN or SPANF; the last one is a `Tail`.
+    """The steps of a folded ESPAN, SPAN or SPANF, with copies of its weights; the last is a `Tail`.
 
-    Weights are copied, a later change of them is not seen. ValueError for another network, and for
-    one in training form.
+    Raises ValueError for another network, or one in training form.
     """
     if type(net) not in LOWERINGS:
         names = ", ".join(cls.__name__ for cls in LOWERINGS)
@@ -40,7 +39,7 @@ def _block(reads: str, makes: str, block: SPAB) -> Block:
 
 
 def _blocks(reads: str, blocks: Iterable[SPAB], first: int = 1) -> list[Step]:
-    """One block after another; those of more convolutions than the op has come one by one."""
+    """The steps of consecutive blocks; blocks too long for the op become single convolutions."""
     steps: list[Step] = []
     for i, block in enumerate(blocks, first):
         step = _block(reads, f"block {i}", block)
@@ -54,13 +53,13 @@ def _wide(conv: Any) -> tuple[Tensor, Tensor]:
 
 
 def _tail(reads: tuple[str, ...], weights: list[Tensor], bias: Tensor, up: Any, scale: int) -> Tail:
-    """Its weights rounded once from float64."""
+    """The tail, its float64 weights rounded once."""
     packed = tuple(pack_weight(weight.to(up.weight.dtype)) for weight in weights)
     return Tail(reads, RESULT, packed, bias.to(up.weight.dtype), *_packed(up), scale)
 
 
 def _merged(net: ESPAN | SPAN) -> tuple[Tensor, list[Tensor], Tensor]:
-    """(the 3x3 weight of the last block, 1x1 weights of the other slices, bias), in float64."""
+    """Returns (3x3 weight of the last block, 1x1 weights of the other slices, bias) in float64."""
     slices = [net.config["channels"]] * 4
     (feature_w, merged, *others), bias = merge_tail(
         *_wide(net.conv_2), *_wide(net.conv_cat), slices, 1
@@ -69,7 +68,7 @@ def _merged(net: ESPAN | SPAN) -> tuple[Tensor, list[Tensor], Tensor]:
 
 
 def _espan(net: ESPAN) -> list[Step]:
-    head = Head(PICTURE, "feature", *_packed(net.conv_1))
+    head = Head(IMAGE, "feature", *_packed(net.conv_1))
     steps = [head, *_blocks("feature", net.blocks)]
     merged, (feature_w, first_w, last_w), bias = _merged(net)
     weights = [add_to_centre(merged, last_w), feature_w, first_w]
@@ -79,9 +78,9 @@ def _espan(net: ESPAN) -> list[Step]:
 
 def _span(net: SPAN) -> list[Step]:
     head = Conv("normalised", "feature", *_packed(net.conv_1))
-    picture = Normalise(PICTURE, head.source, head.weight.dtype, net.mean.clone(), net.img_range)
-    steps = [picture, head, *_blocks("feature", net.blocks[:-1])]
-    # The last block by its convolutions: the tail wants what follows the first one.
+    normalise = Normalise(IMAGE, head.source, head.weight.dtype, net.mean.clone(), net.img_range)
+    steps = [normalise, head, *_blocks("feature", net.blocks[:-1])]
+    # The last block as convolutions: the tail reads the output of the first one.
     last = f"block {len(net.blocks)}"
     steps += _block(steps[-1].makes, last, net.blocks[-1]).convolutions()
     merged, (feature_w, first_w, inner_w), bias = _merged(net)
@@ -93,7 +92,7 @@ def _span(net: SPAN) -> list[Step]:
 def _spanf(net: SPANF) -> list[Step]:
     c1, c2, c3 = map(_packed, net.block_1)
     steps = [
-        Normalise(PICTURE, "normalised", c1[0].dtype),
+        Normalise(IMAGE, "normalised", c1[0].dtype),
         Conv("normalised", "block 1 conv 1", *c1, act="silu"),
         Conv("block 1 conv 1", "block 1 conv 2", *c2, act="silu"),
         Conv("block 1 conv 2", "block 1", *c3),
@@ -102,10 +101,10 @@ def _spanf(net: SPANF) -> list[Step]:
     weight, bias = _wide(net.conv_cat)
     repeats, channels = net.scale**2, net.config["channels"]
     near_w, last_w, first_w = weight.split([3 * repeats, channels, channels], dim=1)
-    # Each colour enters repeated: one input with the sum of its weights is the same.
-    picture_w = near_w.unflatten(1, (3, repeats)).sum(2)
+    # conv_cat reads each colour scale^2 times; reading it once with summed weights is equal.
+    image_w = near_w.unflatten(1, (3, repeats)).sum(2)
     reads = steps[-1].makes, "normalised", "block 1"
-    return [*steps, _tail(reads, [last_w, picture_w, first_w], bias, net.conv_2, net.scale)]
+    return [*steps, _tail(reads, [last_w, image_w, first_w], bias, net.conv_2, net.scale)]
 
 
 LOWERINGS: dict[type[Network], Any] = {ESPAN: _espan, SPAN: _span, SPANF: _spanf}

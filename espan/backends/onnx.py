@@ -1,4 +1,4 @@
-"""A network by ONNX Runtime, on the CPU, when asked for by name."""
+"""The ONNX Runtime backend, on the CPU; never chosen by "auto"."""
 
 import torch
 from torch import Tensor
@@ -9,15 +9,15 @@ from espan.errors import DeviceError
 from espan.networks.network import Network
 from espan.system.extras import extra
 
-# Bytes held per input pixel and channel, measured at 480 x 480.
+# Bytes per input pixel and channel, measured at 480 x 480.
 HOLDS = 57
 
 
 class OnnxRuntime:
     """A backend: `OnnxRuntime(net)(x)` is `net(x)` by ONNX Runtime.
 
-    net: folded, on the CPU, in float32, the only dtype in which ONNX Runtime computes convolutions
-    there. As many threads as PyTorch has when it is made. DeviceError if ONNX Runtime is missing.
+    net: folded, on the CPU, in float32, the only dtype of ONNX Runtime's convolutions on a CPU.
+    Uses PyTorch's number of threads at construction. Raises DeviceError if ONNX Runtime is missing.
     """
 
     def __init__(self, net: Network):
@@ -30,10 +30,10 @@ class OnnxRuntime:
         self._run = read_onnx(onnx_bytes(net, torch.float32))
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.cat([self._run(picture) for picture in x.detach().split(1)])
+        return torch.cat([self._run(image) for image in x.detach().split(1)])
 
     def memory(self, n: int, height: int, width: int) -> int:
-        """Bytes that it will take for pictures (3, H, W), of which it computes one at a time."""
+        """Bytes for images (3, H, W), which run one at a time."""
         return height * width * self.channels * HOLDS
 
     def explain(self) -> str:

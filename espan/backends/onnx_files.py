@@ -1,4 +1,4 @@
-"""Networks as ONNX, and ONNX files run by ONNX Runtime."""
+"""Converts networks to ONNX, and runs ONNX files with ONNX Runtime."""
 
 import logging
 import warnings
@@ -14,12 +14,12 @@ from espan.networks.deploy import copy_to
 from espan.networks.network import Network
 from espan.system.extras import extra
 
-# The lowest that PyTorch's exporter writes: older programs read it too.
+# The lowest opset of PyTorch's exporter, for older readers.
 OPSET = 18
 
 
 class _Half(nn.Module):
-    """A network in float16 between pictures in float32."""
+    """A float16 network with float32 input and output."""
 
     def __init__(self, net: Network):
         super().__init__()
@@ -31,14 +31,14 @@ class _Half(nn.Module):
 
 
 def deployed(net: Network, dtype: torch.dtype) -> nn.Module:
-    """What to export: `net` computing in `dtype`."""
+    """The module to export: a copy of `net` that computes in `dtype`."""
     copy = copy_to(net, torch.device("cpu"), torch.float32)
     copy = copy.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # of torch
     return _Half(copy) if dtype == torch.float16 else copy
 
 
 def example(size: tuple[int, int] | None, batch: int) -> Tensor:
-    """No side is 1, or equals another: an exporter may take them for always so."""
+    """An example input without sides of 1 or equal sides, on which exporters would specialise."""
     return torch.zeros(batch, 3, *(size or (24, 40)))
 
 
@@ -61,11 +61,11 @@ def onnx_bytes(
             output_names=["output"],
             verbose=False,
         )
-    assert made is not None  # it is with dynamo=True
+    assert made is not None  # with dynamo=True
     proto = made.model_proto
     values = [*proto.graph.input, *proto.graph.output, *proto.graph.value_info]
     for part in (proto, proto.graph, *proto.graph.node, *proto.graph.initializer, *values):
-        # PyTorch's notes of where each came from: they name folders of this machine.
+        # PyTorch's source locations contain folder names of this machine.
         del part.metadata_props[:]
     for key, value in (described or {}).items():
         proto.metadata_props.add(key=key, value=value)
@@ -76,9 +76,9 @@ def onnx_bytes(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says of its steps, its future and packages that it can do without.
+    """Silences the exporter's log and warnings about steps, deprecations and optional packages.
 
-    Its own errors are raised, and what it made is compared with the network.
+    Safe: the exporter raises its errors, and the caller compares the result with the network.
     """
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     before = [each.level for each in loggers]
@@ -94,7 +94,7 @@ def _quiet() -> Iterator[None]:
 
 
 def read_onnx(model: bytes | Path) -> Callable[[Tensor], Tensor]:
-    """An ONNX file as a function of a picture, by ONNX Runtime on the CPU."""
+    """An ONNX file as a function of an image, run by ONNX Runtime on the CPU."""
     runtime = extra("onnxruntime", "ONNX", "export")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -1,7 +1,7 @@
-"""A network by OpenVINO, on the CPU, when asked for by name.
+"""The OpenVINO backend, on the CPU; never chosen by "auto".
 
-One model serves images of all sizes: one for each size had to be compiled for every image of a
-folder, and is no faster (docs/deployment.md).
+One model serves all image sizes: a model per size would be compiled for each image of a folder and
+is no faster (docs/deployment.md).
 """
 
 import functools
@@ -13,25 +13,25 @@ from torch import Tensor
 
 from espan.backends.base import Work, bound
 from espan.backends.lowering import lower
-from espan.backends.program import PICTURE, Convolution, Normalise, Tail, unfused
+from espan.backends.program import IMAGE, Convolution, Normalise, Tail, unfused
 from espan.errors import DeviceError
 from espan.networks.network import Network
 from espan.system.extras import extra
 
-# By OpenVINO's names: of what a CPU can, and of what a model is to be computed in.
+# OpenVINO's names of dtypes: as CPU capabilities, and as inference precisions.
 CAPABILITIES = {torch.float32: "FP32", torch.bfloat16: "BF16", torch.float16: "FP16"}
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
-# Bytes held per input pixel and channel, measured at 480 x 480.
+# Bytes per input pixel and channel, measured at 480 x 480.
 HOLDS = {torch.float32: 41, torch.bfloat16: 34, torch.float16: 34}
 
 
 class OpenVino:
     """A backend: `OpenVino(net)(x)` is `net(x)` by OpenVINO.
 
-    net: folded, on the CPU, in a dtype that OpenVINO computes in there; it may still keep what
-    it finds better so in float32. The result is float32 in channels_last memory. As many threads
-    as PyTorch has when it is made; safe between threads. DeviceError if OpenVINO is missing, or
-    cannot compute in this dtype.
+    net: folded, on the CPU, in a dtype that OpenVINO supports on this CPU; OpenVINO may compute
+    parts in float32. The result is float32 in channels_last memory. Uses PyTorch's number of
+    threads at construction. Thread-safe. Raises DeviceError if OpenVINO is missing or does not
+    support the dtype.
     """
 
     def __init__(self, net: Network):
@@ -51,7 +51,7 @@ class OpenVino:
         self._idle: list = []
 
     def __call__(self, x: Tensor) -> Tensor:
-        # A request holds the maps of a picture under way: threads have one each.
+        # A request owns the feature maps of one call: each thread takes its own.
         try:
             request = self._idle.pop()
         except IndexError:
@@ -62,7 +62,7 @@ class OpenVino:
         return torch.from_numpy(y).permute(0, 3, 1, 2)
 
     def memory(self, n: int, height: int, width: int) -> int:
-        """Bytes that it will take for n pictures (3, H, W)."""
+        """Bytes for n images (3, H, W)."""
         return n * height * width * self.channels * HOLDS[self.dtype]
 
     def explain(self) -> str:
@@ -74,30 +74,29 @@ class OpenVino:
 
 @functools.cache
 def _core():
-    """OpenVINO, once and until the process ends.
+    """The OpenVINO core, created once and kept until the process ends.
 
-    Its CPU plugin gives the thread that loads it a stack for signals, and takes the memory away as
-    it goes: with two that do not go in the reverse order, the next Ctrl-C ended the process.
+    Its CPU plugin installs a signal stack on the thread that loads it and frees it when unloaded.
+    Two cores not unloaded in reverse order made the next Ctrl-C crash the process.
     """
     return extra("openvino", "backend 'openvino'", "openvino", DeviceError).Core()
 
 
 def openvino_model(net: Network):
-    """`net` as OpenVINO's own graph, on pictures (N, H, W, 3) -> (N, scale*H, scale*W, 3).
+    """`net` as an OpenVINO graph, on images (N, H, W, 3) -> (N, scale*H, scale*W, 3).
 
-    Its converters read a PyTorch network too, in seconds rather than milliseconds, and report
-    their use to OpenVINO's makers.
+    OpenVINO's converter for PyTorch takes seconds rather than milliseconds, and sends telemetry.
     """
     import openvino
     from openvino import opset13 as ops
 
-    def numbers(tensor: Tensor):
+    def constant(tensor: Tensor):
         return ops.constant(tensor.detach().float().contiguous().numpy())
 
     def conv(x, weight: Tensor, bias: Tensor | None = None):
         pad = [weight.shape[-1] // 2] * 2
-        y = ops.convolution(x, numbers(weight), [1, 1], pad, pad, [1, 1])
-        return y if bias is None else ops.add(y, numbers(bias.view(1, -1, 1, 1)))
+        y = ops.convolution(x, constant(weight), [1, 1], pad, pad, [1, 1])
+        return y if bias is None else ops.add(y, constant(bias.view(1, -1, 1, 1)))
 
     def tail(step: Tail, first, *others):
         total = conv(first, step.weights[0], step.bias)
@@ -115,14 +114,14 @@ def openvino_model(net: Network):
     def normalise(step: Normalise, x):
         if step.mean is None:
             return x
-        return ops.multiply(ops.subtract(x, numbers(step.mean)), np.float32(step.factor))
+        return ops.multiply(ops.subtract(x, constant(step.mean)), np.float32(step.factor))
 
-    picture = ops.parameter([-1, -1, -1, 3], np.float32, name="picture")
-    values = {PICTURE: ops.transpose(picture, [0, 3, 1, 2])}
+    image = ops.parameter([-1, -1, -1, 3], np.float32, name="image")
+    values = {IMAGE: ops.transpose(image, [0, 3, 1, 2])}
     steps = unfused(lower(net))
     builders: dict[type, Any] = {Normalise: normalise, Tail: tail}
     for step in steps:
         build = builders.get(type(step), convolution)
         values[step.makes] = build(step, *(values[name] for name in step.reads))
     result = ops.transpose(values[steps[-1].makes], [0, 2, 3, 1])
-    return openvino.Model([result], [picture], type(net).__name__)
+    return openvino.Model([result], [image], type(net).__name__)

@@ -1,8 +1,7 @@
-"""Steps: what a folded network is to a backend. Each reads values by their names and makes one.
+"""Steps, the intermediate representation of a folded network: each reads named values, makes one.
 
-A step knows the arguments of its op, on images and feature maps (N, C, H, W). How its CUDA kernel
-is launched is in `espan.backends.cuda`; which steps a network is made of in
-`espan.backends.lowering`.
+Values are images and feature maps (N, C, H, W). `espan.backends.lowering` turns networks into
+steps; `espan.backends.cuda` launches the CUDA kernels of steps.
 """
 
 from abc import ABC, abstractmethod
@@ -17,30 +16,30 @@ from torch import Tensor
 from espan_kernels import OPS
 from espan_kernels.op import Op
 
-# What the first steps read, and the last one makes.
-PICTURE, RESULT = "picture", "result"
+# The input of the first step and the output of the last one.
+IMAGE, RESULT = "image", "result"
 
 
 class Step(ABC):
-    """Makes the value `makes`, (N, channels, H, W), out of those that it reads."""
+    """Computes the value `makes`, (N, channels, H, W), from the values `reads`."""
 
     makes: str
-    # How `explain` calls it.
+    # As `explain` prints it.
     name: ClassVar[str]
 
     @property
     @abstractmethod
     def reads(self) -> tuple[str, ...]:
-        """Names of the values read, in the order in which the step takes them."""
+        """Names of the input values, in the order of the step's arguments."""
 
     @property
     @abstractmethod
     def channels(self) -> int:
-        """Of the value made."""
+        """Channels of the output."""
 
     @abstractmethod
     def eager(self, *inputs: Tensor, **ends: bool) -> Tensor:
-        """The value by PyTorch's own operators. ends: for the tail, as of its `arguments`."""
+        """Computes the value with PyTorch operators. ends: for the tail, see its `arguments`."""
 
     def __str__(self) -> str:
         return f"{self.makes} = {self.name}({', '.join(self.reads)})"
@@ -48,7 +47,7 @@ class Step(ABC):
 
 @dataclass(frozen=True)
 class Normalise(Step):
-    """(x - mean) * factor of an image; of uint8 too, which stands for x / 255."""
+    """(x - mean) * factor of an image; uint8 is divided by 255 first."""
 
     source: str
     makes: str
@@ -76,7 +75,7 @@ class Fused(Step):
 
     @abstractmethod
     def arguments(self, *inputs: Tensor, **ends: bool) -> tuple[Any, ...]:
-        """What the op takes besides `impl`, for the values read."""
+        """The arguments of the op, except `impl`, for these inputs."""
 
     def eager(self, *inputs: Tensor, **ends: bool) -> Tensor:
         y: Tensor = self.op.reference(*self.arguments(*inputs, **ends))
@@ -85,14 +84,14 @@ class Fused(Step):
 
 @dataclass(frozen=True)
 class Convolution(Fused):
-    """What `Head` and `Conv` have in common: a convolution and what follows it."""
+    """Base of `Head` and `Conv`: a convolution with activation and gate."""
 
     source: str
     makes: str
     weight: Tensor  # (channels, C, k, k)
     bias: Tensor  # (channels,)
     act: str = "none"
-    # The value that `span_gate` takes the result together with.
+    # The second input of `span_gate`, applied to the result.
     gate: str | None = None
 
     @property
@@ -126,7 +125,7 @@ class Conv(Convolution):
 
 @dataclass(frozen=True)
 class Block(Fused):
-    """An attention block: 3x3 convolutions with SiLU between them, then the gate by its source."""
+    """An attention block: 3x3 convolutions with SiLU between them, gated by the block's input."""
 
     source: str
     makes: str
@@ -147,7 +146,7 @@ class Block(Fused):
         return x, list(self.weights), list(self.biases)
 
     def convolutions(self) -> list[Conv]:
-        """The same, convolution by convolution."""
+        """The block as single convolutions."""
         hidden, convs = self.source, []
         *inner, last = zip(self.weights, self.biases, strict=True)
         for i, (weight, bias) in enumerate(inner, 1):
@@ -158,7 +157,7 @@ class Block(Fused):
 
 @dataclass(frozen=True)
 class Tail(Fused):
-    """The first input by a 3x3 convolution, the others by 1x1 ones, their sum enlarged."""
+    """Sum of a 3x3 convolution of the first input and 1x1 ones of the others, then upsampled."""
 
     sources: tuple[str, ...]
     makes: str
@@ -175,15 +174,16 @@ class Tail(Fused):
         return self.sources
 
     def arguments(self, *inputs: Tensor, **ends: bool) -> tuple[Any, ...]:
-        """ends: `clamp` and `uint8` of the op, False where they are not given."""
+        """ends: `clamp` and `uint8` of the op, False by default."""
         weights = list(self.weights), self.bias, self.up_weight, self.up_bias
         clamp, uint8 = ends.get("clamp", False), ends.get("uint8", False)
         return list(inputs), *weights, self.scale, clamp, uint8
 
     def limit(self) -> float:
-        """How large inputs may be for the result to be sure to have no NaN.
+        """The largest absolute input for which the result cannot have a NaN.
 
-        The sum inside is kept in the dtype of the weights, the result's own adds up in float32.
+        The sum of the convolutions is stored in the dtype of the weights; the upsampler accumulates
+        in float32.
         """
         ends = [self.bias, self.up_weight, self.up_bias, *self.weights]
         if not all(tensor.isfinite().all() for tensor in ends):
@@ -199,7 +199,7 @@ class Tail(Fused):
 
 
 def unfused(steps: Iterable[Step]) -> list[Step]:
-    """The same steps with every block convolution by convolution."""
+    """The steps with every block split into its convolutions."""
     parts: list[Step] = []
     for step in steps:
         parts += step.convolutions() if isinstance(step, Block) else [step]
@@ -207,6 +207,6 @@ def unfused(steps: Iterable[Step]) -> list[Step]:
 
 
 def released(steps: Sequence[Step]) -> list[tuple[str, ...]]:
-    """For each step the values that no later one reads, sorted: their memory is free after it."""
+    """For each step, the sorted names of the values whose memory is free after it."""
     last = {name: i for i, step in enumerate(steps) for name in step.reads}
     return [tuple(sorted(n for n, at in last.items() if at == i)) for i in range(len(steps))]

@@ -1,6 +1,6 @@
-"""The backends by their names, and the choice among them.
+"""The backends by name, and the choice of the fastest.
 
-Images are not known here and Pillow is not needed: benchmarks run backends on machines without it.
+Does not import Pillow: benchmarks run backends on machines without it.
 """
 
 import logging
@@ -19,7 +19,7 @@ from espan.backends.kernels import Plan
 from espan.backends.onnx import OnnxRuntime
 from espan.backends.openvino import OpenVino
 from espan.errors import DeviceError
-from espan.images.pixels import enter
+from espan.images.pixels import to_network_input
 from espan.networks.deploy import allows_tf32
 from espan.networks.network import Network
 from espan.options import RUNTIMES, WITH_TF32
@@ -33,18 +33,19 @@ Make: TypeAlias = Callable[[Network], Backend]
 
 
 def backend_of(net: Network, name: str) -> Backend:
-    """The backend of that name for `net`, of `copy_to`; "auto" is the fastest on its device.
+    """The backend called `name` for `net`, a result of `copy_to`; "auto" is the fastest one.
 
-    A backend asked for by name that refuses to run here is a DeviceError with its reason; so is
-    "cuda" where no step has a CUDA kernel, and a warning for each step that goes by the next in
-    line. Where the network allows TF32, "auto" is "eager", and kernels, which multiply float32 as
-    such, are refused.
+    Raises DeviceError with the reason if a named backend cannot run here, or if no step has a CUDA
+    kernel for "cuda"; logs a warning for each step that falls back. If the network allows TF32,
+    "auto" is "eager", and kernels raise, because they never round float32 to TF32.
     """
     device = next(net.parameters()).device
     if name == "auto" and DEFAULT_IMPL:
-        name = DEFAULT_IMPL  # asked for by the environment variable ESPAN_IMPL
+        name = DEFAULT_IMPL  # from the environment variable ESPAN_IMPL
     if allows_tf32(net) and name not in WITH_TF32:
-        raise DeviceError(f"backend {name!r}: has no TF32, which is for {', '.join(WITH_TF32)}")
+        raise DeviceError(
+            f"backend {name!r}: does not support TF32, only {', '.join(WITH_TF32)} do"
+        )
     if name in RUNTIMES and device.type != "cpu":
         raise DeviceError(f"backend {name!r}: runs on the CPU, the device is {device}")
     return BY_NAME[name](net)
@@ -74,10 +75,10 @@ def _kernels(impl: str, net: Network) -> Plan:
 
 
 def fastest_proven(net: Network) -> Backend:
-    """The fastest of our kernels that give the network's own image here, on a small sample.
+    """The fastest backend that reproduces the network's own result on a small sample.
 
-    net: of `copy_to`; in float32 the kernels are held against float32, not against TF32. A kernel
-    may fail on a GPU, driver or compiler it has not met: it is left aside with a warning.
+    net: from `copy_to`, without TF32, so that float32 kernels are compared with float32. Kernels
+    that fail or differ on this GPU, driver or compiler are skipped with a warning.
     """
     return _first_proven(net, {"fastest": Plan, "triton": partial(Plan, impl="triton")}, Eager)
 
@@ -90,10 +91,10 @@ def _first_proven(net: Network, candidates: dict[str, Make], otherwise: Make) ->
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (1, 3, 24, 40), dtype=torch.uint8, generator=generator)
     pixels = pixels.to(some.device)
-    x = enter(pixels, some.device, some.dtype)
+    x = to_network_input(pixels, some.device, some.dtype)
     want = net(x).float()
     largest = want.abs().max().item()
-    # Half precision rounds differently in every order of summing; a wrong kernel is far off.
+    # Half precision rounds differently for each order of summation; a wrong kernel is far off.
     allowed = (1e-3 if some.dtype == torch.float32 else 5e-2) * largest
     for name, make in candidates.items():
         try:
@@ -109,7 +110,7 @@ def _first_proven(net: Network, candidates: dict[str, Make], otherwise: Make) ->
             if max(error, rounded) <= allowed:
                 return backend
             reason = f"off by {max(error, rounded):.3g} of {largest:.3g}"
-        log.warning("the %s kernels are left aside: %s", name, reason)
+        log.warning("not using the %s kernels: %s", name, reason)
     return otherwise(net)
 
 

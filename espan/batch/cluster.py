@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from espan.batch.journal import Journal, Mark, mark
-from espan.batch.planning import Job, Outcome, failed, skipped
+from espan.batch.planning import FileJob, Outcome, failed, skipped
 from espan.batch.work import do
 from espan.checkpoints.weights import Model
 from espan.errors import DeviceError, DeviceLostError, escaped
@@ -30,13 +30,13 @@ PATIENCE = 600
 
 
 def run(
-    jobs: Sequence[Job],
+    jobs: Sequence[FileJob],
     model: Model,
     options: UpscalerOptions,
     scale: float | Size,
     *,
     workers: int | None = None,
-    skip: Callable[[Job], bool] = lambda job: False,
+    skip: Callable[[FileJob], bool] = lambda job: False,
     journal: Journal | None = None,
     progress: Callable | None = None,
 ) -> Generator[Outcome]:
@@ -98,7 +98,7 @@ class Worker:
             self.upscaler = Upscaler.from_options(self.model, self.options)
         return self.upscaler
 
-    def upscale(self, job: Job, scale: float | Size) -> Outcome:
+    def upscale(self, job: FileJob, scale: float | Size) -> Outcome:
         try:
             return do(job, self._loaded(), scale)
         except DeviceLostError:
@@ -116,11 +116,11 @@ def _hire(ray, model: Model, options: UpscalerOptions, most: int) -> list:
 
 
 def _share_out(
-    ray, actors: list, jobs: list[Job], scale: float | Size, journal
+    ray, actors: list, jobs: list[FileJob], scale: float | Size, journal
 ) -> Generator[Outcome]:
     """A job for whoever is free: an actor is when it is ready, which some may never be."""
     waiting, free = deque(jobs), deque[Any]()
-    working: dict[Any, tuple[Job, Any, Mark | None]] = {}
+    working: dict[Any, tuple[FileJob, Any, Mark | None]] = {}
     starting = {actor.ready.remote(): actor for actor in actors}
     while waiting or working:
         if waiting and free:
@@ -158,7 +158,7 @@ def _result(ray, task):
         raise error.cause from error
 
 
-def _as_named(job: Job, outcome: Outcome) -> Outcome:
+def _as_named(job: FileJob, outcome: Outcome) -> Outcome:
     """The worker had absolute names; the caller gets his own."""
     there, here = escaped(str(job.input.absolute())), escaped(str(job.input))
     error = outcome.error and outcome.error.replace(there, here)

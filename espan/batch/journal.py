@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from espan import __version__
-from espan.batch.planning import Job
+from espan.batch.planning import FileJob
 from espan.checkpoints.weights import BUILTIN
 from espan.options import UpscalerOptions
 from espan.sizes import Size
@@ -56,7 +56,7 @@ class Journal:
         self._descriptors: dict[Path, int | None] = {}
         self._known: dict[Path, set] = {}
 
-    def has(self, job: Job) -> bool:
+    def has(self, job: FileJob) -> bool:
         """Whether the result is there, made by these settings from the input as it is now."""
         if job.root is None:
             return False
@@ -69,7 +69,7 @@ class Journal:
             return False
         return self._entry(job.root, job, source, result) in known
 
-    def add(self, job: Job, source: Mark | None) -> None:
+    def add(self, job: FileJob, source: Mark | None) -> None:
         """Notes that `job` is done; `source` is the input's mark from before it was read."""
         result = mark(job.output)
         if job.root is None or source is None or result is None:
@@ -94,7 +94,7 @@ class Journal:
                     os.close(descriptor)
             self._descriptors.clear()
 
-    def _entry(self, root: Path, job: Job, source: Mark, result: Mark) -> tuple:
+    def _entry(self, root: Path, job: FileJob, source: Mark, result: Mark) -> tuple:
         name = job.output.relative_to(root).as_posix()
         return (name, self.settings, job.input.name, *source, *result)
 

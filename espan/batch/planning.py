@@ -15,7 +15,7 @@ from espan.system.paths import as_path, names_folder, resolved
 
 
 @dataclass
-class Job:
+class FileJob:
     """One picture file and where its result goes.
 
     root: the folder of results that `output` lies in, if one was asked for. problem: why this
@@ -45,11 +45,11 @@ class Outcome:
     redone: int = 0
 
 
-def skipped(job: Job) -> Outcome:
+def skipped(job: FileJob) -> Outcome:
     return Outcome(str(job.input), str(job.output), "skipped")
 
 
-def failed(job: Job, reason: str) -> Outcome:
+def failed(job: FileJob, reason: str) -> Outcome:
     """The outcome of a job that could not be done; its message names the picture, once."""
     name = escaped(f"{job.input}: ")
     named = reason if reason.startswith(name) else name + reason
@@ -64,7 +64,7 @@ def plan(
     format: str | None = None,
     alone: bool = True,
     name: str | None = None,
-) -> list[Job]:
+) -> list[FileJob]:
     """The jobs of files and folders (searched recursively).
 
     A file goes to `output` (a file, or a folder if it is one, ends in "/", or several pictures go
@@ -104,17 +104,17 @@ def plan(
         stem = _stem(picture)
         return stem + usual if name is None else sizes.named(name, stem, scale)
 
-    sources = {resolved(job.input) for path, jobs in found for job in jobs or [Job(path, path)]}
-    planned: list[Job] = []
+    sources = {resolved(job.input) for path, jobs in found for job in jobs or [FileJob(path, path)]}
+    planned: list[FileJob] = []
     for path, searched in found:
         if searched is None:
             ending = suffix or _kept_suffix(path)
             if output is None:
-                job = Job(path, path.with_name(stem_of(path, tag) + ending))
+                job = FileJob(path, path.with_name(stem_of(path, tag) + ending))
             elif single and one_file:
-                job = Job(path, one_file)
+                job = FileJob(path, one_file)
             else:
-                job = Job(path, Path(output) / (stem_of(path) + ending), Path(output))
+                job = FileJob(path, Path(output) / (stem_of(path) + ending), Path(output))
             planned.append(job)
         else:
             here = resolved(path)
@@ -125,14 +125,14 @@ def plan(
     return settle(planned, sources, {})
 
 
-def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
+def shard(jobs: Sequence[FileJob], index: int, count: int) -> list[FileJob]:
     """Those of part `index` (from 1) of `count`: by a hash of the name below the folder of results.
 
     Nothing else decides it, so machines that look at a growing folder at different times never do
     the same picture, nor leave one out.
     """
 
-    def part(job: Job) -> int:
+    def part(job: FileJob) -> int:
         name = job.output.relative_to(job.root).as_posix() if job.root else job.output.name
         return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % count + 1
 
@@ -140,15 +140,15 @@ def shard(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
 
 
 def _into(
-    root: Path, folder: Path, found: Job, suffix: str | None, stem_of: Callable[[Path], str]
-) -> Job:
+    root: Path, folder: Path, found: FileJob, suffix: str | None, stem_of: Callable[[Path], str]
+) -> FileJob:
     inside = found.input.relative_to(folder)
     if not found.problem:
         inside = inside.with_name(stem_of(found.input) + (suffix or _kept_suffix(found.input)))
-    return Job(found.input, root / inside, root, found.problem)
+    return FileJob(found.input, root / inside, root, found.problem)
 
 
-def settle(jobs: Sequence[Job], sources: set[Path], taken: dict[Path, Path]) -> list[Job]:
+def settle(jobs: Sequence[FileJob], sources: set[Path], taken: dict[Path, Path]) -> list[FileJob]:
     """The jobs, each once, of which no two have one result: one of them keeps it, the one whose
     extension it is or else the first, and others get a `problem`.
 
@@ -171,7 +171,7 @@ def settle(jobs: Sequence[Job], sources: set[Path], taken: dict[Path, Path]) -> 
     return [job for job in jobs if id(job) not in repeated]
 
 
-def _search(folder: Path, output: str | Path | None) -> list[Job] | None:
+def _search(folder: Path, output: str | Path | None) -> list[FileJob] | None:
     """The pictures below a folder, and what there cannot be read; None for a file.
 
     What lies under `output` is passed over.
@@ -182,7 +182,7 @@ def _search(folder: Path, output: str | Path | None) -> list[Job] | None:
     if results == resolved(folder):
         results = None
     found = paths.below(folder, files.READ_SUFFIXES, lambda each: resolved(each) != results)
-    return [Job(path, path, problem=problem) for path, problem in found]
+    return [FileJob(path, path, problem=problem) for path, problem in found]
 
 
 def _kept_suffix(picture: Path) -> str:

@@ -16,7 +16,7 @@ import torch
 
 from espan import animation
 from espan.batch.journal import Journal, mark
-from espan.batch.planning import Job, Outcome, failed, skipped
+from espan.batch.planning import FileJob, Outcome, failed, skipped
 from espan.errors import DeviceLostError, EspanError, LimitError, OutputError
 from espan.execution import streaming
 from espan.images import files
@@ -36,18 +36,18 @@ ROOM = 32
 # Seconds that a run which is stopped waits for the tiles and files under way.
 GRACE = 2.0
 
-Progress = Callable[[Job, int, int], None]
+Progress = Callable[[FileJob, int, int], None]
 # Calls a function of no arguments, in the thread that is to do such work.
 Doer = Callable[[Callable[[], int]], int]
 
 
 def run(
-    jobs: Sequence[Job],
+    jobs: Sequence[FileJob],
     upscalers: "Sequence[Upscaler]",
     scale: float | Size,
     *,
     workers: int | None = None,
-    skip: Callable[[Job], bool] = lambda job: False,
+    skip: Callable[[FileJob], bool] = lambda job: False,
     journal: Journal | None = None,
     progress: Progress | None = None,
 ) -> Generator[Outcome]:
@@ -96,7 +96,7 @@ def _here(pixels: int) -> Iterator[Doer]:
 
 
 def do(
-    job: Job,
+    job: FileJob,
     upscaler: "Upscaler",
     scale: float | Size,
     hold: Callable[[int], AbstractContextManager[Doer]] = _here,
@@ -142,7 +142,7 @@ def do(
 
 
 def _animated(
-    job: Job,
+    job: FileJob,
     upscaler: "Upscaler",
     scale: float | Size,
     hold: Callable[[int], AbstractContextManager[Doer]],
@@ -182,14 +182,14 @@ class Crew:
             self._idle.put(upscalers[i % len(upscalers)])
         self._stopping = threading.Event()
         self._held, self._changed = 0, threading.Condition()
-        # More at once would only take memory: a core computes one, a GPU has two lanes.
+        # More at once would only take memory: a core computes one, a GPU has two stream slots.
         self._computing = threading.BoundedSemaphore(max(2, self.cores))
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
         self._threads.append(threading.Thread(target=self._work_large, daemon=True))
         for thread in self._threads:
             thread.start()
 
-    def begin(self, job: Job) -> Future:
+    def begin(self, job: FileJob) -> Future:
         future: Future = Future()
         self._jobs.put((job, future))
         return future
@@ -219,7 +219,7 @@ class Crew:
             except BaseException as error:
                 future.set_exception(error)
 
-    def _do(self, job: Job) -> Outcome:
+    def _do(self, job: FileJob) -> Outcome:
         if not job.problem and self.skip(job):
             return skipped(job)
 

@@ -9,7 +9,7 @@ from espan.sizes import Size, nearest
 from espan.system.paths import below, is_folder
 
 if TYPE_CHECKING:
-    from espan.batch import Job
+    from espan.batch import FileJob
 
 log = logging.getLogger("espan")
 
@@ -34,7 +34,7 @@ def note_unread(folders: Sequence[str]) -> None:
         log.info("%s%s: left out, as such pictures are not read (%s)", unread[0], more, kinds)
 
 
-def hint_at_web(jobs: "Sequence[Job]", model: str, scale: float | Size) -> None:
+def hint_at_web(jobs: "Sequence[FileJob]", model: str, scale: float | Size) -> None:
     """Says once, of the first JPEG that is compressed hard, which network is made for such files.
 
     Only where a plain built-in network is used: who names another one knows why.

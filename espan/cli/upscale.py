@@ -160,10 +160,10 @@ def _pictures(
     silent = arguments.quiet or not sys.stderr.isatty()
     with tqdm(total=len(jobs), unit="file", disable=silent, leave=False) as bar, journal:
 
-        def progress(job: batch.Job, done: int, total: int) -> None:
+        def progress(job: batch.FileJob, done: int, total: int) -> None:
             bar.set_postfix_str(f"{escaped(job.input.name)} {100 * done // total} %", refresh=False)
 
-        def skip(job: batch.Job) -> bool:
+        def skip(job: batch.FileJob) -> bool:
             if arguments.resume:
                 return journal.has(job)
             return arguments.skip_existing and is_file(job.output)

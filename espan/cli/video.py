@@ -62,13 +62,13 @@ def plan(
 
     No result replaces an input or another result: such a job has a `problem`.
     """
-    from espan.batch import Job
+    from espan.batch import FileJob
     from espan.batch.planning import settle
 
     alone = len(videos) == 1 and not pictures
     sources = {resolved(each) for each in (*videos, *(job.input for job in pictures))}
     taken = {resolved(job.output): job.input for job in pictures if not job.problem}
-    jobs = [Job(video, _target(video, alone, output, scale, name)) for video in videos]
+    jobs = [FileJob(video, _target(video, alone, output, scale, name)) for video in videos]
     return settle(jobs, sources, taken)
 
 

@@ -24,7 +24,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from espan.demo.guard import Guard
-from espan.demo.jobs import UNFINISHED, Asked, FullError, Job, Jobs
+from espan.demo.jobs import UNFINISHED, Asked, FullError, WebJob, WebJobs
 from espan.demo.limits import Limits
 from espan.demo.work import Work
 from espan.errors import InputError
@@ -53,7 +53,7 @@ HANG_UP = {"Connection": "close"}
 LOOK, LOOKS = 0.1, 20
 
 
-def make_app(jobs: Jobs, work: Work, limits: Limits, *, names=(), local: bool = True) -> Guard:
+def make_app(jobs: WebJobs, work: Work, limits: Limits, *, names=(), local: bool = True) -> Guard:
     """The ASGI application. names: by which it may be called, beside localhost and addresses."""
     settings = {
         "models": work.models(),
@@ -64,7 +64,7 @@ def make_app(jobs: Jobs, work: Work, limits: Limits, *, names=(), local: bool = 
         "local": local,
     }
 
-    def find(request: Request) -> Job:
+    def find(request: Request) -> WebJob:
         job = jobs.get(request.path_params["id"])
         if job is None:
             raise HTTPException(404, "no such picture, or thrown away since")
@@ -167,7 +167,7 @@ def make_app(jobs: Jobs, work: Work, limits: Limits, *, names=(), local: bool = 
     return Guard(Starlette(routes=routes, exception_handlers=handlers), names)
 
 
-async def _receive(request: Request, job: Job, limits: Limits) -> None:
+async def _receive(request: Request, job: WebJob, limits: Limits) -> None:
     """The body into the job's own file, no byte more than allowed whatever its headers said."""
     received, due = 0, anyio.current_time() + limits.slow_seconds
     with job.source.open("xb") as file, anyio.fail_after(limits.slow_seconds) as slow:
@@ -211,13 +211,13 @@ def _plain_name(name: str) -> str:
     return name[-100:] or "picture"
 
 
-def _download_name(job: Job) -> str:
+def _download_name(job: WebJob) -> str:
     name = PurePosixPath(job.asked.name)
     stem = name.stem if name.suffix.lower() in files.READ_SUFFIXES else name.name
     return f"{stem}_{tag(job.asked.scale)}{job.asked.suffix}"
 
 
-def _news(job: Job, jobs: Jobs) -> dict:
+def _news(job: WebJob, jobs: WebJobs) -> dict:
     state = job.state
     if state == "waiting":
         return {"state": state, "ahead": jobs.ahead(job)}

@@ -47,7 +47,7 @@ class Asked:
 
 
 @dataclass
-class Job:
+class WebJob:
     """A picture, from its arrival to its end; its files are `id` and a suffix in `folder`."""
 
     asked: Asked
@@ -82,10 +82,10 @@ class Job:
                 path.unlink(missing_ok=True)
 
 
-Work = Callable[[Job, Callable[[int, int], None]], None]
+Work = Callable[[WebJob, Callable[[int, int], None]], None]
 
 
-class Jobs:
+class WebJobs:
     """A bounded queue before `limits.workers` threads that call `work(job, progress)`.
 
     `work` reads job.source, writes job.result (and job.preview if asked for), sets job.size and
@@ -96,7 +96,7 @@ class Jobs:
         self.work, self.folder, self.limits = work, folder, limits
         self.lost: DeviceLostError | None = None  # a GPU that failed: nothing works from then on
         self.closing = False  # may be set from a signal handler: it takes no lock
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, WebJob] = {}
         self._change = threading.Condition()
         self._threads = [
             threading.Thread(target=self._serve, name=f"espan-demo-{i}", daemon=True)
@@ -105,7 +105,7 @@ class Jobs:
         for thread in self._threads:
             thread.start()
 
-    def open(self, asked: Asked) -> Job:
+    def open(self, asked: Asked) -> WebJob:
         """A place for a picture that is about to arrive; FullError if there is none."""
         with self._change:
             self._sweep()
@@ -115,22 +115,22 @@ class Jobs:
             same = sum(job.asked.address == asked.address for job in arriving)
             if same >= self.limits.arriving:
                 raise FullError
-            job = Job(asked, self.folder)
+            job = WebJob(asked, self.folder)
             self._jobs[job.id] = job
             return job
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: WebJob) -> None:
         """The picture has arrived."""
         with self._change:
             job.state, job.heard = "waiting", time.monotonic()
             self._change.notify()
 
-    def get(self, id: str) -> Job | None:
+    def get(self, id: str) -> WebJob | None:
         with self._change:
             self._sweep()
             return self._jobs.get(id)
 
-    def ahead(self, job: Job) -> int:
+    def ahead(self, job: WebJob) -> int:
         """Pictures that are computed before this one, those under way included."""
         with self._change:
             earlier = list(self._jobs.values())
@@ -138,7 +138,7 @@ class Jobs:
                 earlier = earlier[: earlier.index(job)]
             return sum(each.state in ("waiting", "working") for each in earlier)
 
-    def drop(self, job: Job) -> None:
+    def drop(self, job: WebJob) -> None:
         """Nobody wants it: its files go, at once or when its worker has noticed."""
         with self._change:
             self._drop(job)
@@ -151,7 +151,7 @@ class Jobs:
         for thread in self._threads:
             thread.join(timeout=30)
 
-    def _drop(self, job: Job) -> None:
+    def _drop(self, job: WebJob) -> None:
         self._jobs.pop(job.id, None)
         job.dropped = True
         if job.state != "working":
@@ -170,7 +170,7 @@ class Jobs:
                 if age > limits.keep_seconds or (over and age > limits.grace):
                     self._drop(job)
 
-    def _next(self) -> Job | None:
+    def _next(self) -> WebJob | None:
         with self._change:
             self._sweep()
             waiting = [job for job in self._jobs.values() if job.state == "waiting"]
@@ -185,7 +185,7 @@ class Jobs:
             if job := self._next():
                 self._do(job)
 
-    def _do(self, job: Job) -> None:
+    def _do(self, job: WebJob) -> None:
         began = time.monotonic()
 
         def progress(done: int, total: int) -> None:
@@ -224,7 +224,7 @@ class Jobs:
                 self._drop(job)
         self.closing |= self.lost is not None
 
-    def _without_paths(self, message: str, job: Job) -> str:
+    def _without_paths(self, message: str, job: WebJob) -> str:
         """A message for a client, who knows the picture by its own name and no path of ours."""
         for path in (job.source, job.preview, job.result):
             message = message.replace(str(path), job.asked.name)

@@ -13,7 +13,7 @@ import uvicorn
 
 from espan.demo.app import make_app
 from espan.demo.connections import bounded
-from espan.demo.jobs import Jobs
+from espan.demo.jobs import WebJobs
 from espan.demo.limits import Limits
 from espan.demo.work import Work
 from espan.errors import InputError
@@ -45,7 +45,7 @@ def serve(listener: socket.socket, work: Work, limits: Limits, names: list[str])
     host, port, *_ = listener.getsockname()
     local = ipaddress.ip_address(host).is_loopback
     with tempfile.TemporaryDirectory(prefix="espan-demo-") as folder:
-        jobs = Jobs(work, Path(folder), limits)
+        jobs = WebJobs(work, Path(folder), limits)
         try:
             app = make_app(jobs, work, limits, names=names, local=local)
             shown = f"[{host}]" if ":" in host else host
@@ -59,7 +59,7 @@ def serve(listener: socket.socket, work: Work, limits: Limits, names: list[str])
 class Server(uvicorn.Server):
     """uvicorn, quiet, that tells the jobs when it is asked to end: streams of news end then too."""
 
-    def __init__(self, app: Callable, limits: Limits, jobs: Jobs, address: str):
+    def __init__(self, app: Callable, limits: Limits, jobs: WebJobs, address: str):
         super().__init__(
             uvicorn.Config(
                 app,

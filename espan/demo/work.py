@@ -5,7 +5,7 @@ from pathlib import Path
 
 from espan import animation
 from espan.checkpoints.weights import model_for
-from espan.demo.jobs import Job
+from espan.demo.jobs import WebJob
 from espan.demo.limits import Limits
 from espan.errors import InputError
 from espan.images import files
@@ -19,7 +19,7 @@ BUILTIN = "built-in"
 
 
 class Work:
-    """`work(job, progress)` for `Jobs`. Clients name a model by its key, never by a path.
+    """`work(job, progress)` for `WebJobs`. Clients name a model by its key, never by a path.
 
     `upscaler(model)` makes the upscaler of a built-in name or of one of `paths`.
     """
@@ -53,7 +53,7 @@ class Work:
             return self._given[model][1]
         return self._builtin[nearest(scale, [*self._builtin])]
 
-    def __call__(self, job: Job, progress: Callable[[int, int], None]) -> None:
+    def __call__(self, job: WebJob, progress: Callable[[int, int], None]) -> None:
         asked, most = job.asked, self.limits.pixels
         upscaler = self.upscaler(asked.model, asked.scale)
         sizes = FileLimits(min(most, LIMITS.max_input), most)

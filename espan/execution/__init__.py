@@ -1,1 +1,1 @@
-"""A network at work: tiles, executors, CUDA graphs, results streamed row by row."""
+"""Runs networks on images: tiles, executors, CUDA graphs, row streaming."""

@@ -1,4 +1,4 @@
-"""CUDA graphs: work that is queued again and again, captured once and from then on replayed."""
+"""CUDA graphs, captured once and then replayed, and the stream slots on which they run."""
 
 import logging
 import threading
@@ -13,18 +13,18 @@ from espan.system import pinned
 
 log = logging.getLogger("espan")
 
-# A capture waits for the whole device at its start, which must not fall into another capture.
+# A capture starts by synchronising the device, which is illegal during another capture.
 _CAPTURING = threading.Lock()
 
 Capture = Callable[[Work], tuple[Callable[[], Any], tuple[Tensor, Tensor]]]
 
 
 class Graph:
-    """`work()` whose tensors lie at fixed addresses: run as it is once, then captured and replayed.
+    """`work()` on tensors at fixed addresses: called directly once, then captured and replayed.
 
-    The first run is for what a graph cannot hold: compiling kernels, loading them. `capture(work)`
-    gives (replay, the tensors that every replay fills); if it raises, the work runs as it is for
-    good, and the log has the reason.
+    The first call compiles and loads kernels, which a graph cannot do. `capture(work)` returns
+    (replay, the tensors that each replay fills); if it raises, the reason is logged and the work
+    is always called directly.
     """
 
     def __init__(self, work: Work, capture: Capture):
@@ -40,7 +40,7 @@ class Graph:
                 self._replay, self._results = self._capture(self._work)
             except Exception as error:
                 reason = " ".join(str(error).split())[:200]
-                log.warning("no CUDA graph, kernels are launched one by one: %s", reason)
+                log.warning("CUDA graph capture failed, launching kernels one by one: %s", reason)
             self._capture = None
         self._warm = True
         if self._replay is None or self._results is None:
@@ -50,59 +50,59 @@ class Graph:
 
 
 def _order(out: Tensor) -> torch.memory_format | None:
-    """The order in which `out` (N, C, H, W) lies in memory without gaps, or None."""
+    """The memory format in which `out` (N, C, H, W) is contiguous, or None."""
     orders = (torch.channels_last, torch.contiguous_format)
     return next((one for one in orders if out.is_contiguous(memory_format=one)), None)
 
 
-class Lane:
-    """A stream of a GPU, and how memory, captures and waiting work on it."""
+class StreamSlot:
+    """A CUDA stream with its graph memory pool; queues copies, captures and events on it."""
 
     def __init__(self, device: torch.device):
         self.stream = torch.cuda.Stream(device)
-        # With its number, unlike the device asked for.
+        # Has an index, which `device` may lack.
         self.device = self.stream.device
         self._pool = torch.cuda.graph_pool_handle()
-        self.follow()  # the weights may still be on their way
+        self.follow()  # copies of the weights may still be queued
 
     def current(self):
-        """A context in which work goes to this lane."""
+        """A context that queues work on this slot."""
         return torch.cuda.stream(self.stream)
 
     def holds(self, pixels: Tensor) -> bool:
-        """Whether they are on this lane's device already."""
+        """Whether the pixels are on this slot's device."""
         return pixels.device == self.device
 
     def follow(self) -> None:
-        """What comes next waits for what the caller has queued on its own stream so far."""
+        """Makes this slot wait for the work queued so far on the caller's stream."""
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
 
     def mark(self) -> Callable[[], None]:
-        """A function that waits for what the lane holds by now."""
+        """A function that waits for the work queued on this slot so far."""
         event = torch.cuda.Event()
         event.record(self.stream)
         return event.synchronize
 
     def pinned(self, like: Tensor) -> Tensor:
-        """Host memory as `like`, which copies to and from the device without waiting."""
+        """Host memory like `like`, pinned, so that copies to and from it are asynchronous."""
         return pinned.staging(like)
 
     def writes(self, out: Tensor) -> bool:
-        """Whether this lane can fill `out` itself: on its device, or in locked pages in one piece,
-        for which a copy is one transfer.
+        """Whether this slot can fill `out` itself: it is on the device, or in contiguous pinned
+        memory, which takes one transfer.
         """
         return self.holds(out) or (_order(out) is not None and pinned.locked(out))
 
     def write(self, y: Tensor, out: Tensor) -> None:
-        """Queues the copy of y into an `out` that it `writes`."""
+        """Queues the copy of y into `out`, for which `writes` is True."""
         if order := None if self.holds(out) else _order(out):
             y = y.contiguous(memory_format=order)
         out.copy_(y, non_blocking=True)
 
     def capture(self, work: Work) -> tuple[Callable[[], None], tuple[Tensor, Tensor]]:
-        """As `Graph` wants it. All graphs of a lane share the memory of what is in between."""
+        """`capture` of a `Graph`. All graphs of a slot share one memory pool for temporaries."""
         graph = torch.cuda.CUDAGraph()
-        # Other threads may go on: what they do is no part of this capture.
+        # Other threads may use CUDA meanwhile; their work is not captured.
         mode = "thread_local"
         with _CAPTURING, torch.cuda.graph(graph, self._pool, self.stream, mode):
             results = work()

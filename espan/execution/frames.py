@@ -1,4 +1,4 @@
-"""Many frames in their order: upscaled a few at once, which share the cores, and counted."""
+"""Upscales frames of animations and videos in order, several at a time."""
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -10,7 +10,7 @@ import torch
 from espan.options import Progress
 from espan.system.ahead import ahead, in_order
 
-# Frames computed at once on a CPU.
+# Frames in parallel on a CPU.
 WORKERS = 4
 
 Frame = TypeVar("Frame")
@@ -19,24 +19,24 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Report:
-    """What became of an animation or a video: its frames, and their size."""
+    """The result of an animation or a video: its number of frames and their size."""
 
     frames: int
     width: int
     height: int
 
 
-def in_turn(
+def upscale_in_order(
     enlarge: Callable[[Frame], Made], frames: Generator[Frame], device: torch.device
 ) -> Generator[tuple[Frame, Made]]:
-    """(frame, enlarge(frame)) of all frames; others are decoded and computed meanwhile."""
+    """Yields (frame, enlarge(frame)) in order; decodes and computes the next frames meanwhile."""
     cores = torch.get_num_threads()
-    # On a CPU frames share the cores: two halves wait less for each other than a whole for its
-    # parts. A GPU copies one frame while it computes another.
+    # On a CPU frames share the cores: threads of different frames do not wait for each other. A
+    # GPU copies one frame while it computes another.
     workers = 2 if device.type == "cuda" else min(cores, WORKERS)
 
     def share() -> None:
-        torch.set_num_threads(max(1, cores // workers))  # of this thread, and of new ones
+        torch.set_num_threads(max(1, cores // workers))  # for this thread and new ones
 
     try:
         with closing(in_order(enlarge, ahead(frames, depth=1), workers, share)) as pairs:
@@ -45,10 +45,10 @@ def in_turn(
         torch.set_num_threads(cores)
 
 
-def told(
+def with_progress(
     frames: Iterator[Made], total: int, progress: Progress | None, done: int = 0
 ) -> Iterator[Made]:
-    """The frames, each counted as it comes; `done` were there before."""
+    """Yields the frames and reports progress for each; counts from `done`."""
     for number, frame in enumerate(frames, done + 1):
         if progress is not None:
             progress(number, max(total, number))

@@ -1,6 +1,6 @@
-"""A network at work on a device: planes in, planes out, tile by tile, whatever memory allows.
+"""Runs a network on a device tile by tile, with tiles as large as memory allows.
 
-Pictures and results stay where they are; only tiles travel to the device.
+Images and results stay in their own memory; only tiles are copied to the device.
 """
 
 import logging
@@ -17,9 +17,9 @@ from torch import Tensor
 from espan.backends.base import Work
 from espan.backends.select import backend_of
 from espan.errors import DeviceError, DeviceLostError, NonFiniteError
-from espan.execution.cuda_graph import Lane
-from espan.execution.executors import Direct, DirectJob, Engine, EngineJob
-from espan.execution.schedule import SMALLEST_TILE, Job, Jobs, Target
+from espan.execution.cuda_graph import StreamSlot
+from espan.execution.executors import DirectExecutor, DirectTask, Executor, StreamExecutor, Task
+from espan.execution.schedule import SMALLEST_TILE, Target, TileBatch, TileSchedule
 from espan.networks.deploy import copy_to
 from espan.networks.folding import fold
 from espan.networks.network import Network
@@ -29,23 +29,23 @@ from espan.system.devices import pick_device, pick_dtype
 
 log = logging.getLogger("espan")
 
-# Input pixels per window with "auto", at most. On a CPU, larger ones leave the caches and smaller
-# ones spend their time in halos (docs/performance.md); a GPU wants all the work it can get.
-# Pictures smaller than that are computed several at once.
+# Most input pixels per window with "auto". On a CPU, larger windows leave the caches and smaller
+# ones spend their time in halos (docs/performance.md); a GPU runs faster the more work it has.
+# Smaller images run in batches.
 AUTO_WINDOW = {"cpu": 480 * 480, "cuda": 1024 * 1024}
-# One copies while the other computes.
-LANES = 2
-# Of a GPU's free memory, what the windows of its lanes may take by a pessimist's estimate.
+# One slot copies while the other computes.
+SLOTS = 2
+# Fraction of a GPU's free memory for the windows of all slots, by a pessimistic estimate.
 SHARE = 0.5
 
 Step = Callable[[int, int], None]
 
 
 class Request(NamedTuple):
-    """target (N, C, s*H, s*W) to be filled from source (N, C, H, W), C = 1 or 3.
+    """source (N, C, H, W), C = 1 or 3, and the target (N, C, s*H, s*W) for its result.
 
-    The target may have one channel more, which becomes opaque. `step(done, total)` counts input
-    pixels; `filled(rows, columns)` says which of the target are there, before the step.
+    The target may have one channel more, which becomes opaque. After each tile, the runner calls
+    `filled(rows, columns)` with the area just written, then `step(done, total)` in input pixels.
     """
 
     source: Tensor
@@ -54,34 +54,34 @@ class Request(NamedTuple):
     filled: Callable[[slice, slice], None] | None = None
 
 
-class _Begun:
-    """A request under way: the jobs left of it, and how many input pixels are done."""
+class _InProgress:
+    """A request in progress: its remaining tile batches and the number of input pixels done."""
 
-    def __init__(self, request: Request, engine: Direct | Engine, jobs: Jobs):
+    def __init__(self, request: Request, executor: Executor, schedule: TileSchedule):
         self.source, self.target, self.step, self.filled = request
-        self.engine, self.jobs = engine, jobs
+        self.executor, self.schedule = executor, schedule
         n, _, height, width = self.source.shape
         self.done, self.total = 0, n * height * width
 
-    def start(self, job: Job, scale: int, wait: bool) -> DirectJob | EngineJob | None:
-        out = partial(job.target, self.target, scale)
-        return self.engine.start(job.source(self.source), out, job.area(scale), wait)
+    def start(self, tiles: TileBatch, scale: int, wait: bool) -> Task | None:
+        out = partial(tiles.target, self.target, scale)
+        return self.executor.start(tiles.source(self.source), out, tiles.area(scale), wait)
 
-    def count(self, job: Job, scale: int) -> None:
+    def count(self, tiles: TileBatch, scale: int) -> None:
         if self.filled:
-            self.filled(*job.part.tile.enlarged(scale))
-        self.done += job.pixels
+            self.filled(*tiles.part.tile.enlarged(scale))
+        self.done += tiles.pixels
         self.step(self.done, self.total)
 
 
 class Runner:
-    """Runs a network on batches of planes (N, C, H, W) of any dtype a picture can have.
+    """Runs a network on batches of channels-first images (N, C, H, W) of any image dtype.
 
-    `dtype` is what images of 8 bits are computed in; the others too, if it was asked for by name,
-    else in float32. `redone` counts tiles that overflowed in `dtype` and were computed again in
-    float32, `redone_here` those of the thread that asks.
-    Safe between threads, which get the bits that each would get alone. Raises DeviceError for what
-    the options ask and this machine lacks.
+    8-bit images are computed in `dtype`; other images too if the options name a dtype, otherwise in
+    float32. `redone` counts tiles that overflowed in `dtype` and were recomputed in float32,
+    `redone_here` the tiles recomputed by the calling thread.
+    Thread-safe: concurrent calls give the same bits as calls one by one. Raises DeviceError if this
+    machine lacks a device, dtype or backend of the options.
     """
 
     def __init__(self, net: Network, options: UpscalerOptions):
@@ -98,65 +98,65 @@ class Runner:
         copy = copy_to(net, device, self.dtype, options.dtype == "tf32")
         self.backends = {self.dtype: backend_of(copy, options.backend)}
         if self.dtype != torch.float32:
-            # The CUDA convolutions take float16: what float32 is for goes by the next in line.
+            # The CUDA kernels take float16 only; float32 falls back to the next backend.
             other = "auto" if options.backend == "cuda" else options.backend
-            exact = copy_to(net, device, torch.float32)
-            self.backends[torch.float32] = backend_of(exact, other)
-        self._engines = {each: self._engine(each) for each in self.backends}
-        # What results on the host are written to.
+            fp32 = copy_to(net, device, torch.float32)
+            self.backends[torch.float32] = backend_of(fp32, other)
+        self._executors = {each: self._executor_for(each) for each in self.backends}
+        # Allocates results on the host.
         self.empty: pinned.Empty = pinned.results if device.type == "cuda" else pinned.ordinary
 
     def host_memory(
         self, n: int, height: int, width: int, pixels: torch.dtype = torch.uint8
     ) -> int:
-        """Bytes of host memory that the largest tile takes of n pictures of such pixels."""
+        """Bytes of host memory for the largest tile batch of n images of dtype `pixels`."""
         if self.device.type != "cpu":
             return 0
         dtype = self._dtype_for(pixels)
-        job = self._jobs(self._engines[dtype], n, (height, width)).next()
-        height, width = job.part.window.size
-        entered = job.pictures * height * width * 3 * (4 + dtype.itemsize)
-        return entered + self.backends[dtype].memory(job.pictures, height, width)
+        tiles = self._schedule(self._executors[dtype], n, (height, width)).next()
+        height, width = tiles.part.window.size
+        network_input = tiles.images * height * width * 3 * (4 + dtype.itemsize)
+        return network_input + self.backends[dtype].memory(tiles.images, height, width)
 
     def rows(self, height: int, width: int) -> int:
-        """Input rows that are computed before those below them: a row of tiles has no more."""
-        job = self._jobs(self._engines[self.dtype], 1, (height, width)).next()
-        return job.part.window.size[0]
+        """The height of a row of tiles, in input rows: at most this many are in progress."""
+        tiles = self._schedule(self._executors[self.dtype], 1, (height, width)).next()
+        return tiles.part.window.size[0]
 
     def run(self, request: Request) -> None:
-        """Fills the target of one; raises as `fill` does."""
+        """Fills the target of one request; raises as `fill` does."""
         for _ in self.fill([request]):
             pass
 
     def fill(self, requests: Iterable[Request]) -> Generator[None]:
-        """Fills the targets of requests, and says of each, in their order, when it is full.
+        """Fills the targets of requests in order, and yields after each full target.
 
-        Meanwhile a GPU has the next ones under way: they are asked for before they are waited for.
-        Out of memory halves the batches, then the tiles, from the one reached on; DeviceError when
-        even the smallest does not fit, DeviceLostError for whatever else a GPU fails with. What
-        the requests themselves raise comes when those before are done.
+        On a GPU, the next requests are drawn and started meanwhile. Out of memory halves the
+        batches, then the tiles, from the current one on; raises DeviceError if even the smallest
+        tile does not fit, DeviceLostError if the CUDA context is lost. An exception of `requests`
+        is raised once the requests before it are done.
         """
-        torch.get_num_threads()  # a new thread's convolutions go by torch.set_num_threads only now
+        torch.get_num_threads()  # a new thread ignores torch.set_num_threads until this call
         coming: Iterator[Request] | None = iter(requests)
         failure: Exception | None = None
-        begun: deque[_Begun] = deque()
-        under_way: deque[tuple[_Begun, Job, DirectJob | EngineJob]] = deque()
+        begun: deque[_InProgress] = deque()
+        under_way: deque[tuple[_InProgress, TileBatch, Task]] = deque()
         try:
             while True:
                 if begun and begun[0].done == begun[0].total:
                     begun.popleft()
                     yield
                     continue
-                waiting = next((each for each in begun if each.jobs), None)
+                waiting = next((each for each in begun if each.schedule), None)
                 if not waiting and coming and self._may_begin(begun):
                     try:
                         if (request := next(coming, None)) is None:
                             coming = None
                         else:
-                            begun.append(self._begun(request))
+                            begun.append(self._begin(request))
                     except Exception as error:
                         coming, failure = None, error
-                    request = None  # or its result would live as long as this does
+                    request = None  # a reference would keep its result alive
                     continue
                 if not begun:
                     break
@@ -165,49 +165,51 @@ class Runner:
                 self._finish_first(under_way)
         finally:
             for _, _, started in under_way:
-                with suppress(RuntimeError):  # what is raised already says why
+                with suppress(RuntimeError):  # the first exception is the one to report
                     started.release()
         if failure:
             try:
                 raise failure
             finally:
-                failure = None  # its traceback holds this frame
+                failure = None  # breaks the cycle of traceback and frame
 
-    def _may_begin(self, begun: Sequence[_Begun]) -> bool:
-        """Whether another request may begin: one for each lane, and one that waits for the next."""
-        return not begun or (begun[-1].engine.overlaps and len(begun) <= LANES)
+    def _may_begin(self, begun: Sequence[_InProgress]) -> bool:
+        """Whether to begin another request: one for each slot, and one more in the queue."""
+        return not begun or (begun[-1].executor.overlaps and len(begun) <= SLOTS)
 
-    def _begun(self, request: Request) -> _Begun:
+    def _begin(self, request: Request) -> _InProgress:
         n, _, *size = request.source.shape
-        engine = self._engines[self._dtype_for(request.source.dtype)]
-        return _Begun(request, engine, self._jobs(engine, n, size))
+        executor = self._executors[self._dtype_for(request.source.dtype)]
+        return _InProgress(request, executor, self._schedule(executor, n, size))
 
-    def _started(self, waiting: _Begun, under_way: deque) -> bool:
-        """Starts the next job of `waiting`, or finds that it must be smaller; False if no lane is
-        free for it, and others are under way."""
-        job = waiting.jobs.next()
+    def _started(self, waiting: _InProgress, under_way: deque) -> bool:
+        """Starts the next tile batch of `waiting`, or shrinks it if out of memory.
+
+        Returns False if it must wait for a task under way to free a slot.
+        """
+        tiles = waiting.schedule.next()
         try:
-            started = waiting.start(job, self.scale, wait=not under_way)
+            started = waiting.start(tiles, self.scale, wait=not under_way)
         except (RuntimeError, MemoryError) as error:
-            self._halve(waiting.jobs, waiting.jobs.pop(), error)
+            self._halve(waiting.schedule, waiting.schedule.pop(), error)
             return True
         if started is None:
             return False
-        under_way.append((waiting, waiting.jobs.pop(), started))
+        under_way.append((waiting, waiting.schedule.pop(), started))
         return True
 
     def _finish_first(self, under_way: deque) -> None:
-        """Waits for the job that was started first; one that ran out of memory is done again."""
-        begun, job, started = under_way.popleft()
+        """Finishes the oldest task; reschedules its tiles if it ran out of memory."""
+        begun, tiles, started = under_way.popleft()
         try:
             try:
-                self._finish(started, job, begun.source)
+                self._finish(started, tiles, begun.source)
             finally:
-                started.release()  # which on a lost GPU fails too
+                started.release()  # also fails if the GPU is lost
         except (RuntimeError, MemoryError) as error:
-            self._halve(begun.jobs, job, error)
+            self._halve(begun.schedule, tiles, error)
             return
-        begun.count(job, self.scale)
+        begun.count(tiles, self.scale)
 
     def _dtype_for(self, pixels: torch.dtype) -> torch.dtype:
         low = self.low_precision or pixels == torch.uint8
@@ -218,73 +220,74 @@ class Runner:
         return getattr(self._here, "redone", 0)
 
     def _auto_window(self) -> int:
-        """Input pixels per window with "auto": fewer where a GPU has little memory free."""
+        """Input pixels per window with "auto": fewer if a GPU has little free memory."""
         most = AUTO_WINDOW.get(self.device.type, AUTO_WINDOW["cpu"])
         free = memory.free_on(self.device)
         if free is None:
             return most
         pixel = memory.for_pixels(1, self.channels, self.dtype)
         least = (2 * self.radius + SMALLEST_TILE) ** 2
-        return max(least, min(most, int(SHARE * free / LANES / pixel)))
+        return max(least, min(most, int(SHARE * free / SLOTS / pixel)))
 
-    def _jobs(self, engine: Direct | Engine, n: int, size: Sequence[int]) -> Jobs:
-        tile = self._auto_tile(size, engine) if self.tile == "auto" else self.tile or size
-        return Jobs(n, size, tile, self.radius, self.window if engine.batches else 0)
+    def _schedule(self, executor: Executor, n: int, size: Sequence[int]) -> TileSchedule:
+        tile = self._auto_tile(size, executor) if self.tile == "auto" else self.tile or size
+        return TileSchedule(n, size, tile, self.radius, self.window if executor.batches else 0)
 
-    def _auto_tile(self, size: Sequence[int], engine: Direct | Engine) -> tuple[int, int]:
-        """A square, or whole rows: their result is one piece of memory, which a GPU fills with one
-        transfer. Not of pictures so wide that halos would be most of a band of rows.
+    def _auto_tile(self, size: Sequence[int], executor: Executor) -> tuple[int, int]:
+        """A square tile, or on a GPU full rows, whose result is contiguous and takes one transfer.
+
+        Images so wide that the halos would dominate get square tiles.
         """
         side = int(self.window**0.5) - 2 * self.radius
         rows = self.window // size[1] - 2 * self.radius
-        return (rows, size[1]) if engine.overlaps and rows >= 12 * self.radius else (side, side)
+        return (rows, size[1]) if executor.overlaps and rows >= 12 * self.radius else (side, side)
 
-    def _halve(self, jobs: Jobs, failed: Job, error: Exception) -> None:
-        """Goes on with smaller jobs after `error`, if that is what it asks for and they can be."""
+    def _halve(self, schedule: TileSchedule, failed: TileBatch, error: Exception) -> None:
+        """Shrinks the schedule if `error` is out of memory; raises if it cannot, or for others."""
         if memory.lost(error):
             raise DeviceLostError(
-                f"{self.device}: its CUDA context is lost, only a new process can use it again: "
+                f"{self.device}: the CUDA context is lost, only a new process can use it again: "
                 f"{' '.join(str(error).split())[:200]}"
             ) from error
         if not memory.ran_out(error):
             raise error
         rows, columns = failed.part.window.size
-        if not jobs.halve(failed):
+        if not schedule.halve(failed):
             raise DeviceError(
                 f"{self.device}: out of memory even for a tile of {columns} x {rows} pixels"
             ) from error
-        used = f"{failed.pictures} of {columns} x {rows} pixels at once"
-        log.warning("%s: out of memory, %s; it goes on with less", self.device, used)
+        used = f"{failed.images} tiles of {columns} x {rows} pixels"
+        log.warning("%s: out of memory for %s, retrying with less", self.device, used)
 
-    def _finish(self, started: DirectJob | EngineJob, job: Job, source: Tensor) -> None:
+    def _finish(self, started: Task, tiles: TileBatch, source: Tensor) -> None:
         if started.finish():
             return
         if started.dtype != torch.float32:
-            log.warning("%s overflowed in a tile; it is computed again in float32", started.dtype)
+            log.warning("a tile overflowed in %s and is computed again in float32", started.dtype)
             with self._lock:
-                self.redone += job.pictures
-            self._here.redone = self.redone_here + job.pictures
-            exact = self._direct(torch.float32)
-            if DirectJob(exact, job.source(source), started.out, started.area).finish():
+                self.redone += tiles.images
+            self._here.redone = self.redone_here + tiles.images
+            fp32 = self._direct(torch.float32)
+            if DirectTask(fp32, tiles.source(source), started.out, started.area).finish():
                 return
         raise NonFiniteError("the network's output is not finite, even in float32")
 
     def explain(self) -> str:
-        """What images of 8 bits go through, step by step."""
+        """The steps that compute 8-bit images."""
         return self.backends[self.dtype].explain()
 
-    def _direct(self, dtype: torch.dtype) -> Direct:
-        return Direct(lambda x: self._forward(x, dtype), self.device, dtype)
+    def _direct(self, dtype: torch.dtype) -> DirectExecutor:
+        return DirectExecutor(lambda x: self._forward(x, dtype), self.device, dtype)
 
-    def _engine(self, dtype: torch.dtype) -> Direct | Engine:
+    def _executor_for(self, dtype: torch.dtype) -> Executor:
         direct = self._direct(dtype)
         if self.device.type != "cuda":
             return direct
-        lanes = [Lane(self.device) for _ in range(LANES)]
-        return Engine(partial(self._bind, dtype), lanes, direct)
+        slots = [StreamSlot(self.device) for _ in range(SLOTS)]
+        return StreamExecutor(partial(self._bind, dtype), slots, direct)
 
     def _bind(self, dtype: torch.dtype, pixels: Tensor) -> Work:
-        """What an engine does with pixels at a fixed address."""
+        """The work of a stream executor on pixels at a fixed address."""
         return self.backends[dtype].bind(pixels)
 
     @torch.inference_mode()

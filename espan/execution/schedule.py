@@ -1,4 +1,4 @@
-"""What of a batch of pictures is computed together, and how that shrinks when memory runs out."""
+"""Which tiles of which images run together, and how batches shrink when memory runs out."""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -12,71 +12,72 @@ SMALLEST_TILE = 16
 
 
 class Target(Protocol):
-    """What results (N, C, H, W) are written to: a tensor, or what gives its parts."""
+    """Destination of results (N, C, H, W): a tensor, or an object whose slices are tensors."""
 
     def __getitem__(self, index: tuple[slice, slice, slice, slice], /) -> Tensor: ...
 
 
-class Job(NamedTuple):
-    """A part of some of the pictures of a batch."""
+class TileBatch(NamedTuple):
+    """The same tile of images first..last of a batch."""
 
     first: int
     last: int
     part: Part
 
     @property
-    def pictures(self) -> int:
+    def images(self) -> int:
         return self.last - self.first
 
     @property
     def pixels(self) -> int:
-        """Of the input, the halo not counted."""
-        return self.pictures * self.part.tile.pixels
+        """Input pixels, without the halo."""
+        return self.images * self.part.tile.pixels
 
     def source(self, batch: Tensor) -> Tensor:
-        """The pixels (n, C, h, w) to compute it from."""
+        """The windows (n, C, h, w) in the input."""
         rows, columns = self.part.window.area
         return batch[self.first : self.last, :, rows, columns]
 
     def target(self, results: Target, scale: int) -> Tensor:
-        """The pixels of the result that it fills."""
+        """The tiles in the result."""
         rows, columns = self.part.tile.enlarged(scale)
         return results[self.first : self.last, slice(None), rows, columns]
 
     def area(self, scale: int) -> tuple[slice, slice]:
-        """Those pixels as rows and columns of what comes of `source`."""
+        """Rows and columns of the tile within the upscaled window."""
         return self.part.tile.within(self.part.window).enlarged(scale)
 
 
-class Jobs:
-    """The jobs left of `n` pictures of a size, first to last.
+class TileSchedule:
+    """The tile batches that remain of `n` images of one size, in order.
 
-    tile: the most rows and columns of one, its halo not counted. A job has several pictures as
-    long as their windows hold no more than `pixels` in all.
+    tile: maximum rows and columns of a tile, without its halo. A batch has several images as long
+    as their windows have at most `pixels` in total.
     """
 
     def __init__(self, n: int, size: Sequence[int], tile: Sequence[int], halo: int, pixels: int):
         self.size, self.halo, self.pixels = (size[0], size[1]), halo, pixels
-        self.pictures, self.tile = n, (tile[0], tile[1])
-        # The next one last.
+        self.images, self.tile = n, (tile[0], tile[1])
+        # The next one is last.
         self._left = [*_all(n, self.size, self.tile, halo, pixels)]
 
     def __bool__(self) -> bool:
         return bool(self._left)
 
-    def next(self) -> Job:
-        """The next job; it stays the next one until `pop`."""
+    def next(self) -> TileBatch:
+        """The next batch, without removing it."""
         return self._left[-1]
 
-    def pop(self) -> Job:
+    def pop(self) -> TileBatch:
         return self._left.pop()
 
-    def halve(self, failed: Job) -> bool:
-        """Fewer pictures in every job, or smaller tiles: `failed`, which is none of those left, ran
-        out of memory and is to be done again. False if it cannot be smaller.
+    def halve(self, failed: TileBatch) -> bool:
+        """Puts `failed`, which ran out of memory, back and shrinks all batches, or else all tiles.
+
+        Returns False if they are already as small as possible.
         """
-        if failed.pictures > 1:
-            self.pictures = failed.pictures // 2
+        if failed.images > 1:
+            self.images = failed.images // 2
         elif max(self.tile) > SMALLEST_TILE:
             sides = zip(self.tile, failed.part.tile.size, strict=True)
             height, width = (max(-(-min(side) // 2), SMALLEST_TILE) for side in sides)
@@ -86,25 +87,26 @@ class Jobs:
         self._left = self._split([failed, *self._left[::-1]])
         return True
 
-    def _split(self, jobs: Iterable[Job]) -> list[Job]:
-        return _split(jobs, self.size, self.tile, self.halo, self.pictures, self.pixels)
+    def _split(self, batches: Iterable[TileBatch]) -> list[TileBatch]:
+        return _split(batches, self.size, self.tile, self.halo, self.images, self.pixels)
 
 
 @functools.lru_cache(maxsize=16)
-def _all(n: int, size: tuple, tile: tuple, halo: int, pixels: int) -> tuple[Job, ...]:
-    """The jobs of whole pictures: those of a folder or a video often have one size."""
+def _all(n: int, size: tuple, tile: tuple, halo: int, pixels: int) -> tuple[TileBatch, ...]:
+    """The batches of n images. Cached: the images of a folder or a video often have one size."""
     whole = Tile(0, size[0], 0, size[1])
-    return tuple(_split([Job(0, n, Part(whole, whole))] if n else [], size, tile, halo, n, pixels))
+    batches = [TileBatch(0, n, Part(whole, whole))] if n else []
+    return tuple(_split(batches, size, tile, halo, n, pixels))
 
 
 def _split(
-    jobs: Iterable[Job], size: tuple, tile: tuple, halo: int, pictures: int, pixels: int
-) -> list[Job]:
-    """The jobs in smaller ones, the first of them last."""
+    batches: Iterable[TileBatch], size: tuple, tile: tuple, halo: int, images: int, pixels: int
+) -> list[TileBatch]:
+    """Smaller batches of the same tiles, in reverse order."""
     parts = []
-    for job in jobs:
-        for part in cut(job.part.tile, size, tile, halo):
-            at_once = min(pictures, max(1, pixels // part.window.pixels))
-            for first in range(job.first, job.last, at_once):
-                parts.append(Job(first, min(first + at_once, job.last), part))
+    for batch in batches:
+        for part in cut(batch.part.tile, size, tile, halo):
+            together = min(images, max(1, pixels // part.window.pixels))
+            for first in range(batch.first, batch.last, together):
+                parts.append(TileBatch(first, min(first + together, batch.last), part))
     return parts[::-1]

@@ -1,7 +1,7 @@
-"""A picture too large for memory, from file to file: its result is written row by row.
+"""Row streaming: upscales an image whose result is too large for memory, writing it row by row.
 
-The network computes the tiles it computes for any picture, row of tiles after row of tiles; of the
-result only the row under way and the one being written are there. The pixels are the same.
+The network computes the same tiles as for any image, one row of tiles after another. Only the
+strips of the result that are being computed or written are in memory. The pixels are the same.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from espan.execution import host_memory
-from espan.execution.planes import Counted, enlarge_once, nobody
+from espan.execution.pipeline import Counted, enlarge_once, no_progress
 from espan.execution.runner import Request, Runner
 from espan.images import files
 from espan.images.adapt import from_any
@@ -28,16 +28,16 @@ from espan.system.pinned import Empty
 ALWAYS = nullcontext()
 Progress = Callable[[int, int], None]
 
-# Pixels of a result from which on it is written in bands.
+# Larger results are streamed. In pixels.
 LARGE = 64_000_000
 
-# Bands of the result at once: computed, handed over, being written with what it takes to compress.
-# A GPU has one more under way.
-_BANDS = 2.5
+# Strips in memory: one being computed, one handed over, half a strip for compression. One more on
+# a GPU.
+_STRIPS = 2.5
 
 
 class Enlarges(Protocol):
-    """What this file asks of an `Upscaler`."""
+    """The parts of `Upscaler` that this module uses."""
 
     _runner: Runner
 
@@ -54,66 +54,65 @@ def upscale_to(
     progress: Progress | None = None,
     computing: AbstractContextManager = ALWAYS,
 ) -> None:
-    """`files.write(output, upscaler(image, scale))`; a large PNG or TIFF is never held whole.
+    """`files.write(output, upscaler(image, scale))`, but streams large PNG and TIFF results.
 
-    image: what `files.read` gives. computing: a context for the work that is not writing alone.
-    Raises what both functions do.
+    image: from `files.read`. computing: a context entered for all work except writing alone.
+    Raises the errors of both functions.
     """
     width, height = result_size(scale, image.size)
-    # What is made smaller goes through no network, and is smaller than what is there already.
+    # Downscaling skips the network, and its result is smaller than the image in memory.
     larger = width > image.width or height > image.height
     if width * height > LARGE and larger and files.takes_rows(output, image.mode):
         with computing:
-            in_bands(output, upscaler, image, scale, progress)
+            stream_upscaled(output, upscaler, image, scale, progress)
         return
     with computing:
         result = upscaler(image, scale, progress=progress)
     files.write(output, result)
 
 
-def in_bands(
+def stream_upscaled(
     output: Target,
     upscaler: Enlarges,
     image,
     scale: float | Size,
     progress: Progress | None = None,
 ) -> None:
-    """`upscale_to` for any size."""
-    runner, picture = upscaler._runner, from_any(image)
-    planes = picture.planes[None]
+    """Streams the result of any size; otherwise same as `upscale_to`."""
+    runner, adapted = upscaler._runner, from_any(image)
+    pixels = adapted.planes[None]
     size = result_size(scale, image.size)
-    sizes = passes(planes.shape[2:], size[::-1], runner.scale)
-    _check_memory(runner, planes, sizes)
+    sizes = passes(pixels.shape[2:], size[::-1], runner.scale)
+    _check_memory(runner, pixels, sizes)
 
     def new(height: int, width: int) -> Tensor:
-        return picture.new(height, width)[None]
+        return adapted.new(height, width)[None]
 
-    with shutdown.under_way(progress or nobody) as step:
-        counted = Counted(step, planes, sizes)
-        for each in sizes[:-1]:  # which are small
-            planes = enlarge_once(runner, planes, new, each, counted)
-        _last_in_bands(output, runner, planes, image, size, counted)
+    with shutdown.under_way(progress or no_progress) as step:
+        counted = Counted(step, pixels, sizes)
+        for each in sizes[:-1]:  # small enough for memory
+            pixels = enlarge_once(runner, pixels, new, each, counted)
+        _stream_last_pass(output, runner, pixels, image, size, counted)
 
 
-def _last_in_bands(
+def _stream_last_pass(
     output: Target,
     runner: Runner,
-    planes: Tensor,
+    pixels: Tensor,
     image,
     size: tuple[int, int],
     progress: Progress,
 ) -> None:
-    """The last pass from `planes` to `size` (width, height), with what `image` says in the file."""
-    _, channels, height, width = planes.shape
+    """Streams the last pass, from `pixels` to `size` (width, height), with the image's metadata."""
+    _, channels, height, width = pixels.shape
     has_alpha = channels in (2, 4)
     colours = channels - has_alpha
     whole = runner.scale * height, runner.scale * width
-    source = bleed(planes[0, :-1], planes[0, -1])[None] if has_alpha else planes
+    source = bleed(pixels[0, :-1], pixels[0, -1])[None] if has_alpha else pixels
     small = RowByRow(whole[0], size[::-1]) if whole != size[::-1] else None
-    # Bicubic, as of any picture.
-    alpha = _Alpha(planes[0, -1].numpy(), size[::-1]) if has_alpha else None
+    alpha = _Alpha(pixels[0, -1].numpy(), size[::-1]) if has_alpha else None
 
-    # In this order: on an error the file is closed first, and who still writes stops at once.
+    # Order matters: on an error the file is closed first, which stops the writer thread.
     with (
         ThreadPoolExecutor(1) as background,
         files.rows(output, image.mode, size, image.info) as add,
@@ -132,51 +131,52 @@ def _last_in_bands(
                 rows = np.concatenate([rows, alpha(len(rows))], 2)
             add(rows)
 
-        target = _Rolling(runner.scale * width, colours, planes.dtype, emit, runner.empty)
+        target = _Rolling(runner.scale * width, colours, pixels.dtype, emit, runner.empty)
 
         runner.run(Request(source, target, progress, target.filled))
         writing.pop().result()
 
 
 class _Rolling:
-    """Stands for a result (1, C, H, W) of which only bands of rows exist, C = 1 or 3.
+    """Acts as a result (1, C, H, W), C = 1 or 3, of which only some strips of rows exist.
 
-    Who fills it takes slices from top to bottom, each within what one slice before it had of the
-    height. What is full goes to `emit` as (h, W, C).
+    The runner takes slices from top to bottom; the first slice of a row of tiles sets the height of
+    its strip. Full strips go to `emit` as (h, W, C).
     """
 
     def __init__(self, width: int, channels: int, dtype: torch.dtype, emit: Callable, empty: Empty):
         self.shape, self.dtype, self.emit, self.empty = (width, channels), dtype, emit, empty
-        # By their first row, top to bottom: the memory, and how many pixels of it are missing. Two
-        # where the first tile of a row is begun before the last one above it is done.
-        self.bands: dict[int, tuple[Tensor, int]] = {}
+        # First row -> (memory, number of missing pixels), top to bottom. Two strips overlap in time
+        # if a row of tiles starts before the row above is done.
+        self.strips: dict[int, tuple[Tensor, int]] = {}
         self.bottom = 0
 
     def __getitem__(self, index: tuple[slice, slice, slice, slice]) -> Tensor:
         _, _, rows, columns = index
         if rows.start == self.bottom:
-            band = self.empty((rows.stop - rows.start, *self.shape), self.dtype)
-            self.bands[rows.start] = band, len(band) * self.shape[0]
+            strip = self.empty((rows.stop - rows.start, *self.shape), self.dtype)
+            self.strips[rows.start] = strip, len(strip) * self.shape[0]
             self.bottom = rows.stop
         top = self._top(rows)
-        band = self.bands[top][0]
-        return band[rows.start - top : rows.stop - top, columns].permute(2, 0, 1)[None]
+        strip = self.strips[top][0]
+        return strip[rows.start - top : rows.stop - top, columns].permute(2, 0, 1)[None]
 
     def filled(self, rows: slice, columns: slice) -> None:
-        """These pixels are there."""
+        """Marks pixels as written, and emits the strips that are full."""
         top = self._top(rows)
-        band, missing = self.bands[top]
-        self.bands[top] = band, missing - (rows.stop - rows.start) * (columns.stop - columns.start)
-        while self.bands and not next(iter(self.bands.values()))[1]:
-            self.emit(self.bands.pop(next(iter(self.bands)))[0].numpy())
+        strip, missing = self.strips[top]
+        missing -= (rows.stop - rows.start) * (columns.stop - columns.start)
+        self.strips[top] = strip, missing
+        while self.strips and not next(iter(self.strips.values()))[1]:
+            self.emit(self.strips.pop(next(iter(self.strips)))[0].numpy())
 
     def _top(self, rows: slice) -> int:
-        """The first row of the band that has these."""
-        return max(top for top in self.bands if top <= rows.start)
+        """The first row of the strip that contains `rows`."""
+        return max(top for top in self.strips if top <= rows.start)
 
 
 class _Alpha:
-    """The enlarged alpha of a picture, so many rows at a time."""
+    """The alpha channel enlarged by bicubic, some rows at a time."""
 
     def __init__(self, alpha: np.ndarray, size: tuple[int, int]):
         self.alpha, self.size, self.done = alpha, size, 0
@@ -188,15 +188,15 @@ class _Alpha:
         return resize_rows(self.alpha, self.size, wanted)[..., None]
 
 
-def _check_memory(runner: Runner, planes: Tensor, sizes: list[tuple[int, int]]) -> None:
-    channels, small = planes.shape[1], sizes[-2] if len(sizes) > 1 else None
-    height, width = small or planes.shape[2:]
-    pixel = channels * planes.element_size()
-    need = runner.host_memory(1, height, width, planes.dtype)
-    bands = _BANDS + (runner.device.type != "cpu")
-    need += int(bands * runner.rows(height, width) * runner.scale**2 * width * pixel)
+def _check_memory(runner: Runner, pixels: Tensor, sizes: list[tuple[int, int]]) -> None:
+    channels, small = pixels.shape[1], sizes[-2] if len(sizes) > 1 else None
+    height, width = small or pixels.shape[2:]
+    pixel = channels * pixels.element_size()
+    need = runner.host_memory(1, height, width, pixels.dtype)
+    strips = _STRIPS + (runner.device.type != "cpu")
+    need += int(strips * runner.rows(height, width) * runner.scale**2 * width * pixel)
     if channels in (2, 4):
         need += BYTES * height * width
     if small:
-        need = max(need + height * width * pixel, host_memory.needed(runner, planes, small, 0))
-    host_memory.refuse_beyond(need, planes, sizes[-1], " row by row")
+        need = max(need + height * width * pixel, host_memory.needed(runner, pixels, small, 0))
+    host_memory.refuse_beyond(need, pixels, sizes[-1], " row by row")

@@ -1,8 +1,8 @@
-"""Cutting a picture into tiles whose results are exactly those of the whole picture.
+"""Cuts an image into tiles whose results equal the results of the whole image exactly.
 
 A pixel of the result depends on `radius` input pixels around it, so a tile is read with a halo of
-that width. At the picture's own border the halo ends with the picture: there the network pads with
-zeros, as it does for the whole picture.
+that width. At the image's border the halo is cut off: there the network pads with zeros, as it
+does for the whole image.
 """
 
 from collections.abc import Iterator
@@ -29,32 +29,32 @@ class Tile(NamedTuple):
 
     @property
     def area(self) -> tuple[slice, slice]:
-        """Its rows and columns as indices of the input."""
+        """Its rows and columns in the input."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
     def enlarged(self, scale: int) -> tuple[slice, slice]:
-        """Its rows and columns as indices of the result."""
+        """Its rows and columns in the result."""
         y0, y1, x0, x1 = self
         return slice(scale * y0, scale * y1), slice(scale * x0, scale * x1)
 
     def within(self, window: "Tile") -> "Tile":
-        """The same pixels, counted from the corner of `window`."""
+        """The same pixels, relative to the corner of `window`."""
         top, left = window.y0, window.x0
         return Tile(self.y0 - top, self.y1 - top, self.x0 - left, self.x1 - left)
 
 
 class Part(NamedTuple):
-    """A tile, and the window to compute it from: all of its halo that the picture has."""
+    """A tile, and the window to compute it from: the tile and its halo within the image."""
 
     tile: Tile
     window: Tile
 
 
 def cut(whole: Tile, size: tuple[int, int], largest: tuple[int, int], halo: int) -> Iterator[Part]:
-    """`whole` in parts, row by row, whose windows are all of one size, and near each other's.
+    """Cuts `whole` into parts, row by row, whose windows all have the same size.
 
-    size: of the picture `whole` is a tile of. No window has more rows or columns than `largest`
-    and a halo to both sides; what the picture's border leaves of a halo serves the tile instead.
+    size: rows and columns of the image that contains `whole`. No window has more rows or columns
+    than `largest` plus two halos; at the image's border, the tile takes the space of the halo.
     """
     for y0, y1, top, bottom in _cut(whole.y0, whole.y1, size[0], largest[0], halo):
         for x0, x1, left, right in _cut(whole.x0, whole.x1, size[1], largest[1], halo):
@@ -62,9 +62,9 @@ def cut(whole: Tile, size: tuple[int, int], largest: tuple[int, int], halo: int)
 
 
 def _cut(start: int, stop: int, side: int, largest: int, halo: int):
-    """(start, stop) of each tile and of its window, along one side of the picture."""
+    """(start, stop) of each tile and of its window, along one side of the image."""
     low, high = max(start - halo, 0), min(stop + halo, side)
-    # `count` windows of one length from low to high, two neighbours sharing two halos or more.
+    # `count` windows of one length from low to high; neighbours overlap by at least two halos.
     count = max(1, -(-(high - low - 2 * halo) // largest))
     length = -(-(high - low + 2 * halo * (count - 1)) // count)
     windows = [low + (high - low - length) * i // max(count - 1, 1) for i in range(count)]

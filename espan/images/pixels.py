@@ -30,7 +30,7 @@ def colours_of(channels: int) -> int:
     return channels - 1 + channels % 2
 
 
-def enter(pixels: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+def to_network_input(pixels: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Pixels (N, C, H, W), C = 1 or 3, as a network takes them: (N, 3, H, W) in 0..1."""
     x = pixels.to(device, torch.float32).div(WHITE[pixels.dtype]).expand(-1, 3, -1, -1)
     return x.to(dtype=dtype, memory_format=torch.channels_last)
@@ -47,7 +47,7 @@ def finite(picture: Any) -> Any:
     return picture
 
 
-def leave(y: Tensor, pixels: Tensor) -> bool:
+def from_network_output(y: Tensor, pixels: Tensor) -> bool:
     """Writes a network's y (N, 3, H, W) as pixels (N, C, H, W); False if y is not finite.
 
     C = 1 or 2 takes the mean of the colours; of 2 or 4 the last is made opaque. For results on the
@@ -87,10 +87,12 @@ def _write(band: Tensor, out: Tensor) -> None:
         out[..., colours:].fill_(WHITE[out.dtype])
 
 
-def leave_on_device(y: Tensor, channels: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def from_network_output_on_device(
+    y: Tensor, channels: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """(pixels (N, channels, H, W) of a network's y, whether y is finite as a tensor of one bool).
 
-    As `leave`, but it waits for nothing: work that a CUDA graph can hold.
+    As `from_network_output`, but it waits for nothing: work that a CUDA graph can hold.
     """
     finite = y.isfinite().all()
     y = y.float()

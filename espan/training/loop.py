@@ -20,14 +20,13 @@ from espan.networks.folding import fold
 from espan.system.atomic import remove_leftovers
 from espan.training.balance import held, told
 from espan.training.budget import check_memory
-from espan.training.carry import carry
 from espan.training.checkpoints import Checkpoints
 from espan.training.config import BEST, SYNTHETIC, TrainConfig
 from espan.training.data import Patches, closing
 from espan.training.distill import SelfDistilled
 from espan.training.fabric import launch
 from espan.training.losses import Terms, distance, distillation, loss_of
-from espan.training.optim import moving_average, optimizers_of, overflow_together, rate_at
+from espan.training.optim import lr_multiplier, moving_average, optimizers_of, overflow_together
 from espan.training.outputs import LEVELS, taught
 from espan.training.pictures import Pictures
 from espan.training.record import Record
@@ -35,6 +34,7 @@ from espan.training.start import initialise
 from espan.training.stopping import Stopping
 from espan.training.synthetic import make_pictures
 from espan.training.teachers import Teachers
+from espan.training.transfer import transfer_weights
 
 FINAL = "final.safetensors"
 
@@ -146,7 +146,7 @@ class Run:
             stopping.watch()
             groups = (group for each in optimizers for group in each.param_groups)
             for group, peak in zip(groups, peaks, strict=True):
-                group["lr"] = peak * rate_at(step, config)
+                group["lr"] = peak * lr_multiplier(step, config)
             lr, hr = (each.to(fabric.device, non_blocking=True).float() / 255 for each in (lr, hr))
             lr = lr.to(memory_format=torch.channels_last)
             kept = [each.to(fabric.device, non_blocking=True).float() / LEVELS for each in kept]
@@ -273,11 +273,13 @@ def begin(config: TrainConfig, before: nn.Module | None, patches: Patches) -> nn
     initialise(net, patches.batch(config.steps)[0].float() / 255)
     student = before.student if isinstance(before, SelfDistilled) else None
     if before is not None:
-        carry(student if student and student.config == net.config else teacher_of(before), net)
+        transfer_weights(
+            student if student and student.config == net.config else teacher_of(before), net
+        )
     if config.student is None:
         return net
     model = SelfDistilled(net, config.student)
-    carry(student or net, model.student)
+    transfer_weights(student or net, model.student)
     model.share()
     return model
 

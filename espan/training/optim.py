@@ -12,7 +12,7 @@ from espan.training.config import TrainConfig
 from espan.training.muon import Muon
 
 
-def rate_at(step: int, config: TrainConfig) -> float:
+def lr_multiplier(step: int, config: TrainConfig) -> float:
     """Share of the peak learning rate: linear warm-up, then half a cosine down to nothing, or
     steps down by `gamma` at the `milestones`, shares of all steps."""
     warmup = max(config.warmup * config.steps, 1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from espan import __version__
 from espan.errors import EspanError, InputError, LimitError, OutputError
-from espan.execution.frames import Report, in_turn, told
+from espan.execution.frames import Report, upscale_in_order, with_progress
 from espan.images import files
 from espan.options import (
     LIMITS,
@@ -211,7 +211,7 @@ def convert(
         # Each stage works ahead of the next: decoding, RGB, the network, the encoder's colours.
         pictures = _enlarged(clip, decoded, upscaler, scale)
         with closing(ahead(encoding.converted(pictures, chosen), depth=1)) as ready:
-            counted = told(ready, clip.total, progress, done)
+            counted = with_progress(ready, clip.total, progress, done)
             while (first := next(counted, None)) is not None:
                 part = chain([first], islice(counted, SEGMENT - 1))
                 segments.write(encoding.encoded(part, chosen, flags))
@@ -244,4 +244,4 @@ def _enlarged(
         except EspanError as error:
             raise type(error)(f"{clip.path}: {error}") from error
 
-    return in_turn(enlarge, decoded, upscaler.device)
+    return upscale_in_order(enlarge, decoded, upscaler.device)

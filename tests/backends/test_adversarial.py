@@ -15,8 +15,8 @@ from espan.backends.kernels import Plan
 from espan.backends.select import backend_of
 from espan_kernels import machine
 from tests.support.gpu import DEVICE
-from tests.support.lanes import with_lanes
 from tests.support.makers import noise, random_net
+from tests.support.slots import with_slots
 
 SIZE = 21, 26
 ROWS, COLUMNS = np.mgrid[: SIZE[0], : SIZE[1]]
@@ -94,7 +94,7 @@ def test_adversarial_pictures_through_triton():
 def test_adversarial_pictures_through_cuda():
     net = random_net(channels=32)
     up = Upscaler(net, device="cpu", dtype="fp16", backend="cuda")
-    with_lanes(up)  # 8 bits from the tail's kernel
+    with_slots(up)  # 8 bits from the tail's kernel
     assert {chosen.name for chosen in up._runner.backends[torch.float16].chosen} == {"cuda"}
     assert_near(up, net, "fp16", (9, 12))
 
@@ -136,19 +136,19 @@ def numbers_or_an_error(up: Upscaler, image: np.ndarray) -> None:
     where=st.integers(0, 10**6),
     value=BAD,
     as_bias=st.booleans(),
-    backend=st.sampled_from(["auto", "eager", "plan", "lanes"]),
+    backend=st.sampled_from(["auto", "eager", "plan", "slots"]),
 )
 def test_nothing_but_numbers_becomes_a_pixel(piece, where, value, as_bias, backend):
     """Weights that overflow somewhere, in any form of the network."""
     net = poisoned(piece, where, value, as_bias)
     plain = "auto" if backend == "auto" else "eager"
     up = Upscaler(net, device="cpu", dtype="fp32", backend=plain)
-    if backend in ("plan", "lanes"):
+    if backend in ("plan", "slots"):
         up._runner.backends = {
             dtype: Plan(eager.net, "eager") for dtype, eager in up._runner.backends.items()
         }
-    if backend == "lanes":
-        with_lanes(up)
+    if backend == "slots":
+        with_slots(up)
     numbers_or_an_error(up, noise(6, 7, 3))
 
 
@@ -166,7 +166,7 @@ def test_nothing_but_numbers_becomes_a_pixel_through_cuda(piece):
     net = random_net(channels=32)
     net.get_submodule(piece).bias.data[1] = float("nan")
     up = Upscaler(net, device="cpu", dtype="fp16", backend="cuda")
-    with_lanes(up)
+    with_slots(up)
     with pytest.raises(NonFiniteError, match="not finite"):
         up(noise(6, 7, 3))
 

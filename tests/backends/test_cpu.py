@@ -1,4 +1,4 @@
-"""The form of a network that runs on a CPU: equal to the network, whatever its memory held."""
+"""The CPU backend gives the network's own result, whatever its memory held before."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -38,22 +38,22 @@ def made(name: str, dtype=torch.float64):
     return net.to(dtype)
 
 
-def picture(*shape: int, dtype=torch.float64):
+def image(*shape: int, dtype=torch.float64):
     return torch.rand(shape, dtype=torch.float64).to(dtype)
 
 
 @pytest.fixture(params=[(1 << 18, 1 << 13), (8 * 20, 1 << 13), (8 * 97, 20)], ids=str)
-def bands(request, monkeypatch):
-    for name, value in zip(("BAND", "STRIP"), request.param, strict=True):
+def strip_sizes(request, monkeypatch):
+    for name, value in zip(("STRIP_BYTES", "GATE_PIXELS"), request.param, strict=True):
         monkeypatch.setattr(cpu, name, value)
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_equals_the_network(name, bands):
+def test_equals_the_network(name, strip_sizes):
     net = made(name)
     run = CpuNetwork(net)
     for n, h, w in SIZES:
-        x = picture(n, 3, h, w)
+        x = image(n, 3, h, w)
         got, want = run(x), net(x)
         assert got.shape == want.shape and got.dtype == want.dtype
         torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
@@ -62,26 +62,26 @@ def test_equals_the_network(name, bands):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_is_as_exact_as_the_network(dtype):
     net = made("espan", dtype)
-    x = picture(1, 3, 30, 22, dtype=dtype)
+    x = image(1, 3, 30, 22, dtype=dtype)
     want = made("espan")(x.double())
     own, errors = net(x).double() - want, CpuNetwork(net)(x).double() - want
     assert errors.abs().max() <= 2 * own.abs().max()
 
 
-def test_memory_used_again_leaves_no_trace(bands):
+def test_memory_used_again_leaves_no_trace(strip_sizes):
     net = made("span")
     run = CpuNetwork(net)
-    first, second = picture(1, 3, 20, 14), picture(1, 3, 20, 14)
+    first, second = image(1, 3, 20, 14), image(1, 3, 20, 14)
     run(torch.full_like(first, float("nan")))
     assert run(first).equal(CpuNetwork(net)(first))
-    run(picture(1, 3, 9, 5))
+    run(image(1, 3, 9, 5))
     assert run(second).equal(CpuNetwork(net)(second))
 
 
 def test_threads_do_not_see_each_other():
     net = made("espan")
     run = CpuNetwork(net)
-    pictures = [picture(1, 3, 16 + i % 2, 20) for i in range(12)]
+    pictures = [image(1, 3, 16 + i % 2, 20) for i in range(12)]
     want = [run(x) for x in pictures]
     with ThreadPoolExecutor(4) as pool:
         got = pool.map(run, pictures)
@@ -91,14 +91,14 @@ def test_threads_do_not_see_each_other():
 def test_strides_of_the_input_do_not_matter():
     net = made("espan")
     run = CpuNetwork(net)
-    x = picture(1, 3, 24, 40)
+    x = image(1, 3, 24, 40)
     view = x.permute(0, 1, 3, 2)[:, :, ::2]
     assert run(view).equal(run(view.contiguous()))
 
 
 def test_its_weights_are_its_own():
     net = made("espan")
-    run, x = CpuNetwork(net), picture(1, 3, 12, 12)
+    run, x = CpuNetwork(net), image(1, 3, 12, 12)
     before = run(x)
     for parameter in net.parameters():
         parameter.zero_()
@@ -106,7 +106,7 @@ def test_its_weights_are_its_own():
 
 
 def test_the_result_is_channels_last_and_without_gradient():
-    y = CpuNetwork(made("espan", torch.float32))(picture(2, 3, 8, 8, dtype=torch.float32))
+    y = CpuNetwork(made("espan", torch.float32))(image(2, 3, 8, 8, dtype=torch.float32))
     assert y.is_contiguous(memory_format=torch.channels_last) and not y.requires_grad
 
 
@@ -127,7 +127,7 @@ def test_compiling_needs_a_compiler(monkeypatch):
 
 def test_an_upscaler_on_a_cpu_takes_it():
     up = Upscaler(made("espan", torch.float32), device="cpu")
-    assert {type(form) for form in up._runner.backends.values()} == {CpuNetwork}
+    assert {type(backend) for backend in up._runner.backends.values()} == {CpuNetwork}
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")

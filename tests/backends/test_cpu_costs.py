@@ -1,4 +1,4 @@
-"""What the eager forms cost is on record: more operators or bytes than that is a change to see."""
+"""Operators and bytes of the eager backends are recorded: a run may not take more than that."""
 
 import json
 from pathlib import Path

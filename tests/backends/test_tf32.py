@@ -21,8 +21,8 @@ from espan.options import WITH_TF32
 from espan.shortcut import _held
 from espan.system.devices import pick_dtype
 from espan_kernels import convolution
-from tests.support.lanes import with_lanes
 from tests.support.makers import noise, random_net
+from tests.support.slots import with_slots
 from tests.support.tf32 import rounded, tf32_device
 
 CPU = torch.device("cpu")
@@ -112,23 +112,23 @@ def net_of(backend):
     return backend.net
 
 
-def test_a_right_kernel_is_kept(device, net, monkeypatch, caplog):
+def test_a_correct_kernel_is_used(device, net, monkeypatch, caplog):
     monkeypatch.setattr("espan.backends.select.Plan", Kernels)
     with device:
         assert isinstance(fastest_proven(copy_to(net, CPU, torch.float32)), Kernels)
     assert not caplog.records
 
 
-def test_a_kernel_with_the_error_of_tf32_is_left_aside(device, net, monkeypatch, caplog):
+def test_a_kernel_with_the_error_of_tf32_is_skipped(device, net, monkeypatch, caplog):
     monkeypatch.setattr("espan.backends.select.Plan", Tf32Kernels)
     copy = copy_to(net, CPU, torch.float32)
     with device:
         assert net_of(fastest_proven(copy)) is copy
     for record, name in zip(caplog.records, ("fastest", "triton"), strict=True):
-        assert f"the {name} kernels are left aside: off by 0.00" in record.getMessage()
+        assert f"not using the {name} kernels: off by 0.00" in record.getMessage()
 
 
-def test_a_right_kernel_would_be_left_aside_for_a_network_in_tf32(device, net, monkeypatch):
+def test_a_correct_kernel_would_be_skipped_for_a_network_in_tf32(device, net, monkeypatch):
     """What happened on the first GPU; without it the tests above would show nothing."""
     monkeypatch.setattr("espan.backends.select.Plan", Kernels)
     with device:
@@ -136,15 +136,15 @@ def test_a_right_kernel_would_be_left_aside_for_a_network_in_tf32(device, net, m
 
 
 # What a GPU runs in float32: the network, or its plan, some steps by the ops' definitions.
-FORMS = {"eager": Eager, "plan": lambda net: Plan(net, "eager")}
+BACKENDS = {"eager": Eager, "plan": lambda net: Plan(net, "eager")}
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @torch.no_grad()
-def test_the_process_keeps_its_switches(device, net, form):
+def test_the_process_keeps_its_switches(device, net, backend):
     """As every thread sees them, at any moment of a float32 picture."""
     x = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(0))
-    run = FORMS[form](copy_to(net, CPU, torch.float32))
+    run = BACKENDS[backend](copy_to(net, CPU, torch.float32))
     want = copy_to(net, CPU, torch.float64)(x.double()).float()
     before = torch.backends.cudnn.allow_tf32
     with device:
@@ -174,32 +174,32 @@ def test_threads_have_a_precision_each(net, device):
     assert same == [True] * 10
 
 
-def on_lanes(net, run) -> Upscaler:
+def on_slots(net, run) -> Upscaler:
     """An upscaler in float32 that works as one on a GPU does, by `run` of its copy."""
     up = Upscaler(net, device="cpu", dtype="fp32")
     up._runner.backends[torch.float32] = run
-    with_lanes(up)
+    with_slots(up)
     return up
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_pictures_of_16_bits_are_float32(device, net, form):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pictures_of_16_bits_are_float32(device, net, backend):
     picture = noise(17, 21, 3, dtype=np.uint16)
     want = Upscaler(net, device="cpu", dtype="fp32")(picture)
-    up = on_lanes(net, FORMS[form](copy_to(net, CPU, torch.float32)))
+    up = on_slots(net, BACKENDS[backend](copy_to(net, CPU, torch.float32)))
     with device:
         got = up(picture)
-        coarse = on_lanes(net, Eager(copy_to(net, CPU, torch.float32, tf32=True)))(picture)
+        coarse = on_slots(net, Eager(copy_to(net, CPU, torch.float32, tf32=True)))(picture)
     assert np.abs(got.astype(int) - want).max() <= 1
     assert np.abs(coarse.astype(int) - want).max() > 20
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("form", FORMS)
-def test_set5_is_the_cpus_to_a_thousandth_of_a_decibel(device, net, form, shared):
-    """Through the lanes, convolutions and 8 bits of a GPU's float32."""
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_set5_is_the_cpus_to_a_thousandth_of_a_decibel(device, net, backend, shared):
+    """Through the slots, convolutions and 8 bits of a GPU's float32."""
     on_cpu = Upscaler(net, device="cpu", dtype="fp32")
-    on_gpu = on_lanes(net, FORMS[form](copy_to(net, CPU, torch.float32)))
+    on_gpu = on_slots(net, BACKENDS[backend](copy_to(net, CPU, torch.float32)))
     data = shared / "data/benchmark/Set5"
     want = [*evaluate(on_cpu, data, 4)]
     with device:
@@ -239,5 +239,7 @@ def test_tf32_is_float32_by_another_name(net, monkeypatch):
 @pytest.mark.parametrize("backend", ["cuda", "triton", "openvino", "onnx"])
 def test_no_kernel_multiplies_in_tf32(backend):
     net = copy_to(random_net(), CPU, torch.float32, tf32=True)
-    with pytest.raises(DeviceError, match=f"'{backend}': has no TF32, .* {', '.join(WITH_TF32)}"):
+    with pytest.raises(
+        DeviceError, match=f"'{backend}': does not support TF32, only {', '.join(WITH_TF32)}"
+    ):
         backend_of(net, backend)

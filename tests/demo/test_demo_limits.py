@@ -15,7 +15,7 @@ pytest.importorskip("uvicorn", reason="the page needs uvicorn: pip install 'espa
 
 from espan import DeviceLostError
 from espan.demo import server
-from espan.demo.jobs import Asked, Jobs
+from espan.demo.jobs import Asked, WebJobs
 from espan.demo.limits import Limits
 from espan.demo.work import Work
 from espan.images import files
@@ -175,7 +175,7 @@ def test_a_preview_counts_and_what_cannot_be_removed_stops_nobody(tmp_path):
         job.result.write_bytes(b"12345")
         job.preview.write_bytes(b"123")
 
-    jobs = Jobs(work, tmp_path, Limits())
+    jobs = WebJobs(work, tmp_path, Limits())
     done, stuck = (jobs.open(Asked(name, "m", 4, ".png", ".png")) for name in "ab")
     stuck.source.mkdir()  # which no unlink removes
     for job in (stuck, done):
@@ -218,7 +218,7 @@ def test_a_failed_gpu_ends_the_server(tmp_path, monkeypatch):
         answers.append(Page(port).upscale(PICTURE))
 
     jobs, answers = [], []
-    monkeypatch.setattr(server, "Jobs", lambda *of: jobs.append(Jobs(*of)) or jobs[0])
+    monkeypatch.setattr(server, "WebJobs", lambda *of: jobs.append(WebJobs(*of)) or jobs[0])
     listener = server.listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     client = threading.Thread(target=ask)

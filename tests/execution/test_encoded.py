@@ -84,10 +84,12 @@ def test_lists_and_the_short_form(weights):
     assert decoded(espan.upscale(encoded(), format="bmp", **how)).format == "BMP"
 
 
-def test_large_results_are_written_in_bands(monkeypatch):
-    used, in_bands = [], streaming.in_bands
+def test_large_results_are_streamed(monkeypatch):
+    used, stream_upscaled = [], streaming.stream_upscaled
     monkeypatch.setattr(streaming, "LARGE", 1)
-    monkeypatch.setattr(streaming, "in_bands", lambda *all: (used.append(1), in_bands(*all)))
+    monkeypatch.setattr(
+        streaming, "stream_upscaled", lambda *all: (used.append(1), stream_upscaled(*all))
+    )
     np.testing.assert_array_equal(np.asarray(decoded(UP(encoded()))), UP(PIXELS))
     assert used
 
@@ -157,10 +159,10 @@ def test_what_the_format_cannot_hold_is_said_before_the_work(tmp_path):
 @pytest.mark.parametrize(
     ("image", "how", "reason"),
     [
-        (PIXELS, {"output": io.BytesIO()}, "output: is for pictures given as paths, bytes or open"),
-        (PIXELS, {"format": "png"}, "format: is for pictures given as paths, bytes or open files"),
-        ("a.png", {"format": "png"}, "format: is for bytes and open files"),
-        (encoded(), {"output": "a.png", "format": "jpg"}, "format: is for bytes and open files"),
+        (PIXELS, {"output": io.BytesIO()}, "output: only for images given as paths, bytes or open"),
+        (PIXELS, {"format": "png"}, "format: only for images given as paths, bytes or open files"),
+        ("a.png", {"format": "png"}, "format: only for bytes and open files"),
+        (encoded(), {"output": "a.png", "format": "jpg"}, "format: only for bytes and open files"),
         (encoded(), {"output": 5}, "output: expected a path or an open binary file, got int"),
         ("https://a.b/c.png", {}, "https://a.b/c.png is a URL; download it first"),
         ("file:///c.png", {}, "is a URL"),

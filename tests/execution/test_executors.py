@@ -1,4 +1,4 @@
-"""Executors: through lanes, graphs and staging memory the same pictures, whatever happens."""
+"""Executors: through slots, graphs and staging memory the same pictures, whatever happens."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from espan.execution import executors
 from espan.execution.cuda_graph import Graph
 from espan.execution.runner import Runner
 from tests.execution.test_tiling import OUT, loud_net
-from tests.support.lanes import FakeLane, with_lanes
 from tests.support.makers import noise, random_net
+from tests.support.slots import FakeSlot, with_slots
 from tests.support.threads import same_bits_in_threads
 
 NET = random_net()
@@ -29,7 +29,7 @@ EAGER = {"dtype": "fp32", "backend": "eager"}
 
 
 def planned(net=NET, **options) -> Upscaler:
-    """An upscaler whose forms are plans, as on a GPU; on the eager ops."""
+    """An upscaler whose backends are plans, as on a GPU; with the eager ops."""
     up = Upscaler(net, device="cpu", **(EAGER | options))
     up._runner.backends = {
         dtype: Plan(eager.net, "eager") for dtype, eager in up._runner.backends.items()
@@ -37,20 +37,20 @@ def planned(net=NET, **options) -> Upscaler:
     return up
 
 
-@pytest.mark.parametrize("form", ["plan", "network"])
+@pytest.mark.parametrize("backend", ["plan", "network"])
 @pytest.mark.parametrize("name", PICTURES)
-def test_lanes_give_the_picture(name, form):
-    up = planned(tile=26) if form == "plan" else Upscaler(NET, device="cpu", tile=26, **EAGER)
+def test_stream_slots_give_the_image(name, backend):
+    up = planned(tile=26) if backend == "plan" else Upscaler(NET, device="cpu", tile=26, **EAGER)
     expected = up(PICTURES[name])
-    lanes = with_lanes(up)
+    slots = with_slots(up)
     for _ in range(3):  # as it is, captured, replayed
         got = up(PICTURES[name])
         assert type(got) is type(expected) and got.dtype == expected.dtype
         # Pictures of a batch go side by side, where sums are taken in another order.
         error = np.abs(np.asarray(got, np.float64) - np.asarray(expected, np.float64)).max()
         assert error <= (1 if name == "batch" else 0)
-    # Two lanes for the four tiles, one for the batch, whose pictures go side by side.
-    logs = [lane.log for lane in lanes if lane.log]
+    # Two slots for the four tiles, one for the batch, whose pictures go side by side.
+    logs = [slot.log for slot in slots if slot.log]
     assert len(logs) == (1 if name == "batch" else 2)
     for log in logs:
         assert log.count("capture") == 1 and log.count("replay") == log.count("mark") - 1
@@ -60,21 +60,21 @@ def test_lanes_give_the_picture(name, form):
 def test_tiles_of_8_bits_are_those_of_the_whole_picture(dtype):
     up, image = planned(tile=26, dtype=dtype), PICTURES["uint8"]
     whole = Upscaler(NET, device="cpu", tile=None, dtype="fp32")(image)
-    with_lanes(up)
+    with_slots(up)
     allowed = {"fp16": 4, "bf16": 12, "fp32": 1}[dtype]
     assert np.abs(up(image).astype(int) - whole).max() <= allowed
 
 
-def test_eight_threads_on_two_lanes_get_the_bits_of_one():
+def test_eight_threads_on_two_slots_get_the_bits_of_one():
     up = planned(tile=20)
-    with_lanes(up)
+    with_slots(up)
     images = [noise(30, 20 + n, 4 if n % 2 else 3, seed=n) for n in range(8)]
     same_bits_in_threads(up, images, 5)
 
 
 def test_the_next_tile_is_under_way_before_one_is_waited_for():
     up = planned(tile=26)
-    one, two = with_lanes(up)
+    one, two = with_slots(up)
     one.log = two.log = events = []
     up(noise(20, 100, 3))  # 1 x 4 tiles
     order = [event for event in events if event in ("mark", "wait")]
@@ -84,34 +84,34 @@ def test_the_next_tile_is_under_way_before_one_is_waited_for():
 def test_a_capture_that_fails_is_said_once_and_nothing_is_lost(caplog):
     up, image = planned(), PICTURES["uint8"]
     expected = up(image)
-    (lane,) = with_lanes(up, FakeLane(RuntimeError("operation not permitted\nwhen capturing")))
+    (slot,) = with_slots(up, FakeSlot(RuntimeError("operation not permitted\nwhen capturing")))
     for _ in range(3):
         np.testing.assert_array_equal(up(image), expected)
-    assert lane.log.count("capture") == 1
+    assert slot.log.count("capture") == 1
     said = [record.getMessage() for record in caplog.records]
     reason = "operation not permitted when capturing"
-    assert said == [f"no CUDA graph, kernels are launched one by one: {reason}"]
+    assert said == [f"CUDA graph capture failed, launching kernels one by one: {reason}"]
 
 
 def test_a_graph_is_captured_at_the_second_call():
-    calls, lane = [], FakeLane()
+    calls, slot = [], FakeSlot()
     x = torch.zeros(1)
-    graph = Graph(lambda: (calls.append(x.item()) or x + 1,), lane.capture)
+    graph = Graph(lambda: (calls.append(x.item()) or x + 1,), slot.capture)
     for value in (1.0, 2.0, 3.0):
         x.fill_(value)
         assert graph()[0].item() == value + 1
-    assert lane.log == ["capture", "replay", "replay"]
+    assert slot.log == ["capture", "replay", "replay"]
 
 
 def test_shapes_are_kept_until_others_take_their_place(monkeypatch):
     monkeypatch.setattr(executors, "PROGRAMS", 2)
     up = planned()
-    (lane,) = with_lanes(up, FakeLane())
+    (slot,) = with_slots(up, FakeSlot())
     sizes = [(8, 8), (8, 9), (8, 8), (8, 10), (8, 8), (8, 9)]
     for size in sizes:
         up(noise(*size, 3))
     # Only the third and fifth call find their shape; the last one's has gone.
-    assert lane.log.count("capture") == 1 and lane.log.count("replay") == 2
+    assert slot.log.count("capture") == 1 and slot.log.count("replay") == 2
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
@@ -119,7 +119,7 @@ def test_a_picture_that_cannot_be_trusted_is_computed_again(dtype, caplog):
     """What overflows in the tail's sum would be a NaN, for which uint8 has no value."""
     image = PICTURES["uint8"]
     up = planned(loud_net(2.0**16), dtype=dtype, tile=20)
-    with_lanes(up)
+    with_slots(up)
     result = up(image).astype(int)
     assert np.abs(result - Upscaler(NET, device="cpu", dtype="fp32")(image)).max() <= 12
     overflowed = dtype == "fp16"
@@ -134,17 +134,17 @@ def test_nothing_that_is_not_a_number_becomes_a_pixel(layer, value):
     net = random_net()
     net.get_submodule(layer).bias[1] = value
     up = planned(net)
-    with_lanes(up)
+    with_slots(up)
     with pytest.raises(NonFiniteError, match="not finite"):
         up(noise(8, 8, 3))
 
 
 @pytest.mark.parametrize("error", OUT)
-def test_out_of_memory_on_a_lane(monkeypatch, error):
+def test_out_of_memory_on_a_slot(monkeypatch, error):
     image = noise(40, 90, 3)
     up = planned(tile=60)
     expected = up(image)
-    with_lanes(up)
+    with_slots(up)
     bind, failed = Runner._bind, []
 
     def failing(self, dtype, pixels):
@@ -161,7 +161,7 @@ def test_out_of_memory_on_a_lane(monkeypatch, error):
 
 def test_memory_of_other_shapes_goes_first(monkeypatch):
     up = planned()
-    with_lanes(up, FakeLane())
+    with_slots(up, FakeSlot())
     expected = [up(noise(8, 8, 3)), up(noise(9, 9, 3))]
     bind, failed = Runner._bind, []
 
@@ -180,7 +180,7 @@ def test_memory_of_other_shapes_goes_first(monkeypatch):
 def test_out_of_memory_halves_the_pictures_first(monkeypatch):
     up, batch = planned(), PICTURES["batch"]
     expected = up(batch)
-    with_lanes(up)
+    with_slots(up)
     bind, shapes = Runner._bind, []
 
     def failing(self, dtype, pixels):
@@ -195,22 +195,22 @@ def test_out_of_memory_halves_the_pictures_first(monkeypatch):
     assert {shape[2:] for shape in shapes} == {(12, 17)}
 
 
-def test_lanes_come_back_after_an_error(monkeypatch):
+def test_slots_are_freed_after_an_error(monkeypatch):
     up, image = planned(tile=26), PICTURES["uint8"]
     expected = up(image)
-    with_lanes(up)
-    finish = executors.EngineJob.finish
-    monkeypatch.setattr(executors.EngineJob, "finish", lambda job: 1 / 0)
+    with_slots(up)
+    finish = executors.StreamTask.finish
+    monkeypatch.setattr(executors.StreamTask, "finish", lambda job: 1 / 0)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
             up(image)
-    monkeypatch.setattr(executors.EngineJob, "finish", finish)
+    monkeypatch.setattr(executors.StreamTask, "finish", finish)
     np.testing.assert_array_equal(up(image), expected)
 
 
-def test_a_lane_that_never_fits_is_an_error_and_comes_back(monkeypatch):
+def test_a_tile_that_never_fits_is_an_error_and_frees_its_slot(monkeypatch):
     up = planned()
-    with_lanes(up)
+    with_slots(up)
     with monkeypatch.context() as patch:
         patch.setattr(Runner, "_bind", lambda *args: (_ for _ in ()).throw(OUT["torch"]))
         for _ in range(3):
@@ -233,9 +233,9 @@ class Lost:
 
 def test_a_gpu_lost_with_tiles_under_way_is_named(monkeypatch):
     up = planned(tile=26)
-    (lanes,) = {id(each): each for each in up._runner._engines.values()}.values()
+    (slots,) = {id(each): each for each in up._runner._executors.values()}.values()
     started = [Lost(), Lost()]
-    monkeypatch.setattr(lanes, "start", lambda *args: started.pop() if started else None)
+    monkeypatch.setattr(slots, "start", lambda *args: started.pop() if started else None)
     with pytest.raises(DeviceLostError, match="only a new process"):
         up(PICTURES["uint8"])
     assert not started

@@ -28,7 +28,7 @@ def test_frames_share_the_cores(cores, device, there, workers, each):
         return -number, threading.current_thread().name, torch.get_num_threads()
 
     whole = (number for number in range(3 * workers))
-    made = list(frames.in_turn(enlarge, whole, torch.device(device)))
+    made = list(frames.upscale_in_order(enlarge, whole, torch.device(device)))
     assert [(number, result[0]) for number, result in made] == [(i, -i) for i in range(3 * workers)]
     assert len({name for _, (_, name, _) in made}) == workers
     assert {count for _, (_, _, count) in made} == {each}
@@ -37,6 +37,6 @@ def test_frames_share_the_cores(cores, device, there, workers, each):
 
 def test_frames_are_counted_as_they_come():
     seen = []
-    for _ in frames.told(iter("abc"), 4, lambda *counts: seen.append(counts), done=2):
+    for _ in frames.with_progress(iter("abc"), 4, lambda *counts: seen.append(counts), done=2):
         pass
     assert seen == [(3, 4), (4, 4), (5, 5)]

@@ -42,10 +42,10 @@ def size(image) -> int:
 def test_pixels_go_there_and_back_once_and_are_waited_for_once(kind):
     image = KINDS[kind]
     want = alone(image)
-    with on_device(NET, **EAGER) as (up, lanes, pages):
+    with on_device(NET, **EAGER) as (up, slots, pages):
         for _ in range(3):  # as it is, captured, replayed
-            for lane in lanes:
-                lane.log.clear()
+            for slot in slots:
+                slot.log.clear()
             with Transfers() as seen:
                 got = up(image)
             back = size(want) * 4 // 3 if kind == "PIL" else size(want)
@@ -58,7 +58,7 @@ def test_pixels_go_there_and_back_once_and_are_waited_for_once(kind):
                 "device to host": [back],
             }
             assert seen.waits == 0
-            assert [event for lane in lanes for event in lane.log].count("wait") == 1
+            assert [event for slot in slots for event in slot.log].count("wait") == 1
         assert pages.locked
 
 
@@ -77,7 +77,7 @@ def test_alpha_lies_beside_the_colours(kind):
 def test_tensors_of_the_device_stay_there(layout):
     image = torch.from_numpy(noise(2, 3, H, W) if layout == "batch" else noise(3, H, W))
     want = alone(image)
-    with on_device(NET, **EAGER) as (up, lanes, pages):
+    with on_device(NET, **EAGER) as (up, slots, pages):
         there = image.to(up.device)
         if layout == "HWC":
             there = image.permute(1, 2, 0).contiguous().to(up.device).permute(2, 0, 1)
@@ -86,7 +86,7 @@ def test_tensors_of_the_device_stay_there(layout):
         # Whether it can be trusted is read on the host, with the one wait there is.
         assert seen.moved == {"device to device": [size(image), size(want)]}
         assert seen.waits == 0 and pages.locked == 0
-        events = [event for lane in lanes for event in lane.log]
+        events = [event for slot in slots for event in slot.log]
         # The caller's work first, and nothing that the caller's next work could overtake.
         assert events == ["follow", "mark", "wait"]
         assert torch.equal(got.cpu(), want)
@@ -111,7 +111,7 @@ def test_bands_for_a_file_are_written_by_the_device(tmp_path):
     with on_device(NET, **EAGER) as (up, _, pages):
         up._runner.window = 64 * 130
         with Transfers() as seen:
-            streaming.in_bands(tmp_path / "a.png", up, image, 4)
+            streaming.stream_upscaled(tmp_path / "a.png", up, image, 4)
     with Image.open(tmp_path / "a.png") as read:
         assert np.abs(np.asarray(read) - want).max() <= 1
     tiles = len(seen.moved["device to host"])

@@ -25,7 +25,7 @@ def test_a_list_is_one_pipeline():
     order = [event for event in events if event in ("mark", "wait")]
     # Two images are under way whenever one is waited for, each once.
     assert order == ["mark", *["mark", "wait"] * 5, "wait"]
-    assert events.count("capture") == 2  # images of one size share a program, one for each lane
+    assert events.count("capture") == 2  # images of one size share a program, one for each slot
 
 
 def test_lists_in_lists_and_files_among_them(tmp_path):
@@ -58,7 +58,7 @@ def test_an_error_in_a_list_comes_when_those_before_are_done(device):
         assert same(up(KINDS["RGB"]), alone(KINDS["RGB"]))
 
 
-def test_lanes_come_back_where_a_list_is_left():
+def test_slots_are_freed_where_a_list_is_left():
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -69,7 +69,7 @@ def test_lanes_come_back_where_a_list_is_left():
         assert same(up(KINDS["RGB"]), alone(KINDS["RGB"]))
 
 
-def test_a_call_within_the_progress_of_another_finds_a_lane():
+def test_a_call_within_the_progress_of_another_finds_a_free_slot():
     small, inner = KINDS["grey"], []
     with on_device(NET, **EAGER) as (up, _, _):
         up([KINDS["RGB"]] * 3, progress=lambda done, total: inner.append(up(small)))

@@ -144,7 +144,7 @@ def test_rows_written_one_by_one_are_those_of_the_whole(tmp_path, channels, scal
     seen = []
     up = Upscaler(NET, device="cpu", dtype="fp32", tile=8)
     path = tmp_path / "a.png"
-    streaming.in_bands(path, up, image, scale, lambda *each: seen.append(each))
+    streaming.stream_upscaled(path, up, image, scale, lambda *each: seen.append(each))
     np.testing.assert_array_equal(np.asarray(files.read(path)), np.asarray(UP(image, scale)))
     done, totals = zip(*seen, strict=True)
     assert len({*totals}) == 1 and done[-1] == totals[0] and [*done] == sorted({*done})

@@ -57,7 +57,7 @@ def picture(mode: str, height: int = 107, width: int = 90):
 def test_the_same_pixels_as_at_once(tmp_path, up, mode, suffix, scale):
     image, output = picture(mode), tmp_path / f"a.{suffix}"
     steps = []
-    streaming.in_bands(output, up, image, scale, lambda *done: steps.append(done))
+    streaming.stream_upscaled(output, up, image, scale, lambda *done: steps.append(done))
     result = files.read(output)
     assert result.mode == mode
     np.testing.assert_array_equal(np.asarray(result), np.asarray(up(image, scale)))
@@ -68,7 +68,7 @@ def test_the_same_pixels_as_at_once(tmp_path, up, mode, suffix, scale):
 @pytest.mark.parametrize("tile", ["auto", None, (40, 48)], ids=str)
 def test_of_any_precision_and_tile(tmp_path, dtype, tile):
     up, image = Upscaler(random_net(), device="cpu", dtype=dtype, tile=tile), picture("RGB")
-    streaming.in_bands(tmp_path / "a.png", up, image, 4)
+    streaming.stream_upscaled(tmp_path / "a.png", up, image, 4)
     result = np.asarray(files.read(tmp_path / "a.png"))
     np.testing.assert_array_equal(result, np.asarray(up(image)))
 
@@ -89,7 +89,7 @@ def test_out_of_memory_in_the_middle_of_a_row_of_tiles(tmp_path, failing):
         return forward(x, dtype)
 
     up._runner._forward = tight
-    streaming.in_bands(tmp_path / "a.png", up, image, 4)
+    streaming.stream_upscaled(tmp_path / "a.png", up, image, 4)
     assert len(calls) > 12
     difference = np.asarray(files.read(tmp_path / "a.png")).astype(int) - expected
     assert np.abs(difference).max() <= 1  # other windows may round otherwise
@@ -102,7 +102,7 @@ def test_profile_exif_and_resolution_are_kept(tmp_path, up):
     image = picture("RGB")
     image.info = {"icc_profile": PROFILE, "exif": exif.tobytes(), "dpi": (300, 300)}
     for suffix in ("png", "tif"):
-        streaming.in_bands(tmp_path / f"a.{suffix}", up, image, 4)
+        streaming.stream_upscaled(tmp_path / f"a.{suffix}", up, image, 4)
         with Image.open(tmp_path / f"a.{suffix}") as result:
             assert result.info["icc_profile"] == PROFILE
             assert [round(float(each)) for each in result.info["dpi"]] == [300, 300]
@@ -122,8 +122,10 @@ def test_profile_exif_and_resolution_are_kept(tmp_path, up):
 def test_chosen_for_large_results_of_these_formats(tmp_path, monkeypatch, up, name, large, banded):
     monkeypatch.setattr(streaming, "LARGE", 107 * 90 * 16 - large)
     path = files.write(tmp_path / "in.png", picture("RGB"))
-    used, in_bands = [], streaming.in_bands
-    monkeypatch.setattr(streaming, "in_bands", lambda *all: (used.append(all), in_bands(*all))[1])
+    used, stream_upscaled = [], streaming.stream_upscaled
+    monkeypatch.setattr(
+        streaming, "stream_upscaled", lambda *all: (used.append(all), stream_upscaled(*all))[1]
+    )
     assert up(path, output=tmp_path / name) == tmp_path / name
     assert bool(used) is banded
     assert files.read(tmp_path / name).size == (360, 428)
@@ -137,7 +139,7 @@ def test_failure_leaves_what_was_there(tmp_path, up):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        streaming.in_bands(tmp_path / "a.png", up, picture("RGB"), 4, stop)
+        streaming.stream_upscaled(tmp_path / "a.png", up, picture("RGB"), 4, stop)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.png", b"old")]
 
 
@@ -151,14 +153,14 @@ def test_full_disk_is_named(tmp_path, monkeypatch, up, suffix):
 
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(OutputError, match=rf"a\.{suffix}: could not be written: No space left"):
-        streaming.in_bands(tmp_path / f"a.{suffix}", up, picture("RGB"), 4)
+        streaming.stream_upscaled(tmp_path / f"a.{suffix}", up, picture("RGB"), 4)
     assert not [*tmp_path.iterdir()]
 
 
 def test_memory_is_checked_before_the_work(tmp_path, monkeypatch, up):
     free_memory(monkeypatch, 2**20)
     with pytest.raises(LimitError, match="row by row"):
-        streaming.in_bands(tmp_path / "a.png", up, picture("RGB"), 4)
+        streaming.stream_upscaled(tmp_path / "a.png", up, picture("RGB"), 4)
 
 
 @pytest.mark.parametrize(("before", "after"), [(40, 33), (40, 10), (33, 40), (7, 7), (5, 1)])
@@ -227,7 +229,7 @@ torch.set_num_threads(2)
 up = Upscaler(random_net(), device="cpu", dtype="fp32", tile=(240, 240))
 def run(height):
     pixels = np.random.default_rng(0).integers(256, size=(height, 600, 3), dtype=np.uint8)
-    streaming.in_bands(sys.argv[1], up, Image.fromarray(pixels), 4)
+    streaming.stream_upscaled(sys.argv[1], up, Image.fromarray(pixels), 4)
     return peak()
 small = run(600)
 up._runner._forward = lambda x, dtype: x.new_zeros(1, 3, *(4 * side for side in x.shape[2:]))
@@ -255,11 +257,11 @@ def test_memory_does_not_hold_the_result(tmp_path, suffix):
     assert large - small < 8 * 600 * 5000 * 3
 
 
-def test_folders_write_large_results_in_bands(tmp_path, monkeypatch, up):
+def test_folders_stream_large_results(tmp_path, monkeypatch, up):
     monkeypatch.setattr(streaming, "LARGE", 0)
-    used, in_bands = [], streaming.in_bands
+    used, stream_upscaled = [], streaming.stream_upscaled
     monkeypatch.setattr(
-        streaming, "in_bands", lambda *all: (used.append(all[0]), in_bands(*all))[1]
+        streaming, "stream_upscaled", lambda *all: (used.append(all[0]), stream_upscaled(*all))[1]
     )
     path = files.write(tmp_path / "in.png", picture("RGBA;16"))
     (outcome,) = batch.run(batch.plan([path], tmp_path / "a.png"), [up], 4)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from espan import DeviceError, DeviceLostError, LimitError, NonFiniteError, Upscaler
-from espan.execution.runner import LANES, SHARE, Runner
+from espan.execution.runner import SHARE, SLOTS, Runner
 from espan.execution.tiling import Tile, cut
 from espan.system import memory
 from espan_kernels.native import CudaError
@@ -218,7 +218,7 @@ def test_automatic_tiles_fit_the_free_memory_of_a_gpu(monkeypatch, free):
     monkeypatch.setattr(memory, "free_on", lambda device: free)
     up = Upscaler(NET, device="cpu", dtype="fp32")
     window = up._runner.window
-    taken = LANES * memory.for_pixels(window, NET.config["channels"], torch.float32)
+    taken = SLOTS * memory.for_pixels(window, NET.config["channels"], torch.float32)
     smallest = (2 * NET.radius + 16) ** 2
     assert taken <= SHARE * free or window == smallest
     assert window < 480 * 480 or free == 2**40

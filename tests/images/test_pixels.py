@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from espan.images import pixels
-from espan.images.pixels import WHITE, enter, leave, leave_on_device
+from espan.images.pixels import (
+    WHITE,
+    from_network_output,
+    from_network_output_on_device,
+    to_network_input,
+)
 
 DTYPES = [*WHITE]
 
@@ -19,7 +24,7 @@ def made(dtype: torch.dtype, *shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_enter(dtype, channels):
     x = made(dtype, 2, channels, 4, 5)
-    y = enter(x, torch.device("cpu"), torch.float32)
+    y = to_network_input(x, torch.device("cpu"), torch.float32)
     assert y.shape == (2, 3, 4, 5) and y.is_contiguous(memory_format=torch.channels_last)
     expected = (x.double() / WHITE[dtype]).expand(-1, 3, -1, -1)
     torch.testing.assert_close(y.double(), expected, atol=1e-7, rtol=0)
@@ -30,7 +35,7 @@ def test_bands_follow_the_threads(monkeypatch, threads):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     y = torch.rand(1, 3, 300, 400)
     out = torch.empty((1, 3, 300, 400), dtype=torch.uint8)
-    assert leave(y.clone(), out)
+    assert from_network_output(y.clone(), out)
     assert torch.equal(out, (y * 255).round().to(torch.uint8))
 
 
@@ -43,8 +48,8 @@ def test_leave(monkeypatch, dtype, channels, memory):
     expected = y.double() if channels == 3 else y.double().mean(1, keepdim=True)
     expected = expected.clamp(0, 1) * WHITE[dtype]
     out = torch.zeros((2, channels, 9, 9), dtype=dtype).contiguous(memory_format=memory)
-    on_device, finite = leave_on_device(y, channels, dtype)
-    assert leave(y.contiguous(memory_format=memory), out[:, :, 1:8, 2:8]) and finite
+    on_device, finite = from_network_output_on_device(y, channels, dtype)
+    assert from_network_output(y.contiguous(memory_format=memory), out[:, :, 1:8, 2:8]) and finite
     step = 0.5 if not dtype.is_floating_point else torch.finfo(dtype).eps
     for result in (out[:, :, 1:8, 2:8], on_device):
         assert result.dtype == dtype
@@ -60,12 +65,12 @@ def test_what_is_no_number_is_noticed_anywhere(monkeypatch, dtype, value):
     for y, x in [(0, 0), (3, 2), (6, 5)]:
         numbers = torch.zeros((1, 3, 7, 6), dtype=dtype)
         numbers[0, 1, y, x] = value
-        assert not leave_on_device(numbers, 3, torch.uint8)[1]
-        assert not leave(numbers, out)
+        assert not from_network_output_on_device(numbers, 3, torch.uint8)[1]
+        assert not from_network_output(numbers, out)
 
 
 def test_numbers_whose_sum_is_none_are_numbers():
     y = torch.full((1, 3, 4, 4), 3e38)
     out = torch.zeros((1, 3, 4, 4), dtype=torch.uint8)
-    assert leave_on_device(y, 3, torch.uint8)[1]
-    assert leave(y, out) and (out == 255).all()
+    assert from_network_output_on_device(y, 3, torch.uint8)[1]
+    assert from_network_output(y, out) and (out == 255).all()

@@ -1,4 +1,4 @@
-"""What the eager forms cost, counted.
+"""What the eager backends cost, counted.
 
 `python -m tests.support.cpu_costs > tests/backends/cpu_costs.json` keeps them.
 
@@ -65,10 +65,10 @@ def costs() -> dict[str, dict]:
     for name, make in NETS.items():
         net = make().eval().requires_grad_(False).to(memory_format=torch.channels_last)
         x = torch.rand(1, 3, HEIGHT, WIDTH).contiguous(memory_format=torch.channels_last)
-        banded = CpuNetwork(net)
-        banded(x)  # its maps are there from now on
+        on_cpu = CpuNetwork(net)
+        on_cpu(x)  # allocates its feature maps
         found[f"{name}, network"] = counted(lambda net=net, x=x: net(x))
-        found[f"{name}, on a CPU"] = counted(lambda run=banded, x=x: run(x))
+        found[f"{name}, on a CPU"] = counted(lambda run=on_cpu, x=x: run(x))
     cases = {
         "span_gate": (1, 32, HEIGHT, WIDTH),
         "conv3x3": (1, 32, 32, HEIGHT, WIDTH, "gate"),
@@ -81,7 +81,7 @@ def costs() -> dict[str, dict]:
     for name, case in cases.items():
         op = OPS[name]
         args = op.make(case, torch.float32)
-        op.reference(*args)  # matrices of the DCT are made once
+        op.reference(*args)  # caches the DCT matrices
         found[f"{name}, eager"] = counted(lambda op=op, args=args: op.reference(*args))
     return found
 

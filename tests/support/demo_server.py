@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from espan import Upscaler
 from espan.demo.app import make_app
-from espan.demo.jobs import Jobs
+from espan.demo.jobs import WebJobs
 from espan.demo.limits import Limits
 from espan.demo.server import Server, listen
 from espan.demo.work import Work
@@ -47,7 +47,7 @@ class Slow:
 class Page:
     """A client of a running page. `jobs`, which has its folder, is of a server in this process."""
 
-    def __init__(self, port: int, jobs: Jobs | None = None):
+    def __init__(self, port: int, jobs: WebJobs | None = None):
         self.port, self.jobs = port, jobs
         self.address = f"http://127.0.0.1:{port}"
 
@@ -95,7 +95,7 @@ class Page:
 def page(folder: Path, upscaler=tiny, paths=(), **limits):
     limits = Limits(**limits)
     work = Work(upscaler, paths, limits)
-    jobs = Jobs(work, folder, limits)
+    jobs = WebJobs(work, folder, limits)
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     server = Server(make_app(jobs, work, limits), limits, jobs, "for a test")

@@ -19,7 +19,7 @@ def noisy(folder: Path, count: int, height: int = 4, width: int = 5) -> Path:
     return folder
 
 
-def pictures(folder: Path, count: int) -> list[batch.Job]:
+def pictures(folder: Path, count: int) -> list[batch.FileJob]:
     """Jobs from folder/in into folder/big."""
     return batch.plan([noisy(folder / "in", count)], folder / "big")
 

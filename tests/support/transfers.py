@@ -13,10 +13,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from espan import Upscaler
-from espan.execution.cuda_graph import Lane
+from espan.execution.cuda_graph import StreamSlot
 from espan.system import pinned
-from tests.support.lanes import FakeLane, with_lanes
 from tests.support.make_believe_device import DeviceTensor, make_believe
+from tests.support.slots import FakeSlot, with_slots
 
 _aten = torch.ops.aten
 
@@ -55,14 +55,14 @@ class Pages:
         return any(0 <= at - each.ctypes.data < len(each) for each in self._blocks)
 
 
-class DeviceLane(FakeLane):
-    """A lane of the make-believe device, which copies by the rules of a real one."""
+class DeviceSlot(FakeSlot):
+    """A slot of the make-believe device, which copies by the rules of a real one."""
 
     def __init__(self, device: torch.device):
         super().__init__()
         self.device = device
 
-    holds, writes, write = Lane.holds, Lane.writes, Lane.write
+    holds, writes, write = StreamSlot.holds, StreamSlot.writes, StreamSlot.write
 
     def current(self):
         return nullcontext()
@@ -106,10 +106,10 @@ class Transfers(TorchDispatchMode):
 
 @contextmanager
 def on_device(net, budget: int = 1 << 30, pages: Pages | None = None, **options) -> Iterator[tuple]:
-    """(an upscaler on the make-believe device, its lanes, the pages); results within `budget`."""
+    """(an upscaler on the make-believe device, its slots, the pages); results within `budget`."""
     pages = pages or Pages()
     with make_believe() as device, mock.patch.object(pinned, "locked", pages.has):
         up = Upscaler(net, device=device, **options)
-        lanes = with_lanes(up, DeviceLane(device), DeviceLane(device))
+        slots = with_slots(up, DeviceSlot(device), DeviceSlot(device))
         up._runner.empty = pinned.Results(budget, pages.lock, pages.unlock_unused)
-        yield up, lanes, pages
+        yield up, slots, pages

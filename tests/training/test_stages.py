@@ -13,11 +13,11 @@ from torch import nn
 import espan
 from espan import ESPAN, InputError, fold
 from espan.networks.reparam import RepConv
-from espan.training.carry import carry
 from espan.training.config import TrainConfig, read_config
 from espan.training.distill import SelfDistilled
 from espan.training.loop import begin, terms_of, train
 from espan.training.losses import distillation, high_pass, loss_of
+from espan.training.transfer import transfer_weights
 from tests.support.makers import TINY_RUN, as_yaml, noise
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -106,7 +106,7 @@ def test_terms_with_a_student():
 @pytest.mark.parametrize("rep", [None, "espan", "ecb"])
 def test_carry_is_exact_between_networks_of_one_form(rep):
     source, target = net_of(3, 3, rep=rep, seed=1), net_of(3, 2, rep=rep, seed=2)
-    assert carry(source, target) == []
+    assert transfer_weights(source, target) == []
     ours, theirs = target.state_dict(), source.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     removed = set(theirs) - set(ours)
@@ -114,7 +114,7 @@ def test_carry_is_exact_between_networks_of_one_form(rep):
 
 
 def test_carry_names_what_has_to_start_anew():
-    fresh = carry(net_of(2, 0), target := net_of(3, 1, seed=5))
+    fresh = transfer_weights(net_of(2, 0), target := net_of(3, 1, seed=5))
     assert fresh == [*(f"blocks.2.convs.{i}" for i in range(3)), "blocks.3.convs.0"]
     assert torch.equal(
         target.blocks[2].convs[0].weight, net_of(3, 1, seed=5).blocks[2].convs[0].weight
@@ -124,16 +124,16 @@ def test_carry_names_what_has_to_start_anew():
 @pytest.mark.parametrize("rep", ["espan", "ecb", "2*k-1, k", None])
 def test_carry_into_other_branches_is_the_same_function(rep):
     source, target = net_of(rep="plain").double(), net_of(rep=rep, seed=3).double()
-    carry(source, target)
+    transfer_weights(source, target)
     x = pictures()
     torch.testing.assert_close(target(x), source(x), rtol=0, atol=1e-12)
 
 
 def test_carry_refuses_what_cannot_be():
     with pytest.raises(InputError, match="channels: weights of 8 cannot start a network of 16"):
-        carry(net_of(), ESPAN(16, 2, 3))
+        transfer_weights(net_of(), ESPAN(16, 2, 3))
     with pytest.raises(InputError, match="without a 'k' branch"):
-        carry(net_of(), net_of(rep="span"))
+        transfer_weights(net_of(), net_of(rep="span"))
 
 
 @pytest.mark.parametrize("scales", [(2, 4), (4, 2), (3, 4), (4, 3), (2, 3)])
@@ -141,7 +141,7 @@ def test_carry_refuses_what_cannot_be():
 def test_carry_between_scales_picks_the_nearest_sub_pixel(scales):
     before, after = scales
     source, target = net_of(scale=before).double(), net_of(scale=after, seed=2).double()
-    carry(source, target)
+    transfer_weights(source, target)
     x = pictures(1, 6)
     small, large = source(x), target(x)
     rows = [int((i + 0.5) * before / after) for i in range(6 * after)]

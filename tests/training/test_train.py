@@ -23,7 +23,7 @@ from espan.training.config import TrainConfig
 from espan.training.data import Patches
 from espan.training.loop import train
 from espan.training.losses import loss_of
-from espan.training.optim import rate_at
+from espan.training.optim import lr_multiplier
 from espan.training.pictures import Pictures
 from espan.training.start import initialise
 from tests.support.makers import TINY_RUN, as_yaml, noise
@@ -271,7 +271,7 @@ def test_a_new_checkpoint_stays_beside_a_damaged_later_one(config, tmp_path):
 
 def test_rate_climbs_then_falls_to_nothing():
     config = TrainConfig(data="data", out="out", steps=100, warmup=0.1)
-    rates = [rate_at(step, config) for step in range(100)]
+    rates = [lr_multiplier(step, config) for step in range(100)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert rates[9:] == sorted(rates[9:], reverse=True)
     assert max(rates) == 1 and 0 < rates[-1] < 0.001

@@ -13,9 +13,9 @@ import espan
 from espan import ESPAN
 from espan.images import files
 from espan.training import loop
-from espan.training.carry import carry
 from espan.training.config import TrainConfig, read_config
 from espan.training.loop import train
+from espan.training.transfer import transfer_weights
 from tests.support.make_believe_device import DEVICE, make_believe
 from tests.support.makers import TINY_RUN, noise
 
@@ -131,17 +131,17 @@ def test_make_believe_device_and_cpu_go_on_with_each_others_runs(tmp_path, first
 @pytest.mark.parametrize("forms", [("espan", "espan"), ("espan", None), ("plain", "ecb")])
 @pytest.mark.parametrize("scales", [(4, 4), (2, 4)])
 @pytest.mark.parametrize("there", ["source", "target"])
-def test_make_believe_device_carry_leaves_both_where_they_are(forms, scales, there):
+def test_make_believe_device_transfer_leaves_both_where_they_are(forms, scales, there):
     def pair():
         torch.manual_seed(0)
         return [ESPAN(8, 1, 0, s, rep) for s, rep in zip(scales, forms, strict=True)]
 
     want, (source, target) = pair(), pair()
-    carry(*want)
+    transfer_weights(*want)
     with make_believe():
         moved, other = (source, target) if there == "source" else (target, source)
         moved.to(DEVICE)
-        carry(source, target)
+        transfer_weights(source, target)
         assert {p.device for p in moved.parameters()} == {DEVICE}
         assert {p.device for p in other.parameters()} == {torch.device("cpu")}
         state = {key: value.cpu() for key, value in target.state_dict().items()}

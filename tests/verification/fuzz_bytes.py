@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from espan.batch.journal import NAME, Journal, mark
-from espan.batch.planning import Job
+from espan.batch.planning import FileJob
 from espan.errors import EspanError, InputError
 from tests.support import clips, demo_server
 from tests.support.demo_server import Slow
@@ -66,13 +66,13 @@ def checkpoints(stack: ExitStack) -> tuple[bytes, Callable[[bytes], None]]:
 
 def journals(stack: ExitStack) -> tuple[bytes, Callable[[bytes], None]]:
     root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    jobs = [Job(root / f"{i}.in", root / f"{i}.out", root) for i in range(3)]
+    jobs = [FileJob(root / f"{i}.in", root / f"{i}.out", root) for i in range(3)]
     with Journal("settings") as journal:
         for job in jobs:
             job.input.touch()
             job.output.touch()
             journal.add(job, mark(job.input))
-    done = Job(root / "never.in", root / "never.out", root)
+    done = FileJob(root / "never.in", root / "never.out", root)
     done.input.touch()
     done.output.touch()
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from espan import Upscaler, shortcut, upscale
-from tests.support.lanes import with_lanes
+from tests.support.slots import with_slots
 
 ROUNDS, CALLS = 30, 100
 
@@ -20,7 +20,7 @@ ROUNDS, CALLS = 30, 100
 def upscaler() -> Upscaler:
     """One whose network gives zeros that were made before."""
     up = Upscaler(device="cpu", dtype="fp32", backend="eager")
-    with_lanes(up)
+    with_slots(up)
 
     def bind(_dtype: torch.dtype, pixels: torch.Tensor):
         n, channels, height, width = pixels.shape

@@ -12,8 +12,8 @@ import torch
 
 from espan import Upscaler
 from espan.backends.kernels import Plan
-from tests.support.lanes import with_lanes
 from tests.support.makers import noise, random_net
+from tests.support.slots import with_slots
 from tests.support.threads import in_threads
 
 SIZES = [(5, 7), (16, 9), (9, 16), (12, 12), (1, 20), (23, 4)]
@@ -24,16 +24,16 @@ def upscalers() -> dict[str, Upscaler]:
     """One of each way in which threads share a network."""
     net = random_net(channels=4)
     half = Upscaler(net, device="cpu", dtype="bf16", tile=8)
-    lanes = Upscaler(net, device="cpu", dtype="fp32", backend="eager", tile=10)
-    lanes._runner.backends = {
-        dtype: Plan(eager.net, "eager") for dtype, eager in lanes._runner.backends.items()
+    slots = Upscaler(net, device="cpu", dtype="fp32", backend="eager", tile=10)
+    slots._runner.backends = {
+        dtype: Plan(eager.net, "eager") for dtype, eager in slots._runner.backends.items()
     }
-    with_lanes(lanes)
+    with_slots(slots)
     # Graphs are captured at the second use of a shape, which may be any thread's.
     return {
         "whole pictures": Upscaler(net, device="cpu", dtype="fp32", tile=None),
         "tiles in bfloat16": half,
-        "two lanes": lanes,
+        "two stream slots": slots,
     }
 
 

@@ -2,7 +2,7 @@
 
 import time
 
-from tests.support.lanes import FakeLane
+from tests.support.slots import FakeSlot
 from tests.verification import rounds
 
 
@@ -11,7 +11,7 @@ def test_250_rounds_of_eight_threads():
 
 
 class Everybodys:
-    """A queue whose one lane is taken by all at once."""
+    """A queue whose one slot is taken by all at once."""
 
     def __init__(self, queue):
         self.held = queue.get()
@@ -23,12 +23,12 @@ class Everybodys:
         """Nobody waits for it."""
 
 
-def test_a_lane_that_threads_share_is_noticed(monkeypatch):
+def test_a_slot_that_threads_share_is_noticed(monkeypatch):
     """Otherwise the test above would prove nothing."""
-    up = rounds.upscalers()["two lanes"]
-    for engine in up._runner._engines.values():
-        engine._free = Everybodys(engine._free)
-    # Results are waited for, as on a GPU: others come to the lane in the meantime.
-    monkeypatch.setattr(FakeLane, "mark", lambda lane: lambda: time.sleep(1e-3))
-    monkeypatch.setattr(rounds, "upscalers", lambda: {"a shared lane": up})
+    up = rounds.upscalers()["two stream slots"]
+    for executor in up._runner._executors.values():
+        executor._free = Everybodys(executor._free)
+    # Results are waited for, as on a GPU: others come to the slot in the meantime.
+    monkeypatch.setattr(FakeSlot, "mark", lambda slot: lambda: time.sleep(1e-3))
+    monkeypatch.setattr(rounds, "upscalers", lambda: {"a shared stream slot": up})
     assert any(rounds.rounds(20, 8, seed)["mismatches"] for seed in range(10))

@@ -41,10 +41,10 @@ OUTSIDE = [
             "tests/execution/test_streaming.py::test_failure_leaves_what_was_there",
         ),
         (
-            "bands are the rows that are finished",
+            "strips are emitted when all their rows are finished",
             "espan/execution/streaming.py",
-            "self.bands[top] = band, missing - (rows.stop",
-            "self.bands[top] = band, missing - 2 * (rows.stop",
+            "missing -= (rows.stop - rows.start) *",
+            "missing -= 2 * (rows.stop - rows.start) *",
             "tests/execution/test_streaming.py::test_the_same_pixels_as_at_once",
         ),
         (

@@ -5,7 +5,7 @@ from tests.verification.mutations import Mutation
 HOSTILE = "tests/checkpoints/test_hostile_weights.py::"
 CHECKPOINTS = "tests/training/test_checkpoints.py::"
 TILING = "tests/execution/test_tiling.py::"
-LANES = "tests/execution/test_executors.py::"
+EXECUTORS = "tests/execution/test_executors.py::"
 
 PROMISES = [
     Mutation(promise, file, old, new, test)
@@ -106,7 +106,7 @@ PROMISES = [
             "espan/backends/kernels.py",
             "return y, torch.stack(ends).abs().amax() <= self.limit",
             "return y, torch.stack(ends).isfinite().any() | True",
-            LANES + "test_nothing_that_is_not_a_number_becomes_a_pixel",
+            EXECUTORS + "test_nothing_that_is_not_a_number_becomes_a_pixel",
         ),
         (
             "what overflows is computed again in float32",
@@ -118,14 +118,14 @@ PROMISES = [
         (
             "the result does not depend on tiles",
             "espan/execution/runner.py",
-            "return Jobs(n, size, tile, self.radius,",
-            "return Jobs(n, size, tile, self.radius - 1,",
+            "return TileSchedule(n, size, tile, self.radius,",
+            "return TileSchedule(n, size, tile, self.radius - 1,",
             TILING + "test_tiled_equals_whole[7]",
         ),
         (
             "out of memory goes on with smaller tiles",
             "espan/execution/runner.py",
-            "self._halve(begun.jobs, job, error)\n            return",
+            "self._halve(begun.schedule, tiles, error)\n            return",
             "raise",
             TILING + "test_out_of_memory_goes_on_with_smaller_tiles",
         ),
@@ -173,7 +173,7 @@ PROMISES = [
             "tests/execution/test_memory.py::test_the_estimate_is_near_the_measured_peak",
         ),
         (
-            "threads share no lane",
+            "threads share no stream slot",
             "espan/execution/executors.py",
             "self._free.get(block=wait)",
             "self._free.queue[-1]",

@@ -1,4 +1,4 @@
-"""Lanes without a GPU: what an executor does with streams, staging memory and graphs shows."""
+"""Stream slots without a GPU: what an executor does with streams, staging and graphs shows."""
 
 from contextlib import nullcontext
 from functools import partial
@@ -6,11 +6,11 @@ from functools import partial
 import torch
 
 from espan import Upscaler
-from espan.execution.executors import Engine
+from espan.execution.executors import StreamExecutor
 
 
-class FakeLane:
-    """As `espan.execution.cuda_graph.Lane`, on the host. `failure` is what captures raise."""
+class FakeSlot:
+    """As `espan.execution.cuda_graph.StreamSlot`, on the host. `failure` is what captures raise."""
 
     device = torch.device("cpu")
 
@@ -51,15 +51,16 @@ class FakeLane:
         return replay, results
 
 
-def with_lanes(up: Upscaler, *lanes: FakeLane) -> list[FakeLane]:
-    """Makes the upscaler, on a CPU, work as it would on a GPU: through these lanes, or two."""
-    lanes = [*lanes] or [FakeLane(), FakeLane()]
+def with_slots(up: Upscaler, *slots: FakeSlot) -> list[FakeSlot]:
+    """Makes the upscaler, on a CPU, work as it would on a GPU: through these slots, or two."""
+    slots = [*slots] or [FakeSlot(), FakeSlot()]
     runner = up._runner
 
     def bind(dtype, pixels):
         return runner._bind(dtype, pixels)  # looked up when it runs: tests replace it
 
-    runner._engines = {
-        each: Engine(partial(bind, each), lanes, runner._direct(each)) for each in runner.backends
+    runner._executors = {
+        each: StreamExecutor(partial(bind, each), slots, runner._direct(each))
+        for each in runner.backends
     }
-    return lanes
+    return slots

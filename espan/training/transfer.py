@@ -1,4 +1,4 @@
-"""Weights carried from one network to another: between stages, scales, and forms of training."""
+"""Transfer of weights between networks: of other stages, scales and kinds of branches."""
 
 import torch
 from torch import Tensor, nn
@@ -10,29 +10,29 @@ from espan.networks.reparam import RepConv
 
 
 @torch.no_grad()
-def carry(source: ESPAN, target: ESPAN) -> list[str]:
-    """Copies into `target` every layer that `source` has as well; returns the names of the others.
+def transfer_weights(source: ESPAN, target: ESPAN) -> list[str]:
+    """Copies the layers that both networks have; returns the names of the other layers of `target`.
 
-    The two may be on different devices: each stays where it is.
-    Layers of one form go over bit by bit; into other branches goes their merged kernel, equal up to
-    rounding. A block that has become shorter keeps its first convolutions (the removal of tail
-    convolutions). Between scales a sub-pixel of the upsampler takes the kernel of the nearest one.
-    InputError when the numbers of channels differ.
+    The networks may be on different devices and stay there. Layers with the same parameters are
+    copied bit by bit; otherwise the target's branches take the merged kernel, equal up to rounding.
+    A block with fewer convolutions keeps the first ones (the removal of tail convolutions). Between
+    scales, each sub-pixel of the upsampler takes the kernel of the nearest sub-pixel.
+    Raises InputError if the numbers of channels differ.
     """
     if source.config["channels"] != target.config["channels"]:
         counts = source.config["channels"], target.config["channels"]
         raise InputError(f"channels: weights of {counts[0]} cannot start a network of {counts[1]}")
-    have = dict(_layers(source))
+    layers = dict(_layers(source))
     fresh = []
     for name, layer in _layers(target):
-        if name not in have:
+        if name not in layers:
             fresh.append(name)
         elif name == "upsampler" and source.scale != target.scale:
-            _become(layer, *_rescaled(*kernel_of(have[name]), source.scale, target.scale))
-        elif _form(have[name]) == _form(layer):
-            layer.load_state_dict(have[name].state_dict())
+            _become(layer, *_rescaled(*kernel_of(layers[name]), source.scale, target.scale))
+        elif _shapes(layers[name]) == _shapes(layer):
+            layer.load_state_dict(layers[name].state_dict())
         else:
-            _become(layer, *kernel_of(have[name]))
+            _become(layer, *kernel_of(layers[name]))
     return fresh
 
 
@@ -44,7 +44,7 @@ def _layers(net: ESPAN) -> list[tuple[str, Conv]]:
     return [*layers, ("upsampler", net.upsampler)]
 
 
-def _form(layer: nn.Module) -> list[tuple[str, torch.Size]]:
+def _shapes(layer: nn.Module) -> list[tuple[str, torch.Size]]:
     return [(key, value.shape) for key, value in layer.state_dict().items()]
 
 
