@@ -40,25 +40,25 @@ class Block:
     convs: int
     columns: int  # computed, in a strip
     warps: int = 12
-    half_sums: bool = False
+    fp16_accumulation: bool = False
     source = "spab.cu"
     rows = 3  # that a pass of a loop takes
 
     @property
     def kernel(self) -> str:
-        return f"rows_kernel<32, {self.convs}, 0, {str(self.half_sums).lower()}>"
+        return f"rows_kernel<32, {self.convs}, 0, {str(self.fp16_accumulation).lower()}>"
 
     @property
     def hmma_cycles(self) -> dict[str, int]:
         """By architecture, of those it is for."""
-        return HALF_CYCLES if self.half_sums else HMMA_CYCLES
+        return HALF_CYCLES if self.fp16_accumulation else HMMA_CYCLES
 
 
 BLOCKS = {
     "spab, 3 convs": Block(3, 64),
     "spab, 2 convs": Block(2, 96),
-    "spab, 3 convs, half sums": Block(3, 64, half_sums=True),
-    "spab, 2 convs, half sums": Block(2, 64, 8, half_sums=True),
+    "spab, 3 convs, fp16 accumulation": Block(3, 64, fp16_accumulation=True),
+    "spab, 2 convs, fp16 accumulation": Block(2, 64, 8, fp16_accumulation=True),
 }
 # Of ESPAN x4, float16 planes and uint8 pictures: how many of each, and bytes of device memory a
 # pixel, halos from L2.

@@ -113,7 +113,7 @@ def _prove_flag(case: tuple, device: torch.device) -> None:
     inputs, weights, bias, up_weight, up_bias, scale, *_ = tail.make(case, torch.float16, device)
     order = tail_door.order(weights)
     packed = tail_door.pack([weights[i] for i in order], bias, up_weight, up_bias)
-    planes = [layout.to_planes(inputs[i]) for i in order]
+    planes = [layout.to_nc8hw8(inputs[i]) for i in order]
     n, _, h, w = planes[0].shape[:4]
     if not planes[0].numel():
         return

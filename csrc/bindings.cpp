@@ -24,7 +24,7 @@ const std::tuple<Names<Dtype>, Names<Layout>, Names<Epilogue>> NAMES{
      {"bfloat16", Dtype::bfloat16},
      {"float32", Dtype::float32},
      {"uint8", Dtype::uint8}},
-    {{"planes", Layout::planes},
+    {{"nc8hw8", Layout::nc8hw8},
      {"channels_last", Layout::channels_last},
      {"contiguous", Layout::contiguous}},
     {{"none", Epilogue::none}, {"silu", Epilogue::silu}, {"gate", Epilogue::gate}}};
@@ -92,13 +92,13 @@ void fill(SpanGateBackwardParams& p, Arguments& take) {
 void fill(Conv3x3Params& p, Arguments& take) {
     take("x", p.x)("weights", p.weights)("biases", p.biases)("gate", p.gate)("out", p.out);
     take("epilogue", p.epilogue)("channels", p.channels)("n", p.n)("h", p.h)("w", p.w);
-    take("layout", p.layout)("half_sums", p.half_sums);
+    take("layout", p.layout)("fp16_accumulation", p.fp16_accumulation);
 }
 
 void fill(SpabParams& p, Arguments& take) {
     take("x", p.x)("weights", p.weights)("biases", p.biases)("scratch", p.scratch)("out", p.out);
     take("convs", p.convs)("channels", p.channels)("n", p.n)("h", p.h)("w", p.w);
-    take("layout", p.layout)("half_sums", p.half_sums);
+    take("layout", p.layout)("fp16_accumulation", p.fp16_accumulation);
 }
 
 void fill(Conv3x3WgmmaParams& p, Arguments& take) {

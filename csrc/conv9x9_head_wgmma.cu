@@ -140,7 +140,7 @@ cudaError_t launch_head(const Conv9x9HeadWgmmaParams& p, float scale, cudaStream
         {static_cast<const float2*>(p.biases), 16},
         {static_cast<uint32_t*>(p.out), p.n * p.h * p.w * PLANES * WORDS},
         PictureSteps(p.x_layout, p.h, p.w),
-        FeatureSteps(Layout::planes, p.h, p.w),
+        FeatureSteps(Layout::nc8hw8, p.h, p.w),
         parts,
         scale};
     return launch_overlapping(

@@ -24,10 +24,10 @@ enum class Dtype { float16, bfloat16, float32, uint8 };
 
 // The memory order of an image.
 //                 feature maps       RGB
-// planes          (n, P, h, w, 8)
+// nc8hw8          (n, P, h, w, 8)
 // channels_last   (n, h, w, P, 8)    (n, h, w, 3)
 // contiguous                         (n, 3, h, w)
-enum class Layout { planes, channels_last, contiguous };
+enum class Layout { nc8hw8, channels_last, contiguous };
 
 // What is made of the result z of a convolution: z, silu(z), or span_gate(gate, z).
 enum class Epilogue { none, silu, gate };
@@ -65,8 +65,8 @@ struct Conv3x3Params {
     Epilogue epilogue;
     int channels;  // C: 24, 32, 40, 48, 56 or 64
     int64_t n, h, w;
-    Layout layout;   // planes or channels_last
-    bool half_sums;  // sums of 96 products in float16, these in float32; planes, C > 24
+    Layout layout;   // nc8hw8 or channels_last
+    bool fp16_accumulation;  // sums of 96 products in float16, these in float32; nc8hw8, C > 24
 };
 cudaError_t conv3x3(const Conv3x3Params& params, cudaStream_t stream);
 
@@ -81,8 +81,8 @@ struct SpabParams {
     int convs;            // 2 or 3
     int channels;         // C: 24, 32, 40, 48, 56 or 64
     int64_t n, h, w;
-    Layout layout;   // planes or channels_last
-    bool half_sums;  // as in Conv3x3Params
+    Layout layout;   // nc8hw8 or channels_last
+    bool fp16_accumulation;  // as in Conv3x3Params
 };
 cudaError_t spab(const SpabParams& params, cudaStream_t stream);
 
@@ -127,7 +127,7 @@ struct Conv9x9HeadParams {
     Dtype dtype;          // of x: float16 or uint8
     int64_t n, h, w;
     Layout x_layout;  // contiguous or channels_last
-    Layout layout;    // planes or channels_last
+    Layout layout;    // nc8hw8 or channels_last
 };
 cudaError_t conv9x9_head(const Conv9x9HeadParams& params, cudaStream_t stream);
 
@@ -147,7 +147,7 @@ struct TailParams {
     bool clamp;                   // float16 to 0..1; uint8 always is
     Dtype dtype;                  // of out: float16, or uint8, rounded from 255 * value
     int64_t n, h, w;              // of the feature maps
-    Layout layout;                // planes or channels_last
+    Layout layout;                // nc8hw8 or channels_last
     Layout out_layout;            // contiguous or channels_last
 };
 cudaError_t tail(const TailParams& params, cudaStream_t stream);

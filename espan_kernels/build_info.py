@@ -1,6 +1,6 @@
-"""What the build of the CUDA kernels and their loader agree on; knows neither torch nor setuptools.
+"""Constants and the source hash shared by the CUDA build and the loader; imports the stdlib only.
 
-setup.py runs this file by its path, as in an isolated build the package cannot be imported.
+setup.py runs this file by its path because an isolated build cannot import the package.
 """
 
 import hashlib
@@ -8,19 +8,19 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 SOURCES = PACKAGE.parent / "csrc"
-# Beside the package's modules, written where the kernels were left out: the reason.
+# A build without CUDA kernels writes the reason to this file in the package folder.
 LEFT_OUT = "cuda_left_out.txt"
 REBUILD = "ESPAN_CUDA=1 pip install -e ."
 
 
 def source_files(folder: Path = SOURCES) -> list[Path]:
-    """The files the kernels are built from: those of `folder` and the headers in its common/."""
+    """The sources of the kernels: files in `folder` and in its common/."""
     files = [*folder.glob("*"), *folder.glob("common/*")]
     return sorted(p for p in files if p.suffix in (".h", ".cuh", ".cu", ".cpp"))
 
 
 def source_hash(folder: Path = SOURCES) -> str:
-    """Changes with any of the sources."""
+    """A hash of all sources."""
     digest = hashlib.sha256()
     for path in source_files(folder):
         name = path.relative_to(folder).as_posix()

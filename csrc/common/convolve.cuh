@@ -22,13 +22,13 @@ struct Place {
 };
 
 // Convolution CONV of a kernel.
-template <int CHANNELS, int CONVS, int CONV, Layout LAYOUT, bool HALF_SUMS>
+template <int CHANNELS, int CONVS, int CONV, Layout LAYOUT, bool FP16_ACC>
 struct Convolution {
-    using S = Strip<CHANNELS, CONVS, HALF_SUMS>;
+    using S = Strip<CHANNELS, CONVS, FP16_ACC>;
     using To = Steps<S::PLANES, LAYOUT>;
     static constexpr int PLANES = S::PLANES, OUT_PLANES = S::OUT_PLANES, TILES = S::TILES;
     static constexpr int STEPS = (PLANES + 1) / 2;       // of 16 input channels
-    static constexpr int CHAIN = HALF_SUMS ? 2 : STEPS;  // of them, with 3 columns each, in one sum
+    static constexpr int CHAIN = FP16_ACC ? 2 : STEPS;  // of them, with 3 columns each, in one sum
     static constexpr bool IS_FIRST = CONV == 0, IS_LAST = CONV == CONVS - 1;
     static constexpr int REACH = CONVS - CONV;  // rows that it reads above an item's, and below
     // Whether the gate of a row is asked for before its last products: 2 and 3 convolutions lack
@@ -125,7 +125,7 @@ struct Convolution {
                             const uint32_t* b = &w[c][3 * ky + kx][k];
                             pair ? mma_m16n8k16(sum, a, b[0], b[1]) : mma_m16n8k8(sum, a, b[0]);
                         };
-                        if constexpr (HALF_SUMS) {
+                        if constexpr (FP16_ACC) {
                             for (int ky = 0; ky < 3; ++ky) tap(ky, halves[ky][c]);
                         } else {
                             tap(0, opened[t][c]);
@@ -135,7 +135,7 @@ struct Convolution {
                     }
                 }
 #pragma unroll
-                for (int c = 0; HALF_SUMS && c < OUT_PLANES; ++c) {
+                for (int c = 0; FP16_ACC && c < OUT_PLANES; ++c) {
                     add(opened[t][c], halves[0][c]);
                     add(middle[t][c], halves[1][c]);
                     add(finished[t][c], halves[2][c]);

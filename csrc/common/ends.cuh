@@ -18,9 +18,9 @@ struct FeatureSteps {
 
     FeatureSteps(Layout layout, int64_t h, int64_t w)
         : picture(h * w * PLANES * WORDS),
-          plane(layout == Layout::planes ? h * w * WORDS : WORDS),
-          row(layout == Layout::planes ? w * WORDS : w * PLANES * WORDS),
-          pixel(layout == Layout::planes ? WORDS : PLANES * WORDS) {}
+          plane(layout == Layout::nc8hw8 ? h * w * WORDS : WORDS),
+          row(layout == Layout::nc8hw8 ? w * WORDS : w * PLANES * WORDS),
+          pixel(layout == Layout::nc8hw8 ? WORDS : PLANES * WORDS) {}
 };
 
 // Steps through RGB from one image, colour, ... to the next, in elements.

@@ -20,10 +20,10 @@
 
 namespace espan::rows {
 
-template <int CHANNELS, int CONVS, Layout LAYOUT, bool HALF_SUMS>
-__global__ void __launch_bounds__(Strip<CHANNELS, CONVS, HALF_SUMS>::THREADS, 1)
+template <int CHANNELS, int CONVS, Layout LAYOUT, bool FP16_ACC>
+__global__ void __launch_bounds__(Strip<CHANNELS, CONVS, FP16_ACC>::THREADS, 1)
 rows_kernel(Work work) {
-    using S = Strip<CHANNELS, CONVS, HALF_SUMS>;
+    using S = Strip<CHANNELS, CONVS, FP16_ACC>;
     SHARED(uint32_t, rings, CONVS * S::RING);
     SHARED(float2, biases, CONVS * CHANNELS / 2);
     if (threadIdx.x < CONVS * CHANNELS / 2) {
@@ -32,23 +32,23 @@ rows_kernel(Work work) {
     bar_sync(ALL, S::THREADS);
     const int conv = warp_uniform(threadIdx.x / S::CONV_THREADS);
     if (conv == 0) {
-        Convolution<CHANNELS, CONVS, 0, LAYOUT, HALF_SUMS>(work, rings, biases).run();
+        Convolution<CHANNELS, CONVS, 0, LAYOUT, FP16_ACC>(work, rings, biases).run();
     } else if constexpr (CONVS == 2) {
-        Convolution<CHANNELS, CONVS, 1, LAYOUT, HALF_SUMS>(work, rings, biases).run();
+        Convolution<CHANNELS, CONVS, 1, LAYOUT, FP16_ACC>(work, rings, biases).run();
     } else if constexpr (CONVS == 3) {
         if (conv == 1) {
-            Convolution<CHANNELS, CONVS, 1, LAYOUT, HALF_SUMS>(work, rings, biases).run();
+            Convolution<CHANNELS, CONVS, 1, LAYOUT, FP16_ACC>(work, rings, biases).run();
         } else {
-            Convolution<CHANNELS, CONVS, 2, LAYOUT, HALF_SUMS>(work, rings, biases).run();
+            Convolution<CHANNELS, CONVS, 2, LAYOUT, FP16_ACC>(work, rings, biases).run();
         }
     }
 }
 
 // Launches a kernel of CONVS convolutions, whose weights and biases follow each other; the epilogue
 // and the gate are those of the last one.
-template <int CHANNELS, int CONVS, Layout LAYOUT, bool HALF_SUMS>
+template <int CHANNELS, int CONVS, Layout LAYOUT, bool FP16_ACC>
 cudaError_t launch_as(const Conv3x3Params& p, cudaStream_t stream) {
-    using S = Strip<CHANNELS, CONVS, HALF_SUMS>;
+    using S = Strip<CHANNELS, CONVS, FP16_ACC>;
     int64_t processors = 0;
     if (const auto error = count_processors(processors)) return error;
     const Cut parts = cut(p.n, p.h, p.w, S::USEFUL, CONVS, processors);
@@ -67,24 +67,24 @@ cudaError_t launch_as(const Conv3x3Params& p, cudaStream_t stream) {
         int(parts.items),
         p.epilogue};
     return launch(
-        rows_kernel<CHANNELS, CONVS, LAYOUT, HALF_SUMS>, std::min(parts.items, processors),
+        rows_kernel<CHANNELS, CONVS, LAYOUT, FP16_ACC>, std::min(parts.items, processors),
         S::THREADS, stream, work);
 }
 
 // Launches the kernel for this layout and kind of sums, if there is one.
 template <int CHANNELS, int CONVS>
 cudaError_t launch_in_layout(const Conv3x3Params& p, cudaStream_t stream) {
-    if (p.half_sums) {
+    if (p.fp16_accumulation) {
         if constexpr (CHANNELS > 24) {
-            if (p.layout == Layout::planes) {
-                return launch_as<CHANNELS, CONVS, Layout::planes, true>(p, stream);
+            if (p.layout == Layout::nc8hw8) {
+                return launch_as<CHANNELS, CONVS, Layout::nc8hw8, true>(p, stream);
             }
         }
         return cudaErrorInvalidValue;
     }
     return p.layout == Layout::channels_last
                ? launch_as<CHANNELS, CONVS, Layout::channels_last, false>(p, stream)
-               : launch_as<CHANNELS, CONVS, Layout::planes, false>(p, stream);
+               : launch_as<CHANNELS, CONVS, Layout::nc8hw8, false>(p, stream);
 }
 
 }  // namespace espan::rows

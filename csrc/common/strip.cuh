@@ -10,22 +10,22 @@ constexpr int WORDS = 4;  // of 2 channels, in a pixel of a plane
 
 // How the convolutions, their output channels and the columns of a row are divided among warps. A
 // warp's weights and open sums take OUT_PLANES * (9 * PLANES + 12 * TILES) registers a lane: 78 to
-// 120. HALF_SUMS: products of 32 channels and 3 columns are summed in halves, and these in floats.
-template <int CHANNELS, int CONVS, bool HALF_SUMS>
+// 120. FP16_ACC: products of 32 channels and 3 columns are summed in halves, and these in floats.
+template <int CHANNELS, int CONVS, bool FP16_ACC>
 struct Strip {
     static_assert(CHANNELS % 8 == 0 && (CHANNELS <= 32 || CONVS == 1));
-    static_assert(CHANNELS > 24 || !HALF_SUMS);
+    static_assert(CHANNELS > 24 || !FP16_ACC);
     static constexpr int PLANES = CHANNELS / 8;
     // Of a warp: planes of output, and tiles of 16 columns. Sums in halves take registers too.
-    static constexpr int OUT_PLANES = CHANNELS > 32 || HALF_SUMS ? 1 : CHANNELS == 32 ? 2 : 3;
-    static constexpr bool IS_TIGHT = HALF_SUMS && (CHANNELS == 40 || CHANNELS == 48);
+    static constexpr int OUT_PLANES = CHANNELS > 32 || FP16_ACC ? 1 : CHANNELS == 32 ? 2 : 3;
+    static constexpr bool IS_TIGHT = FP16_ACC && (CHANNELS == 40 || CHANNELS == 48);
     static constexpr int TILES = OUT_PLANES > 1 ? 4 / OUT_PLANES : IS_TIGHT ? 2 : 4;
     static constexpr int SHARES = PLANES / OUT_PLANES;  // warps that make a pixel
     static constexpr int WARP_COLUMNS = 16 * TILES;
     // 12 warps have 168 registers a lane, up to 8 have 255. A single convolution needs the most: it
     // keeps both where it loads from and where it stores.
     static constexpr int WARPS = CONVS == 3       ? 12
-                                 : CONVS == 2     ? (HALF_SUMS ? 8 : 12)
+                                 : CONVS == 2     ? (FP16_ACC ? 8 : 12)
                                  : CHANNELS <= 32 ? 8
                                  : CHANNELS <= 48 ? 2 * SHARES
                                                   : SHARES;
@@ -69,7 +69,7 @@ struct Work {
 // Words from one pixel, and from one plane, to the next.
 template <int PLANES, Layout LAYOUT>
 struct Steps {
-    static constexpr bool PLANAR = LAYOUT == Layout::planes;
+    static constexpr bool PLANAR = LAYOUT == Layout::nc8hw8;
     static constexpr int PIXEL = PLANAR ? WORDS : PLANES * WORDS;
 
     __device__ static int64_t plane(const Images& size) {

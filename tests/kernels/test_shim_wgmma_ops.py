@@ -89,7 +89,7 @@ def tail_arguments(case):
     )
     order = tail_door.order(weights)
     packed = tail_door.pack([weights[i] for i in order], bias, up_weight, up_bias)
-    return [layout.to_planes(inputs[i].clamp(-4, 4)) for i in order], packed, scale
+    return [layout.to_nc8hw8(inputs[i].clamp(-4, 4)) for i in order], packed, scale
 
 
 def launched(case, place=None, value=0.0, limit=8.0):
