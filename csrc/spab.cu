@@ -1,5 +1,5 @@
-// spab: a whole block in one kernel, whose convolutions stream rows (rows.cuh); past 32 channels
-// a kernel for each convolution.
+// spab: an entire block in one row-streaming kernel (rows.cuh); above 32 channels one kernel per
+// convolution.
 #include "common/one_by_one.cuh"
 #include "common/rows.cuh"
 

@@ -1,18 +1,18 @@
-// 3x3 convolutions of few channels that stream rows: one to three of them in one kernel.
+// Row-streaming 3x3 convolutions of few channels, one to three fused in one kernel.
 //
-// A block of threads walks down a strip of the image, one row at a time. Its warps are divided
-// among the convolutions; each warp holds the weights of 8 to 24 output channels in registers and
-// takes 16 to 64 columns of every row. A row of input is accumulated into the three rows of output
-// it reaches, whose sums are all open in registers: it is read from shared memory once per column
-// of the kernel, not once per tap. Rows pass from one convolution to the next through rings of 3
+// A thread block streams a strip of the image, one row at a time. Its warps are divided among the
+// convolutions; each warp holds the weights of 8 to 24 output channels in registers and processes
+// 16 to 64 columns of every row. An input row is accumulated into the three output rows that it
+// contributes to, whose sums are all in registers, so it is read from shared memory once per kernel
+// column, not once per tap. Rows pass from one convolution to the next through ring buffers of 3
 // rows in shared memory, [slot][plane][column][8 channels]. The 16 bytes of a pixel are one row of
 // an ldmatrix, so any shift is aligned and free of bank conflicts. Only the first input, the last
-// output and its gate are in device memory.
+// output and its gate are in global memory.
 //
 // Every convolution computes the same columns, numbered from the left of the strip. Only the first
-// one has the columns beside them: with each convolution that follows, one more column at either
-// side is wrong, and these are not stored. Pixels outside of the image are 0 in every ring, as each
-// convolution pads its own input.
+// one has input for the neighbouring columns: each further convolution invalidates one more column
+// on either side, and these are not stored. Pixels outside the image are 0 in every ring, because
+// each convolution zero-pads its own input.
 #pragma once
 
 #include "common/convolve.cuh"
@@ -44,8 +44,8 @@ rows_kernel(Work work) {
     }
 }
 
-// Launches a kernel of CONVS convolutions, whose weights and biases follow each other; the epilogue
-// and the gate are those of the last one.
+// Launches a kernel of CONVS convolutions, whose weights and biases are contiguous; the epilogue
+// and the gate belong to the last one.
 template <int CHANNELS, int CONVS, Layout LAYOUT, bool FP16_ACC>
 cudaError_t launch_as(const Conv3x3Params& p, cudaStream_t stream) {
     using S = Strip<CHANNELS, CONVS, FP16_ACC>;
@@ -71,7 +71,7 @@ cudaError_t launch_as(const Conv3x3Params& p, cudaStream_t stream) {
         S::THREADS, stream, work);
 }
 
-// Launches the kernel for this layout and kind of sums, if there is one.
+// Launches the kernel for this layout and accumulation type, if it exists.
 template <int CHANNELS, int CONVS>
 cudaError_t launch_in_layout(const Conv3x3Params& p, cudaStream_t stream) {
     if (p.fp16_accumulation) {

@@ -151,12 +151,12 @@ PLANTED = {
         "the copy one half off": {"2 * COPY - 1": "2 * COPY"},
     },
     ("head_rows.cuh", r"global\[-\d+\] of 3360"): {
-        "rows read above the picture": {
+        "rows read above the image": {
             "has_column && unsigned(top + row) < unsigned(height)": "has_column"
         },
     },
     ("conv9x9_head.cu", r"global\[\d+\] of 17920"): {
-        "columns stored beside the picture": {"if (x0 + g + 8 * j < work.cut.width) ": ""},
+        "columns stored beside the image": {"if (x0 + g + 8 * j < work.cut.width) ": ""},
     },
     ("tail.cu", "wrong values"): {
         "no barrier after the copies": {
@@ -165,7 +165,7 @@ PLANTED = {
             )
         },
         "a wait too few": {"cp_async_wait<1>();": "cp_async_wait<2>();"},
-        "the sum outside of the picture kept": {"inside ? pack_half2": "true ? pack_half2"},
+        "the sum outside of the image kept": {"inside ? pack_half2": "true ? pack_half2"},
         "a row of the 1x1 convolutions off": {"load_singles(i + 1, 0)": "load_singles(i, 0)"},
         "pixels written before all are staged": {"bar_sync(STAGED, ROLE_THREADS);": ""},
         "a slot freed before it is read": {
@@ -182,7 +182,7 @@ PLANTED = {
         "the ring read past its end": {"RING + pixel_word": "RING + SLOT + pixel_word"},
     },
     ("tail_pixels.cuh", r"global\[\d+\] of"): {
-        "lines written beyond the picture": {"min(USEFUL, width - column)": "USEFUL"},
+        "lines written beyond the image": {"min(USEFUL, width - column)": "USEFUL"},
     },
 }
 BUGS = [
