@@ -100,7 +100,7 @@ def test_cuda_refusals_shim():
     with pytest.raises(ValueError, match="CUDA convolutions need float16, got"):
         conv3x3(**arguments(), impl="cuda")
     halves = {name: t.half() for name, t in arguments().items()}
-    with pytest.raises(ValueError, match="take 17 to 64 channels, as many out as in, got 4 and 8"):
+    with pytest.raises(ValueError, match="need 17 to 64 channels, as many out as in, got 4 and 8"):
         conv3x3(**halves, impl="cuda")
     with pytest.raises(ValueError, match="as many out as in, got 72"):
         OP(*OP.make((1, 72, 72, 3, 5, "none"), torch.float16, DEVICE), impl="cuda")

@@ -136,5 +136,5 @@ def test_shim_dct_of_long_lines(host_build, shape):
 
 def test_shim_dct_refuses_what_it_cannot_number(host_build):
     strip = torch.empty(4, (1 << 24) + 4)
-    with pytest.raises(ValueError, match=r"'cuda' refuses: .* rows of up to 16777216 numbers, got"):
+    with pytest.raises(ValueError, match=r"'cuda' refuses: .* a width of up to 16777216, got"):
         dct_l1(strip, strip, block=4, impl="cuda")
