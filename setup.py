@@ -1,12 +1,10 @@
-"""Two build steps: ninja runs nvcc over csrc, and the host compiler over csrc/cpu.
+"""Builds the extensions: ninja runs nvcc on csrc, the host compiler compiles csrc/cpu.
 
-ESPAN_CUDA, ESPAN_CPU: auto (build these kernels if their compiler is there and works), 0 (do not),
-1 (fail without);
-ESPAN_CUDA_ARCHS: as "80;90", the first architectures to have machine code for, the last has PTX
-as well; ESPAN_LINEINFO: 1 for profilers and sanitizers, which then name lines of source;
-ESPAN_CUDA_TRAP: 1 for kernels of sm_90a that end themselves where they would wait forever; NVCC,
-CUDA_HOME, CXX: which compilers; MAX_JOBS: how many run at once. Kernels that cannot be built are
-left out, and the reason is kept.
+ESPAN_CUDA, ESPAN_CPU: auto (build if the compiler works, else install without), 0 (skip), 1 (fail
+if it cannot be built); ESPAN_CUDA_ARCHS: architectures such as "80;90", with PTX for the last one;
+ESPAN_LINEINFO=1: source lines for profilers and sanitizers; ESPAN_CUDA_TRAP=1: sm_90a kernels trap
+instead of waiting forever; NVCC, CUDA_HOME, CXX: the compilers; MAX_JOBS: the number of parallel
+jobs.
 """
 
 import os
@@ -25,7 +23,7 @@ from setuptools.command.build_ext import build_ext
 
 BUILD = runpy.run_path(str(Path(__file__).parent / "espan_kernels" / "build_info.py"))
 ARCHS = "80;86;89;90;100;120"
-# What *_wgmma.cu are compiled for, and nothing else is.
+# The only target of *_wgmma.cu.
 WGMMA = "-gencode arch=compute_90a,code=sm_90a"
 WANTED = {kind: os.environ.get(f"ESPAN_{kind}", "auto") for kind in ("CUDA", "CPU")}
 SOURCES = Path(__file__).parent.resolve() / "csrc"
@@ -43,7 +41,7 @@ rule link
 
 
 def find_nvcc() -> Path:
-    """NVCC if that is set, else CUDA_HOME/bin/nvcc if that is, else on PATH or NVIDIA's place."""
+    """nvcc from NVCC if set, else from CUDA_HOME, else from PATH or NVIDIA's default location."""
     home = os.environ.get("CUDA_HOME")
     names = [os.environ.get("NVCC") or (f"{home}/bin/nvcc" if home else "nvcc")]
     if names == ["nvcc"]:
@@ -55,14 +53,14 @@ def find_nvcc() -> Path:
 
 
 def architectures(nvcc: Path) -> list[str]:
-    """Those to have machine code for, as far as nvcc knows them."""
+    """The architectures to compile for: ESPAN_CUDA_ARCHS, or the defaults that nvcc supports."""
     wanted = os.environ.get("ESPAN_CUDA_ARCHS")
-    archs = re.findall(r"\d+a?", (wanted or ARCHS).replace(".", ""))  # 9.0, as others write it
+    archs = re.findall(r"\d+a?", (wanted or ARCHS).replace(".", ""))  # accept 9.0 for 90
     if not wanted:
         known = listing(nvcc, "--list-gpu-code").split()
         archs = [arch for arch in archs if f"sm_{arch}" in known]
     if not archs:
-        raise RuntimeError(f"ESPAN_CUDA_ARCHS: expected numbers as in {ARCHS!r}, got {wanted!r}")
+        raise RuntimeError(f"ESPAN_CUDA_ARCHS: expected numbers like {ARCHS!r}, got {wanted!r}")
     return archs
 
 
@@ -71,12 +69,12 @@ def listing(nvcc: Path, option: str) -> str:
 
 
 def has_wgmma(nvcc: Path, archs: list[str]) -> bool:
-    """Whether the kernels for sm_90a are built: with those for 9.0, by an nvcc that knows it."""
+    """Whether to build the sm_90a kernels: 9.0 is requested and nvcc supports sm_90a."""
     return bool({"90", "90a"} & {*archs}) and "sm_90a" in listing(nvcc, "--help")
 
 
 def ninja_file(nvcc: Path, module: Path) -> str:
-    """The whole build: an object per source, linked into `module`."""
+    """The ninja file: one object per source, linked into `module`."""
     import pybind11
 
     archs = architectures(nvcc)
@@ -99,7 +97,7 @@ def ninja_file(nvcc: Path, module: Path) -> str:
         lines += [f"  archs = {WGMMA}"] * source.stem.endswith("_wgmma")
     sources.append(SOURCES / "bindings.cpp")
     lines.append(f"build bindings.o: compile {sources[-1]}")
-    # These belong to the line of the bindings.
+    # Variables of the build statement for bindings.o.
     headers = f"-I{sysconfig.get_path('include')} -I{pybind11.get_include()}"
     name = f"-DESPAN_SOURCE_HASH='\"{BUILD['source_hash'](SOURCES)}\"'"
     lines.append(f"  archs =\n  flags = $flags {headers} {name}")
@@ -132,7 +130,7 @@ def run_tool(command: list) -> None:
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     print(result.stdout)
     if result.returncode:
-        raise RuntimeError(f"the compile failed:\n{result.stdout[-2000:].strip()}")
+        raise RuntimeError(f"compilation failed:\n{result.stdout[-2000:].strip()}")
 
 
 class BuildKernels(build_ext):

@@ -1,7 +1,7 @@
-"""Peers that compile: each in a process of its own, last, and for no longer than its time.
+"""Runs peers that compile, each in a separate process with a time limit, after all others.
 
-A compiler cannot be interrupted from within, may take minutes and may end its process; what was
-measured before, here or there, is kept.
+A compiler cannot be interrupted from within, may take minutes and may kill its process. Rows
+measured before that, in either process, are kept.
 """
 
 import os
@@ -22,12 +22,12 @@ from bench.peers import compiles
 from bench.record import Record, UsageError
 from bench.timing import one_line
 
-# Less is not worth a start: Python, PyTorch and the device take most of it.
+# Seconds below which a process is not started: Python, PyTorch and the device take most of them.
 LEAST = 8.0
 
 
 def contenders(names: list[str], device, asked: Callable, full: bool) -> list[tuple[str, str]]:
-    """(op or "network", peer) of all peers that compile and are asked for, in order."""
+    """(op or "network", peer) of all requested peers that compile, in order."""
     found = []
     for name in names:
         if name == "network":
@@ -42,7 +42,7 @@ def contenders(names: list[str], device, asked: Callable, full: bool) -> list[tu
 def parts(
     names: list[str], device: torch.device, asked: Callable, full: bool, options, budget: Budget
 ) -> dict[str, Callable[[Record], None]]:
-    """{name: a function that adds a peer's rows to a record}; options: of the command line."""
+    """{name: a function that adds a peer's rows to a record}; options: command-line options."""
     peers = contenders(names, device, asked, full)
 
     def part(name: str, impl: str, among: int) -> Callable[[Record], None]:
@@ -56,7 +56,7 @@ def parts(
 
 
 def measure(record: Record, label: str, impl: str, command: list[str], limit: float) -> None:
-    """Adds the rows of `impl` that the command keeps in its record, or why there are none more."""
+    """Adds the rows of `impl` from the command's record, or the reason why some are missing."""
     if limit < LEAST:
         record.absent[label] = f"no time left to compile in ({max(limit, 0):.0f} s)"
         return
@@ -65,7 +65,7 @@ def measure(record: Record, label: str, impl: str, command: list[str], limit: fl
         ended = run([*command, "--json", str(kept), "--apart", f"{limit:.0f}"], limit)
         try:
             found = Record.read(kept)
-        except UsageError:  # it did not come so far
+        except UsageError:  # it ended before writing a record
             found = Record({}, {})
     for row in found.rows:
         if row.impl == impl:
@@ -77,7 +77,7 @@ def measure(record: Record, label: str, impl: str, command: list[str], limit: fl
 
 
 def run(command: list[str], limit: float) -> str | None:
-    """Runs it for `limit` seconds at most; what became of it, None where it did what it should."""
+    """Runs the command for at most `limit` seconds; returns None on success, else what happened."""
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             command,
@@ -101,7 +101,7 @@ def run(command: list[str], limit: float) -> str | None:
 
 
 def end(process: subprocess.Popen) -> None:
-    """The process, which leads a session, and those it started."""
+    """Kills the process, a session leader, and all processes that it started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

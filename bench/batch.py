@@ -1,4 +1,4 @@
-"""`python bench/batch.py`: what a folder of small pictures costs beside the network."""
+"""`python bench/batch.py`: the overhead of a folder of small images over the network alone."""
 
 import argparse
 import json
@@ -31,20 +31,20 @@ def folder(
 ) -> dict:
     """Seconds of `espan upscale DIR`, and of the network alone on the same pixels.
 
-    count pictures of side x side pixels, cut from a photograph. network: one call after another on
-    arrays, all cores to each. start: a run of a single picture, in which Python, PyTorch and the
-    weights are loaded. Each is the fastest of `rounds`, taken by turns.
-    overhead: (run - start - network) / network. processor: the same in seconds of all cores
-    together, the network on one core, which other work on the machine changes little.
-    more: arguments of the command, beside the device.
+    Uses `count` images of side x side pixels, cropped from a photograph. network: sequential calls
+    on arrays, each using all cores. start: a run with a single image, which loads Python, PyTorch
+    and the weights. Each is the fastest of `rounds` interleaved rounds.
+    overhead: (run - start - network) / network. processor: the same in CPU seconds summed over all
+    cores, with the network on one core; other load on the machine affects these little.
+    more: further arguments of the command.
     """
     clock: dict[str, float] = {}
     processor: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         inputs, outputs = Path(name, "in"), Path(name, "out")
-        pictures = _cut(count, side)
+        crops = _crop(count, side)
         inputs.mkdir()
-        for i, pixels in enumerate(pictures):
+        for i, pixels in enumerate(crops):
             Image.fromarray(pixels).save(inputs / f"{i:06}.{suffix}", quality=95)
         first = inputs / f"{0:06}.{suffix}"
         more = ("--device", device, *more)
@@ -52,7 +52,7 @@ def folder(
 
         def network(threads: int) -> None:
             torch.set_num_threads(threads)
-            for pixels in pictures:
+            for pixels in crops:
                 upscaler(pixels)
             torch.set_num_threads(cores)
 
@@ -73,7 +73,7 @@ def folder(
 
 
 def _time(name: str, work: Callable[[], None], clock: dict, processor: dict) -> None:
-    """Keeps the least seconds that `work` took, by the clock and of all cores, under `name`."""
+    """Times `work` and keeps the minimum wall-clock and CPU seconds under `name`."""
     seconds = -time.perf_counter(), -sum(os.times()[:4])
     work()
     seconds = seconds[0] + time.perf_counter(), seconds[1] + sum(os.times()[:4])
@@ -85,7 +85,7 @@ def _overhead(run: float, start: float, network: float) -> float:
     return round((run - start - network) / network, 3)
 
 
-def _cut(count: int, side: int) -> list[np.ndarray]:
+def _crop(count: int, side: int) -> list[np.ndarray]:
     with Image.open(ROOT / "docs/images/kitten.png") as image:
         photograph = np.asarray(image.convert("RGB").resize((4 * image.width, 4 * image.height)))
     values = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""How long a run may take, and what ends it early without taking what it has measured along."""
+"""Time limits of a run, and early termination that keeps the rows measured so far."""
 
 import math
 import signal
@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 
-# Seconds that a peer may compile and be timed for, where nothing else limits it.
+# Seconds for compiling and timing a peer if no other limit applies.
 COMPILE_LIMIT = 150.0
 
 
 class EndedEarlyError(BaseException):
-    """Time is up, or the process was asked to end. Not an `Exception`, so that no peer's handler of
-    errors swallows it. `code`: what the process should end with; None: it did what it could."""
+    """Time is up, or a signal asked the process to end. Not an `Exception`, so that no peer's error
+    handler swallows it. `code`: the process's exit code; None: the run counts as complete."""
 
     def __init__(self, reason: str, code: int | None = None):
         super().__init__(reason)
@@ -21,7 +21,7 @@ class EndedEarlyError(BaseException):
 
 
 class Budget:
-    """Seconds from `began` on, by `clock`; None: no end."""
+    """A time limit of `seconds` after `began`, measured by `clock`; None: no limit."""
 
     def __init__(self, seconds: float | None, began: float, clock: Callable = time.monotonic):
         self.clock = clock
@@ -31,15 +31,15 @@ class Budget:
         return self.end - self.clock()
 
     def share(self, among: int) -> float:
-        """Seconds for the next of `among` peers that compile; what one leaves is the others'."""
+        """Seconds for the next of `among` peers that compile; unused time goes to the others."""
         return min(COMPILE_LIMIT, self.left() / among)
 
 
 @contextmanager
 def ending(budget: Budget):
-    """Within, SIGTERM, Ctrl-C and the budget's end raise `EndedEarlyError` where the work is."""
+    """In this context SIGTERM, Ctrl-C and the end of the budget raise `EndedEarlyError`."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
+        yield  # only the main thread can handle signals
         return
 
     def out_of_time(*_):

@@ -1,7 +1,7 @@
-"""The network on cuDNN's graphs, layer by layer: what its own fusion gives, without ours.
+"""The network as cuDNN graphs, layer by layer, to compare cuDNN's fusion with our kernels.
 
-One graph per convolution, with bias and what follows it (SiLU, the gate, a sum) as its epilogue.
-Through nvidia-cudnn-frontend; the rest, the pixel shuffle, is PyTorch's.
+One graph per convolution, with the bias and the following operation (SiLU, gate or sum) as its
+epilogue, through nvidia-cudnn-frontend. PyTorch does the pixel shuffle.
 """
 
 import torch
@@ -12,15 +12,15 @@ from espan.backends.lowering import lower
 from espan.backends.program import IMAGE, Normalise, Step, Tail, unfused
 from espan.networks.network import Network
 
-# What channels are filled up to with zeros: float16 tensors of cuDNN come in groups of 8.
+# Channels are zero-padded to a multiple of this, as cuDNN requires for float16.
 GROUP = 8
 
 
 class CudnnNetwork:
     """`CudnnNetwork(net, x)(x)` equals `net(x)`: x (N, 3, H, W) float16 in channels_last memory.
 
-    net: folded, on a GPU, in float16. Graphs are built once, for pictures of the size of `x`.
-    Raises ImportError without the package, its own errors where it has no engine for a layer.
+    net: folded, on a GPU, in float16. The graphs are built once for the size of `x`.
+    Raises ImportError without the package, and cuDNN's errors if it has no engine for a layer.
     """
 
     def __init__(self, net: Network, x: Tensor):
@@ -61,7 +61,7 @@ class CudnnNetwork:
 
 
 class Layer:
-    """One graph: conv(x) + bias, then SiLU, or the gate with a second input, or its sum with it.
+    """One graph: conv(x) + bias, then nothing, SiLU, or the gate or sum with a second input.
 
     weight (O, C, k, k), bias (O,) or None; inputs and result (N, C, H, W) in channels_last memory.
     """
@@ -123,7 +123,7 @@ class Layer:
 
 
 def _filled(x: Tensor) -> Tensor:
-    """Channels filled up with zeros; the others' memory is left as it is."""
+    """x with channels zero-padded to a multiple of GROUP; x itself if no padding is needed."""
     missing = -x.shape[1] % GROUP
     if not missing:
         return x

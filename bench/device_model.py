@@ -1,12 +1,11 @@
-"""How long a kernel takes on a GPU, computed from counts: its warps and what they wait for.
+"""Predicts the run time of a kernel on a GPU from the operation counts and waits of its warps.
 
-A multiprocessor has four schedulers. A warp does one thing after another: products, other
-instructions, special functions, memory it waits for. It has a unit to itself only while no other
-warp is there: R, its time at a unit, is its work D times 1 + the number of others it meets, and
-another warp is met with probability R / T, if T is the time of a step (mean value analysis of
-a closed queueing network). Roles that hand rows to each other take equally many steps, so T is the
-slowest role's. No number belongs to one kernel alone: kernels differ by their counts
-(kernel_counts.py).
+A multiprocessor has four schedulers. A warp executes sequentially: products, other instructions,
+special functions, memory waits. It shares each unit with other warps: R, its time at a unit, is its
+work D times 1 + the expected number of other warps there, and each other warp is there with
+probability R / T, where T is the time of a step (mean value analysis of a closed queueing network).
+Roles that pass rows to each other take the same number of steps, so the slowest role determines T.
+There are no per-kernel parameters: kernels differ only by their counts (kernel_counts.py).
 """
 
 from collections.abc import Sequence
@@ -14,35 +13,35 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil, inf
 
-MMA_FLOP = 2 * 16 * 8 * 16  # of an mma.m16n8k16
-WGMMA_FLOP = 2 * 64 * 16  # of a wgmma.m64n1k16
+MMA_FLOP = 2 * 16 * 8 * 16  # per mma.m16n8k16
+WGMMA_FLOP = 2 * 64 * 16  # per wgmma.m64n1k16
 SCHEDULERS = 4
 
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU. Where the numbers of H100 come from: docs/performance.md, "The model"."""
+    """A GPU. docs/performance.md, "The model", gives the sources of the H100 numbers."""
 
     processors: int
-    clock: float  # cycles a second, while these kernels run
-    mma: float  # FLOP/s of mma.sync, registers only
-    wgmma: dict[int, float]  # the same of wgmma.m64nNk16, by N
-    latency: float  # cycles from the last product of a group of wgmma to its sums
-    special: float  # cycles of a special function unit for a warp
-    gap: float  # cycles from an instruction of a warp to its next one
-    trip: float  # cycles from a load to what L2 holds
-    handoff: float  # cycles from a warp that arrives at a barrier to one that goes on
+    clock: float  # cycles per second while these kernels run
+    mma: float  # FLOP/s of mma.sync with register operands
+    wgmma: dict[int, float]  # FLOP/s of wgmma.m64nNk16, by N
+    latency: float  # cycles from the last wgmma of a group until its sums are available
+    special: float  # cycles of the special function unit per warp instruction
+    gap: float  # cycles between consecutive instructions of a warp
+    trip: float  # cycles of a load that hits in L2
+    handoff: float  # cycles from a warp's arrival at a barrier until another warp continues
     launch: float  # seconds of a kernel before its first step and after its last
-    bandwidth: float  # bytes a second of device memory, read and written
-    l2: float  # bytes a second from L2
+    bandwidth: float  # bytes per second of device memory, reads plus writes
+    l2: float  # bytes per second from L2
 
     def mma_cycles(self) -> float:
-        """Of a scheduler's tensor core for an mma.m16n8k16."""
+        """Cycles of a scheduler's tensor core per mma.m16n8k16."""
         return self._cycles(MMA_FLOP, self.mma)
 
     def wgmma_cycles(self, n: int) -> float:
-        """Of the four tensor cores for a wgmma.m64nNk16; between sizes that were measured the rate
-        is interpolated."""
+        """Cycles of the four tensor cores per wgmma.m64nNk16; interpolates the rate between
+        measured sizes."""
         sizes = sorted(self.wgmma)
         below = max(size for size in sizes if size <= n)
         above = min((size for size in sizes if size >= n), default=below)
@@ -68,26 +67,26 @@ H100 = Device(
     bandwidth=2.38e12,
     l2=5.5e12,
 )
-# The same chip with faster memory; none was measured.
+# The same chip with faster memory; not measured.
 H200 = replace(H100, bandwidth=4.3e12)
 
 
 @dataclass(frozen=True)
 class Role:
-    """What a warp does in one step, counted."""
+    """Counts of a warp's work in one step."""
 
-    mma: float = 0  # mma.m16n8k16
+    mma: float = 0  # number of mma.m16n8k16
     wgmma: tuple[int, ...] = ()  # N of each wgmma.m64nNk16 that its warpgroup waits for
-    instructions: float = 0  # without these and without special functions
-    special: float = 0  # instructions of special functions
+    instructions: float = 0  # other than mma, wgmma and special functions
+    special: float = 0  # special function instructions
     wavefronts: float = 0  # of 128 bytes, from or to shared memory and L1
-    trips: float = 0  # loads that it waits for from L2, one after another
-    handoffs: float = 0  # barriers that it waits at
-    ahead: bool = False  # its products run while it does the rest, of the step before
-    beyond: int = 0  # rows that it computes beside those of its segment
+    trips: float = 0  # sequential waits for loads from L2
+    handoffs: float = 0  # waits at barriers
+    ahead: bool = False  # its products overlap with the other work of the previous step
+    beyond: int = 0  # rows computed in addition to its segment
 
     def work(self, device: Device) -> dict[str, float]:
-        """Cycles at each unit."""
+        """Cycles of work at each unit."""
         products = self.mma * device.mma_cycles() + sum(map(device.wgmma_cycles, self.wgmma))
         return {
             "tensor": products,
@@ -96,7 +95,7 @@ class Role:
         }
 
     def alone(self, device: Device) -> float:
-        """Cycles in which it waits for no unit, beside its products."""
+        """Cycles spent at no shared unit, excluding products."""
         return (
             self.instructions * (device.gap - 1)
             + self.trips * device.trip
@@ -104,16 +103,16 @@ class Role:
         )
 
 
-# How many warps of each role are on a scheduler.
+# The number of warps of each role on a scheduler.
 Mix = tuple[int, ...]
 
 
 def step(
     roles: Sequence[Role], mix: Mix, device: Device, together: bool = True
 ) -> tuple[float, list[float]]:
-    """Cycles of a step, and those of each role's own.
+    """(cycles of a step, cycles of each role).
 
-    together: warps of one role leave the same barrier, so they always meet.
+    together: the warps of a role leave the same barrier, so they always contend.
     """
     work = [role.work(device) for role in roles]
     at = [dict(one) for one in work]
@@ -144,8 +143,8 @@ def _serial(role: Role, at: dict[str, float], device: Device) -> float:
 
 
 def _busiest(roles: Sequence[Role], work, mix: Mix) -> float:
-    """Cycles of the unit that works most. Loads run ahead of what uses them, so shared memory, one
-    for all schedulers, is a limit and no wait."""
+    """Cycles of the busiest unit. Loads are issued ahead of their use, so shared memory, one for
+    all schedulers, limits the throughput but causes no waits."""
     shared = SCHEDULERS * sum(n * role.wavefronts for n, role in zip(mix, roles, strict=True))
     units = [sum(n * one[unit] for n, one in zip(mix, work, strict=True)) for unit in work[0]]
     return max(shared, *units)
@@ -153,10 +152,10 @@ def _busiest(roles: Sequence[Role], work, mix: Mix) -> float:
 
 @dataclass(frozen=True)
 class Phase:
-    """Equal steps of all resident warps, with the bytes moved meanwhile."""
+    """Equal steps of all resident warps, and the bytes moved in the same time."""
 
     roles: tuple[Role, ...]
-    mixes: tuple[Mix, ...]  # of the schedulers that differ; the slowest counts
+    mixes: tuple[Mix, ...]  # of schedulers that differ; the slowest determines the time
     steps: float
     dram: float = 0
     l2: float = 0
@@ -170,29 +169,28 @@ class Phase:
 
 @dataclass(frozen=True)
 class Rows:
-    """A kernel that walks down strips of a picture, row by row (csrc/common/rows.cuh)."""
+    """A kernel that streams strips of an image, row by row (csrc/common/rows.cuh)."""
 
-    roles: tuple[Role, ...]  # in the order in which they hand rows on
+    roles: tuple[Role, ...]  # in the order in which rows pass through them
     mixes: tuple[Mix, ...]
-    columns: int  # of a strip that are stored
-    bytes: float  # of device memory, a pixel
-    reach: int  # rows computed above a segment, and as many below
-    walkers: int = 1  # that take items of their own, on a multiprocessor
+    columns: int  # stored columns of a strip
+    bytes: float  # of device memory per pixel
+    reach: int  # extra rows computed above and below a segment
+    workers: int = 1  # per multiprocessor, each with its own items
     together: bool = True
 
     def seconds(self, device: Device, width: int, height: int) -> float:
         strips = ceil(width / self.columns)
-        walkers = device.processors * self.walkers
-        segment = ceil(height / segments(strips, height, self.reach, walkers))
-        turns = ceil(strips * ceil(height / segment) / walkers)
+        workers = device.processors * self.workers
+        segment = ceil(height / segments(strips, height, self.reach, workers))
+        turns = ceil(strips * ceil(height / segment) / workers)
         cycles = max(self._cycles(mix, segment, turns, device) for mix in self.mixes)
         memory = self.bytes * width * height / device.bandwidth
         return device.launch + max(cycles / device.clock, memory)
 
     def _cycles(self, mix: Mix, segment: int, turns: int, device: Device) -> float:
         whole, own = step(self.roles, mix, device, self.together)
-        # A row reaches the next role when the rows that it needs are there; those that follow do
-        # nothing yet.
+        # A role starts when the rows that it needs have arrived; until then it is idle.
         fill = sum(
             _serial(role, role.work(device), device) * (role.beyond - following.beyond + 1)
             for role, following in pairwise(self.roles)
@@ -204,13 +202,13 @@ class Rows:
         return fill + turns * slowest
 
 
-def segments(strips: int, height: int, reach: int, walkers: int) -> int:
-    """Into how many the height is cut, as count_segments in csrc/common/cut.cuh does."""
+def segments(strips: int, height: int, reach: int, workers: int) -> int:
+    """The number of segments of the height; same as count_segments in csrc/common/cut.cuh."""
     best, least = 1, inf
     for count in range(1, height + 1):
-        if (count - 1) * strips >= 2 * walkers:
+        if (count - 1) * strips >= 2 * workers:
             break
-        rows = ceil(strips * count / walkers) * (ceil(height / count) + 2 * reach)
+        rows = ceil(strips * count / workers) * (ceil(height / count) + 2 * reach)
         if rows < least:
             best, least = count, rows
     return best

@@ -1,4 +1,4 @@
-"""What surrounds the network: host to host, lists, device to device, PIL, video."""
+"""Times of entire calls: host to host, lists, device to device, PIL, video."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from espan.images.pixels import to_network_input
 
 OP = "host to host"
 LIST = 16
-# Without AMX, what a processor of the same kind has that lacks it.
+# Disables AMX, to emulate a processor without it.
 NO_AMX = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
 
 ALONE = """
@@ -40,9 +40,9 @@ print(json.dumps(times))
 
 
 def host_to_host(record, Upscaler, net, device: torch.device, size, seconds: float) -> None:
-    """Images of every kind beside the network alone, which has its pixels where it computes.
+    """Adds rows for every kind of input, and for the network alone with its pixels on the device.
 
-    On a GPU that is the plan in a CUDA graph, uint8 to uint8, with its check.
+    On a GPU the latter is the plan in a CUDA graph, uint8 to uint8, with its check.
     """
     from PIL import Image
 
@@ -90,7 +90,7 @@ def _label(size) -> str:
 
 
 def _video(record, up, seconds: float) -> None:
-    """A video from file to file, per frame, beside the network on its frames one by one."""
+    """Adds rows per frame for a video from file to file, and for its frames as a list."""
     try:
         from bench import video
         from espan.video import convert, frames, source

@@ -1,8 +1,7 @@
-"""`python bench/hot.py`: where the time of a frame goes, and Nsight Compute's view of its three
-hottest kernels.
+"""`python bench/hot.py`: profiles a frame, and runs Nsight Compute on its three hottest kernels.
 
-`--once` runs one frame between the marks that a profiler starts and stops at. Before these come the
-small sample on which kernels are proven, and a first frame for what happens once.
+`--once` runs one frame between profiler start and stop, after a warm-up: the self-test of the
+kernels on a small sample, and a first frame.
 """
 
 import argparse
@@ -28,7 +27,7 @@ RUNS = 3
 
 
 def work(device: torch.device):
-    """The network as an upscaler runs it, on a frame that becomes 4K, as a function."""
+    """A function that runs the network as an upscaler does; on a GPU the output is 4K."""
     width, height = (960, 540) if device.type == "cuda" else (480, 270)
     dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
     pixels = torch.from_numpy(network.pictures(width, height)).permute(0, 3, 1, 2).to(device)
@@ -42,7 +41,7 @@ def work(device: torch.device):
 
 
 def hottest(device: torch.device) -> list[tuple[str, float]]:
-    """(name, share of the time) of what takes longest, kernels on a GPU and operators elsewhere."""
+    """(name, share of the time), longest first, of kernels on a GPU and operators elsewhere."""
     run = work(device)
     run()
     on_gpu = device.type == "cuda"
@@ -68,7 +67,7 @@ def hottest(device: torch.device) -> list[tuple[str, float]]:
 
 
 def once(run: Callable[[], None], profiler) -> None:
-    """A frame for a profiler; profiler: `torch.cuda.profiler`, or what starts and stops as it."""
+    """Runs a frame under a profiler; profiler: an object like `torch.cuda.profiler`."""
     run()
     profiler.start()
     run()
@@ -76,12 +75,12 @@ def once(run: Callable[[], None], profiler) -> None:
 
 
 def _stem(name: str) -> str:
-    """A kernel's name without namespaces, templates and arguments: as Nsight Compute matches it."""
+    """A kernel's name without namespaces, templates and arguments, as Nsight Compute matches it."""
     return re.search(r"(\w+)\s*(?:[<(]|$)", name.replace("(anonymous namespace)::", ""))[1]
 
 
 def ncu_command(ncu: str, names: list[str], device: torch.device) -> list[str]:
-    """Looks at kernels of these names, in the frame of `once` and nowhere else."""
+    """The Nsight Compute command that profiles the named kernels in the frame of `once`."""
     stems = {_stem(name) for name in names}
     command = [ncu, "--profile-from-start", "off", "--launch-count", "9"]
     command += ["--kernel-name", f"regex:{'|'.join(sorted(stems))}"]
@@ -93,12 +92,12 @@ def ncu_command(ncu: str, names: list[str], device: torch.device) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--once", action="store_true", help="run a frame for a profiler, and end")
+    parser.add_argument("--once", action="store_true", help="run one frame under a profiler")
     arguments = parser.parse_args(argv)
     device = pick_device(arguments.device)
     if arguments.once:
         if device.type != "cuda":
-            print("hot: --once is for a profiler of a GPU; there is none", file=sys.stderr)
+            print("hot: --once needs a GPU", file=sys.stderr)
             return 2
         once(work(device), torch.cuda.profiler)
         torch.cuda.synchronize(device)
@@ -106,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     names = [name for name, _ in hottest(device)[:3]]
     ncu = shutil.which("ncu") or shutil.which("/usr/local/cuda/bin/ncu")
     if device.type != "cuda" or ncu is None:
-        print("Nsight Compute:", "not here" if device.type == "cuda" else "there is no GPU")
+        print("Nsight Compute:", "not found" if device.type == "cuda" else "needs a GPU")
         return 0
     return subprocess.run(ncu_command(ncu, names, device)).returncode
 

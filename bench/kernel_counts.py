@@ -1,18 +1,18 @@
-"""The CUDA kernels as counts for `device_model`: those measured, a prototype's, those by wgmma.
+"""Counts of the CUDA kernels for `device_model`: measured ones, a prototype's, and wgmma's.
 
-A kernel is data: what its roles do in a step, how they lie on the schedulers, the bytes it moves.
-TODAY are the kernels of mma.sync as they were measured, at commit 4104121, and PROTOTYPES those of
-a prototype, both counted in their machine code for sm_90a (nvcc 13.0, bench/sass.py), with the
-loads that a role waits for from its source. WGMMA are the kernels in csrc/*_wgmma.cu, of which none
-was measured yet.
+A kernel is data: the work of its roles per step, their placement on the schedulers, the bytes it
+moves. TODAY has the mma.sync kernels as measured at commit 4104121, PROTOTYPES a prototype; both
+are counted in machine code for sm_90a (nvcc 13.0, bench/sass.py), except for the loads that a role
+waits for, which are counted in the source. WGMMA has the kernels in csrc/*_wgmma.cu, none of which
+has been measured yet.
 """
 
 from dataclasses import replace
 
 from bench.device_model import Role, Rows
 
-# csrc, mma.sync. `trips` of the blocks: the gate, loaded for 16 pixels and used at once, twice a
-# row; of the tail: the 1x1 inputs, twice a row. The head asks for a row three rows ahead.
+# csrc, mma.sync. `trips` of the blocks: the gate, loaded for 16 pixels and used immediately, twice
+# per row; of the tail: the 1x1 inputs, twice per row. The head loads rows three rows ahead.
 FIRST = Role(mma=72, instructions=159, special=32, wavefronts=68, handoffs=3, beyond=6)
 MIDDLE = Role(mma=72, instructions=111, special=32, wavefronts=56, handoffs=4, beyond=4)
 LAST = Role(mma=72, instructions=134, special=16, wavefronts=64, trips=2, handoffs=2, beyond=2)
@@ -24,17 +24,17 @@ TODAY = {
     "block of 3 convolutions, each of 5": Rows(
         (FIRST, MIDDLE, LAST), ((1, 1, 1),), columns=60, bytes=128, reach=3
     ),
-    # 6 warps of either role on four schedulers.
+    # 6 warps of each role on four schedulers.
     "block of 2 convolutions": Rows(
         (replace(FIRST, beyond=4), LAST), ((2, 1), (1, 2)), columns=94, bytes=128, reach=2
     ),
     "tail": Rows((SUM, UP), ((1, 1),), columns=60, bytes=240, reach=2),
-    "head": Rows((HEAD,), ((2,),), columns=16, bytes=67, reach=4, walkers=4, together=False),
+    "head": Rows((HEAD,), ((2,),), columns=16, bytes=67, reach=4, workers=4, together=False),
 }
 
-# One warpgroup a convolution and one that loads; rows of 64 pixels (T = 1) or 128 (T = 2). It
-# waits for its products, then for the gate, then computes the rest. Instructions of the first,
-# the middle and the last convolution, special functions of the first two and of the last.
+# One warpgroup per convolution and one that loads; rows of 64 pixels (T = 1) or 128 (T = 2). A
+# warpgroup waits for its products, then for the gate, then computes the rest. (T, instructions of
+# the first, middle and last convolution, special functions of the first two and the last, trips)
 _VARIANTS = {
     "64 pixels, tanh": (1, (163, 163, 334), (16, 16), 1),
     "64 pixels, ex2 and rcp": (1, (259, 259, 334), (32, 16), 1),
@@ -69,32 +69,32 @@ def _prototype(tiles: int, instructions, special, trips: int) -> Rows:
 PROTOTYPES = {name: _prototype(*counts) for name, counts in _VARIANTS.items()}
 
 
-# Of the warps that load and store rows, each on a scheduler of its own.
+# Instructions of the warps that load and store rows, each on its own scheduler.
 COPIES = 120
 
 
 def _chain(*roles: Role, columns: int, size: float, blocks: int = 1) -> Rows:
-    """Warpgroups that hand rows on, beside one that copies; `blocks` on a multiprocessor."""
+    """Warpgroups that pass rows on, and one that copies; `blocks` per multiprocessor."""
     reach = len(roles)
     copying = Role(instructions=COPIES, handoffs=2, beyond=2 * reach)
     placed = [replace(role, beyond=2 * (reach - i)) for i, role in enumerate(roles)]
     mix = (blocks,) * (reach + 1)
-    return Rows((copying, *placed), (mix,), columns, size, reach, walkers=blocks)
+    return Rows((copying, *placed), (mix,), columns, size, reach, workers=blocks)
 
 
-# A warp and row of 64 pixels, while the products of the next row are made.
+# Per warp and row of 64 pixels, overlapped with the products of the next row.
 HIDDEN = Role(wgmma=(96,) * 6, instructions=151, special=16, handoffs=3, ahead=True)
 GATED = Role(wgmma=(96,) * 6, instructions=181, special=16, handoffs=3, ahead=True)
 SUMMED = Role(wgmma=(96,) * 6 + (32,) * 4, instructions=239, handoffs=4, ahead=True)
 ENLARGED = Role(wgmma=(144,) * 6, instructions=386, special=3, handoffs=3, ahead=True)
 FIRST_MAPS = Role(wgmma=(160, 128) * 2, instructions=174, handoffs=2, ahead=True, beyond=8)
-# 48 channels, a kernel for each convolution; two blocks fit a multiprocessor.
+# 48 channels, one kernel per convolution; two blocks fit on a multiprocessor.
 HIDDEN_48 = Role(wgmma=(144,) * 9, instructions=169, special=24, handoffs=3, ahead=True)
 GATED_48 = Role(wgmma=(144,) * 9, instructions=237, special=24, handoffs=3, ahead=True)
 
-# Where they were counted: rows in a loop, and for each role the instructions a row of branches that
-# are seldom or never taken: the step to another item, and in the tail float16 and units of less
-# than 16 bytes. They were found by compiling without them.
+# Where they were counted: rows per loop, and for each role the instructions per row of rarely taken
+# branches, found by compiling without them: the step to another item and, in the tail, float16 and
+# writes of less than 16 bytes.
 COUNTED = [
     ("spab_wgmma.cu wgmma_kernel<4, 3, 2>", 3, ((HIDDEN, 43), (HIDDEN, 43), (GATED, 42))),
     ("spab_wgmma.cu wgmma_kernel<4, 2, 2>", 3, ((GATED, 42), (HIDDEN, 43))),
@@ -108,12 +108,12 @@ WGMMA = {
     "block of 3 convolutions, each of 5": _chain(HIDDEN, HIDDEN, GATED, columns=60, size=128),
     "block of 2 convolutions": _chain(HIDDEN, GATED, columns=62, size=128),
     "tail": _chain(SUMMED, ENLARGED, columns=60, size=240),
-    "head": Rows((FIRST_MAPS,), ((2,),), columns=64, bytes=67, reach=4, walkers=2, together=False),
+    "head": Rows((FIRST_MAPS,), ((2,),), columns=64, bytes=67, reach=4, workers=2, together=False),
     "48 channels, convolution and SiLU": _chain(HIDDEN_48, columns=64, size=192, blocks=2),
     "48 channels, convolution and gate": _chain(GATED_48, columns=64, size=288, blocks=2),
 }
 
-# How often a frame runs each kernel.
+# Launches of each kernel per frame.
 ESPAN = {
     "head": 1,
     "block of 3 convolutions, each of 5": 5,

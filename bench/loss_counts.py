@@ -1,6 +1,6 @@
-"""dct_l1 with its gradient on 64x3x256x256, as counts for `device_model` (csrc/dct_l1.cu).
+"""Counts of dct_l1 with its gradient on 64x3x256x256 for `device_model` (csrc/dct_l1.cu).
 
-TODAY is the form that was measured, nine launches; NEXT one launch, planned.
+TODAY is the measured version with nine launches, NEXT a planned version with one launch.
 """
 
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from bench.device_model import Device, Phase, Role
 
 NUMBERS = 64 * 3 * 256 * 256
 MAP = 4.0 * NUMBERS  # bytes of all numbers in float32
-# A matrix of 256 numbers, split, and how often 64 lines of a block read it: its warps, two of
-# which share columns, each for itself. L1 has 92 KB beside two blocks' shared memory: no reuse.
+# Bytes of the split matrix of size 256, and how often a block of 64 lines reads it: two warps that
+# share columns load separately; the 92 KB of L1 beside two blocks' shared memory give no reuse.
 MATRIX, READERS, BLOCKS = 128 * 1024, 2, NUMBERS // (64 * 256)
-# After the passes: the partial sums to float64, added, scaled, to float32, and the 1 that the
-# gradient begins with; then the gradient times the loss's, read and written.
+# After the passes: partial sums to float64, sum, scaling, to float32, and the initial gradient of
+# 1; then the product of the gradient and the incoming gradient, read and written.
 SMALL_LAUNCHES, SCALED = 5, 2 * MAP
 
 
 @dataclass(frozen=True)
 class Passes:
-    """Launches one after another, each of phases that all warps are in at the same time."""
+    """Sequential launches, each with phases that all warps go through simultaneously."""
 
     launches: tuple[tuple[Phase, ...], ...]
-    chunks: int  # times that all of them run
+    chunks: int  # how often all launches run
 
     def seconds(self, device: Device) -> float:
         passes = sum(
@@ -34,30 +34,30 @@ class Passes:
 
 
 CHUNKS = 3
-# 256 blocks of 8 warps, two on a multiprocessor.
+# 256 blocks of 8 warps, two per multiprocessor.
 _RESIDENT = ((4,),)
 
 
 def _split(instructions: int, loads: int, dram: float, l2: float = 0) -> Phase:
-    """Four times 4 pairs of numbers a thread, loaded and split into shared memory."""
+    """Four steps of 4 pairs of numbers per thread, loaded and split into shared memory."""
     role = Role(instructions=instructions, wavefronts=4 * loads + 16, trips=1)
     return Phase((role,), _RESIDENT, 4, dram / CHUNKS, l2 / CHUNKS)
 
 
 def _multiply(mma: int, instructions: int, loads: int) -> Phase:
-    """8 steps of 16 numbers; fragments of the matrix are waited for in either half."""
+    """8 steps of 16 numbers; each half waits for fragments of the matrix."""
     role = Role(mma=mma, instructions=instructions, wavefronts=4 * (loads + 8), trips=2)
     return Phase((role,), _RESIDENT, 8, l2=MATRIX * READERS * BLOCKS / CHUNKS)
 
 
 def _store(instructions: int, lines: int, l2: float) -> Phase:
-    """64 numbers a thread, stored one by one, each time to `lines` lines of memory."""
+    """64 numbers per thread, stored one at a time, each store to `lines` lines of memory."""
     role = Role(instructions=instructions, wavefronts=64 * lines)
     return Phase((role,), _RESIDENT, 1, l2=l2 / CHUNKS)
 
 
-# What lies between two passes is found in L2, and is written back to device memory some time later:
-# while the next pass loads.
+# Intermediate results of a pass stay in L2; they are written back to device memory while the next
+# pass loads.
 TODAY = Passes(
     (
         (_split(236, 32, 3 * MAP), _multiply(48, 166, 8), _store(600, 4, MAP)),
@@ -73,9 +73,9 @@ TODAY = Passes(
 )
 
 
-# One launch, whose blocks are in any pass: a warp's work on 64 lines in all three passes, by the
-# loops of the machine code for sm_90a. The matrix is read once a block in each of four products;
-# device memory moves the pictures and the gradient, L2 what is between as well.
+# One launch whose blocks run different passes at the same time: a warp's work on 64 lines in all
+# three passes, counted in machine code for sm_90a. Each block reads the matrix once per product,
+# four times. Device memory moves the images and the gradient, L2 also the intermediate results.
 _TASKS = Role(mma=1408, instructions=13112, trips=44, handoffs=20)
 _ROUNDS = BLOCKS / (2 * 132)
 NEXT = Passes(

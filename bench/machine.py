@@ -1,4 +1,4 @@
-"""What a record says of the machine it was made on, and the limits measured in the same run."""
+"""Facts about the machine for a record, and its measured limits."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def _said(*command: str) -> str | None:
-    """What a command prints, None where it is not there or fails."""
+    """The output of a command, or None if it is missing or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, cwd=ROOT)
     except (OSError, subprocess.SubprocessError):
@@ -36,12 +36,12 @@ def _processor() -> str:
 
 
 def facts(device: torch.device) -> dict:
-    """Device, driver, clocks, versions, commit, date; and how busy the machine was."""
+    """Device, driver, clocks, versions, commit, date and load average."""
     on_gpu = device.type == "cuda"
     query = "driver_version,clocks.sm,clocks.max.sm,clocks.mem,power.limit"
     nvcc = _said("nvcc", "--version") if shutil.which("nvcc") else None
     driver = _said("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader")
-    # Records do not change what is measured.
+    # Changed records do not affect measurements.
     code = ("--", ".", ":(exclude)bench/results")
     changed = _said("git", "status", "--porcelain", "--untracked-files=no", *code)
     return {
@@ -68,9 +68,9 @@ def _version(package: str) -> str | None:
 
 
 def limits(device: torch.device, seconds: float = 0.3) -> dict:
-    """The most this machine was seen to do: FLOP/s of a matrix product, bytes/s of a copy.
+    """The machine's measured limits: FLOP/s of a matrix product, bytes/s of a copy.
 
-    Random data: zeros take less power, and so run faster.
+    Uses random data, because zeros take less power and run faster.
     """
     n = 8192 if device.type == "cuda" else 1024
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -1,4 +1,4 @@
-"""Tables of `bench/results/measurements/`: what was measured by other means than the bench."""
+"""Tables of `bench/results/measurements/`: measurements not made by `bench/run.py`."""
 
 from bench.predict import RECORD, accuracy
 from bench.schema import check
@@ -9,12 +9,12 @@ BECOMES = {"480x270": "1080p", "960x540": "4K", "1920x1080": "8K"}
 
 
 def contents() -> list[dict]:
-    """One for each device."""
+    """The files' contents, one per device."""
     return [check(path) for path in sorted(FOLDER.glob("*.json"))]
 
 
 def matrix(content: dict, group: str) -> tuple[list[str], list[list[str]]]:
-    """(head, lines): a line for each thing that was measured, a column for each input."""
+    """(head, lines): a line for each measured quantity, a column for each input."""
     found = [one for one in content["measurements"] if one["group"] == group]
     inputs = list(dict.fromkeys(one["input"] for one in found))
     units = list(dict.fromkeys(one["unit"] for one in found))
@@ -37,7 +37,7 @@ def _number(value: float) -> str:
 
 
 def predicted(content: dict) -> tuple[list[str], list[list[str]]]:
-    """(head, lines) of all that was predicted before it was measured."""
+    """(head, lines) of all predictions made before the measurement."""
     found = [one for one in content["measurements"] if "predicted" in one]
     lines = []
     for one in found:

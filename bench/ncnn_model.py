@@ -1,4 +1,4 @@
-"""An ESPAN network as ncnn's two files: the graph as text, the weights as they follow in it."""
+"""Writes an ESPAN network as ncnn's two files: the graph as text, the weights in graph order."""
 
 import struct
 from pathlib import Path
@@ -11,7 +11,7 @@ ADD, SUBTRACT, MULTIPLY = 0, 1, 2
 
 
 class _Graph:
-    """Lines of the graph; a value with several readers is split into as many, as ncnn wants it."""
+    """Lines of the graph; ncnn requires a Split layer for values with several readers."""
 
     def __init__(self):
         self.lines: list[str] = []
@@ -30,27 +30,27 @@ class _Graph:
         weight = conv.weight.detach().float().numpy()
         count, _, kernel, _ = weight.shape
         options = f"0={count} 1={kernel} 4={kernel // 2} 5=1 6={weight.size}"
-        # The flag says that numbers of 32 bits follow.
+        # Flag 0: float32 weights follow.
         self.weights += struct.pack("<I", 0) + weight.astype("<f4").tobytes()
         self.weights += conv.bias.detach().float().numpy().astype("<f4").tobytes()
         return self.layer("Convolution", [x], options=options)[0]
 
     def block(self, x: str, convs) -> str:
-        hidden, beside = self.layer("Split", [x], 2)
+        hidden, residual = self.layer("Split", [x], 2)
         for conv in convs[:-1]:
             hidden = self.layer("Swish", [self.conv(hidden, conv)])[0]
-        last, too = self.layer("Split", [self.conv(hidden, convs[-1])], 2)
-        total = self.layer("BinaryOp", [last, beside], options=f"0={ADD}")[0]
-        sigmoid = self.layer("Sigmoid", [too])[0]
-        less = self.layer("BinaryOp", [sigmoid], options=f"0={SUBTRACT} 1=1 2=0.5")[0]
-        return self.layer("BinaryOp", [total, less], options=f"0={MULTIPLY}")[0]
+        last, copy = self.layer("Split", [self.conv(hidden, convs[-1])], 2)
+        total = self.layer("BinaryOp", [last, residual], options=f"0={ADD}")[0]
+        sigmoid = self.layer("Sigmoid", [copy])[0]
+        centred = self.layer("BinaryOp", [sigmoid], options=f"0={SUBTRACT} 1=1 2=0.5")[0]
+        return self.layer("BinaryOp", [total, centred], options=f"0={MULTIPLY}")[0]
 
 
 def write(net: ESPAN, folder: Path) -> tuple[Path, Path]:
-    """The files (graph, weights) in `folder`; the input is called in0, the output out0."""
+    """Writes the files (graph, weights) to `folder`; the input is named in0, the output out0."""
     graph = _Graph()
-    (picture,) = graph.layer("Input", [])
-    feature, to_tail = graph.layer("Split", [graph.conv(picture, net.conv_1)], 2)
+    (image,) = graph.layer("Input", [])
+    feature, to_tail = graph.layer("Split", [graph.conv(image, net.conv_1)], 2)
     first, first_to_tail = graph.layer("Split", [graph.block(feature, net.blocks[0].convs)], 2)
     last = first
     for block in net.blocks[1:]:
@@ -61,7 +61,7 @@ def write(net: ESPAN, folder: Path) -> tuple[Path, Path]:
     up = graph.conv(graph.conv(cat, net.conv_cat), net.upsampler)
     (out,) = graph.layer("PixelShuffle", [up], options=f"0={net.scale}")
     text = "\n".join(["7767517", f"{len(graph.lines)} {graph.blobs}", *graph.lines, ""])
-    for inside, outside in ((picture, "in0"), (out, "out0")):
+    for inside, outside in ((image, "in0"), (out, "out0")):
         text = text.replace(f" {inside} ", f" {outside} ").replace(f" {inside}\n", f" {outside}\n")
     param, weights = folder / "net.param", folder / "net.bin"
     param.write_text(text)

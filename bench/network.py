@@ -1,4 +1,4 @@
-"""The network against its peers, as each is called and in CUDA graphs; and model by model."""
+"""The network against its peers, called directly and in CUDA graphs, for every model."""
 
 from collections.abc import Callable
 
@@ -22,19 +22,19 @@ MODELS = {
     "SPAN-48": lambda: SPAN(channels=48),
     "SPAN-F": lambda: SPANF(),
 }
-# Who runs the models beside ESPAN, and batches.
+# Contenders on models other than ESPAN, and on batches.
 OF_EACH = ("espan", "espan fp32", "eager bf16", "eager fp16", "spandrel")
-# The contests: prepared input to output, and from picture to picture; and the same in graphs.
+# What is timed: prepared input to output, uint8 image to uint8 image, and both in CUDA graphs.
 ALONE, WHOLE, GRAPH = "network alone", "uint8 to uint8", ", CUDA graph"
-# What a peer may be off, in 0..1: half precision rounds at every layer.
+# The allowed error of a peer, in 0..1: half precision rounds at every layer.
 ALLOWED = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.1}
 
 Wanted = Callable[[str], bool]
 
 
 def build(name: str) -> Network:
-    """Deploy form. Weights decide no speed, but ESPAN's are the built-in ones where they can be
-    read, so that peers are compared on what a user would get."""
+    """A network in deploy form. Weights do not affect speed, but ESPAN uses the built-in ones if
+    they can be read, so that peers are compared on a user's results."""
     torch.manual_seed(0)
     net = MODELS[name]()
     if name == "ESPAN":
@@ -47,7 +47,7 @@ def build(name: str) -> Network:
 
 
 def pictures(width: int, height: int, n: int = 1) -> np.ndarray:
-    """uint8 (N, H, W, 3), random, with the low frequencies that pictures have."""
+    """uint8 (N, H, W, 3), random, with low frequencies like natural images."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(n, 3, height // 8 + 2, width // 8 + 2, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")
@@ -56,7 +56,7 @@ def pictures(width: int, height: int, n: int = 1) -> np.ndarray:
 
 
 def flop(net: Network) -> float:
-    """Operations per input pixel, the tail merged: 2 for each weight."""
+    """Operations per input pixel with a merged tail: 2 for each weight."""
     count = 0
     for step in unfused(lower(net)):
         if isinstance(step, Tail):
@@ -67,7 +67,7 @@ def flop(net: Network) -> float:
 
 
 def frames(device: torch.device, sizes, full: bool) -> tuple[tuple[int, int], ...]:
-    """(width, height) of the inputs: those asked for, all, or, on a GPU, for 1080p and 4K."""
+    """(width, height) of the inputs: the given ones, all with `full`, else one, on a GPU two."""
     if sizes or full:
         return tuple(sizes or FRAMES)
     return (FRAMES[0], FRAMES[2]) if device.type == "cuda" else FRAMES[:1]
@@ -100,7 +100,7 @@ def parts(device: torch.device, sizes, wanted: Wanted, full: bool, seconds: floa
 
 
 def contenders_on(device: torch.device) -> dict[str, Callable]:
-    """{name: what builds it} of who runs the network there."""
+    """{name: builder} of the contenders on this device."""
     return peers.CPU if device.type == "cpu" else peers.CUDA
 
 
@@ -111,7 +111,7 @@ def _label(size: tuple[int, int], n: int) -> str:
 def against_peers(
     record: Record, name: str, net: Network, device, size, n: int, wanted: Wanted, seconds: float
 ) -> None:
-    """Adds rows of all who run `net` and are `wanted`, on n pictures of this size."""
+    """Adds rows of all `wanted` contenders that run `net`, on n images of this size."""
     shown = pictures(*size, n)
     with torch.inference_mode():
         want = net(torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255).numpy()
@@ -140,10 +140,10 @@ def against_peers(
 
 
 def _in_graphs(record: Record, name: str, built: dict, shown, want, device) -> dict[str, dict]:
-    """The same contests with what is done on the device replayed as one CUDA graph.
+    """The same contests with the work on the device replayed as one CUDA graph.
 
-    At small sizes PyTorch's operators take longer to launch than to run, which a user can be rid
-    of. Who replays graphs of its own takes part as it is.
+    At small sizes PyTorch's operators take longer to launch than to run, which users can avoid this
+    way. Contenders that replay their own graphs run unchanged.
     """
     contests: dict[str, dict] = {ALONE + GRAPH: {}, WHOLE + GRAPH: {}}
     for impl, one in built.items():
@@ -171,7 +171,7 @@ def _alone_in_a_graph(built: peers.Built, want: np.ndarray, device) -> Callable[
 
 
 def _whole_in_a_graph(built: peers.Built, shown: np.ndarray, device) -> Callable | None:
-    """The picture is copied to where the graph reads it, and the result fetched; None: no such."""
+    """Copies the image to the graph's input, replays and fetches the result; None if impossible."""
     if "whole" in built.own_graph:
         return built.whole
     if built.pixels is None:
@@ -186,18 +186,18 @@ def _whole_in_a_graph(built: peers.Built, shown: np.ndarray, device) -> Callable
 
     off = int(np.abs(whole().astype(int) - built.whole()).max())
     if off > ALLOWED[built.dtype] * 255:
-        raise peers.AbsentError(f"wrong: off by {off} of 255 from the picture without a graph")
+        raise peers.AbsentError(f"wrong: off by {off} of 255 from the image without a graph")
     return whole
 
 
 def _check(built: peers.Built, y, want: np.ndarray) -> None:
-    """Nobody is timed whose picture, `y`, is another one."""
+    """Raises AbsentError if the result `y` is wrong: such contenders are not timed."""
     if built.values is None:
         if tuple(y.shape) != want.shape:
             raise peers.AbsentError(f"wrong: shape {tuple(y.shape)}, expected {want.shape}")
         return
     off = float(np.abs(built.values(y) - want).max())
-    # Weights nobody trained make pictures beyond 0..1.
+    # Untrained weights give results outside 0..1.
     largest = max(1.0, float(np.abs(want).max()))
     if not off <= ALLOWED[built.dtype] * largest:
         raise peers.AbsentError(

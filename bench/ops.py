@@ -1,4 +1,4 @@
-"""The ops: their sizes, what they cost, who runs them, and the check before anything is timed."""
+"""Benchmarks of the ops: sizes, operation counts, contenders, and a check of every result."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ DCT_BATCH = {"cpu": 4, "cuda": 64}
 
 @dataclass(frozen=True)
 class Bench:
-    """case(width, height, pictures): arguments of the op's `make`. flop(args): additions and
+    """case(width, height, images): arguments of the op's `make`. flop(args): additions and
     multiplications of one call."""
 
     case: Callable
@@ -66,7 +66,8 @@ BENCHES = {
 
 
 def shapes(name: str, device: torch.device, sizes: list[tuple[int, int]] | None, full: bool):
-    """(width, height) of those asked for; all of the op's, both frames on a GPU, or the first."""
+    """(width, height) of the inputs: `sizes`, else all with `full` or for frames on a GPU, else
+    the first."""
     default = BENCHES[name].default
     return sizes or default[: None if full or (device.type, default) == ("cuda", FRAMES) else 1]
 
@@ -80,7 +81,7 @@ def run(
     full: bool,
     seconds: float,
 ) -> None:
-    """Adds the op's rows to `record`: eager's, and of who is `wanted` by name."""
+    """Adds the op's rows to `record`, for eager and all `wanted` contenders."""
     bench, op = BENCHES[name], OPS[name]
     kinds = ["fp32"] if name.startswith("dct") else ["fp32", "bf16"]
     if device.type == "cuda":
@@ -110,14 +111,14 @@ def _channels_last(args: tuple) -> tuple:
 
 
 def _made(name: str, args: tuple) -> int:
-    """Bytes of the outputs: a gradient as large as the input for dct_l1, else what eager makes."""
+    """Bytes of the outputs: for dct_l1 a gradient as large as the input, else eager's output."""
     if name == "dct_l1":
         return args[0].nbytes
     return OPS[name].reference(*args).nbytes
 
 
 def _contenders(record: Record, op, args, wanted, full: bool) -> dict[str, Callable]:
-    """Everyone who can run the op on these arguments; who cannot is noted with the reason."""
+    """All contenders that can run the op on these arguments; notes the reason for the others."""
     found: dict[str, Callable] = {}
     is_loss = op.name == "dct_l1"
     eager = (lambda: _loss_and_gradient(op.reference, args)) if is_loss else _calls(op, args)
@@ -125,7 +126,7 @@ def _contenders(record: Record, op, args, wanted, full: bool) -> dict[str, Calla
     for kernel in op.kernels:
         reason = kernel.refuses(args)
         if reason is None and machine.INTERPRETED:
-            reason = "TRITON_INTERPRET is set: the interpreter's time says nothing"
+            reason = "TRITON_INTERPRET is set: the interpreter's time is meaningless"
         if reason:
             record.absent[f"{op.name} {kernel.name}"] = reason
         else:
@@ -142,7 +143,7 @@ def _contenders(record: Record, op, args, wanted, full: bool) -> dict[str, Calla
 
 
 def compile_modes(name: str, device: torch.device) -> tuple[str, ...]:
-    """Those of torch.compile that take part; a loss with its gradient is not compiled."""
+    """The modes of torch.compile to time; a loss with its gradient is not compiled."""
     if name == "dct_l1":
         return ()
     return ("default", "max-autotune") if device.type == "cuda" else ("default",)
@@ -164,7 +165,7 @@ def _loss_and_gradient(loss: Callable, args) -> tuple[Tensor, Tensor]:
 
 
 def _correct(record: Record, op, args, contenders: dict) -> dict:
-    """Those whose error against float64 is at most twice that of eager (peers: ten times)."""
+    """The contenders whose error against float64 is at most twice eager's (peers: ten times)."""
     wide = [_doubled(arg) for arg in args]
     is_loss = op.name == "dct_l1"
     truth = op.reference(*wide)

@@ -1,4 +1,4 @@
-"""Who else runs the network: each builds itself on a network and a picture, or says why not."""
+"""Other ways to run the network. Each builder takes a network and images, or raises AbsentError."""
 
 import tempfile
 import warnings
@@ -26,17 +26,17 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class AbsentError(Exception):
-    """A peer that is not here, and why."""
+    """A peer is unavailable; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Built:
     """One way to run a network.
 
-    `alone`: on prepared input, to an output in whatever form, of which `values` makes numbers in
-    0..1 (N, 3, sH, sW); None where its weights are others. `whole`: from uint8 (H, W, 3) to uint8.
-    `pixels`: what `whole` does on the device, from uint8 (1, 3, H, W) to uint8.
-    `own_graph`: which of "alone" and "whole" replay CUDA graphs of their own when called.
+    `alone` runs on prepared input; `values` converts its output to an array (N, 3, sH, sW) in 0..1,
+    None if its weights differ. `whole` runs from uint8 (H, W, 3) to uint8. `pixels` is the part of
+    `whole` that runs on the device, from uint8 (1, 3, H, W) to uint8.
+    `own_graph`: which of "alone" and "whole" replay their own CUDA graphs.
     """
 
     dtype: str
@@ -48,7 +48,7 @@ class Built:
 
 
 def compiles(impl: str) -> bool:
-    """Whether the contender of this name compiles before it runs: seconds to minutes."""
+    """Whether this contender compiles before it runs, which takes seconds to minutes."""
     return "compile" in impl
 
 
@@ -64,7 +64,7 @@ def to_array(y: Tensor) -> np.ndarray:
 
 
 def _pixels(y: np.ndarray) -> np.ndarray:
-    """(1, 3, H, W) of 0..1 as the uint8 picture (H, W, 3)."""
+    """(1, 3, H, W) in 0..1 as a uint8 image (H, W, 3)."""
     y = np.clip(y[0], 0, 1)
     y *= 255
     return np.rint(y, out=y).astype(np.uint8).transpose(1, 2, 0)
@@ -79,7 +79,7 @@ def _in_inference(run: Callable, x) -> Callable:
 
 
 def _torch_built(run: Callable, kind: str, pictures, device, own_graph=()) -> Built:
-    """Of a function of a tensor: the picture is prepared and finished by PyTorch's operators."""
+    """Wraps a function of a tensor; PyTorch's operators convert the image before and after."""
     dtype = DTYPES[kind]
     alone = _in_inference(run, prepared(pictures, device, dtype))
     if len(pictures) != 1:
@@ -102,7 +102,7 @@ def pixels_to_array(y: Tensor) -> np.ndarray:
 
 
 def eager(kind: str, compiled: str | None = None):
-    """PyTorch's own operators, channels_last, cuDNN choosing its algorithms by trial."""
+    """PyTorch's operators, channels_last, with cuDNN autotuning."""
 
     def build(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
         torch.backends.cudnn.benchmark = True
@@ -129,7 +129,7 @@ def ours(kind: str, backend: str = "auto"):
         if len(pictures) == 1:
             try:
                 from espan import Upscaler
-            except ImportError:  # without Pillow the network runs, but not from picture to picture
+            except ImportError:  # without Pillow only the network runs
                 Upscaler = None
             if Upscaler:
                 up = Upscaler(net, device=device, dtype=kind, backend=backend, tile=None)
@@ -140,7 +140,7 @@ def ours(kind: str, backend: str = "auto"):
 
 
 def _onnx_file(net: Network, pictures: np.ndarray, folder: str) -> str:
-    """The network as ONNX, for pictures of this one size, which suits the runtimes best."""
+    """Exports the network as ONNX for this image size, which suits the runtimes best."""
     path = str(Path(folder) / "net.onnx")
     x = prepared(pictures, "cpu", torch.float32).contiguous()
     with warnings.catch_warnings():
@@ -149,7 +149,7 @@ def _onnx_file(net: Network, pictures: np.ndarray, folder: str) -> str:
             torch.onnx.export(
                 copy_to(net, torch.device("cpu"), torch.float32), (x,), path, dynamo=False
             )
-        except Exception as error:  # of the exporter, or of packages it lacks
+        except Exception as error:  # from the exporter or missing packages
             raise AbsentError(f"ONNX export: {one_line(error)}") from error
     return path
 
@@ -181,8 +181,8 @@ def onnxruntime(net: Network, pictures: np.ndarray, device: torch.device) -> Bui
 
 @cache
 def _openvinos_core():
-    """Once and until the process ends: a second one would take the stack for signals with it, and
-    the bench's end, by a signal, would be a crash."""
+    """One core per process, never freed: freeing a second one removes the signal stack, and ending
+    the bench by a signal would crash."""
     try:
         from openvino import Core
     except ImportError as error:
@@ -217,9 +217,9 @@ def ncnn(kind: str):
         except ImportError as error:
             raise AbsentError(one_line(error)) from error
         if len(pictures) != 1:
-            raise AbsentError("takes one picture at a time")
+            raise AbsentError("runs one image at a time")
         if type(net) is not ESPAN:
-            raise AbsentError("only ESPAN is written for it")
+            raise AbsentError("only ESPAN can be exported to it")
         model = library.Net()
         model.opt.num_threads = torch.get_num_threads()
         model.opt.use_bf16_storage = kind == "bf16"
@@ -241,17 +241,17 @@ def ncnn(kind: str):
 
 @cache
 def _spandrels_span() -> type | str:
-    """The class, or why not: tried once, as a package that failed half-way may seem to import."""
+    """The class, or why not. Cached, as importing again after a failure may seem to work."""
     try:
         from spandrel.architectures.SPAN import SPAN as Theirs  # noqa: N811
-    except Exception as error:  # it imports torchvision, which fails in ways of its own
+    except Exception as error:  # it imports torchvision, which can raise anything
         return one_line(error)
     return Theirs
 
 
 def spandrel(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
     if type(net) is not SPAN:
-        raise AbsentError("has SPAN, and no other network of this family")
+        raise AbsentError("supports only SPAN of this family")
     network = _spandrels_span()
     if isinstance(network, str):
         raise AbsentError(network)
@@ -260,7 +260,7 @@ def spandrel(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
     )
     run = theirs.eval().to(device, memory_format=torch.channels_last)
     x = prepared(pictures, device, torch.float32)
-    # Its weights are its own, so that its picture is another: it is timed, and not compared.
+    # It has different weights, so it is timed without comparing its result.
     return Built("fp32", _in_inference(run, x), None)
 
 

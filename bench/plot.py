@@ -1,8 +1,8 @@
-"""`python bench/plot.py`: tables and pictures of the documents, made from `bench/results/`.
+"""`python bench/plot.py`: updates the tables and plots of the documents from `bench/results/`.
 
-Tables stand between `<!-- bench: NAME -->` and `<!-- end -->`. Pictures need matplotlib and carry
-the hash of what they were drawn from; `--tables` leaves them as they are, `--check FILE` only says
-whether records may be committed. A test fails where a document and the records have drifted apart.
+Tables are between `<!-- bench: NAME -->` and `<!-- end -->`. Plots need matplotlib and contain the
+hash of their data; `--tables` skips them. `--check FILE` only checks whether records may be
+committed. A test fails if a document does not match the records.
 """
 
 import argparse
@@ -27,7 +27,7 @@ WHOLE, ALONE = "ESPAN, uint8 to uint8", "ESPAN, network alone"
 
 
 def records() -> dict[str, Record]:
-    """Those of GPUs first; UsageError for one that must not be there."""
+    """All records, GPUs first; UsageError for an invalid one."""
     paths = sorted(RESULTS.glob("*.json"))
     for path in paths:
         check(path)
@@ -36,7 +36,7 @@ def records() -> dict[str, Record]:
 
 
 def digest() -> str:
-    """Of all that was recorded."""
+    """A hash of all records."""
     texts = [path.read_bytes() for path in sorted(RESULTS.glob("*.json"))]
     return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
 
@@ -61,14 +61,14 @@ def _of(record: Record, op: str) -> list[Row]:
 
 
 def peers(record: Record) -> str:
-    """The frames that become 1080p and 4K, or the smallest; fastest first."""
+    """Tables for frames upscaled to 1080p and 4K, or the smallest frame; fastest first."""
     shapes = list(dict.fromkeys(row.shape for row in _of(record, WHOLE)))
     shown = [shape for shape in shapes if shape in ("480x270", "960x540")] or shapes[:1]
     return "\n\n".join(_peers(record, shape) for shape in shown) or "Not measured here."
 
 
 def _peers(record: Record, shape: str) -> str:
-    """From picture to picture; beside it what the network alone takes."""
+    """Times from image to image, and of the network alone."""
     on_gpu, graphs = record.machine["kind"] == "cuda", record.format > 1
     contests = {"uint8 to uint8": WHOLE, "20 % to 80 %": None, "network alone": ALONE}
     if on_gpu and graphs:
@@ -141,7 +141,7 @@ def pictures(name: str) -> str:
 
 
 def text_of(name: str) -> str:
-    """What stands between the marks called `name`, for every device."""
+    """The text between the markers called `name`, for every device."""
     if name in measured.TABLES:
         parts = [
             f"{_where(content['machine'])}:\n\n{_table(*measured.TABLES[name](content))}\n"
@@ -160,12 +160,12 @@ def text_of(name: str) -> str:
 
 
 def written(document: str) -> str:
-    """The document with its tables as the record has them."""
+    """The document with updated tables."""
     return MARKED.sub(lambda m: f"{m[1]}{text_of(m[2])}{m[3]}", document)
 
 
 def draw(name: str, record: Record) -> None:
-    """Three pictures of a record, NAME_peers.svg, NAME_pixels.svg and NAME_roofline.svg."""
+    """Draws a record's plots: NAME_peers.svg, NAME_pixels.svg and NAME_roofline.svg."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -231,8 +231,8 @@ def _roofline(plt, record: Record, rows: list[Row], save) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tables", action="store_true", help="no pictures")
-    parser.add_argument("--check", type=Path, nargs="+", metavar="FILE", help="records; no more")
+    parser.add_argument("--tables", action="store_true", help="skip the plots")
+    parser.add_argument("--check", type=Path, nargs="+", metavar="FILE", help="only check records")
     arguments = parser.parse_args(argv)
     try:
         if arguments.check:

@@ -1,4 +1,4 @@
-"""`python bench/predict.py`: times of the CUDA kernels from counts, beside what was measured.
+"""`python bench/predict.py`: predicted times of the CUDA kernels, next to measured ones.
 
 Needs no GPU and compiles nothing. Only the column "measured" is measured.
 """
@@ -22,8 +22,8 @@ FRAME = "espan, its kernels alone, pixels on the device, CUDA graph"
 PROTOTYPE = "wgmma prototype of the block of 3 convolutions, "
 LOSS_OP = "dct_l1 with its gradient, CUDA"
 SIZES = ((480, 270), (960, 540), (1920, 1080))
-# What is left of a launch if the next kernel loads weights and sets up barriers before the last one
-# has ended: assumed, not measured.
+# Seconds per launch if a kernel loads weights and sets up barriers before the previous one has
+# ended: assumed, not measured.
 DEPENDENT_LAUNCH = 1e-6
 
 
@@ -33,8 +33,8 @@ def frame(kernels: dict[str, Rows], device: Device, width: int, height: int, cou
 
 
 def compared(content: dict, rows: list[dict]) -> list[tuple[str, str, float, float]]:
-    """(what, input, computed, measured) in seconds, of all that was measured on an H100: numbers of
-    `bench/results/measurements/`, rows of a record."""
+    """(what, input, computed, measured) in seconds of all H100 measurements: numbers of
+    `bench/results/measurements/` and rows of a record."""
     found = []
     for one in content["measurements"]:
         what, measured = one["what"], one["value"] * {"ms": 1e-3, "us": 1e-6}.get(one["unit"], 0)
@@ -67,7 +67,7 @@ def accuracy(content: dict, rows: list[dict]) -> tuple[list[str], list[list[str]
 
 
 def predicted() -> tuple[list[str], list[list[str]]]:
-    """(head, lines) of the kernels by wgmma; nothing of it is measured."""
+    """(head, lines) of the wgmma kernels; none of it is measured."""
     lines = []
     for name, kernel in WGMMA.items():
         for width, height in SIZES:

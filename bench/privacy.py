@@ -1,16 +1,16 @@
-"""What a record that is shown to everybody must not say: folders, users, hosts."""
+"""Finds and removes folders, users and hosts, which a public record must not contain."""
 
 import getpass
 import re
 import socket
 
-# Absolute ones of Unix and Windows, those below a home, and relative ones of three names or more.
+# Absolute paths of Unix and Windows, paths below a home, relative paths of three or more names.
 FOLDER = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?[/\\][\w.~][^\s'\"]*|[\w.+-]+(?:[/\\][\w.+-]+){2,}")
 ADDRESS = re.compile(r"[\w.+-]+@[\w.-]+")
 
 
 def named(text: str) -> str | None:
-    """What the text names that a record must not, None if nothing."""
+    """The first forbidden name in the text, or None."""
     for what, pattern in (("a folder", FOLDER), ("a user at a host", ADDRESS)):
         if found := pattern.search(text):
             return f"{what}: {found[0]!r}"
@@ -18,7 +18,7 @@ def named(text: str) -> str | None:
 
 
 def without_names(text: str) -> str:
-    """The text with files by their last name, and this machine's user and host by what they are."""
+    """The text with paths reduced to file names, and without this machine's user and host."""
     text = FOLDER.sub(lambda m: re.split(r"[/\\]", m[0].rstrip("/\\"))[-1], text)
     text = ADDRESS.sub("user", text)
     for name, instead in ((_user(), "user"), (socket.gethostname(), "host")):

@@ -1,4 +1,4 @@
-"""Rows, their table, and the file that keeps them: read, checked, compared."""
+"""Rows of measurements: their table, their file, and comparison with earlier ones."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -7,18 +7,18 @@ from pathlib import Path
 from bench.privacy import without_names
 from bench.timing import Timing
 
-# In records of format 1 a GPU's rows of the network below 1 ms were replayed as CUDA graphs, unless
-# they could not be; from format 2 on graphs have rows of their own.
+# In format 1, a GPU's rows of the network below 1 ms were CUDA graph replays if possible; since
+# format 2 graphs have separate rows.
 FORMAT, READ = 2, (1, 2)
 
 
 class UsageError(Exception):
-    """Wrong use: one line for the user, and exit code 2."""
+    """Invalid input: one line for the user, exit code 2."""
 
 
 @dataclass
 class Row:
-    """One measurement. `op` is an op's name, or which question about the network it answers."""
+    """One measurement. `op` is an op's name, or the kind of measurement of the network."""
 
     op: str
     impl: str
@@ -41,20 +41,20 @@ class Row:
 
 @dataclass
 class Record:
-    """What one run found: rows, and what could not be measured, with the reason."""
+    """The results of one run: rows, and the reasons why others are absent."""
 
     machine: dict
     limits: dict
     rows: list[Row] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
-    # Written after every row: what ends a long run early leaves what it had.
+    # Written after every row, so that a run that ends early keeps its rows.
     kept: Path | None = None
 
     def add(
         self, op, impl, shape, dtype, timing: Timing | str, flop=None, moved=None
     ) -> Row | None:
-        """A row; or, of a timing that is the reason why there is none, what is absent."""
+        """Adds a row, or, if `timing` is an error message, notes that the row is absent."""
         if isinstance(timing, str):
             self.absent[f"{op}: {impl}"] = timing
             return None
@@ -75,14 +75,14 @@ class Record:
         return row
 
     def take(self, row: Row) -> None:
-        """A row that was measured here or in another process of this run."""
+        """Adds a row measured in this or another process."""
         row.share = self._share(row.dtype, row.median, row.flop, row.bytes)
         self.rows.append(row)
         if self.kept:
             self.save(self.kept)
 
     def _share(self, dtype: str, seconds: float, flop, moved) -> float | None:
-        """The time the machine's limits ask for, of the time taken."""
+        """The minimum time by the machine's limits, as a fraction of the measured time."""
         least = []
         if flop and dtype in self.limits:
             least.append(flop / self.limits[dtype])
@@ -91,38 +91,38 @@ class Record:
         return max(least) / seconds if least else None
 
     def save(self, path: Path) -> None:
-        """Writes all of it, or leaves the file as it was. Reasons lose what names a user."""
+        """Writes the record atomically. Removes names of users, hosts and folders from reasons."""
         content = {key: value for key, value in asdict(self).items() if key != "kept"}
         content["absent"] = {name: without_names(why) for name, why in self.absent.items()}
         text = json.dumps({"format": self.format} | content, indent=1)
-        beside = path.with_name(f"{path.name}.tmp")
+        temporary = path.with_name(f"{path.name}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(text + "\n")
-            beside.replace(path)
+            temporary.write_text(text + "\n")
+            temporary.replace(path)
         except OSError as error:
             raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
 
     @classmethod
     def read(cls, path: Path) -> "Record":
-        """Raises UsageError, of one line, for what is no record that can be read here."""
+        """Reads a record; raises a one-line UsageError for other files."""
         content = read_json(path)
         found = content.get("format") if isinstance(content, dict) else None
         if found not in READ:
             known = " or ".join(map(str, READ))
-            raise UsageError(f"{path}: results of format {known} expected, found {found!r}")
+            raise UsageError(f"{path}: format: expected {known}, got {found!r}")
         try:
             rows = [Row(**row) for row in content["rows"]]
             dicts = [content[name] for name in ("machine", "limits", "absent")]
         except (KeyError, TypeError) as error:
-            raise UsageError(f"{path}: not a whole results file: {error}") from error
+            raise UsageError(f"{path}: not a complete results file: {error}") from error
         if not all(isinstance(each, dict) for each in dicts):
             raise UsageError(f"{path}: machine, limits and absent: expected names with values")
         return cls(*dicts[:2], rows, dicts[2], found)
 
 
 def read_json(path: Path):
-    """What the file holds; UsageError, of one line, if it is not there or cut off."""
+    """The content of a JSON file; a one-line UsageError if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -151,7 +151,7 @@ def cells(row: Row) -> list[str]:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows in columns, op by op."""
+    """The rows as an aligned table, grouped by op."""
     lines = [list(COLUMNS), *map(cells, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
 
@@ -171,7 +171,7 @@ def table(rows: list[Row]) -> str:
 
 
 def absences(record: Record) -> str:
-    """What was not measured, by its reason."""
+    """The absent rows, grouped by reason."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in record.absent.items():
         by_reason.setdefault(reason, []).append(name)
@@ -179,7 +179,7 @@ def absences(record: Record) -> str:
 
 
 def compared(new: Record, old: Record) -> str:
-    """For each row that both have, how long it takes now as a part of then; and the spread."""
+    """The ratio of new to old time for each common row, in ascending order."""
     before = {row.key: row for row in old.rows}
     both = [(row, before[row.key]) for row in new.rows if row.key in before]
     if not both:

@@ -1,8 +1,8 @@
-"""`--report DIR`: one command for a short stay on a machine with a GPU.
+"""`--report DIR`: one command for a short session on a machine with a GPU.
 
-Build, timings, GPU tests, sanitizers, profiles, each a process with a time limit and a log of its
-own, so that none can take another down; what ends early still leaves what it had. The most wanted
-parts come first, and all of it stays below eight minutes.
+Build, timings, GPU tests, sanitizers and profiles run as separate processes, each with a time limit
+and a log, so that a failure does not affect other parts; parts that end early keep their results.
+The most important parts come first, and the total stays below eight minutes.
 """
 
 import json
@@ -26,7 +26,7 @@ LOG_HEAD, LOG_TAIL = 40_000, 120_000
 
 @dataclass(frozen=True)
 class Part:
-    """A command with its limit in seconds and the log it adds to; `skip`: why it is not run."""
+    """A command, its time limit in seconds and its log; `skip`: why it does not run."""
 
     name: str
     command: list[str]
@@ -76,7 +76,7 @@ def parts(folder: Path, device: torch.device) -> list[Part]:
 
 def _no_build() -> str | None:
     if native.REASON is None:
-        return "the CUDA kernels are built already"
+        return "the CUDA kernels are already built"
     if not (
         os.environ.get("NVCC") or shutil.which("nvcc") or Path("/usr/local/cuda/bin/nvcc").is_file()
     ):
@@ -85,11 +85,11 @@ def _no_build() -> str | None:
 
 
 def write(folder: Path, device: torch.device) -> int:
-    """Runs all parts and returns 0 if each did what it should; the summary says which did not."""
+    """Runs all parts and writes a summary; returns 0 if all succeeded or were skipped, else 1."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{folder}: cannot be a folder: {error.strerror}") from error
+        raise UsageError(f"{folder}: cannot create the folder: {error.strerror}") from error
     folder, end = folder.resolve(), time.monotonic() + TOTAL
     results = [(part, *_run(part, folder, end)) for part in parts(folder, device)]
     (folder / "summary.md").write_text(_summary(results, folder, device))
@@ -98,9 +98,9 @@ def write(folder: Path, device: torch.device) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """The checkout before anything installed; machine code for this GPU alone builds fastest.
+    """Prefers the checkout over installed packages; compiles for this GPU only, which is fastest.
 
-    With lines of source, which profiler and sanitizers name.
+    Includes source lines for profilers and sanitizers.
     """
     paths = [str(machine.ROOT), os.environ.get("PYTHONPATH", "")]
     changes = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "ESPAN_CUDA": "1"}
@@ -111,7 +111,7 @@ def _environment() -> dict[str, str]:
 
 
 def _run(part: Part, folder: Path, end: float) -> tuple[str, float]:
-    """(what became of it, seconds)"""
+    """(result, seconds)"""
     if part.skip:
         return part.skip, 0.0
     limit = min(part.limit, end - time.monotonic())

@@ -1,9 +1,9 @@
-"""`python bench/run.py`: how fast every op and the network are here, peers in the same run.
+"""`python bench/run.py`: times every op and the network, and their peers in the same run.
 
-With no argument: all of it on the device at hand, at one size each (two on a GPU); `--quick` ends
-within 100 s, `--full` takes every size, batches and pictures of up to 64 megapixels. Every
-contender's result is checked before it is timed, contenders take turns, those that compile come
-last and have a time limit, and who cannot take part is listed with the reason.
+Without arguments: everything on the available device, at one size each (two on a GPU). `--quick`
+ends within 100 s; `--full` runs every size, batches, and images of up to 64 megapixels. Each
+contender's result is checked before timing, contenders are interleaved, those that compile come
+last and have a time limit, and absent ones are listed with the reason.
 """
 
 import argparse
@@ -27,31 +27,31 @@ from bench.timing import one_line
 from espan.errors import DeviceError
 from espan.system.devices import pick_device
 
-# Seconds that each contender is timed for.
+# Seconds of timing per contender.
 QUICK, USUAL, FULL = 0.4, 0.8, 2.0
-# Seconds of `--quick`; importing PyTorch takes some more before.
+# Seconds of `--quick`, without the import of PyTorch.
 QUICK_LIMIT = 90.0
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="OP|network", help="default: all")
-    parser.add_argument("--impl", action="append", help="only those that begin so; repeatable")
+    parser.add_argument("--impl", action="append", help="only with this prefix; repeatable")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--shapes", help="WIDTHxHEIGHT of the input, several with commas")
+    parser.add_argument("--shapes", help="WIDTHxHEIGHT of the input, comma-separated")
     extent = parser.add_mutually_exclusive_group()
     extent.add_argument("--quick", action="store_true", help="fewer rounds, within 100 s")
     extent.add_argument("--full", action="store_true", help="all sizes: long on a CPU")
     kept = parser.add_mutually_exclusive_group()
-    kept.add_argument("--json", type=Path, metavar="FILE", help="keep the results")
+    kept.add_argument("--json", type=Path, metavar="FILE", help="save the results")
     kept.add_argument(
-        "--record", action="store_true", help="keep them in bench/results, named by the device"
+        "--record", action="store_true", help="save them in bench/results, named by the device"
     )
-    parser.add_argument("--compare", type=Path, metavar="FILE", help="with results kept before")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="compare with saved results")
     parser.add_argument(
-        "--report", type=Path, metavar="DIR", help="tests, sanitizers, bench and profiles of a GPU"
+        "--report", type=Path, metavar="DIR", help="run tests, sanitizers, bench, profiles on a GPU"
     )
-    # What bench/apart.py asks of its processes: only what compiles, for so many seconds.
+    # For the processes of bench/apart.py: only peers that compile, with a time limit.
     parser.add_argument("--apart", type=int, metavar="SECONDS", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     try:
@@ -69,13 +69,13 @@ def _bench(arguments) -> int:
     ops.check_names(arguments.names)
     sizes = _sizes(arguments.shapes)
     if arguments.record and (arguments.names or arguments.impl or sizes):
-        raise UsageError("--record: a record is of everything, without ops, --impl and --shapes")
+        raise UsageError("--record: cannot be combined with ops, --impl or --shapes")
     device = pick_device(arguments.device)
     if device.type not in ops.DCT_BATCH:
         raise UsageError(f"device: expected cpu or cuda, got {arguments.device!r}")
     before = Record.read(arguments.compare) if arguments.compare else None
     limit = QUICK_LIMIT if arguments.quick else None
-    if arguments.apart:  # whatever becomes of the parent, this process ends
+    if arguments.apart:  # end this process even if the parent dies
         signal.alarm(arguments.apart + 1)
         limit = None
 
@@ -97,15 +97,15 @@ def _bench(arguments) -> int:
         print(f"\ncompared with {arguments.compare}:\n{compared(record, before)}")
     if place and code is None:
         share.publish(record, place)
-        print(f"\nthe record: {place}")
+        print(f"\nrecord: {place}")
     elif record.kept and code is not None:
-        print(f"bench: stopped; what was measured is in {record.kept}", file=sys.stderr)
+        print(f"bench: stopped; results so far are in {record.kept}", file=sys.stderr)
     print(f"\n{time.monotonic() - began:.0f} s")
     return code or int(not record.rows)
 
 
 def parts(arguments, device, sizes, budget: Budget) -> dict[str, Callable[[Record], None]]:
-    """{name: a function that adds rows to a record}, in the order in which they are wanted."""
+    """{name: a function that adds rows to a record}, in order of execution."""
     names = arguments.names or [*ops.BENCHES, "network"]
     full = arguments.full
     seconds = QUICK if arguments.quick else FULL if full else USUAL
@@ -134,9 +134,10 @@ def parts(arguments, device, sizes, budget: Budget) -> dict[str, Callable[[Recor
 
 
 def measure(record: Record, parts: dict, budget: Budget) -> int | None:
-    """Adds the rows of all parts to the record, as far as the budget goes, and prints them.
+    """Adds the rows of all parts to the record, within the budget, and prints them.
 
-    One that fails stops no other. Returns the exit code of a run that was asked to end, else None.
+    A failing part does not stop the others. Returns the exit code if the run was stopped by a
+    signal, else None.
     """
     left, first = dict(parts), 0
     try:
@@ -145,7 +146,7 @@ def measure(record: Record, parts: dict, budget: Budget) -> int | None:
                 first = len(record.rows)
                 try:
                     part(record)
-                except Exception as error:  # the others' results are worth having
+                except Exception as error:  # continue with the other parts
                     record.absent[name] = one_line(error)
                 del left[name]
                 _add_ratios(record.rows)
@@ -161,7 +162,7 @@ def measure(record: Record, parts: dict, budget: Budget) -> int | None:
 
 
 def _add_ratios(rows) -> None:
-    """How many times as fast as eager: that of the same dtype, else that of fp32."""
+    """Sets each row's speed relative to eager of the same dtype, else of fp32."""
     for row in rows:
         eager = [r for r in rows if (r.op, r.shape) == (row.op, row.shape) and "eager" in r.impl]
         same = [r for r in eager if r.dtype == row.dtype] or eager
@@ -176,7 +177,7 @@ def _say_where(record: Record) -> None:
     copy = record.limits.get("copy", 0) / 1e9
     rates = {k: v / 1e12 for k, v in record.limits.items() if k != "copy"}
     rates = ", ".join(f"{k} {v:.2f} TFLOP/s" for k, v in rates.items())
-    print(f"most seen here: {rates}, copy {copy:.0f} GB/s\n", flush=True)
+    print(f"measured limits: {rates}, copy {copy:.0f} GB/s\n", flush=True)
 
 
 def _sizes(text: str | None) -> list[tuple[int, int]] | None:
@@ -186,7 +187,7 @@ def _sizes(text: str | None) -> list[tuple[int, int]] | None:
     for part in text.split(","):
         match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", part.strip())
         if not match:
-            raise UsageError(f"shapes: expected WIDTHxHEIGHT, as 480x270,960x540, got {part!r}")
+            raise UsageError(f"shapes: expected WIDTHxHEIGHT like 480x270,960x540, got {part!r}")
         found.append((int(match[1]), int(match[2])))
     return found
 

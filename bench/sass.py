@@ -1,4 +1,4 @@
-"""What nvcc makes of csrc: each kernel compiled for each architecture, with no GPU, and read."""
+"""Compiles the kernels of csrc for every architecture, without a GPU, and analyses their SASS."""
 
 import importlib.util
 import os
@@ -11,41 +11,41 @@ from pathlib import Path
 from espan_kernels.build_info import SOURCES
 
 ARCHITECTURES = ("80", "86", "89", "90a", "100", "120")
-# The one that *_wgmma.cu are compiled for.
+# The only architecture of *_wgmma.cu.
 WGMMA = "90a"
 
 
 def tool(name: str) -> str | None:
-    """Where `name` is: on PATH, or where Triton carries it along."""
+    """The path of tool `name`, from PATH or bundled with Triton."""
     triton = importlib.util.find_spec("triton")
     carried = Path(triton.origin).parent / "backends/nvidia/bin" / name if triton else None
     return shutil.which(name) or (str(carried) if carried and carried.exists() else None)
 
 
 def missing() -> str | None:
-    """Why nothing can be compiled here; None: it can."""
+    """Why compilation is impossible here, or None."""
     names = ("nvcc", "cuobjdump", "c++filt")
     return next((f"no {name} on PATH" for name in names if tool(name) is None), None)
 
 
 def output(name: str, *arguments) -> str:
-    """What a tool prints."""
+    """The output of a tool."""
     command = [tool(name), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True).stdout
 
 
 def architectures(source: str) -> tuple[str, ...]:
-    """Those that csrc/`source` is compiled for."""
+    """The architectures of csrc/`source`."""
     return (WGMMA,) if Path(source).stem.endswith("_wgmma") else ARCHITECTURES
 
 
 def cubin(folder: Path, source: str, architecture: str) -> Path:
-    """Where `build` puts what it makes of `source`."""
+    """The path of the cubin that `build` makes from `source`."""
     return folder / f"{source}.{architecture}.cubin"
 
 
 def build(source: str, architecture: str, folder: Path) -> str:
-    """Compiles csrc/`source` into `cubin`; returns what the assembler said."""
+    """Compiles csrc/`source` into `cubin`; returns the output of ptxas."""
     command = [tool("nvcc"), "-std=c++17", "-O3", f"-I{SOURCES}", "-lineinfo"]
     command += [f"-arch=sm_{architecture}", "-cubin"]
     path = cubin(folder, source, architecture)
@@ -67,7 +67,7 @@ def demangled(name: str) -> str:
 
 
 def usage(path: Path) -> dict[str, dict[str, int]]:
-    """{kernel: its registers a thread, bytes of stack a thread and of shared memory a block}"""
+    """{kernel: registers and stack bytes per thread, shared memory bytes per block}"""
     found = {}
     text = output("cuobjdump", "--dump-resource-usage", path)
     for name, numbers in re.findall(r"Function (\S+):\s+(.*)", text):
@@ -95,10 +95,10 @@ def instructions(path: Path) -> dict[str, list[tuple[int, str]]]:
 
 
 def loops(code: list[tuple[int, str]]) -> list[Counter]:
-    """How often each instruction stands in each innermost loop with matrix instructions, in order;
-    named without its predicate and operands.
+    """Instruction counts of each innermost loop with matrix instructions, in order, by name without
+    predicate and operands.
 
-    What branches back from behind an EXIT is no loop: it is the rest of a wait, put out of the way.
+    A backward branch after an EXIT is not a loop but the out-of-line part of a wait.
     """
     at = {address: i for i, (address, _) in enumerate(code)}
     exits = [i for i, (_, line) in enumerate(code) if line.split()[0] == "EXIT"]
@@ -119,7 +119,7 @@ def loops(code: list[tuple[int, str]]) -> list[Counter]:
 
 
 def threads(path: Path) -> dict[str, int]:
-    """{kernel: the most threads that a block of it may have}"""
+    """{kernel: maximum threads per block}"""
     found = re.findall(
         r"\.nv\.info\.(\S+)\n(?:(?!\.nv\.info).*\n)*?.*EIATTR_MAX_THREADS\n.*\n\s*Value:\s+(\S+)",
         output("cuobjdump", "-elf", path),
@@ -128,7 +128,7 @@ def threads(path: Path) -> dict[str, int]:
 
 
 def registers(code: list[tuple[int, str]]) -> int:
-    """How many registers these instructions use; of the operands of loads and stores the first."""
+    """The number of registers used; counts only the first register of load and store operands."""
     most = 0
     for _, line in code:
         sums = re.search(r"\bHGMMA\.64x(\d+)x\S* R(\d+)", line)
@@ -138,5 +138,5 @@ def registers(code: list[tuple[int, str]]) -> int:
 
 
 def total(loop: Counter, *prefixes: str) -> int:
-    """How many instructions of the loop have such names."""
+    """The number of instructions in the loop with one of these prefixes."""
     return sum(count for name, count in loop.items() if name.startswith(prefixes))

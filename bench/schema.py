@@ -1,6 +1,6 @@
-"""What the files of `bench/results/` must hold: complete, plausible, and naming nobody.
+"""Validates the files of `bench/results/`: complete, plausible, without personal names.
 
-Three kinds: records of `bench/run.py`, numbers measured otherwise (`measurements/`), and reports of
+Three kinds: records of `bench/run.py`, other measurements (`measurements/`), and reports of
 `tests/verification/reliability.py` (`reliability/`).
 """
 
@@ -13,15 +13,15 @@ from pathlib import Path
 from bench.privacy import named
 from bench.record import READ, UsageError, read_json
 
-TEXT = 300  # characters of a string at most
+TEXT = 300  # maximum length of a string
 
 
 class WrongError(Exception):
-    """What is wrong with a content, and where in it."""
+    """A validation error and its location in the content."""
 
 
 def check(path: Path) -> dict:
-    """The content of a file of results; UsageError, of one line, for what must not be committed."""
+    """The content of a results file; a one-line UsageError if it must not be committed."""
     content = read_json(path)
     try:
         if not isinstance(content, dict):
@@ -118,7 +118,7 @@ def _names(found: dict, where: str, required: set, optional: set = frozenset()) 
     if missing:
         raise WrongError(f"{where} lacks {', '.join(sorted(missing))}")
     if more:
-        raise WrongError(f"{where} has what is not known: {', '.join(sorted(map(str, more)))}")
+        raise WrongError(f"{where} has unknown names: {', '.join(sorted(map(str, more)))}")
 
 
 def _say(right, where: str, expected: str, got) -> None:
@@ -165,11 +165,11 @@ def _date(value, where: str) -> None:
     try:
         date.fromisoformat(value)
     except (TypeError, ValueError):
-        _say(False, where, "a date as 2026-11-27", value)
+        _say(False, where, "a date like 2026-11-27", value)
 
 
 def _strings(content, where: str = "") -> Iterator[tuple[str, str]]:
-    """(where, text) of all there is, names included."""
+    """(where, text) of all strings, including names."""
     if isinstance(content, str):
         yield where, content
     elif isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""`bench/run.py --record`: a record for everybody, in `bench/results/`, named by its device."""
+"""`bench/run.py --record`: publishes a record in `bench/results/`, named by its device."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ from bench.record import Record, UsageError
 from bench.schema import check
 
 RESULTS = ROOT / "bench/results"
-# What a device's name has besides: who sells it, and that it is a processor.
+# Words of a device's name that identify only the vendor or the kind of device.
 COMMON = {"nvidia", "geforce", "tesla", "quadro", "gpu", "intel", "amd", "r", "tm", "cpu"}
 COMMON |= {"processor", "generation"}
 MEMORY = re.compile(r"\d+gb|hbm\d?e?|gddr\d+x?|sxm\d?")
@@ -17,8 +17,8 @@ MEMORY = re.compile(r"\d+gb|hbm\d?e?|gddr\d+x?|sxm\d?")
 def name_of(device: str, short: bool = True) -> str:
     """The name of a device's record: "NVIDIA H100 80GB HBM3" is "h100".
 
-    A processor's abilities, in brackets, are left out; not short: with the memory, for a second
-    device that differs in nothing else: "h100_80gb_hbm3".
+    Drops a processor's features, in parentheses. With short=False the name includes the memory,
+    "h100_80gb_hbm3", for a second device that differs only in that.
     """
     device = re.sub(r" \([^()]*\)$", "", device).split("@")[0]
     words = [word for word in re.findall("[a-z0-9]+", device.lower()) if word not in COMMON]
@@ -27,13 +27,13 @@ def name_of(device: str, short: bool = True) -> str:
 
 
 def place(machine: dict, folder: Path | None = None) -> Path:
-    """Where the record of this machine goes: in the place of an older one of the same device.
+    """The path of this machine's record; replaces an older record of the same device.
 
-    UsageError for a machine whose record could not be used: the code must be a commit's.
+    UsageError if the code is not exactly a commit, because such a record could not be used.
     """
     if not re.fullmatch("[0-9a-f]+", machine["commit"]):
-        why = "changes that are not committed" if "+" in machine["commit"] else "no commit"
-        raise UsageError(f"--record: the record must name the code it is of; there are {why}")
+        why = "there are uncommitted changes" if "+" in machine["commit"] else "there is no commit"
+        raise UsageError(f"--record: a record must name its commit, but {why}")
     folder = folder or RESULTS
     path = folder / f"{name_of(machine['device'])}.json"
     if path.exists() and Record.read(path).machine.get("device") != machine["device"]:
@@ -42,12 +42,12 @@ def place(machine: dict, folder: Path | None = None) -> Path:
 
 
 def part_of(path: Path) -> Path:
-    """Where it is kept until the run has come to its end."""
+    """The path of the unfinished record during the run."""
     return path.with_name(f"{path.name}.part")
 
 
 def publish(record: Record, path: Path) -> None:
-    """Puts what was kept in its place, checked as its readers will."""
+    """Saves and validates the record, then moves it to its final path."""
     record.save(part_of(path))
     check(part_of(path))
     part_of(path).replace(path)

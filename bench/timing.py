@@ -1,4 +1,4 @@
-"""Timings that can be believed: contenders take turns, quantiles say the spread."""
+"""Reliable timings: interleaved contenders, medians and quantiles."""
 
 import statistics
 import time
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import torch
 
-# Rounds of a contender, however short or long it takes.
+# Limits on the number of rounds per contender.
 FEWEST, MOST = 3, 200
-# Shorter kernels are replayed as a CUDA graph: launching them would take as long.
+# Shorter work is replayed as a CUDA graph, because launching it takes as long.
 GRAPH_BELOW = 1e-3
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds: median and the quantiles of 20 and 80 percent; bytes at the peak of a GPU."""
+    """Seconds: median, 20% and 80% quantiles; peak memory in bytes on a GPU."""
 
     median: float
     q20: float
@@ -37,9 +37,9 @@ Contenders = dict[str, Callable[[], object]]
 def interleaved(
     contenders: Contenders, device: torch.device, seconds: float, replay: bool = False
 ) -> dict[str, Timing | str]:
-    """{name: its timing, or what went wrong}; about `seconds` of work for each contender.
+    """{name: its timing, or the error message}; about `seconds` of work per contender.
 
-    A round runs every contender once, so that what else the machine does meets all alike.
+    A round runs every contender once, so that other load on the machine affects all equally.
     replay: on a GPU, work below `GRAPH_BELOW` is timed as the replay of a CUDA graph.
     """
     clock = _Gpu(device, replay) if device.type == "cuda" else _Cpu()
@@ -56,18 +56,18 @@ def interleaved(
     times: dict[str, list[float]] = {name: [] for name in ready}
     for turn in range(max(rounds.values(), default=0)):
         for name, (run, _, _) in ready.items():
-            # The short ones run oftener: spread over all rounds of the longest.
+            # Spread each contender's rounds evenly over the rounds of the most frequent one.
             if turn * rounds[name] // max(rounds.values()) == len(times[name]):
                 times[name].append(clock.time(run))
     return {name: Timing.of(times[name], ready[name][2]) for name in ready} | failed
 
 
 def captured(run: Callable, device: torch.device) -> Callable:
-    """A function that replays `run` as a CUDA graph and returns the result that each replay fills.
+    """Returns a function that replays `run` as a CUDA graph and returns its result, which each
+    replay overwrites.
 
-    The work runs once before, on the stream of the capture: what a graph cannot hold, such as
-    kernels to compile and workspaces to allocate, is done by then. RuntimeError if it cannot be
-    captured.
+    The work runs once before the capture on the same stream, to compile kernels and allocate
+    workspaces outside the graph. RuntimeError if it cannot be captured.
     """
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
@@ -92,7 +92,7 @@ def one_line(error: BaseException) -> str:
 
 
 class _Cpu:
-    """Wall clock. A peak of memory is the process's alone and no row's: none is given."""
+    """Wall clock. Gives no peak memory, because only the peak of the entire process is known."""
 
     def prepare(self, run: Callable) -> tuple[Callable, float, None]:
         run()
@@ -105,7 +105,7 @@ class _Cpu:
 
 
 class _Gpu:
-    """CUDA events around work that finds the L2 cache full of something else."""
+    """CUDA events around the work, with a flushed L2 cache."""
 
     def __init__(self, device: torch.device, replay: bool):
         self.device, self.replay = device, replay
@@ -124,7 +124,7 @@ class _Gpu:
         return run, self.time(run), peak
 
     def _graph(self, run: Callable) -> Callable:
-        """Its replay, or the work itself if it cannot be captured (it waits, or copies to host)."""
+        """A replay of `run`, or `run` itself if it waits or copies to the host."""
         try:
             return captured(run, self.device)
         except RuntimeError:

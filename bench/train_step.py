@@ -1,7 +1,7 @@
-"""`python bench/train_step.py`: what re-parameterised branches cost a step of training.
+"""`python bench/train_step.py`: the cost of re-parameterised branches in a training step.
 
-Medians of the processor's time for one thread, the plain network and the branches taking turns,
-with either optimizer; and, on Linux, the peak memory of a process that does a few steps of each.
+Medians of CPU time on one thread, with the plain network and the branches interleaved, for both
+optimizers; and, on Linux, the peak memory of a process that trains a few steps of each.
 """
 
 import argparse
@@ -26,7 +26,7 @@ WARM, STEPS = 2, 8
 
 
 def step_of(rep: str | None, muon_lr: float | None):
-    """A function that trains one step on 16 patches of 48 x 48, x4, in bfloat16."""
+    """Returns a function that trains one step on 16 patches of 48 x 48, x4, in bfloat16."""
     config = TrainConfig(data="data", out="out", rep=rep, muon_lr=muon_lr)
     torch.manual_seed(0)
     lr, hr = torch.rand(16, 3, 48, 48), torch.rand(16, 3, 192, 192)
@@ -47,7 +47,7 @@ def step_of(rep: str | None, muon_lr: float | None):
 
 
 def peak(rep: str | None) -> float:
-    """MiB of a process that has trained three steps."""
+    """Peak MiB of a process that trains three steps."""
     command = [sys.executable, __file__, "--peak", rep or "none"]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 

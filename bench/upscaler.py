@@ -1,4 +1,4 @@
-"""What a user of `Upscaler` meets: sizes, tiles, a fresh process, from file to file."""
+"""Benchmarks of `Upscaler`: image sizes, tiles, a fresh process, files."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from bench.network import frames, pictures
 from bench.timing import Timing, interleaved, one_line
 
 MEGAPIXELS = (0.1, 0.25, 0.5, 1, 2, 4, 16, 64)
-# Seconds that one call may take before it is left out.
+# Sizes whose call would take more seconds are skipped.
 PATIENCE = {"cpu": 20.0, "cuda": 5.0}
 
 
@@ -33,7 +33,7 @@ def parts(device: torch.device, net, sizes, full: bool, seconds: float) -> dict:
 
 
 def _over_sizes(record, Upscaler, net, device, full, seconds) -> None:
-    """Is the time per pixel flat? Automatic tiles, from uint8 to uint8."""
+    """Time per pixel over image size, with automatic tiles, uint8 to uint8."""
     up, most = Upscaler(net, device=device), MEGAPIXELS[: None if full else 3]
     rate = 0.0
     for size in most:
@@ -88,8 +88,8 @@ print(json.dumps([ready - began, *times]))
 
 
 def _first_call(record, device) -> None:
-    """A fresh process: until the upscaler is there, its first picture, the one after it; one in
-    another thread, which is the only one to compute or is not: OpenMP keeps helpers for each.
+    """Times in a fresh process: import and load, the first and second image; and images in another
+    thread, alone or in addition to the main thread, because OpenMP has a pool for each thread.
     """
     try:
         ready, first, second, _, _, _, both = _fresh(device, "here")
@@ -111,8 +111,8 @@ def _fresh(device, where: str) -> list[float]:
 
 
 def _from_file_to_file(record, Upscaler, device, size, seconds) -> None:
-    """PNG in, PNG out; what of it is decoding, the network, encoding. Of a photograph: noise is
-    what compression takes longest for.
+    """PNG to PNG, and the times of decoding, the network and encoding. Uses a photograph, because
+    noise is the worst case for compression.
     """
     from PIL import Image
 

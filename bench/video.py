@@ -1,9 +1,8 @@
-"""How much longer a video takes than its frames: `python bench/video.py [CLIP]`.
+"""The overhead of a video over its frames: `python bench/video.py [CLIP]`.
 
-Seconds of the network alone, frame after frame as a loop over `Upscaler` would have it; alone, with
-frames sharing the cores as a video's do; and of the video from file to file. Best of three, in
-turn, as seconds of a clock and of processors. Without CLIP one is made of a picture that lies in
-this repository.
+Times the network alone in a loop over `Upscaler`, the network with frames sharing the cores as in a
+video, and the video from file to file. Prints the best of three interleaved rounds in wall-clock
+and CPU seconds. Without CLIP it makes one from an image in this repository.
 """
 
 import sys
@@ -19,19 +18,19 @@ import espan
 from espan.video import convert, frames, source
 from espan.video.options import Options
 
-PICTURE = Path(__file__).parents[1] / "docs/images/before_after.png"
+IMAGE = Path(__file__).parents[1] / "docs/images/before_after.png"
 SIZE, FRAMES, ROUNDS = (160, 96), 60, 3
 
 
 def make(path: Path) -> Path:
-    """A clip whose window wanders over a picture."""
+    """Writes a clip that pans over an image."""
     width, height = SIZE
-    picture = np.asarray(Image.open(PICTURE).convert("RGB"))
+    image = np.asarray(Image.open(IMAGE).convert("RGB"))
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=25)
         stream.width, stream.height = SIZE
         for i in range(FRAMES):
-            part = picture[i : i + height, 2 * i : 2 * i + width]
+            part = image[i : i + height, 2 * i : 2 * i + width]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(part), "rgb24")
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
@@ -45,7 +44,7 @@ def timed(work) -> tuple[float, float]:
 
 
 def measure(clip: Path, folder: Path) -> dict[str, tuple[float, float]]:
-    """(seconds, processor seconds) by what was done."""
+    """{name: (wall-clock seconds, CPU seconds)}."""
     upscaler = espan.Upscaler()
     facts = source.look(clip)
     decoded = list(frames.read(facts))
@@ -70,4 +69,4 @@ if __name__ == "__main__":
         results = measure(clip, Path(folder))
     for name, (wall, processors) in results.items():
         times = results["video"][0] / wall
-        print(f"{name}: {wall:.3f} s, {processors:.3f} s of processors; video {times:.2f} times")
+        print(f"{name}: {wall:.3f} s, {processors:.3f} CPU seconds; video takes {times:.2f} times")

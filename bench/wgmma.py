@@ -1,10 +1,9 @@
-"""`python bench/wgmma.py FILE`: the kernels for compute capability 9.0 built, proven and timed, in
-under four minutes; FILE gets the times as JSON.
+"""`python bench/wgmma.py FILE`: builds, checks and times the kernels for compute capability 9.0 in
+under four minutes; writes the times to FILE as JSON.
 
-They are proven in a build that ends deadlocks (ESPAN_CUDA_TRAP), in which the assembler does one
-thing after another, then in the usual one, and timed there. Each
-step is a process with a time limit; the next ones run only if it did what it should. Exit code 0:
-all did; 1: one did not; 2: there is no such GPU.
+First checks them in a build that ends deadlocks (ESPAN_CUDA_TRAP), which serialises wgmma; then
+checks and times them in the normal build. Each step is a process with a time limit; a failure ends
+the run. Exit code 0: success; 1: a step failed; 2: no GPU of compute capability 9.0.
 """
 
 import os
@@ -40,13 +39,13 @@ SAMPLES = {
     "spab": spab.CUDA,
     "tail": tail.WGMMA,
 }
-# Pictures of one pixel, of odd sides, of several strips and segments to a multiprocessor.
+# Images of one pixel, with odd sides, with several strips and segments per multiprocessor.
 PROVEN = ((1, 1), (37, 201), (540, 960), (1081, 1923))
 RERUNS, SECONDS = 10, 0.05
 
 
 def steps(results: Path) -> list[tuple[str, list[str], dict[str, str], float]]:
-    """(name, command, environment, seconds) of all that is done."""
+    """(name, command, environment, seconds) of all steps."""
     build = [sys.executable, "setup.py", "build_ext", "--inplace", "--force"]
     this = [sys.executable, "-u", str(Path(__file__).resolve())]
     wanted = {"ESPAN_CUDA": "1", "ESPAN_CUDA_ARCHS": "90"}
@@ -78,7 +77,7 @@ def main(results: Path) -> int:
 
 
 def prove(device: torch.device) -> None:
-    """AssertionError if a kernel is too far from float64, or differs from run to run."""
+    """AssertionError if a kernel's error is too large, or results differ between runs."""
     for name, cases in SAMPLES.items():
         op = OPS[name]
         (kernel,) = (one for one in op.kernels if one.name == "cuda_wgmma")
@@ -109,11 +108,11 @@ def prove(device: torch.device) -> None:
 
 
 def _prove_flag(case: tuple, device: torch.device) -> None:
-    """AssertionError if a tail trusts one value too large, infinite or NaN, or distrusts others."""
+    """AssertionError if a tail's flag is wrong for a large, infinite, NaN or valid value."""
     inputs, weights, bias, up_weight, up_bias, scale, *_ = tail.make(case, torch.float16, device)
     order = tail_door.order(weights)
     packed = tail_door.pack([weights[i] for i in order], bias, up_weight, up_bias)
-    planes = [layout.to_planes(inputs[i]) for i in order]
+    planes = [layout.to_nc8hw8(inputs[i]) for i in order]
     n, _, h, w = planes[0].shape[:4]
     if not planes[0].numel():
         return
@@ -135,7 +134,7 @@ def _prove_flag(case: tuple, device: torch.device) -> None:
 
 
 def _error(op, args: tuple, run: Callable[..., Tensor]) -> str:
-    """Of a kernel against float64, AssertionError if it is more than twice that of eager."""
+    """Compares a kernel with float64; AssertionError if its error is more than twice eager's."""
     truth = op.reference(*_doubled(args))
     if not truth.numel():
         return "empty"
@@ -153,7 +152,7 @@ def _doubled(arg):
 
 
 def time(device: torch.device, results: Path) -> None:
-    """Times of kernels on planes, and of whole plans from uint8 to uint8."""
+    """Times kernels in NC/8HW8 layout, and entire plans from uint8 to uint8."""
     record = Record(machine.facts(device), machine.limits(device), kept=results)
     for name in NETWORKS:
         net = network.build(name).to(device, torch.float16)
@@ -168,7 +167,7 @@ def time(device: torch.device, results: Path) -> None:
 def _contests(
     name: str, net, size: tuple[int, int], device: torch.device
 ) -> Iterator[tuple[str, timing.Contenders]]:
-    """(what is timed, {impl: its work}) for a network's kinds of steps, then the network."""
+    """(label, {impl: its work}) for each kind of step of a network, then for the network."""
     plans = {impl: Plan(net, impl) for impl in IMPLS}
     seen: set[str] = set()
     for step, *chosen in zip(plans["cuda"].steps, *(p.chosen for p in plans.values()), strict=True):
@@ -194,7 +193,7 @@ def _label(step: Fused) -> str:
 
 
 def _launch(step: Fused, impl: str, size: tuple[int, int], device: torch.device) -> Callable:
-    """One launch of a step's kernel on planes, from memory that was there before."""
+    """One launch of a step's kernel in NC/8HW8 layout, on preallocated memory."""
     width, height = size
 
     def planes(channels: int) -> Tensor:

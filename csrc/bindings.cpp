@@ -1,6 +1,6 @@
-// The launchers as the Python module _cuda. A launcher takes keyword arguments, named as the fields
-// of its parameter struct: addresses and the stream as integers (None: null), dtypes, layouts and
-// epilogues as strings. It runs without the GIL and returns the cudaError_t.
+// The launchers as the Python module _cuda. A launcher's keyword arguments have the names of its
+// parameter struct's fields: addresses and the stream as integers (None: null), dtypes, layouts and
+// epilogues as strings. It releases the GIL and returns the cudaError_t.
 #include <pybind11/pybind11.h>
 
 #include <map>
@@ -18,18 +18,18 @@ using namespace espan;
 template <typename Enum>
 using Names = std::map<std::string, Enum>;
 
-// What Python calls the values of each enum.
+// The Python names of the enum values.
 const std::tuple<Names<Dtype>, Names<Layout>, Names<Epilogue>> NAMES{
     {{"float16", Dtype::float16},
      {"bfloat16", Dtype::bfloat16},
      {"float32", Dtype::float32},
      {"uint8", Dtype::uint8}},
-    {{"planes", Layout::planes},
+    {{"nc8hw8", Layout::nc8hw8},
      {"channels_last", Layout::channels_last},
      {"contiguous", Layout::contiguous}},
     {{"none", Epilogue::none}, {"silu", Epilogue::silu}, {"gate", Epilogue::gate}}};
 
-// The keyword arguments of one call, which fill the fields of a struct by their names.
+// The keyword arguments of one call; fills struct fields by name.
 class Arguments {
 public:
     Arguments(const char* op, py::kwargs given) : op(op), left(std::move(given)) {}
@@ -92,13 +92,13 @@ void fill(SpanGateBackwardParams& p, Arguments& take) {
 void fill(Conv3x3Params& p, Arguments& take) {
     take("x", p.x)("weights", p.weights)("biases", p.biases)("gate", p.gate)("out", p.out);
     take("epilogue", p.epilogue)("channels", p.channels)("n", p.n)("h", p.h)("w", p.w);
-    take("layout", p.layout)("half_sums", p.half_sums);
+    take("layout", p.layout)("fp16_accumulation", p.fp16_accumulation);
 }
 
 void fill(SpabParams& p, Arguments& take) {
     take("x", p.x)("weights", p.weights)("biases", p.biases)("scratch", p.scratch)("out", p.out);
     take("convs", p.convs)("channels", p.channels)("n", p.n)("h", p.h)("w", p.w);
-    take("layout", p.layout)("half_sums", p.half_sums);
+    take("layout", p.layout)("fp16_accumulation", p.fp16_accumulation);
 }
 
 void fill(Conv3x3WgmmaParams& p, Arguments& take) {
@@ -166,8 +166,7 @@ void define(
 }  // namespace
 
 PYBIND11_MODULE(_cuda, module) {
-    // The hash of the sources that it was built from; the loader compares it with those beside the
-    // package.
+    // The loader compares this hash with the sources next to the package.
     module.attr("SOURCE_HASH") = ESPAN_SOURCE_HASH;
 #ifdef ESPAN_SHIM
     module.attr("DEVICE") = "cpu";
@@ -190,7 +189,7 @@ PYBIND11_MODULE(_cuda, module) {
     define(module, "conv9x9_head", conv9x9_head);
     define(module, "tail", tail);
     define(module, "dct_l1", dct_l1);
-    // Whether the kernels for sm_90a are there, in files of their own.
+    // Whether the sm_90a kernels, which have their own files, were built.
 #ifdef ESPAN_WGMMA
     module.attr("WGMMA") = true;
     define(module, "conv3x3_wgmma", conv3x3_wgmma);

@@ -1,4 +1,4 @@
-// conv3x3: one convolution that streams rows (rows.cuh), with its epilogue.
+// conv3x3: one row-streaming convolution (rows.cuh) with its epilogue.
 #include "common/rows.cuh"
 
 namespace espan {

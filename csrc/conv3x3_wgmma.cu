@@ -1,4 +1,4 @@
-// conv3x3_wgmma: one convolution that streams rows by wgmma (wgmma/rows.cuh), with its epilogue.
+// conv3x3_wgmma: one row-streaming convolution with wgmma (wgmma/rows.cuh) and its epilogue.
 #include "wgmma/launch.cuh"
 
 namespace espan {

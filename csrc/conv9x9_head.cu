@@ -1,7 +1,7 @@
-// conv9x9_head: from the image, uint8 or float16, to the first 32 channels (head_rows.cuh).
+// conv9x9_head: from a uint8 or float16 image to the first 32 channels (head_rows.cuh).
 //
-// It streams rows: each is accumulated into the 9 output rows it reaches, which are open in
-// registers. Warps work in pairs on 16 columns, each with the weights of 16 output channels.
+// It streams rows: each is accumulated into the 9 output rows that it contributes to, whose sums
+// are in registers. Warps work in pairs on 16 columns, each with the weights of 16 output channels.
 #include "head_rows.cuh"
 
 namespace espan {
@@ -17,7 +17,7 @@ struct Work {
     Global<const uint4> weights;  // (2, 9, 2, 32 lanes, 8 halves)
     Global<const float2> biases;  // (32 channels)
     Global<uint32_t> out;         // (n, 32, h, w) halves, steps in `to`
-    PictureSteps from;
+    ImageSteps from;
     FeatureSteps to;
     Cut cut;
     float scale;
@@ -27,10 +27,10 @@ template <typename Pixel>
 __global__ void __launch_bounds__(32 * WARPS, 1) head_kernel(Work<Pixel> work) {
     SHARED(__half, memory, WARPS * RING * 2);
     const int warp = warp_uniform(threadIdx.x / 32);
-    const int half = warp % 2;  // output channels from 16 * half on
+    const int half = warp % 2;  // output channels 16 * half to 16 * half + 15
     const int lane = lane_id(), g = lane / 4, q = lane % 4;
 
-    uint4 w[TAPS][2];  // [row of the kernel][8 channels out]
+    uint4 w[TAPS][2];  // [kernel row][8 output channels]
 #pragma unroll
     for (int i = 0; i < 2 * TAPS; ++i) {
         w[i / 2][i % 2] = work.weights.load((half * 2 * TAPS + i) * 32 + lane);
@@ -45,14 +45,13 @@ __global__ void __launch_bounds__(32 * WARPS, 1) head_kernel(Work<Pixel> work) {
         const int x0 = it.strip * COLUMNS, rows = it.rows + 2 * REACH;
         image.begin(work.cut, it, x0);
 
-        int64_t out_word = it.n * work.to.picture + 2 * half * work.to.plane +
+        int64_t out_word = it.n * work.to.image + 2 * half * work.to.plane +
                            it.top * work.to.row + int64_t(x0 + g) * work.to.pixel + q;
-        float acc[TAPS][2][4] = {};  // [open row][8 channels]
+        float acc[TAPS][2][4] = {};  // [output row in progress][8 channels]
         for (int start = 0; start < rows; start += TAPS) {
 #pragma unroll
             for (int u = 0; u < TAPS; ++u) {
-                // Row row of the input opens row row of the output, in acc[u], and finishes row
-                // row - 8.
+                // Input row `row` starts output row `row`, in acc[u], and finishes row - 8.
                 const int row = start + u;
                 if (row >= rows) break;
                 const int finished = (u + 1) % TAPS;
@@ -103,7 +102,7 @@ cudaError_t launch_head(const Conv9x9HeadParams& p, float scale, cudaStream_t st
         {static_cast<const uint4*>(p.weights), 2 * TAPS * 2 * 32},
         {static_cast<const float2*>(p.biases), 16},
         {static_cast<uint32_t*>(p.out), p.n * p.h * p.w * PLANES * WORDS},
-        PictureSteps(p.x_layout, p.h, p.w),
+        ImageSteps(p.x_layout, p.h, p.w),
         FeatureSteps(p.layout, p.h, p.w),
         parts,
         scale};
@@ -114,7 +113,7 @@ cudaError_t launch_head(const Conv9x9HeadParams& p, float scale, cudaStream_t st
 }  // namespace
 
 cudaError_t conv9x9_head(const Conv9x9HeadParams& params, cudaStream_t stream) {
-    // The scale of uint8 goes into the sums: in float16 neither weights nor x / 255 are exact.
+    // The scale of uint8 applies to the sums, as float16 weights or x / 255 would not be exact.
     if (params.dtype == Dtype::uint8) return launch_head<uint8_t>(params, 1 / 255.f, stream);
     if (params.dtype == Dtype::float16) return launch_head<__half>(params, 1, stream);
     return cudaErrorInvalidValue;

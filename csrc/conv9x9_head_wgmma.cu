@@ -1,9 +1,8 @@
-// conv9x9_head_wgmma: the head by wgmma on sm_90a (head_rows.cuh).
+// conv9x9_head_wgmma: the head with wgmma on sm_90a (head_rows.cuh).
 //
-// A warpgroup walks down strips of 64 columns. A row of the image comes from registers, a warp's 16
-// pixels as in conv9x9_head.cu; weights stay in shared memory. All 9 open rows lie along N, in two
-// wgmma of 5 and 4 rows. While a row is multiplied, the row that the last one has finished is
-// stored.
+// A warpgroup streams strips of 64 columns. Image rows are the register operand, 16 pixels per warp
+// as in conv9x9_head.cu; weights stay in shared memory. The 9 output rows in progress lie along N,
+// in two wgmma of 5 and 4 rows. While a row is multiplied, the previously finished row is stored.
 #include "head_rows.cuh"
 #include "wgmma/convolve.cuh"
 #include "wgmma/copies.cuh"
@@ -16,13 +15,13 @@ using wgmma_rows::load_weights;
 using wgmma_rows::wait_past;
 
 constexpr int GROUPS = 2, THREADS = GROUPS * WARPGROUP;
-constexpr int SUMS = 16;                  // of a row, of a thread
-constexpr int FIRST = 5, SECOND = 4;      // open rows of each wgmma
-constexpr int STEPS = 2;                  // of 16 columns of A
-constexpr int ROW = 4 * 128;              // bytes of a kernel row: planes out of 8 by 8 halves
+constexpr int SUMS = 16;                    // per row and thread
+constexpr int FIRST = 5, SECOND = 4;        // output rows of each wgmma
+constexpr int STEPS = 2;                    // of 16 columns of A
+constexpr int ROW = 4 * 128;                // bytes of a kernel row: output planes of 8 by 8 halves
 constexpr int HALF = (2 * TAPS - 1) * ROW;  // of 8 columns of A
 constexpr int WEIGHTS = STEPS * 2 * HALF, BYTES = WEIGHTS + 16;
-// Kernel rows lie as 8, 7, ... 0, 8, ... 1: from the place of a row on they are the open rows'.
+// Kernel rows are stored as 8, 7, ... 0, 8, ... 1: any 9 in sequence match the rows in progress.
 __device__ constexpr int shift(int phase) { return (2 * REACH - phase) % TAPS * ROW; }
 
 template <typename Pixel>
@@ -30,14 +29,14 @@ struct Work {
     Global<const Pixel> x;          // (n, 3, h, w), steps in `from`
     Constant<const uint4> weights;  // (STEPS, 2, 17, 4, 8, 8) halves
     Constant<const float2> biases;  // (32 channels)
-    Global<uint32_t> out;           // (n, 4, h, w, 4) of two halves
-    PictureSteps from;
+    Global<uint32_t> out;           // (n, 4, h, w, 4) pairs of halves
+    ImageSteps from;
     FeatureSteps to;
     Cut cut;
     float scale;
 };
 
-// A row that is finished: the lane's words of it.
+// Stores the lane's words of a finished row.
 template <typename Pixel>
 __device__ inline void store_row(
     const Work<Pixel>& work, int64_t word, int column, const float (&sum)[SUMS],
@@ -80,9 +79,9 @@ __global__ void __launch_bounds__(THREADS, 1) head_wgmma_kernel(Work<Pixel> work
         for (int j = 0; j < FIRST * SUMS; ++j) first[j] = 0;
 #pragma unroll
         for (int j = 0; j < SECOND * SUMS; ++j) second[j] = 0;
-        int64_t word = it.n * work.to.picture + it.top * work.to.row + int64_t(column) * WORDS +
+        int64_t word = it.n * work.to.image + it.top * work.to.row + int64_t(column) * WORDS +
                        lane_id() % 4;
-        // Row `row` of the input finishes row row - 8 of the output.
+        // Input row `row` finishes output row `row - 8`.
         const auto advance = [&](auto phase, int row) {
             constexpr int PHASE = decltype(phase)::value, DONE = (PHASE + 1) % TAPS;
             image.step(row, PHASE);
@@ -139,8 +138,8 @@ cudaError_t launch_head(const Conv9x9HeadWgmmaParams& p, float scale, cudaStream
         {static_cast<const uint4*>(p.weights), WEIGHTS / 16},
         {static_cast<const float2*>(p.biases), 16},
         {static_cast<uint32_t*>(p.out), p.n * p.h * p.w * PLANES * WORDS},
-        PictureSteps(p.x_layout, p.h, p.w),
-        FeatureSteps(Layout::planes, p.h, p.w),
+        ImageSteps(p.x_layout, p.h, p.w),
+        FeatureSteps(Layout::nc8hw8, p.h, p.w),
         parts,
         scale};
     return launch_overlapping(

@@ -1,9 +1,9 @@
 // dct_l1: the sum of the absolute DCT coefficients of an image, and the gradient of their mean.
 //
-// Three passes: transform rows; transform columns, and transform the signs of the coefficients back
-// along the columns; transform rows back. Each reads lines of numbers (dct_l1.cuh) and writes them
-// transposed, so that a column is a line of the next pass. Between passes a line holds its even
-// coefficients, then its odd ones.
+// Three passes: transform the rows; transform the columns, and the signs of the coefficients back
+// along the columns; transform the rows back. Each pass reads lines of numbers (dct_l1.cuh) and
+// writes them transposed, so that a column becomes a line of the next pass. Between passes a line
+// holds its even coefficients, then its odd ones.
 #include <algorithm>
 
 #include "dct_l1.cuh"
@@ -37,8 +37,8 @@ __global__ void __launch_bounds__(THREADS, 2) across_kernel(
     });
 }
 
-// Transforms columns, and stores the sum of each thread's absolute coefficients in `partial`
-// (blocks, threads). With a gradient, transforms their signs back along the columns.
+// Transforms columns and stores each thread's sum of absolute coefficients in `partial` (blocks,
+// threads). With a gradient, also transforms the signs back along the columns.
 __global__ void __launch_bounds__(THREADS, 2) down_kernel(
     Lines lines, Places places, Global<const float> in, Global<const uint4> matrix,
     Global<const uint4> transposed, Global<float> partial, Global<float> out, bool with_gradient) {
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(THREADS, 2) down_kernel(
     });
     partial.store(blockIdx.x * lines.threads + threadIdx.x, size);
     if (!with_gradient) return;
-    // All warps have read the lines: signs take the place of the high parts.
+    // All warps have read the lines; the signs overwrite the high parts.
     bar_sync(0, lines.threads);
     const Part part(lines);
     const auto sign = [](float x) { return float(x > 0) - float(x < 0); };
@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(THREADS, 2) down_kernel(
     store_lines(lines, back, places, 1, out);
 }
 
-// Transforms rows of coefficients back, to (strips, h, w), times `scale`.
+// Transforms rows of coefficients back to (strips, h, w), times `scale`.
 template <typename T>
 __global__ void __launch_bounds__(THREADS, 2) back_kernel(
     Lines lines, Places places, Global<const float> in, Global<const uint4> transposed, float scale,
@@ -96,9 +96,9 @@ __global__ void __launch_bounds__(THREADS, 2) back_kernel(
     store_lines(lines, sums, places, scale, out);
 }
 
-// The lines that the passes over strips of (h, w), in blocks of (h, block_w), work on.
+// The lines of the passes over strips of (h, w) in blocks of (h, block_w).
 struct Passes {
-    int blocks, size;  // blocks in a strip, numbers in all
+    int blocks, size;  // blocks per strip, total number of elements
     Lines across, down;
 
     Passes(int64_t strips, int64_t h, int64_t w, int64_t block_w)
@@ -109,7 +109,7 @@ struct Passes {
     int64_t partials() const { return int64_t(down.blocks()) * down.threads; }
 };
 
-// Strips that go through all passes together: few enough for what is between them to stay in L2.
+// The number of strips processed together, small enough for intermediate results to stay in L2.
 int64_t together(int64_t strips, int64_t h, int64_t w) {
     constexpr int64_t NUMBERS = 1 << 22;
     return std::min(strips, std::max<int64_t>(1, NUMBERS / (h * w)));

@@ -1,12 +1,12 @@
-// What the passes of dct_l1.cu share: lines of numbers times the DCT matrix, exact to float32.
+// Shared by the passes of dct_l1.cu: lines of numbers times the DCT matrix, exact to float32.
 //
-// The transform of n numbers x is two of half the size: even coefficients are sums over
-// x[i] + x[n-1-i], odd ones over x[i] - x[n-1-i], i < n / 2. Backwards the sums e[i] and o[i] over
-// even and over odd coefficients give x[i] = e[i] + o[i] and x[n-1-i] = e[i] - o[i].
+// The transform of n numbers x splits into two of half the size: even coefficients are sums over
+// x[i] + x[n-1-i], odd ones over x[i] - x[n-1-i], i < n / 2. In the inverse, the sums e[i] and o[i]
+// over even and odd coefficients give x[i] = e[i] + o[i] and x[n-1-i] = e[i] - o[i].
 //
-// A number is split in two float16: high, and 2^11 times what high loses. The product of two lost
-// parts is below float32's rounding. The other three are summed over 16 numbers by tensor cores,
-// and from there in float32.
+// A number is split into two float16: high, and its rounding error times 2^11, low. The product of
+// two low parts is below float32 rounding. Tensor cores sum the other three products over 16
+// numbers; these sums are accumulated in float32.
 #pragma once
 
 #include "common/ptx.cuh"
@@ -14,9 +14,9 @@
 namespace espan::dct {
 
 constexpr float SPLIT = 2048;
-constexpr int THREADS = 256;      // of a block, at most
-constexpr int WARP_ROWS = 32;     // lines that a warp multiplies
-constexpr int WARP_COLUMNS = 32;  // even coefficients, and as many odd ones
+constexpr int THREADS = 256;      // maximum per block
+constexpr int WARP_ROWS = 32;     // lines per warp
+constexpr int WARP_COLUMNS = 32;  // even coefficients per warp, and as many odd ones
 constexpr int STEP = 16;          // numbers of a line in one mma
 constexpr int ROW_TILES = WARP_ROWS / 16, COLUMN_TILES = WARP_COLUMNS / 8;
 
@@ -26,11 +26,11 @@ struct EvenOdd {
     float even, odd;
 };
 
-// Lines to transform, and how a block of threads divides `rows` of them among its warps.
+// Lines to transform, and how a thread block divides its `rows` lines among warps.
 struct Lines {
     int n, count;
     int even, odd;  // coefficients
-    int padded;     // places of a half: zeros up to a multiple of STEP
+    int padded;     // length of a half, zero-padded to a multiple of STEP
     int warps_across, warps_down;
     int rows, threads;
 
@@ -43,14 +43,14 @@ struct Lines {
     }
     int blocks() const { return ceil_div(count, rows); }
     int bytes() const { return 4 * words(); }
-    // Shared memory is [high, low][even, odd][8 places][row][4 words of 2 places], with 16 words of
-    // padding after 8 places, so that 16 places of 4 rows are in different banks.
+    // Shared memory is [high, low][even, odd][8 places][row][4 words of 2 places], padded by 16
+    // words after every 8 places, so that 16 places of 4 rows are in different banks.
     __host__ __device__ int plane() const { return 4 * rows + 16; }
     __host__ __device__ int half() const { return padded / 8 * plane(); }
     __host__ __device__ int words() const { return 4 * half(); }
 };
 
-// Where a pass writes the numbers of line (t * down + a) * across + b: `step` apart.
+// The output positions of line (t * down + a) * across + b, with stride `step`.
 struct Places {
     unsigned down, across;
     int t_step, a_step, b_step, step;
@@ -62,12 +62,11 @@ struct Places {
     }
 };
 
-// This thread's part of the block's lines. Computed again where it is needed, as open sums leave
-// few registers.
+// This thread's part of the block's lines. Recomputed where needed to save registers.
 struct Part {
     int first;        // line of the block
-    int row, column;  // where the warp begins, in the block and in either half
-    int g, q;         // of the lane, as in fragments
+    int row, column;  // the warp's first row in the block and first column in either half
+    int g, q;         // lane / 4 and lane % 4, as in fragments
 
     __device__ explicit Part(const Lines& lines) : first(blockIdx.x * lines.rows) {
         const int warp = warp_uniform(threadIdx.x / 32);
@@ -78,12 +77,12 @@ struct Part {
     }
 };
 
-// Fills shared memory with the block's lines that exist; products of the others are not used.
-// read(line, i) gives what the even and the odd half of the transform take at place i.
+// Loads the block's existing lines into shared memory; products of other lines are not used.
+// read(line, i) returns the input of the even and the odd half of the transform at place i.
 template <typename Read>
 __device__ void split_lines(const Lines& lines, Shared<uint32_t> parts, Read read) {
     const int first = blockIdx.x * lines.rows, rows = min(lines.rows, lines.count - first);
-    // 8 lanes a line.
+    // 8 lanes per line.
     for (int row = threadIdx.x / 8; row < rows; row += lines.threads / 8) {
 #pragma unroll 4
         for (int pair = threadIdx.x % 8; pair < lines.padded / 2; pair += 8) {
@@ -103,8 +102,8 @@ __device__ void split_lines(const Lines& lines, Shared<uint32_t> parts, Read rea
     bar_sync(0, lines.threads);
 }
 
-// Adds the warp's lines times its columns of matrix [even, odd][step][8 columns][lane]: b0 and b1,
-// and what these lose. EXACT: the lines have no low parts.
+// Adds the warp's lines times its columns of matrix [even, odd][step][8 columns][lane]: high parts
+// b0 and b1, then their low parts. EXACT: the lines have no low parts.
 template <bool EXACT>
 __device__ void multiply(
     const Lines& lines, Shared<uint32_t> parts, Global<const uint4> matrix,
@@ -112,7 +111,7 @@ __device__ void multiply(
     const Part part(lines);
     const int steps = lines.padded / STEP, tiles = lines.warps_across * COLUMN_TILES;
     const int lane = 4 * part.g + part.q;
-    // The lane's row of an ldmatrix: line lane % 16, places 8 * (lane / 16) on.
+    // The lane's row of an ldmatrix: line lane % 16, starting at place 8 * (lane / 16).
     const int from = lane / 16 * lines.plane() + 4 * (part.row + lane % 16);
     for (int step = 0; step < steps; ++step) {
 #pragma unroll
@@ -148,7 +147,7 @@ __device__ void multiply(
     }
 }
 
-// Calls run(line, place, even sum, odd sum) with the sums of this lane, in lines that exist.
+// Calls run(line, place, even sum, odd sum) for this lane's sums of existing lines.
 template <typename Run>
 __device__ void for_each_sum(const Lines& lines, const Sums& sums, Run run) {
     const Part part(lines);
@@ -165,7 +164,7 @@ __device__ void for_each_sum(const Lines& lines, const Sums& sums, Run run) {
     }
 }
 
-// Stores the sums of an even and an odd half as lines of numbers.
+// Combines the sums of the even and the odd half and stores them as lines.
 template <typename T>
 __device__ void store_lines(
     const Lines& lines, const Sums& sums, const Places& places, float scale,

@@ -1,5 +1,5 @@
-// spab: a whole block in one kernel, whose convolutions stream rows (rows.cuh); past 32 channels
-// a kernel for each convolution.
+// spab: an entire block in one row-streaming kernel (rows.cuh); above 32 channels one kernel per
+// convolution.
 #include "common/one_by_one.cuh"
 #include "common/rows.cuh"
 
@@ -10,7 +10,7 @@ cudaError_t spab(const SpabParams& params, cudaStream_t stream) {
     if (convs != 2 && convs != 3) return cudaErrorInvalidValue;
     const Conv3x3Params conv{
         params.x, params.weights, params.biases, /*gate=*/params.x, params.out, Epilogue::gate,
-        params.channels, params.n, params.h, params.w, params.layout, params.half_sums};
+        params.channels, params.n, params.h, params.w, params.layout, params.fp16_accumulation};
     if (conv.channels > 32) {
         return one_by_one(params, conv, conv.channels * conv.channels * 9 * 2, conv3x3, stream);
     }

@@ -1,5 +1,5 @@
-// spab_wgmma: a whole block of 32 channels in one kernel by wgmma (wgmma/rows.cuh); past them a
-// kernel for each convolution.
+// spab_wgmma: an entire block of 32 channels in one wgmma kernel (wgmma/rows.cuh); above 32
+// channels one kernel per convolution.
 #include "common/one_by_one.cuh"
 #include "wgmma/launch.cuh"
 

@@ -1,6 +1,6 @@
-// span_gate, forward and backward: one flat pass over memory, 16 bytes a thread.
+// span_gate, forward and backward: elementwise kernels, 16 bytes per thread.
 //
-// In t = tanh(y / 2): sigmoid(y) - 1/2 = t / 2, and its derivative is (1 - t^2) / 4.
+// With t = tanh(y / 2), sigmoid(y) - 1/2 = t / 2, and its derivative is (1 - t^2) / 4.
 #include "common/ptx.cuh"
 
 namespace espan {
@@ -16,7 +16,7 @@ struct alignas(16) Vector {
     T item[VECTOR<T>];
 };
 
-// float16 and bfloat16 round coarser than tanh.approx errs; float32 does not.
+// The error of tanh.approx is below the rounding of float16 and bfloat16, but not of float32.
 template <typename T>
 __device__ float tanh_for(float x) {
     if constexpr (sizeof(T) == sizeof(float)) {

@@ -2,13 +2,13 @@
 //
 // h = conv3x3(x) + 1x1 convolutions of two or three other inputs + bias: 32 channels, kept only in
 // shared memory. Then a 3x3 convolution of h whose output channels are pixels of the image. A block
-// walks down a strip of 64 columns one row at a time, as in rows.cuh: each row is accumulated into
-// the three output rows it reaches, which are open in registers. Four warps compute h and pass it
-// through a ring of 3 rows to the four that compute pixels. A warp takes 32 columns and holds the
-// weights of 16 channels of h, or of half of the image's channels.
+// streams a strip of 64 columns one row at a time, as in rows.cuh: each row is accumulated into the
+// three output rows that it contributes to, whose sums are in registers. Four warps compute h and
+// pass it through a ring buffer of 3 rows to the four warps that compute pixels. A warp processes
+// 32 columns and holds the weights of 16 channels of h, or of half of the image's channels.
 //
-// The input of a 1x1 convolution needs no shift, and its channels may be in any order that the
-// weights share. So a lane reads 8 channels of a pixel, 16 bytes, straight into its part of A.
+// The input of a 1x1 convolution needs no shift, and its channel order is free if the weights match
+// it. So a lane reads 8 channels of a pixel, 16 bytes, directly into its part of A.
 #include "tail_pixels.cuh"
 
 namespace espan {
@@ -32,16 +32,16 @@ struct Work {
     Global<const uint4> up_weights;      // (2, 9, OUT_PLANES, 32, 8)
     Global<const float2> biases;         // (32), then (2, OUT_PLANES, 8)
     FeatureSteps from;
-    Picture to;  // (n, 3, SCALE h, SCALE w)
+    OutputImage to;  // (n, 3, SCALE h, SCALE w)
     Cut cut;
 };
 
-// The warps that compute h: they copy x to ring 0 and store h in ring 1.
+// Computes h: copies x to ring 0 and stores h in ring 1.
 template <int SINGLES>
 __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<float2> biases) {
     const int warp = warp_uniform(threadIdx.x / 32 % ROLE_WARPS);
-    const int half = warp % 2;                 // output channels from 16 * half on
-    const int left = warp / 2 * WARP_COLUMNS;  // columns from left on
+    const int half = warp % 2;                 // output channels 16 * half to 16 * half + 15
+    const int left = warp / 2 * WARP_COLUMNS;  // the first column
     uint4 w[9][2];
 #pragma unroll
     for (int i = 0; i < 18; ++i) {
@@ -54,7 +54,7 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
             work.single_weights.load(((i / 2 * 2 + half) * 2 + i % 2) * 32 + lane_id());
     }
     const int a_word = pixel_word(left);
-    // The lane's pair of the first pixel and plane of h; column c is at c + 1.
+    // The lane's pair of the first pixel and plane of h; column c is stored at c + 1.
     const int h_word = RING + 2 * half * PLANE + (left + 1 + lane_id() / 4) * WORDS + lane_id() % 4;
 
     for (int64_t k = blockIdx.x; k < work.cut.items; k += gridDim.x) {
@@ -63,7 +63,7 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
         const int x0 = int(it.strip) * USEFUL - EDGE;  // of column 0
         const int top = it.top - 2, rows = it.rows + 4;
         const int g = lane_id() / 4, q = lane_id() % 4;
-        const int64_t start_word = it.n * work.from.picture + q * work.from.plane;
+        const int64_t start_word = it.n * work.from.image + q * work.from.plane;
         const int load_at = x0 - 1 + 8 * warp + g;
         int64_t load_word =
             start_word + top * work.from.row + int64_t(load_at) * work.from.pixel;
@@ -81,13 +81,13 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
             }
             load_word += work.from.row;
         };
-        // A pixel of the other inputs. Outside of the image, where h is 0: the nearest one inside.
+        // A pixel of the other inputs, clamped to the image; outside it h is 0 anyway.
         const auto single_word = [&](int i, int column) {
             const int y = min(max(top + i, 0), height - 1);
             const int x = min(max(x0 + left + g + column, 0), width - 1);
             return start_word + y * work.from.row + int64_t(x) * work.from.pixel;
         };
-        uint4 singles[SINGLES][2];  // 16 pixels, of which a lane holds two
+        uint4 singles[SINGLES][2];  // 16 pixels, two per lane
         const auto load_singles = [&](int i, int t) {
 #pragma unroll
             for (int j = 0; j < 2; ++j) {
@@ -96,7 +96,7 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
                 for (int s = 0; s < SINGLES; ++s) singles[s][j] = work.singles[s].load16(word);
             }
         };
-        // Registers alone cannot hide the latency of memory. Each half prefetches 16 pixels.
+        // Loading into registers alone cannot hide memory latency. Each half prefetches 16 pixels.
         const auto prefetch_singles = [&](int i) {
 #pragma unroll
             for (int j = 0; j < 2; ++j) {
@@ -126,34 +126,34 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
         cp_async_commit();
         load_singles(0, 0);
         prefetch_singles(1);
-        float acc[SLOTS][TILES][2][4] = {};  // [open row][16 pixels][8 channels]
+        float acc[SLOTS][TILES][2][4] = {};  // [row in progress][16 pixels][8 channels]
         for (int start = 0; start < rows; start += SLOTS) {
 #pragma unroll
             for (int u = 0; u < SLOTS; ++u) {
-                // Row i of x is in slot u. It opens row i + 1 of h, in acc[u], and finishes row
-                // i - 1; row i of the others belongs to row i.
+                // Row i of x is in slot u. It starts row i + 1 of h, in acc[u], and finishes row
+                // i - 1. Row i of the other inputs contributes to row i.
                 const int i = start + u;
                 if (i >= rows) break;
-                const int finished = (u + 1) % SLOTS, beside = (u + 2) % SLOTS;
+                const int finished = (u + 1) % SLOTS, middle = (u + 2) % SLOTS;
                 open(biases, half * 8 + lane_id() % 4, acc[u]);
                 const auto multiply_tile = [&](int t) {
                     const int word = a_word + u * SLOT + 16 * t * WORDS;
-                    multiply(rings, word, w, acc[u][t], acc[beside][t], acc[finished][t]);
+                    multiply(rings, word, w, acc[u][t], acc[middle][t], acc[finished][t]);
                 };
-                // Half a row of the others is loaded while 16 pixels of x are multiplied.
-                add_singles(acc[beside][0]);
+                // Loads half a row of the other inputs while multiplying 16 pixels of x.
+                add_singles(acc[middle][0]);
                 load_singles(i, 1);
                 cp_async_wait<1>();
                 bar_sync(LOADED, ROLE_THREADS);
-                if (i + 2 < rows) load_row(i + 2, beside);
+                if (i + 2 < rows) load_row(i + 2, middle);
                 cp_async_commit();
                 prefetch_singles(i + 2);
                 multiply_tile(0);
-                add_singles(acc[beside][1]);
+                add_singles(acc[middle][1]);
                 load_singles(i + 1, 0);
                 multiply_tile(1);
                 if (i < 2) continue;
-                // Of 16 pixels a lane holds pairs: pixel g of 8, channels 2 q and 2 q + 1 of 8.
+                // A lane holds pairs: channels 2 q and 2 q + 1 of pixel g, for each 8 pixels.
                 const bool has_row = unsigned(top + i - 1) < unsigned(height);
                 uint32_t pairs[2 * TILES][2];
 #pragma unroll
@@ -182,14 +182,14 @@ __device__ inline void sum_up(const Work& work, Shared<uint32_t> rings, Shared<f
     for (int slot = 0; slot < SLOTS; ++slot) bar_sync(empty(slot), 2 * ROLE_THREADS);
 }
 
-// The warps that compute pixels: from ring 1 to a staged row of pixels, and from there to memory.
+// Computes pixels from ring 1, stages rows of them in shared memory and writes them to memory.
 template <int SCALE>
-__device__ inline void enlarge(
+__device__ inline void upscale(
     const Work& work, Shared<uint32_t> rings, Shared<float2> biases, Shared<uint4> memory) {
     constexpr int OUT_PLANES = out_planes(SCALE);
     const int warp = warp_uniform(threadIdx.x / 32 % ROLE_WARPS);
-    const int half = warp % 2;                 // output channels from 8 * OUT_PLANES * half on
-    const int left = warp / 2 * WARP_COLUMNS;  // columns from left on
+    const int half = warp % 2;                 // output channels start at 8 * OUT_PLANES * half
+    const int left = warp / 2 * WARP_COLUMNS;  // the first column
     uint4 w[9][OUT_PLANES];
 #pragma unroll
     for (int i = 0; i < 9 * OUT_PLANES; ++i) {
@@ -211,13 +211,13 @@ __device__ inline void enlarge(
             for (int u = 0; u < SLOTS; ++u) {
                 const int i = start + u;
                 if (i >= it.rows + 2) break;
-                const int finished = (u + 1) % SLOTS, beside = (u + 2) % SLOTS;
+                const int finished = (u + 1) % SLOTS, middle = (u + 2) % SLOTS;
                 open(biases, bias_at, acc[u]);
                 bar_sync(full(u), 2 * ROLE_THREADS);
 #pragma unroll
                 for (int t = 0; t < TILES; ++t) {
                     const int word = a_word + u * SLOT + 16 * t * WORDS;
-                    multiply(rings, word, w, acc[u][t], acc[beside][t], acc[finished][t]);
+                    multiply(rings, word, w, acc[u][t], acc[middle][t], acc[finished][t]);
                 }
                 bar_arrive(empty(u), 2 * ROLE_THREADS);
                 if (i < 2) continue;
@@ -240,7 +240,7 @@ __global__ void __launch_bounds__(2 * ROLE_THREADS, 1) tail_kernel(Work work) {
     if (warp_uniform(threadIdx.x / ROLE_THREADS) == 0) {
         sum_up<SINGLES>(work, rings, biases);
     } else {
-        enlarge<SCALE>(work, rings, biases, pixels);
+        upscale<SCALE>(work, rings, biases, pixels);
     }
 }
 

@@ -1,27 +1,27 @@
-// The tail's output: channels become pixels, staged in shared memory and written in whole lines.
+// The tail's output: pixel shuffle in shared memory, then writes of full lines.
 #pragma once
 
 #include "tail_ring.cuh"
 
 namespace espan::ends {
 
-// Columns of a strip that are stored: for scale 4 a multiple of 16 bytes in every layout.
+// Stored columns of a strip: for scale 4 a multiple of 16 bytes in every layout.
 constexpr int USEFUL = 60;
 constexpr int EDGE = (COLUMNS - USEFUL) / 2;
 
-// Warps work in pairs, each with half of the 3 * scale^2 channels, in groups of 8.
+// Warps work in pairs, each on half of the 3 * scale^2 channels, in groups of 8.
 __host__ __device__ constexpr int out_planes(int scale) { return ceil_div(3 * scale * scale, 16); }
 
 // The upscaled image, and the limits of its values.
-struct Picture {
+struct OutputImage {
     Global<uint8_t> memory;
-    PictureSteps steps;
+    ImageSteps steps;
     int size;  // bytes of an element: 1, uint8, or 2, float16
-    int unit;  // bytes written at once: 16, 4, or an element, of which all lines are multiples
+    int unit;  // bytes per write: 16, 4, or one element; divides the size of every line
     float low, high;
 
-    // n images at `out`, of h x w, `scale` times as large as the feature maps; uint8 or float16.
-    Picture(void* out, bool uint8, Layout layout, int64_t n, int64_t h, int64_t w, int scale,
+    // n images of h x w at `out`, uint8 or float16; h and w include the upscaling by `scale`.
+    OutputImage(void* out, bool uint8, Layout layout, int64_t n, int64_t h, int64_t w, int scale,
             bool clamp)
         : memory(static_cast<uint8_t*>(out), 3 * n * h * w * (uint8 ? 1 : 2)),
           steps(layout, h, w),
@@ -34,25 +34,25 @@ struct Picture {
     }
 };
 
-// NaN stays NaN in float16, as in torch.clamp, and becomes 0 in uint8.
-__device__ inline void finish(__half& to, float value, const Picture& picture) {
-    value = value < picture.low ? picture.low : value;
-    from_float(to, value > picture.high ? picture.high : value);
+// Keeps NaN in float16, as torch.clamp does; uint8 turns NaN into 0.
+__device__ inline void finish(__half& to, float value, const OutputImage& image) {
+    value = value < image.low ? image.low : value;
+    from_float(to, value > image.high ? image.high : value);
 }
 
 // To the nearest level, ties to even. The product is rounded first, as in the reference;
 // adding 1.5 * 2^23 leaves the level in the last bits.
-__device__ inline void finish(uint8_t& to, float value, const Picture&) {
+__device__ inline void finish(uint8_t& to, float value, const OutputImage&) {
     to = __float_as_uint(__fmul_rn(__saturatef(value), 255.0f) + 12582912.0f);
 }
 
-// A row of a strip in the order of memory: SCALE lines of pixels, or 3 * SCALE if colours are
-// separate planes. A warp has GROUPS groups of 8 channels of 16 * TILES columns. Who fills it anew
-// sees to it that all warps have written it out.
+// A row of a strip in memory order: SCALE lines of pixels, or 3 * SCALE for channels-first output.
+// A warp computes GROUPS groups of 8 channels of 16 * TILES columns. The caller makes sure that all
+// warps have written the stage out before it is refilled.
 template <int SCALE, int GROUPS, int TILES>
 struct Stage {
     static constexpr int CHANNELS = 3 * SCALE * SCALE;
-    // In bytes. What is stored of a line begins at a multiple of 16.
+    // In bytes. The stored part of a line starts at a multiple of 16.
     static constexpr int LEAD = 48;
     __host__ __device__ static constexpr int pitch(int pixel) {
         return ceil_div(LEAD + (COLUMNS - EDGE) * SCALE * pixel, 16) * 16;
@@ -60,16 +60,16 @@ struct Stage {
     static constexpr int APART = 3 * SCALE * pitch(2), TOGETHER = SCALE * pitch(6);
     static constexpr int VECTORS = (APART > TOGETHER ? APART : TOGETHER) / 16;
 
-    const Picture& to;
+    const OutputImage& to;
     Shared<uint4> memory;
-    int pixel, lines, line;  // steps of a pixel and a line, in bytes, and how many lines
-    int at[GROUPS][2];       // element of this lane's first pixel's channels
-    int buffer = 0;          // where it begins in memory, in bytes
-    int bytes;               // of a line, in this strip
-    int64_t start;           // byte in the image of the next row of the strip
+    int pixel, lines, line;  // bytes per pixel, number of lines, bytes per line
+    int at[GROUPS][2];       // element index of the channels of this lane's first pixel
+    int buffer = 0;          // byte offset of the current buffer
+    int bytes;               // of a line in this strip
+    int64_t start;           // byte offset in the image of the strip's next row
 
-    // A warp has share `share` of the channels of the columns from `left` on.
-    __device__ Stage(const Picture& to, Shared<uint4> memory, int share, int left)
+    // The warp has share `share` of the channels; its columns start at `left`.
+    __device__ Stage(const OutputImage& to, Shared<uint4> memory, int share, int left)
         : to(to), memory(memory), pixel(to.steps.pixel * to.size) {
         const bool apart = to.steps.pixel == 1;
         lines = apart ? 3 * SCALE : SCALE;
@@ -88,13 +88,13 @@ struct Stage {
         return (share * GROUPS + c) * 8 + lane_id() % 4 * 2 + i;
     }
 
-    // From here on in the other of two such arrays.
+    // Switches to the other buffer of a double buffer.
     __device__ void swap() { buffer = VECTORS * 16 - buffer; }
 
     __device__ void begin(const Item& it, int width) {
         const int column = it.strip * USEFUL;
         bytes = min(USEFUL, width - column) * SCALE * pixel;
-        start = (it.n * to.steps.picture + it.top * (SCALE * to.steps.row)) * to.size +
+        start = (it.n * to.steps.image + it.top * (SCALE * to.steps.row)) * to.size +
                 int64_t(column) * SCALE * pixel;
     }
 
@@ -122,7 +122,7 @@ struct Stage {
         }
     }
 
-    // Warp `warp` of 4 writes its share of the row.
+    // Writes warp `warp`'s share (one of 4) of the row.
     __device__ void write(int warp) {
 #pragma unroll 1
         for (int i = warp; i < lines; i += 4) {

@@ -1,7 +1,7 @@
-// One step of a 3x3 convolution of 32 channels: a row in a ring in shared memory is accumulated
-// into the three output rows it reaches, which are open in registers.
+// One step of a 3x3 convolution of 32 channels: accumulates a row in a shared-memory ring into the
+// three output rows that it contributes to, whose sums are in registers.
 //
-// A ring is [slot][plane][column][8 channels], as in rows.cuh; a warp takes 32 columns of a row.
+// A ring is [slot][plane][column][8 channels], as in rows.cuh; a warp processes 32 columns.
 #pragma once
 
 #include "common/ends.cuh"
@@ -10,17 +10,17 @@ namespace espan::ends {
 
 constexpr int COLUMNS = 64;  // of a strip
 constexpr int TILES = 2, WARP_COLUMNS = 16 * TILES;
-constexpr int SLOTS = 3;  // rows of a ring, and open rows
+constexpr int SLOTS = 3;  // rows of a ring, and output rows in progress
 constexpr int RING_COLUMNS = COLUMNS + 2;
 constexpr int PLANE = RING_COLUMNS * WORDS, SLOT = PLANES * PLANE, RING = SLOTS * SLOT;
 
-// This lane's row of an ldmatrix: pixel lane % 16, plane lane / 16 of the two of 16 channels.
+// This lane's row of an ldmatrix: pixel lane % 16 of plane lane / 16, one of two planes.
 __device__ inline int pixel_word(int left) {
     return lane_id() / 16 * PLANE + (left + lane_id() % 16) * WORDS;
 }
 
-// Adds the products of 16 pixels and their neighbours, from `word` of a ring on, to the sums of the
-// three rows they reach.
+// Adds the products of 16 pixels and their neighbours, starting at `word` of a ring, to the sums of
+// the three rows that they contribute to.
 template <int OUT_PLANES>
 __device__ inline void multiply(
     Shared<uint32_t> rings, int word, const uint4 (&w)[9][OUT_PLANES],
@@ -44,7 +44,7 @@ __device__ inline void multiply(
     }
 }
 
-// Opens a row with the biases of this lane's channels, from `at` on.
+// Initialises a row's sums with the biases of this lane's channels, starting at `at`.
 template <int OUT_PLANES>
 __device__ inline void open(
     Shared<float2> biases, int at, float (&sums)[TILES][OUT_PLANES][4]) {

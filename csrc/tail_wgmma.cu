@@ -1,10 +1,10 @@
-// tail_wgmma: the tail by wgmma on sm_90a, from feature maps to the upscaled image, in one kernel.
+// tail_wgmma: from feature maps to the upscaled image in one kernel, with wgmma on sm_90a.
 //
-// As in tail.cu a block walks down strips of 60 columns, row by row. One warpgroup adds up
-// h = conv3x3(x) + the 1x1 convolutions + bias, as one of wgmma/rows.cuh; the products of the 1x1
-// inputs belong to the row that is finished, and have sums of their own. One convolves h to pixels.
-// Four warps load rows, one for each input; the last one may have a single plane, as an image has.
-// The first warpgroup also sees the magnitude of every value that comes in.
+// As in tail.cu, a block streams strips of 60 columns, row by row. One warpgroup computes
+// h = conv3x3(x) + the 1x1 convolutions + bias, as in wgmma/rows.cuh; the products of the 1x1
+// inputs belong to the finished row and have separate sums. Another convolves h to pixels. Four
+// warps load rows, one per input; the last input may have a single plane, such as an image.
+// The first warpgroup also tracks the largest input magnitude.
 #include "tail_pixels.cuh"
 #include "wgmma/copies.cuh"
 #include "wgmma/epilogue.cuh"
@@ -20,7 +20,7 @@ constexpr int MAX_SINGLES = 3, THREADS = 3 * WARPGROUP;
 constexpr int REGISTERS = 208, COPYING = 40;
 constexpr int STAGED = 1;  // the named barrier of the warps that write pixels
 
-// Weights of a 1x1 convolution: (2 of 16 channels in, 2 halves of these, 4 planes out, 8, 8).
+// Weights of a 1x1 convolution: (2 groups of 16 input channels, 2 halves, 4 output planes, 8, 8).
 constexpr int SINGLE_STEPS = PLANES / 2, SINGLE_HALF = PLANES * 128;
 constexpr int SINGLE_BYTES = SINGLE_STEPS * 2 * SINGLE_HALF;
 
@@ -34,7 +34,7 @@ struct Sizes {
     using Single = Ring<3, PLANES * NARROW_PLANE>;
     using Hidden = Ring<3, PLANES * PLANE>;
 
-    // Where each begins in shared memory.
+    // Offsets in shared memory.
     static constexpr int SINGLE_WEIGHTS = Wide::BYTES;
     static constexpr int UP_WEIGHTS = SINGLE_WEIGHTS + SINGLES * SINGLE_BYTES;
     static constexpr int WEIGHTS = UP_WEIGHTS + Up::BYTES;
@@ -62,16 +62,16 @@ struct Sizes {
 struct TailWork {
     Global<const uint4> x;                     // (n, 4, h, w) pixels of 8 halves
     Global<const uint4> singles[MAX_SINGLES];  // the same
-    Constant<const uint4> weights;             // as they lie in shared memory
+    Constant<const uint4> weights;             // in shared-memory order
     Constant<const float2> biases;             // (16), then (8 * out_planes)
     Global<bool> trusted;                      // (1), or null
     int limit;
-    Maps maps;
-    ends::Picture to;
+    FeatureMaps maps;
+    ends::OutputImage to;
 };
 
-// The 1x1 convolutions, beside the 3x3 one of x: each row of theirs has the place of the row of h
-// that a row of x finishes. The last input has LAST planes. Looks at what comes in.
+// The 1x1 convolutions that accompany the 3x3 one of x: their input row has the position of the row
+// of h that a row of x finishes. The last input has LAST planes. Tracks input magnitudes.
 template <class S, int SINGLES, int LAST>
 struct Singles {
     Reader<typename S::Single> rings[SINGLES];
@@ -80,7 +80,7 @@ struct Singles {
     float acc[SUMS] = {};
     uint32_t most = 0;  // the largest magnitudes so far
 
-    __device__ void look_at(const uint32_t (&pairs)[PLANES][2]) {
+    __device__ void track(const uint32_t (&pairs)[PLANES][2]) {
 #pragma unroll
         for (int i = 0; i < 2 * PLANES; ++i) most = max_magnitudes(most, pairs[i / 2][i % 2]);
     }
@@ -88,7 +88,7 @@ struct Singles {
     __device__ void load(const Rows& rows, Address row) {
         Pairs<PLANES> x;
         load_pairs<PLANE>(x, row + PIXEL);
-        look_at(x);
+        track(x);
 #pragma unroll
         for (int s = 0; s < SINGLES && rows.finishes(); ++s) {
             rings[s].wait();
@@ -99,12 +99,12 @@ struct Singles {
                     reinterpret_cast<Pairs<LAST>&>(halves[s]), rings[s].data());
             }
             rings[s].free();
-            look_at(halves[s]);
+            track(halves[s]);
         }
         hold(acc);
     }
 
-    // Also where no row is finished: what comes of that is not stored.
+    // Runs also when no row is finished; that result is not stored.
     __device__ void multiply() {
 #pragma unroll
         for (int i = 0; i < (SINGLES - 1) * SINGLE_STEPS + (LAST + 1) / 2; ++i) {
@@ -152,15 +152,15 @@ __device__ inline void sum_up(const TailWork& work, Address start) {
 }
 
 template <class S>
-__device__ inline void enlarge(const TailWork& work, Address start, Shared<uint4> memory) {
+__device__ inline void upscale(const TailWork& work, Address start, Shared<uint4> memory) {
     wait_for_earlier_kernels();
     const int warp = warp_of_group();
     typename S::Stage stage(work.to, memory, 0, 16 * warp);
     int64_t k = blockIdx.x;
-    Nothing nothing;
+    NoExtra none;
     convolve_rows<typename S::Up>(
         work.maps.cut, {USEFUL, HALO, 1}, Reader(S::hidden(start)), start + S::UP_WEIGHTS,
-        work.biases.from(SUMS), nothing, [&](const auto& sum, const Finished& row) {
+        work.biases.from(SUMS), none, [&](const auto& sum, const Finished& row) {
             if (row.begins_item) {
                 stage.begin(item(work.maps.cut, k), work.maps.cut.width);
                 k += gridDim.x;
@@ -208,7 +208,7 @@ __global__ void __launch_bounds__(THREADS, 1) tail_wgmma_kernel(TailWork work) {
     if (role == 0) {
         sum_up<S, SINGLES, LAST>(work, start);
     } else {
-        enlarge<S>(work, start, pixels);
+        upscale<S>(work, start, pixels);
     }
 }
 

@@ -1,4 +1,4 @@
-"""Fused operators of the SPAN family, each defined by an eager PyTorch expression."""
+"""Fused operators for SPAN networks, each defined by an eager PyTorch expression."""
 
 from espan_kernels.conv3x3 import conv3x3
 from espan_kernels.conv9x9_head import conv9x9_head

@@ -1,6 +1,6 @@
-"""What the build of the kernels and their loaders agree on; knows neither torch nor setuptools.
+"""Constants and the source hash shared by the builds and the loaders; imports the stdlib only.
 
-setup.py runs this file by its path, as in an isolated build the package cannot be imported.
+setup.py runs this file by its path because an isolated build cannot import the package.
 """
 
 import hashlib
@@ -9,19 +9,19 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 SOURCES = PACKAGE.parent / "csrc"
 CPU_SOURCES = SOURCES / "cpu"
-# Beside the package's modules, written where kernels were left out: the reason.
+# A build without kernels writes the reason to these files in the package folder.
 LEFT_OUT, CPU_LEFT_OUT = "cuda_left_out.txt", "cpu_left_out.txt"
 REBUILD = "ESPAN_CUDA=1 pip install -e ."
 
 
 def source_files(folder: Path = SOURCES) -> list[Path]:
-    """The files that kernels are built from: those of `folder`, its common/ and its wgmma/."""
+    """The sources of the kernels: files in `folder`, in its common/ and in its wgmma/."""
     files = [each for part in (".", "common", "wgmma") for each in folder.glob(f"{part}/*")]
     return sorted(p for p in files if p.suffix in (".h", ".cuh", ".cu", ".cpp"))
 
 
 def source_hash(folder: Path = SOURCES) -> str:
-    """Changes with any of the sources."""
+    """A hash of all sources."""
     digest = hashlib.sha256()
     for path in source_files(folder):
         name = path.relative_to(folder).as_posix()

@@ -1,6 +1,6 @@
-"""Checks of arguments, shared by the ops: a ValueError that names op, argument, expected, got.
+"""Argument checks shared by the ops. A ValueError names the op, the argument, expected and got.
 
-They run in every call, so nothing but the failure builds a message.
+They run in every call, so messages are built only on failure.
 """
 
 import torch
@@ -8,18 +8,18 @@ from torch import Tensor
 
 
 def error(op: str, argument: str, expected: str, got) -> ValueError:
-    """The one form of complaint."""
+    """The error that all checks raise."""
     return ValueError(f"{op}: {argument}: expected {expected}, got {got}")
 
 
 def tensor(op: str, argument: str, x) -> None:
-    """Any tensor."""
+    """Accepts any tensor."""
     if not isinstance(x, Tensor):
         raise error(op, argument, "a tensor", type(x).__name__)
 
 
-def picture(op: str, argument: str, x: Tensor, channels: int | None = None, uint8=False) -> None:
-    """(N, C, H, W), `channels` of them if given; floating point, with uint8=True uint8 as well."""
+def image(op: str, argument: str, x: Tensor, channels: int | None = None, uint8=False) -> None:
+    """Accepts (N, C, H, W), C == `channels` if given; floating point, or uint8 with uint8=True."""
     tensor(op, argument, x)
     if x.dim() != 4:
         got = f"shape {tuple(x.shape)}"
@@ -31,7 +31,7 @@ def picture(op: str, argument: str, x: Tensor, channels: int | None = None, uint
 
 
 def weight(op: str, argument: str, w: Tensor, kernel: int, channels: int, out=None) -> None:
-    """(out, channels, kernel, kernel) of a convolution; any `out` if None."""
+    """Accepts a convolution weight (out, channels, kernel, kernel); any `out` if None."""
     tensor(op, argument, w)
     shape = tuple(w.shape)
     if len(shape) != 4 or shape != (out or shape[0], channels, kernel, kernel):
@@ -40,14 +40,14 @@ def weight(op: str, argument: str, w: Tensor, kernel: int, channels: int, out=No
 
 
 def bias(op: str, argument: str, b: Tensor, channels: int) -> None:
-    """(channels,) of a convolution."""
+    """Accepts a convolution bias (channels,)."""
     tensor(op, argument, b)
     if b.dim() != 1 or b.size(0) != channels:
         raise error(op, argument, f"shape ({channels},)", tuple(b.shape))
 
 
-def alike(op: str, names: str, x: Tensor, *others: Tensor) -> None:
-    """All of the device and dtype of `x`. names: of x and the others, between spaces."""
+def same_device_and_dtype(op: str, names: str, x: Tensor, *others: Tensor) -> None:
+    """Accepts tensors with the device and dtype of `x`. names: space-separated, x first."""
     device, dtype = x.device, x.dtype
     for i, other in enumerate(others, 1):
         if other.device != device or other.dtype != dtype:

@@ -1,4 +1,4 @@
-"""Float32 convolutions that mean what the call says, whatever the process allows cuDNN."""
+"""Float32 convolutions whose precision is an argument, not cuDNN's process-wide switch."""
 
 import torch
 import torch.nn.functional as F
@@ -8,21 +8,20 @@ from torch import Tensor
 def conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: int = 0, *, tf32: bool = False
 ) -> Tensor:
-    """`F.conv2d(x, weight, bias, padding=padding)`, on a GPU in TF32 only if `tf32` says so.
+    """`F.conv2d(x, weight, bias, padding=padding)`, on a GPU in TF32 only with tf32=True.
 
-    By default cuDNN multiplies float32 in TF32, which keeps 10 bits of a factor's 23. The switch
-    `torch.backends.cudnn.allow_tf32` is one for all threads; here the choice is an argument, and
-    nothing is switched.
+    By default cuDNN multiplies float32 in TF32, which keeps 10 of 23 mantissa bits. The switch
+    `torch.backends.cudnn.allow_tf32` affects all threads; this function leaves it alone.
     """
-    if not by_switch(x):
+    if not follows_global_switch(x):
         return F.conv2d(x, weight, bias, padding=padding)
-    # Inductor replaces aten._convolution by one that goes by the switch; an op of our own it keeps.
+    # Inductor lowers aten._convolution to a call that follows the switch, but keeps custom ops.
     compute = _opaque if torch.compiler.is_compiling() else _compute
     return compute(x, weight, bias, padding, tf32)
 
 
-def by_switch(x: Tensor) -> bool:
-    """Whether `F.conv2d(x, ...)` would go by the switch."""
+def follows_global_switch(x: Tensor) -> bool:
+    """Whether `F.conv2d(x, ...)` depends on the switch."""
     return x.dtype == torch.float32 and x.device.type == "cuda"
 
 
@@ -62,7 +61,7 @@ def _keep(ctx, inputs, output) -> None:
 
 
 def _backward(ctx, grad: Tensor) -> tuple:
-    """By PyTorch's own, in whatever precision the process allows it: training asks for nothing."""
+    """PyTorch's backward, in the process-wide precision, which training leaves alone."""
     x, weight = ctx.saved_tensors
     wanted = [*ctx.needs_input_grad[:2], ctx.biases is not None]
     grads = torch.ops.aten.convolution_backward(

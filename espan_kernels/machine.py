@@ -1,4 +1,4 @@
-"""What this machine has for kernels: Triton, CUDA kernels, a GPU; each "no" is a reason."""
+"""Which kernels this machine can run: Triton, CUDA, the GPU. Checks return a reason or None."""
 
 import importlib.util
 import os
@@ -9,12 +9,12 @@ from torch import Tensor
 from espan_kernels import native
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
-# Triton decides when it is imported whether kernels run on a GPU or in its interpreter.
+# Triton decides at import whether kernels run on a GPU or in its interpreter.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
-# The first that compiles kernels which take tuples of pointers and of constants.
+# The first version that supports tuples of pointers and constants as kernel arguments.
 MINIMUM_TRITON = (3, 4)
 MINIMUM_CAPABILITY = (8, 0)
-# Of the GPUs that have wgmma, and bytes of shared memory that a block of theirs may have.
+# The compute capability with wgmma, and its maximum shared memory per block in bytes.
 WGMMA_CAPABILITY, WGMMA_SHARED = (9, 0), 227 << 10
 KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -26,12 +26,12 @@ def capability(index: int | None) -> tuple[int, int]:
 
 
 def capability_of(x: Tensor) -> tuple[int, int] | None:
-    """Compute capability of the GPU that x is on; None: on none."""
+    """Compute capability of the GPU that holds x; None if x is not on a GPU."""
     return capability(x.device.index) if x.is_cuda else None
 
 
 def tensors(args) -> list[Tensor]:
-    """The tensors among `args`, those inside lists included."""
+    """All tensors in `args`, including those in lists."""
     found = []
     for arg in args:
         if isinstance(arg, Tensor):
@@ -42,24 +42,24 @@ def tensors(args) -> list[Tensor]:
 
 
 def first(args) -> Tensor:
-    """The first tensor, alone or in a list: it says where an op runs and how it is laid out."""
+    """The first tensor, bare or in a list: it determines an op's device and memory format."""
     return args[0] if isinstance(args[0], Tensor) else args[0][0]
 
 
 def no_triton() -> str | None:
-    """Why there is no Triton to use; None: there is."""
+    """Why Triton is unusable, or None."""
     if not HAS_TRITON:
         return "Triton is not installed"
-    import triton  # late: it alone takes longer than the rest of this package
+    import triton  # lazy: importing it takes longer than the rest of this package
 
     if tuple(map(int, triton.__version__.split(".")[:2])) >= MINIMUM_TRITON:
         return None
     least = ".".join(map(str, MINIMUM_TRITON))
-    return f"needs Triton {least} or later, this is {triton.__version__}"
+    return f"needs Triton {least} or later, found {triton.__version__}"
 
 
 def needs_triton(*args) -> str | None:
-    """Why Triton cannot run on these arguments; None: it can."""
+    """Why Triton cannot run on these arguments, or None."""
     if not HAS_TRITON:
         return no_triton()
     device = first(args).device
@@ -71,7 +71,7 @@ def needs_triton(*args) -> str | None:
 
 
 def needs_cuda(*args) -> str | None:
-    """Why CUDA kernels cannot run on these arguments; None: they can."""
+    """Why CUDA kernels cannot run on these arguments, or None."""
     if native.REASON is not None:
         return native.REASON
     device = first(args).device
@@ -88,7 +88,7 @@ def _too_old(device: torch.device) -> str | None:
 
 
 def needs_wgmma(*args) -> str | None:
-    """Why kernels of sm_90a, whose code runs on no other GPU, cannot run on these arguments."""
+    """Why wgmma kernels, whose sm_90a code runs on compute capability 9.0 only, cannot run."""
     if (reason := needs_cuda(*args)) is not None:
         return reason
     if not native.MODULE.WGMMA:
@@ -100,7 +100,7 @@ def needs_wgmma(*args) -> str | None:
         have = ".".join(map(str, capability(device.index)))
         return f"needs compute capability 9.0, {device} has {have}"
     properties = torch.cuda.get_device_properties(device)
-    # Not every torch says.
+    # Older versions of torch lack this property.
     shared = getattr(properties, "shared_memory_per_block_optin", WGMMA_SHARED)
     if shared < WGMMA_SHARED:
         return f"needs {WGMMA_SHARED} bytes of shared memory in a block, {device} has {shared}"
@@ -108,39 +108,39 @@ def needs_wgmma(*args) -> str | None:
 
 
 def kernel_dtype(*args) -> str | None:
-    """Kernels take three float types; eager takes them all."""
+    """Kernels support three floating dtypes; eager supports all."""
     for x in tensors(args):
         if x.is_floating_point() and x.dtype not in KERNEL_DTYPES:
-            return f"kernels take float16, bfloat16 or float32, got {x.dtype}"
+            return f"kernels need float16, bfloat16 or float32, got {x.dtype}"
     return None
 
 
-def half_of_few_channels(*args) -> str | None:
-    """The CUDA convolutions hold 3 to 8 planes of 8 channels, as many out as in, of float16."""
+def cuda_conv_limits(*args) -> str | None:
+    """The CUDA convolutions support float16 and 17 to 64 channels, the same number in and out."""
     for x in tensors(args):
         if x.dtype != torch.float16:
-            return f"CUDA convolutions take float16, got {x.dtype}"
-    # Pictures and weights tell the channels in, biases the channels out.
+            return f"CUDA convolutions need float16, got {x.dtype}"
+    # Images and weights have input channels in dimension 1, biases output channels in dimension 0.
     counts = sorted({x.shape[1] if x.dim() == 4 else x.shape[0] for x in tensors(args)})
     if len(counts) > 1 or not 16 < counts[0] <= 64:
         found = " and ".join(map(str, counts))
-        return f"CUDA convolutions take 17 to 64 channels, as many out as in, got {found}"
+        return f"CUDA convolutions need 17 to 64 channels, as many out as in, got {found}"
     return None
 
 
-def wgmma_planes(*args) -> str | None:
-    """The wgmma convolutions hold 4, 6, 7 or 8 planes of 8 channels."""
+def wgmma_channels(*args) -> str | None:
+    """The wgmma convolutions support 4, 6, 7 or 8 groups of 8 channels."""
     channels = first(args).shape[1]
     if -(-channels // 8) not in (4, 6, 7, 8):
-        return f"wgmma convolutions take 25 to 32 or 41 to 64 channels, got {channels}"
+        return f"wgmma convolutions need 25 to 32 or 41 to 64 channels, got {channels}"
     return None
 
 
-def half_sums_pay(device: torch.device) -> bool:
-    """Whether CUDA convolutions on `device` had better sum in float16, 96 products at a time.
+def fp16_accumulation_pays(device: torch.device) -> bool:
+    """Whether CUDA convolutions on `device` are faster with fp16 accumulation of 96 products.
 
-    On GeForce of compute capability 8.6, 8.9 and 12, whose tensor cores add float32 at half their
-    rate. ESPAN_HALF_SUMS=0 or 1, read at each call, says so for every device.
+    True on GeForce of compute capability 8.6, 8.9 and 12, whose tensor cores accumulate float32 at
+    half rate. ESPAN_HALF_SUMS=0 or 1, read at each call, overrides this for every device.
     """
     wanted = os.environ.get("ESPAN_HALF_SUMS", "auto")
     if wanted not in ("auto", "0", "1"):
@@ -154,18 +154,18 @@ def half_sums_pay(device: torch.device) -> bool:
 
 
 def forward_only(*args) -> str | None:
-    """For kernels without a backward pass."""
+    """Kernels without a backward pass cannot run where a gradient is needed."""
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors(args)):
         return "forward only, and a gradient is needed"
     return None
 
 
-# What a wgmma convolution of feature maps refuses for.
-WGMMA_REFUSALS = (needs_wgmma, half_of_few_channels, wgmma_planes, forward_only)
+# Checks of the wgmma convolutions of feature maps.
+WGMMA_REFUSALS = (needs_wgmma, cuda_conv_limits, wgmma_channels, forward_only)
 
 
 def describe() -> str:
-    """One line per fact about this machine."""
+    """Versions of torch and Triton, the GPUs and the CUDA kernels, one per line."""
     lines = [f"torch {torch.__version__}"]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):

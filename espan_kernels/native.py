@@ -1,7 +1,7 @@
-"""The module of the CUDA kernels: imported once, its errors turned into exceptions.
+"""Loads the extension module of the CUDA kernels and turns its error codes into exceptions.
 
-It is imported along with the package, which takes a millisecond or two and touches no driver: a
-choice among kernels is then metadata alone, as torch.compile needs it.
+The module is imported with the package, which takes 1 to 2 ms and touches no driver. Choosing a
+kernel is then a matter of metadata, which torch.compile can trace.
 """
 
 from importlib.util import find_spec
@@ -14,13 +14,13 @@ from espan_kernels.build_info import LEFT_OUT, PACKAGE, REBUILD, SOURCES, source
 
 
 class CudaError(RuntimeError):
-    """A kernel was not launched, or work before it on the device failed."""
+    """A kernel launch failed, or earlier work on the device failed."""
 
 
 def load() -> tuple[Any, str | None]:
-    """(the module, None), or (None, the reason why there is none)."""
+    """(the module, None), or (None, the reason why it is unavailable)."""
     try:
-        # A file of the build, not of the package's face; it is there or not.
+        # An optional build product.
         import espan_kernels._cuda as built
     except ImportError as error:
         note = PACKAGE / LEFT_OUT
@@ -31,22 +31,22 @@ def load() -> tuple[Any, str | None]:
         else:
             why = f"not loadable ({error})"
         return None, f"CUDA kernels are {why}; with nvcc: {REBUILD}"
-    # Only a checkout has the sources beside the package.
+    # Only a source checkout has csrc next to the package.
     if (SOURCES / "launchers.h").exists() and source_hash() != built.SOURCE_HASH:
         return None, f"CUDA kernels were built from other sources than {SOURCES}; {REBUILD}"
     return built, None
 
 
 MODULE, REASON = load()
-# The type of device they run on; the tests' host build runs them on the cpu.
+# The kernels' device type; the host build of the tests runs them on "cpu".
 DEVICE = MODULE.DEVICE if MODULE else "cuda"
 
 
 def call(name: str, like: Tensor, **arguments) -> None:
-    """Launches kernel `name` on the device of `like`, on its current stream.
+    """Launches kernel `name` on the device and current stream of `like`.
 
-    arguments: the fields of the kernel's parameter struct in csrc/launchers.h. Tensors are passed
-    as their addresses, None as a null pointer, dtypes, layouts and epilogues as their names.
+    arguments: the fields of the kernel's parameter struct in csrc/launchers.h. Tensors become
+    addresses, None a null pointer; dtypes, layouts and epilogues are passed by name.
     """
     raw = {field: _raw(value) for field, value in arguments.items()}
     if like.is_cuda:

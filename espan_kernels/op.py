@@ -10,7 +10,7 @@ import torch
 
 from espan_kernels import layout, machine, order
 
-# The implementation to take where a call names none. Like a named one it never falls back.
+# The implementation for calls with impl=None. Like an explicit one it never falls back.
 DEFAULT_IMPL = os.environ.get("ESPAN_IMPL") or None
 
 OPS: dict[str, "Op"] = {}
@@ -18,21 +18,21 @@ OPS: dict[str, "Op"] = {}
 
 @cache
 def _load(entry: str) -> Callable:
-    """The launcher that `entry` ("package.module:function") names, imported on first use."""
+    """Imports a launcher on first use; `entry` is "package.module:function"."""
     module, function = entry.split(":")
     return getattr(importlib.import_module(module), function)
 
 
 class Kernel:
-    """One implementation of an op: why it refuses, or the registered op that runs it."""
+    """One implementation of an op: its torch op and the checks that can refuse a call."""
 
     def __init__(self, name: str, run: Callable | None, refusals: tuple[Callable, ...]):
         self.name = name
-        self.run: Any = run  # None where it always refuses
+        self.run: Any = run  # None if it always refuses
         self.refusals = refusals
 
     def refuses(self, args) -> str | None:
-        """The first reason against running on `args`; None: it runs."""
+        """The first reason why it cannot run on `args`, or None."""
         for refusal in self.refusals:
             if (reason := refusal(*args)) is not None:
                 return reason
@@ -40,18 +40,17 @@ class Kernel:
 
 
 class Op:
-    """`op(*args, impl=None)` runs the first kernel of `tried` that does not refuse, else the
+    """`op(*args, impl=None)` runs the first of `candidates` that does not refuse, else the
     reference.
 
-    `reference(*args)` is the definition: plain PyTorch, any device and dtype, annotated (its
-    annotations are the schema of every kernel). `make(case, dtype, device)` gives sample arguments
-    for each of `cases`, the usual case first. `fake(*args)` gives a kernel's outputs without
-    their values; by default they are shaped as the reference's and laid out, by `layout.empty`,
-    as the first tensor is. `backward` and `setup_context` are those of
-    `torch.library.register_autograd`, written once for all kernels.
+    `reference(*args)` is the definition: plain PyTorch, any device and dtype; its annotations are
+    the schema of every kernel. `make(case, dtype, device)` returns sample arguments for each of
+    `cases`, the typical case first. `fake(*args)` returns a kernel's outputs without values; by
+    default with the reference's shapes and the memory format of the first tensor.
+    `backward` and `setup_context` go to `torch.library.register_autograd` for every kernel.
 
-    The choice is plain Python on metadata, outside of what is registered with torch.library, so
-    `torch.compile` traces through it and fuses the eager form.
+    The choice is plain Python on metadata outside the torch.library ops, so `torch.compile` traces
+    through it and fuses the eager implementation.
     """
 
     def __init__(
@@ -76,13 +75,13 @@ class Op:
         OPS[name] = self
 
     def kernel(self, impl: str, entry: str, *refusals: Callable):
-        """Append a kernel: its launcher and what makes it refuse.
+        """Adds a kernel: its launcher and its checks.
 
-        Where nothing was measured, those before are taken to be faster.
+        Where nothing was measured, kernels added earlier are assumed to be faster.
         """
 
         def launch(*args):
-            # Triton launches on the current device, whatever device its tensors are on.
+            # Triton launches on the current device, not on the device of its tensors.
             with torch.cuda.device_of(machine.first(args)):
                 return _load(entry)(*args)
 
@@ -97,25 +96,25 @@ class Op:
             run.register_autograd(self.backward, setup_context=self.setup_context)
         self.kernels.append(Kernel(impl, run, refusals))
 
-    def without(self, impl: str, reason: str):
-        """Append an implementation that does not exist, and say why."""
+    def unavailable(self, impl: str, reason: str):
+        """Adds an implementation that always refuses, for `reason`."""
         self.kernels.append(Kernel(impl, None, (lambda *args: reason,)))
 
-    def tried(self, args) -> list[Kernel]:
-        """The kernels that a call naming none may take, in the order in which it tries them."""
+    def candidates(self, args) -> list[Kernel]:
+        """The kernels that a call with impl=None tries, in order."""
         capability = machine.capability_of(machine.first(args))
         if capability is None:
             return self.kernels
         names = [kernel.name for kernel in self.kernels]
-        wanted = order.fastest_first(self.name, names, capability, _pixels(args))
-        return [self.kernels[names.index(name)] for name in wanted]
+        ranked = order.fastest_first(self.name, names, capability, _pixels(args))
+        return [self.kernels[names.index(name)] for name in ranked]
 
     def choose(self, args, impl: str | None = None) -> Kernel | None:
-        """The kernel to run on `args`; None stands for the reference."""
+        """The kernel to run on `args`; None means the reference."""
         impl = impl or DEFAULT_IMPL
         if impl == "eager" or (impl is None and machine.INTERPRETED):
             return None
-        for kernel in self.tried(args) if impl is None else self.kernels:
+        for kernel in self.candidates(args) if impl is None else self.kernels:
             if impl is None or impl == kernel.name:
                 reason = kernel.refuses(args)
                 if reason is None:
@@ -132,18 +131,18 @@ class Op:
         return self.reference(*args) if kernel is None else kernel.run(*args)
 
     def explain(self, *args) -> str:
-        """One line per implementation, in the order in which they are tried: whether it runs on
-        `args`, or why it does not or only when named."""
-        tried = self.tried(args)
+        """One line per implementation, in the order of trial: whether it runs on `args`, or why
+        not, or why only when named."""
+        candidates = self.candidates(args)
         lines = []
-        for kernel in [*tried, *(k for k in self.kernels if k not in tried)]:
-            says = kernel.refuses(args)
-            if says is None and kernel not in tried:
+        for kernel in [*candidates, *(k for k in self.kernels if k not in candidates)]:
+            status = kernel.refuses(args)
+            if status is None and kernel not in candidates:
                 capability = machine.capability_of(machine.first(args))
-                assert capability  # elsewhere all are tried
-                why = order.why_not(self.name, kernel.name, capability, _pixels(args))
-                says = f"runs when named, {why}"
-            lines.append(f"{self.name}: {kernel.name}: {says or 'runs'}")
+                assert capability  # without a GPU all are candidates
+                why = order.exclusion_reason(self.name, kernel.name, capability, _pixels(args))
+                status = f"runs when named, {why}"
+            lines.append(f"{self.name}: {kernel.name}: {status or 'runs'}")
         return "\n".join([*lines, f"{self.name}: eager: runs"])
 
     def _shaped_as_reference(self, *args):
@@ -155,19 +154,20 @@ class Op:
 
 
 def _pixels(args) -> int:
-    """Height times width of the first picture among the arguments."""
+    """Height times width of the first tensor."""
     shape = machine.first(args).shape
     return shape[-1] * shape[-2] if len(shape) > 1 else shape.numel()
 
 
 def explain(device: str | None = None) -> str:
-    """What this machine has, and for every op which implementations run on `device`, or why not.
+    """Describes the machine, and for every op which implementations run on `device`, or why not.
 
-    Asked with each op's first case, in float16 on a GPU and float32 elsewhere. For arguments
-    of your own ask the op: `espan_kernels.OPS["conv3x3"].explain(x, weight, bias, "none", None)`.
+    Uses each op's first sample case, in float16 on a GPU and float32 elsewhere. For your own
+    arguments call the op's method:
+    `espan_kernels.OPS["conv3x3"].explain(x, weight, bias, "none", None)`.
 
     Args:
-        device: "cpu", "cuda", ...; None is the first GPU, else the CPU.
+        device: "cpu", "cuda", ...; None means the first GPU, else the CPU.
 
     Returns:
         Lines of text: the machine, then one line per op and implementation.
@@ -176,9 +176,9 @@ def explain(device: str | None = None) -> str:
     dtype = torch.float32 if device == "cpu" else torch.float16
     lines = [machine.describe()]
     if DEFAULT_IMPL:
-        lines.append(f"ESPAN_IMPL={DEFAULT_IMPL}: every call that names no impl takes this one")
+        lines.append(f"ESPAN_IMPL={DEFAULT_IMPL}: calls without impl use this one")
     elif machine.INTERPRETED:
-        lines.append('calls that name no impl run eager: the interpreter is for impl="triton"')
+        lines.append('calls without impl run eager: the interpreter needs impl="triton"')
     for op in OPS.values():
         lines.append(op.explain(*op.make(op.cases[0], dtype, device)))
     return "\n".join(lines)

@@ -1,15 +1,14 @@
-"""How long the ops' implementations took, and in which order a call tries them for it.
+"""Measured times of the ops' implementations, and the order in which calls try them.
 
-On a GPU whose compute capability is in the table: fastest first; what was slower than eager, or was
-not timed beside it, runs only when named. On any other GPU, and for ops that are not in the table:
-in the order in which the op lists its kernels, without those that were slower than eager in every
-timing there is.
+On a GPU whose compute capability is in the table: fastest first; an implementation that was slower
+than eager, or not timed with it, runs only when named. On other GPUs, and for ops that are not in
+the table: the op's own order, without kernels that were slower than eager in every timing.
 """
 
 from itertools import pairwise
 
-# Milliseconds by compute capability, op and size of the pictures, smallest first: float16, for the
-# DCT float32. tests/kernels/test_order.py holds them to bench/results/.
+# Milliseconds by compute capability, op and image size, smallest first: float16, float32 for the
+# DCT. tests/kernels/test_order.py compares them with bench/results/.
 MILLISECONDS = {
     (9, 0): {
         "span_gate": {(480, 270): {"cuda": 0.0153, "triton": 0.0153, "eager": 0.0320}},
@@ -22,13 +21,14 @@ MILLISECONDS = {
     },
 }
 
-# Ops whose wgmma kernel a plan takes by itself on compute capability 9.0, as a record of
-# bench/wgmma.py in bench/results/measurements/ shows it right and faster on planes. None was run.
+# Ops whose wgmma kernel a plan chooses by default on compute capability 9.0, once a record of
+# bench/wgmma.py in bench/results/measurements/ shows it correct and faster in NC/8HW8 layout. None
+# has been measured yet.
 WGMMA_FIRST: frozenset[str] = frozenset()
 
 
 def _nearest(op: str, capability: tuple[int, int], pixels: int):
-    """The size that was timed and is nearest to `pixels`, as a ratio; None: none was."""
+    """The timed size whose ratio to `pixels` is nearest to 1, or None if there is none."""
     sizes = [*MILLISECONDS.get(capability, {}).get(op, ())]
     for size, larger in pairwise(sizes):
         if pixels**2 < size[0] * size[1] * larger[0] * larger[1]:
@@ -37,7 +37,7 @@ def _nearest(op: str, capability: tuple[int, int], pixels: int):
 
 
 def _slower(op: str, impl: str) -> list[tuple]:
-    """(compute capability, size) of each timing, if `impl` was slower than eager in all of them."""
+    """(compute capability, size) of all timings of `impl` if it was slower than eager in each."""
     timed = [
         (capability, size, times)
         for capability, ops in MILLISECONDS.items()
@@ -50,9 +50,9 @@ def _slower(op: str, impl: str) -> list[tuple]:
 
 
 def fastest_first(op: str, impls: list[str], capability: tuple[int, int], pixels: int) -> list[str]:
-    """Those of `impls`, the op's own order, that a call tries by itself, the fastest first.
+    """The members of `impls` that a call with impl=None tries, fastest first.
 
-    pixels: height times width of the pictures.
+    impls: all of the op, in its own order. pixels: height times width of the images.
     """
     size = _nearest(op, capability, pixels)
     if size is None:
@@ -62,13 +62,13 @@ def fastest_first(op: str, impls: list[str], capability: tuple[int, int], pixels
     return sorted(taken, key=lambda impl: times[impl])
 
 
-def why_not(op: str, impl: str, capability: tuple[int, int], pixels: int) -> str:
-    """Why `fastest_first` leaves an implementation out."""
+def exclusion_reason(op: str, impl: str, capability: tuple[int, int], pixels: int) -> str:
+    """Why `fastest_first` excludes an implementation."""
     size = _nearest(op, capability, pixels)
     if size is None:
         capability, size = _slower(op, impl)[0]
     times = MILLISECONDS[capability][op][size]
     where = f"{size[0]}x{size[1]}, compute capability {capability[0]}.{capability[1]}"
     if impl not in times:
-        return f"not timed beside eager ({where})"
-    return f"slower than eager where measured: {times[impl]} ms against {times['eager']} ({where})"
+        return f"not timed against eager ({where})"
+    return f"slower than eager where measured: {times[impl]} ms vs {times['eager']} ms ({where})"

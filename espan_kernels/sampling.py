@@ -1,4 +1,4 @@
-"""Random arguments, the same on every device: what the samples of the ops are made of."""
+"""Random tensors for the ops' sample arguments, identical on every device."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def source(dtype: torch.dtype, device) -> Callable[..., Tensor]:
-    """`normal(*shape)`: each call the next tensor of one fixed sequence of normal numbers."""
+    """Returns `normal(*shape)`, which draws from one fixed sequence of normal numbers."""
     generator = torch.Generator("cpu").manual_seed(0)
 
     def normal(*shape: int) -> Tensor:

@@ -1,18 +1,18 @@
-"""Device functions that several Triton kernels share; imported by kernels only."""
+"""Device functions shared by the Triton kernels."""
 
 import triton
 import triton.language as tl
 
 from espan_kernels import machine
 
-# The interpreter multiplies bfloat16 bit patterns as integers: there operands go up to float32
-# first, which gives the exact products that a tensor core makes.
+# The interpreter multiplies bfloat16 bit patterns as integers. Converting operands to float32
+# first gives the same exact products as tensor cores.
 INTERPRETED = tl.constexpr(machine.INTERPRETED)
 
 
 @triton.jit
 def dot(a, b, acc):
-    """acc + a @ b, accumulated in float32; float32 operands are never rounded to TF32."""
+    """acc + a @ b, accumulated in float32 and without TF32."""
     if INTERPRETED:
         a = a.to(tl.float32)
         b = b.to(tl.float32)
@@ -21,7 +21,7 @@ def dot(a, b, acc):
 
 @triton.jit
 def narrow(x, dtype: tl.constexpr):
-    """x float32 in another type, rounded to nearest; the interpreter cuts bfloat16 off."""
+    """Converts float32 x to `dtype`, rounding to nearest; the interpreter truncates bfloat16."""
     if INTERPRETED and dtype == tl.bfloat16:
         bits = x.to(tl.uint32, bitcast=True)
         bits += 0x7FFF + ((bits >> 16) & 1)

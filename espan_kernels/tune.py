@@ -1,19 +1,19 @@
-"""How a kernel is launched: the first row of its table, or on request the fastest one."""
+"""Launch configurations: the first row of a kernel's table, or, with autotuning, the fastest."""
 
 import os
 from collections.abc import Callable, Hashable
 
 from espan_kernels import machine
 
-# ESPAN_AUTOTUNE=1 times the rows of a table once for each kind of arguments, in the first call;
-# without it nothing is timed at run time. Read at import.
+# ESPAN_AUTOTUNE=1 times all rows of a table in the first call for each kind of arguments. Read at
+# import.
 AUTOTUNE = os.environ.get("ESPAN_AUTOTUNE") == "1" and not machine.INTERPRETED
 
 _FASTEST: dict[Hashable, tuple] = {}
 
 
 def milliseconds(run: Callable[[], None]) -> float:
-    """The time of a launch; infinite where the GPU has not the resources for it."""
+    """The time of a launch; infinite if it exceeds the GPU's resources."""
     from triton.runtime.errors import OutOfResources
     from triton.testing import do_bench
 
@@ -24,7 +24,7 @@ def milliseconds(run: Callable[[], None]) -> float:
 
 
 def launch(kind: Hashable, table: list[tuple], run: Callable[[tuple], None]) -> None:
-    """run(row) for the row of `table` that suits; `kind` names what its times depend on."""
+    """Calls run(row) with a row of `table`; timings are cached by `kind`."""
     if not AUTOTUNE:
         return run(table[0])
     if kind not in _FASTEST:

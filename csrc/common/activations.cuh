@@ -1,12 +1,12 @@
-// SiLU and SPAN's gate of a convolution z, from half of it, which is what halved weights give: so
-// both cost one special function.
+// SiLU and SPAN's gate of a convolution z, computed from z / 2 (the weights are halved), so that
+// each costs one special function.
 #pragma once
 
 #include "common/ptx.cuh"
 
 namespace espan {
 
-// silu(z) for h = z / 2. tanh is off by 2^-11 of it at most, SiLU by |z| 2^-12.
+// silu(z) for h = z / 2. The relative error of tanh is at most 2^-11, the error of SiLU |z| 2^-12.
 __device__ inline float silu_of_half(float h) { return h * tanh_approx(h) + h; }
 
 // (z + x) * (sigmoid(z) - 1/2) for h = z / 2.
@@ -14,7 +14,7 @@ __device__ inline float gate_by_half(float x, float h) {
     return (0.5f * x + h) * tanh_approx(h);
 }
 
-// EPILOGUE of a pair of results, in halves; `before`: the pair of the gate.
+// Applies EPILOGUE to a pair of results and packs them as halves; `before`: the gate's pair.
 template <Epilogue EPILOGUE>
 __device__ inline uint32_t finish(uint32_t before, float z0, float z1) {
     if constexpr (EPILOGUE == Epilogue::silu) {

@@ -1,7 +1,7 @@
-// What every kernel shares: memory with checked access, the launch, conversions of element types.
+// Shared by all kernels: memory access, launches and conversions of element types.
 //
-// Kernels access memory through Global and Shared only. On the device these are bare pointers; in
-// the host build they know their size, and an access out of bounds ends the launch with an error.
+// Kernels access memory only through Global and Shared. On the device these are bare pointers; in
+// the host build they are bounds-checked, and an access out of bounds fails the launch.
 #pragma once
 
 #include "launchers.h"
@@ -33,11 +33,11 @@ struct Global {
     __device__ Global<U> as() const {
         return {reinterpret_cast<U*>(data), 0};
     }
-    // The same memory from element i on.
+    // The same memory starting at element i.
     __device__ Global from(int64_t i) const { return {data + i, 0}; }
 };
 
-// Memory that no kernel in flight writes: it may be read before wait_for_earlier_kernels.
+// Memory that no kernel in flight writes, safe to read before wait_for_earlier_kernels.
 template <typename T>
 using Constant = Global<T>;
 
@@ -72,7 +72,7 @@ cudaError_t launch(
     extern __shared__ __align__(16) unsigned char name##_memory[]; \
     const espan::Shared<T> name { reinterpret_cast<T*>(name##_memory) }
 
-// Like launch, with `bytes` of dynamic shared memory a block.
+// Like launch, with `bytes` of dynamic shared memory per block.
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch_with_shared(
     void (*kernel)(Parameters...), int64_t blocks, int threads, int bytes, cudaStream_t stream,
@@ -91,7 +91,7 @@ cudaError_t launch_with_shared(
 
 namespace espan {
 
-// The most blocks in the first dimension of a grid.
+// The maximum number of blocks in the first dimension of a grid.
 constexpr int64_t MAX_BLOCKS = 0x7fffffff;
 
 template <typename Integer>

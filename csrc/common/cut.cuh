@@ -1,6 +1,5 @@
-// How a batch of images is cut into items of work: strips of columns, and these into segments of
-// rows. The blocks of a launch, about as many as the device has multiprocessors, take items in
-// turn.
+// Divides a batch of images into work items: strips of columns, divided into segments of rows. A
+// launch has about one block per multiprocessor, and each block processes several items.
 #pragma once
 
 #include <algorithm>
@@ -18,13 +17,13 @@ inline cudaError_t count_processors(int64_t& processors) {
     return error;
 }
 
-// The number of segments of the height with which the busiest of `walkers` computes the fewest
-// rows, if each segment needs `reach` more rows above it and below it.
-inline int64_t count_segments(int64_t strips, int64_t height, int reach, int64_t walkers) {
+// The number of segments that minimises the rows computed by the busiest of `workers`; each segment
+// needs `reach` more rows above and below.
+inline int64_t count_segments(int64_t strips, int64_t height, int reach, int64_t workers) {
     int64_t best = 1, least = INT64_MAX;
-    for (int64_t count = 1; count <= height && (count - 1) * strips < 2 * walkers; ++count) {
+    for (int64_t count = 1; count <= height && (count - 1) * strips < 2 * workers; ++count) {
         const int64_t rows = ceil_div(height, count) + 2 * reach;
-        const int64_t all = ceil_div(strips * count, walkers) * rows;
+        const int64_t all = ceil_div(strips * count, workers) * rows;
         if (all < least) {
             least = all;
             best = count;
@@ -33,7 +32,7 @@ inline int64_t count_segments(int64_t strips, int64_t height, int reach, int64_t
     return best;
 }
 
-// A batch of images, cut.
+// A divided batch of images.
 struct Cut {
     int height, width;
     int segment;  // rows of an item
@@ -46,17 +45,17 @@ struct Item {
     int top, rows;
 };
 
-// Cuts n images of h x w into strips of `columns`. `reach`: rows computed above a segment, and as
-// many below; `walkers`: how many work on items at the same time.
-inline Cut cut(int64_t n, int64_t h, int64_t w, int columns, int reach, int64_t walkers) {
+// Divides n images of h x w into strips of `columns`. `reach`: extra rows computed above and below
+// a segment; `workers`: the number of items processed concurrently.
+inline Cut cut(int64_t n, int64_t h, int64_t w, int columns, int reach, int64_t workers) {
     const int64_t strips = ceil_div(w, int64_t(columns));
-    const int64_t segment = ceil_div(h, count_segments(n * strips, h, reach, walkers));
+    const int64_t segment = ceil_div(h, count_segments(n * strips, h, reach, workers));
     const int64_t segments = ceil_div(h, segment);
     return {int(h), int(w), int(segment), unsigned(strips), unsigned(segments),
             n * strips * segments};
 }
 
-// Whether 32-bit numbers can index rows, columns and items, also a little past the last ones.
+// Whether 32-bit integers can index rows, columns and items, and slightly beyond their ends.
 inline bool fits(int64_t h, int64_t w, const Cut& cut) {
     return h <= (1 << 30) && w <= (1 << 30) && cut.items <= MAX_BLOCKS / 2;
 }

@@ -1,7 +1,7 @@
-// Steps through memory for the two ends of a network, the head and the tail.
+// Memory strides for the two ends of a network, the head and the tail.
 //
-// The feature maps have 32 channels. Weights are held in registers as B of mma m16n8k16: the 16
-// bytes of a lane are b0, b1 of the first 16 rows of B, then of the next 16.
+// The feature maps have 32 channels. Registers hold the weights as B of mma m16n8k16: a lane's 16
+// bytes are b0, b1 of the first 16 rows of B, then of the next 16.
 #pragma once
 
 #include "common/cut.cuh"
@@ -9,27 +9,27 @@
 namespace espan::ends {
 
 constexpr int PLANES = 4;  // of 8 channels
-constexpr int WORDS = 4;   // of 2 channels, in a pixel of a plane
+constexpr int WORDS = 4;   // per pixel of a plane, 2 channels each
 
-// Steps through feature maps from one image, plane, ... to the next, in words of 2 channels.
+// Strides of feature maps, in words of 2 channels.
 struct FeatureSteps {
-    int64_t picture, plane, row;
+    int64_t image, plane, row;
     int pixel;
 
     FeatureSteps(Layout layout, int64_t h, int64_t w)
-        : picture(h * w * PLANES * WORDS),
-          plane(layout == Layout::planes ? h * w * WORDS : WORDS),
-          row(layout == Layout::planes ? w * WORDS : w * PLANES * WORDS),
-          pixel(layout == Layout::planes ? WORDS : PLANES * WORDS) {}
+        : image(h * w * PLANES * WORDS),
+          plane(layout == Layout::nc8hw8 ? h * w * WORDS : WORDS),
+          row(layout == Layout::nc8hw8 ? w * WORDS : w * PLANES * WORDS),
+          pixel(layout == Layout::nc8hw8 ? WORDS : PLANES * WORDS) {}
 };
 
-// Steps through RGB from one image, colour, ... to the next, in elements.
-struct PictureSteps {
-    int64_t picture, colour, row;
+// Strides of RGB images, in elements.
+struct ImageSteps {
+    int64_t image, colour, row;
     int pixel;
 
-    PictureSteps(Layout layout, int64_t h, int64_t w)
-        : picture(3 * h * w),
+    ImageSteps(Layout layout, int64_t h, int64_t w)
+        : image(3 * h * w),
           colour(layout == Layout::contiguous ? h * w : 1),
           row(layout == Layout::contiguous ? w : 3 * w),
           pixel(layout == Layout::contiguous ? 1 : 3) {}

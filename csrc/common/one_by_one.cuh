@@ -1,12 +1,13 @@
-// A block of convolutions by a kernel for each of them.
+// Runs the convolutions of a block as one kernel each.
 #pragma once
 
 #include "common/base.cuh"
 
 namespace espan {
 
-// Hidden feature maps alternate between scratch and out, so that the last convolution reads
-// scratch. `conv`: the parameters of the block as one convolution, of `weight_bytes`, by `launch`.
+// Hidden feature maps alternate between scratch and out so that the last convolution reads scratch.
+// `conv`: the parameters of the first convolution, run by `launch`; its weights take
+// `weight_bytes`.
 template <typename Block, typename Conv>
 cudaError_t one_by_one(
     const Block& block, Conv conv, int64_t weight_bytes,

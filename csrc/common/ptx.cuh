@@ -1,9 +1,9 @@
-// Single instructions that C++ cannot express: PTX on the device, emulation in the host build.
+// Instructions that C++ cannot express: PTX on the device, emulated in the host build.
 //
-// A fragment is the part of a matrix that each of a warp's 32 lanes holds, as in the PTX ISA. With
+// A fragment is the part of a matrix held by one lane of a warp, as in the PTX ISA. With
 // g = lane / 4 and q = lane % 4, mma m16n8k16 has
-//   A (16 x 16): a[0] row g, columns 2q and 2q + 1; a[1] row g + 8; a[2], a[3] 8 columns on;
-//   B (16 x 8):  b0 rows 2q and 2q + 1 of column g; b1 8 rows on;
+//   A (16 x 16): a[0] row g, columns 2q and 2q + 1; a[1] row g + 8; a[2], a[3] 8 columns further;
+//   B (16 x 8):  b0 rows 2q and 2q + 1 of column g; b1 8 rows further;
 //   D (16 x 8):  d[0], d[1] row g, columns 2q and 2q + 1; d[2], d[3] row g + 8.
 #pragma once
 
@@ -14,8 +14,8 @@
 #else
 namespace espan {
 
-// Four 8 x 8 matrices of halves, a[i] from matrix i. Lane l names row l % 8 of matrix l / 8: the
-// 16 bytes at rows[word].
+// Loads four 8 x 8 matrices of halves, a[i] from matrix i. Lane l passes the address of row l % 8
+// of matrix l / 8: the 16 bytes at rows[word].
 __device__ inline void ldmatrix_x4(uint32_t (&a)[4], Shared<uint32_t> rows, int word) {
     const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(rows.data + word));
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -23,7 +23,7 @@ __device__ inline void ldmatrix_x4(uint32_t (&a)[4], Shared<uint32_t> rows, int 
                  : "r"(address));
 }
 
-// Two of them, a[0] and a[1]; lanes from 16 on name nothing.
+// Loads two matrices, a[0] and a[1]; the addresses of lanes 16 to 31 are ignored.
 __device__ inline void ldmatrix_x2(uint32_t (&a)[4], Shared<uint32_t> rows, int word) {
     const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(rows.data + word));
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
@@ -31,7 +31,7 @@ __device__ inline void ldmatrix_x2(uint32_t (&a)[4], Shared<uint32_t> rows, int 
                  : "r"(address));
 }
 
-// d += a * b; halves, multiplied exactly, summed in float.
+// d += a * b: exact products of halves, accumulated in float.
 __device__ inline void mma_m16n8k16(
     float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
@@ -40,7 +40,7 @@ __device__ inline void mma_m16n8k16(
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// The same of the first 8 columns of A, a[0] and a[1], and rows of B, b0.
+// The same with 8 columns of A, a[0] and a[1], and 8 rows of B, b0.
 __device__ inline void mma_m16n8k8(float (&d)[4], const uint32_t (&a)[4], uint32_t b0) {
     asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
         "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
@@ -48,7 +48,7 @@ __device__ inline void mma_m16n8k8(float (&d)[4], const uint32_t (&a)[4], uint32
         : "r"(a[0]), "r"(a[1]), "r"(b0));
 }
 
-// The same with halves for sums: two columns a word, d[0] of row g, d[1] of row g + 8.
+// The same, accumulated in half: a word has two columns, d[0] of row g, d[1] of row g + 8.
 __device__ inline void mma_m16n8k16(
     uint32_t (&d)[2], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16 "
@@ -63,8 +63,8 @@ __device__ inline void mma_m16n8k8(uint32_t (&d)[2], const uint32_t (&a)[4], uin
         : "r"(a[0]), "r"(a[1]), "r"(b0));
 }
 
-// Starts copying 16 bytes, from[i] on, to to[word]; zeros if not `inside`, and nothing is read.
-// This thread sees them after cp_async_wait, others after a barrier that follows it.
+// Starts copying 16 bytes from from[i] to to[word]; writes zeros and reads nothing if not `inside`.
+// Visible to this thread after cp_async_wait, to others after a subsequent barrier.
 __device__ inline void cp_async16(
     Shared<uint32_t> to, int word, Global<const uint32_t> from, int64_t i, bool inside) {
     const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to.data + word));
@@ -77,7 +77,7 @@ __device__ inline void cp_async16(
 // Ends a group of copies.
 __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Waits until all groups of this thread but the last `PENDING` have arrived.
+// Waits until all but the last `PENDING` groups of this thread have completed.
 template <int PENDING>
 __device__ inline void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
@@ -88,7 +88,7 @@ __device__ inline void prefetch_l2(Global<const uint32_t> from, int64_t i) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(from.data + i));
 }
 
-// Waits until `threads` threads, whole warps, have reached barrier `id` by sync or arrive.
+// Waits until `threads` threads (a multiple of 32) have reached barrier `id` by sync or arrive.
 __device__ inline void bar_sync(int id, int threads) {
     asm volatile("barrier.cta.sync.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
@@ -98,13 +98,13 @@ __device__ inline void bar_arrive(int id, int threads) {
     asm volatile("barrier.cta.arrive.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// Waits for all lanes of the warp; each then sees what the others have written.
+// Synchronises the warp and makes its lanes' writes visible to each other.
 __device__ inline void warp_sync() { __syncwarp(); }
 
-// Tells the compiler that all lanes of the warp have the same value.
+// Tells the compiler that the value is uniform across the warp.
 __device__ inline int warp_uniform(int value) { return __shfl_sync(0xffffffff, value, 0); }
 
-// Volatile, so that it is read where it is needed and no register holds it in between.
+// Volatile, so that the compiler rereads it where needed instead of keeping it in a register.
 __device__ inline int lane_id() {
     int lane;
     asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
@@ -118,13 +118,13 @@ __device__ inline float tanh_approx(float x) {
     return y;
 }
 
-// The larger of two magnitudes of halves, in each half of a word: `word` has halves, `most` none
-// that is negative. Infinities and NaN are larger than all numbers.
+// The larger magnitude of two halves, in each half of a word; the halves of `most` are not
+// negative. Infinities and NaN compare larger than all numbers.
 __device__ inline uint32_t max_magnitudes(uint32_t most, uint32_t word) {
     return __vmaxu2(most, word & 0x7fff7fff);
 }
 
-// Two halves in a word, `low` in its low half.
+// Packs two halves into a word, `low` in its low bits.
 __device__ inline uint32_t pack_half2(float low, float high) {
     const __half2 pair = __floats2half2_rn(low, high);
     return reinterpret_cast<const uint32_t&>(pair);

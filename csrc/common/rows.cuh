@@ -1,18 +1,18 @@
-// 3x3 convolutions of few channels that stream rows: one to three of them in one kernel.
+// Row-streaming 3x3 convolutions of few channels, one to three fused in one kernel.
 //
-// A block of threads walks down a strip of the image, one row at a time. Its warps are divided
-// among the convolutions; each warp holds the weights of 8 to 24 output channels in registers and
-// takes 16 to 64 columns of every row. A row of input is accumulated into the three rows of output
-// it reaches, whose sums are all open in registers: it is read from shared memory once per column
-// of the kernel, not once per tap. Rows pass from one convolution to the next through rings of 3
+// A thread block streams a strip of the image, one row at a time. Its warps are divided among the
+// convolutions; each warp holds the weights of 8 to 24 output channels in registers and processes
+// 16 to 64 columns of every row. An input row is accumulated into the three output rows that it
+// contributes to, whose sums are all in registers, so it is read from shared memory once per kernel
+// column, not once per tap. Rows pass from one convolution to the next through ring buffers of 3
 // rows in shared memory, [slot][plane][column][8 channels]. The 16 bytes of a pixel are one row of
 // an ldmatrix, so any shift is aligned and free of bank conflicts. Only the first input, the last
-// output and its gate are in device memory.
+// output and its gate are in global memory.
 //
 // Every convolution computes the same columns, numbered from the left of the strip. Only the first
-// one has the columns beside them: with each convolution that follows, one more column at either
-// side is wrong, and these are not stored. Pixels outside of the image are 0 in every ring, as each
-// convolution pads its own input.
+// one has input for the neighbouring columns: each further convolution invalidates one more column
+// on either side, and these are not stored. Pixels outside the image are 0 in every ring, because
+// each convolution zero-pads its own input.
 #pragma once
 
 #include "common/convolve.cuh"
@@ -20,10 +20,10 @@
 
 namespace espan::rows {
 
-template <int CHANNELS, int CONVS, Layout LAYOUT, bool HALF_SUMS>
-__global__ void __launch_bounds__(Strip<CHANNELS, CONVS, HALF_SUMS>::THREADS, 1)
+template <int CHANNELS, int CONVS, Layout LAYOUT, bool FP16_ACC>
+__global__ void __launch_bounds__(Strip<CHANNELS, CONVS, FP16_ACC>::THREADS, 1)
 rows_kernel(Work work) {
-    using S = Strip<CHANNELS, CONVS, HALF_SUMS>;
+    using S = Strip<CHANNELS, CONVS, FP16_ACC>;
     SHARED(uint32_t, rings, CONVS * S::RING);
     SHARED(float2, biases, CONVS * CHANNELS / 2);
     if (threadIdx.x < CONVS * CHANNELS / 2) {
@@ -32,23 +32,23 @@ rows_kernel(Work work) {
     bar_sync(ALL, S::THREADS);
     const int conv = warp_uniform(threadIdx.x / S::CONV_THREADS);
     if (conv == 0) {
-        Convolution<CHANNELS, CONVS, 0, LAYOUT, HALF_SUMS>(work, rings, biases).run();
+        Convolution<CHANNELS, CONVS, 0, LAYOUT, FP16_ACC>(work, rings, biases).run();
     } else if constexpr (CONVS == 2) {
-        Convolution<CHANNELS, CONVS, 1, LAYOUT, HALF_SUMS>(work, rings, biases).run();
+        Convolution<CHANNELS, CONVS, 1, LAYOUT, FP16_ACC>(work, rings, biases).run();
     } else if constexpr (CONVS == 3) {
         if (conv == 1) {
-            Convolution<CHANNELS, CONVS, 1, LAYOUT, HALF_SUMS>(work, rings, biases).run();
+            Convolution<CHANNELS, CONVS, 1, LAYOUT, FP16_ACC>(work, rings, biases).run();
         } else {
-            Convolution<CHANNELS, CONVS, 2, LAYOUT, HALF_SUMS>(work, rings, biases).run();
+            Convolution<CHANNELS, CONVS, 2, LAYOUT, FP16_ACC>(work, rings, biases).run();
         }
     }
 }
 
-// Launches a kernel of CONVS convolutions, whose weights and biases follow each other; the epilogue
-// and the gate are those of the last one.
-template <int CHANNELS, int CONVS, Layout LAYOUT, bool HALF_SUMS>
+// Launches a kernel of CONVS convolutions, whose weights and biases are contiguous; the epilogue
+// and the gate belong to the last one.
+template <int CHANNELS, int CONVS, Layout LAYOUT, bool FP16_ACC>
 cudaError_t launch_as(const Conv3x3Params& p, cudaStream_t stream) {
-    using S = Strip<CHANNELS, CONVS, HALF_SUMS>;
+    using S = Strip<CHANNELS, CONVS, FP16_ACC>;
     int64_t processors = 0;
     if (const auto error = count_processors(processors)) return error;
     const Cut parts = cut(p.n, p.h, p.w, S::USEFUL, CONVS, processors);
@@ -67,24 +67,24 @@ cudaError_t launch_as(const Conv3x3Params& p, cudaStream_t stream) {
         int(parts.items),
         p.epilogue};
     return launch(
-        rows_kernel<CHANNELS, CONVS, LAYOUT, HALF_SUMS>, std::min(parts.items, processors),
+        rows_kernel<CHANNELS, CONVS, LAYOUT, FP16_ACC>, std::min(parts.items, processors),
         S::THREADS, stream, work);
 }
 
-// Launches the kernel for this layout and kind of sums, if there is one.
+// Launches the kernel for this layout and accumulation type, if it exists.
 template <int CHANNELS, int CONVS>
 cudaError_t launch_in_layout(const Conv3x3Params& p, cudaStream_t stream) {
-    if (p.half_sums) {
+    if (p.fp16_accumulation) {
         if constexpr (CHANNELS > 24) {
-            if (p.layout == Layout::planes) {
-                return launch_as<CHANNELS, CONVS, Layout::planes, true>(p, stream);
+            if (p.layout == Layout::nc8hw8) {
+                return launch_as<CHANNELS, CONVS, Layout::nc8hw8, true>(p, stream);
             }
         }
         return cudaErrorInvalidValue;
     }
     return p.layout == Layout::channels_last
                ? launch_as<CHANNELS, CONVS, Layout::channels_last, false>(p, stream)
-               : launch_as<CHANNELS, CONVS, Layout::planes, false>(p, stream);
+               : launch_as<CHANNELS, CONVS, Layout::nc8hw8, false>(p, stream);
 }
 
 }  // namespace espan::rows

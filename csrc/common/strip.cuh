@@ -1,31 +1,31 @@
-// Sizes of the streaming convolutions of rows.cuh: strips, rings and barriers.
+// Sizes of the row-streaming convolutions of rows.cuh: strips, ring buffers and barriers.
 #pragma once
 
 #include "common/activations.cuh"
 
 namespace espan::rows {
 
-constexpr int SLOTS = 3;  // rows of a ring, and open rows of output
-constexpr int WORDS = 4;  // of 2 channels, in a pixel of a plane
+constexpr int SLOTS = 3;  // rows of a ring, and output rows in progress
+constexpr int WORDS = 4;  // per pixel of a plane, 2 channels each
 
-// How the convolutions, their output channels and the columns of a row are divided among warps. A
-// warp's weights and open sums take OUT_PLANES * (9 * PLANES + 12 * TILES) registers a lane: 78 to
-// 120. HALF_SUMS: products of 32 channels and 3 columns are summed in halves, and these in floats.
-template <int CHANNELS, int CONVS, bool HALF_SUMS>
+// Divides convolutions, output channels and columns among warps. A warp's weights and sums take
+// OUT_PLANES * (9 * PLANES + 12 * TILES) registers per lane: 78 to 120. FP16_ACC: accumulates the
+// products of 32 channels and 3 columns in half and these sums in float.
+template <int CHANNELS, int CONVS, bool FP16_ACC>
 struct Strip {
     static_assert(CHANNELS % 8 == 0 && (CHANNELS <= 32 || CONVS == 1));
-    static_assert(CHANNELS > 24 || !HALF_SUMS);
+    static_assert(CHANNELS > 24 || !FP16_ACC);
     static constexpr int PLANES = CHANNELS / 8;
-    // Of a warp: planes of output, and tiles of 16 columns. Sums in halves take registers too.
-    static constexpr int OUT_PLANES = CHANNELS > 32 || HALF_SUMS ? 1 : CHANNELS == 32 ? 2 : 3;
-    static constexpr bool IS_TIGHT = HALF_SUMS && (CHANNELS == 40 || CHANNELS == 48);
+    // A warp's output planes and tiles of 16 columns. fp16 accumulation takes registers too.
+    static constexpr int OUT_PLANES = CHANNELS > 32 || FP16_ACC ? 1 : CHANNELS == 32 ? 2 : 3;
+    static constexpr bool IS_TIGHT = FP16_ACC && (CHANNELS == 40 || CHANNELS == 48);
     static constexpr int TILES = OUT_PLANES > 1 ? 4 / OUT_PLANES : IS_TIGHT ? 2 : 4;
-    static constexpr int SHARES = PLANES / OUT_PLANES;  // warps that make a pixel
+    static constexpr int SHARES = PLANES / OUT_PLANES;  // warps per pixel
     static constexpr int WARP_COLUMNS = 16 * TILES;
-    // 12 warps have 168 registers a lane, up to 8 have 255. A single convolution needs the most: it
-    // keeps both where it loads from and where it stores.
+    // 12 warps have 168 registers per lane, up to 8 warps 255. A single convolution needs the most,
+    // because it keeps both load and store addresses.
     static constexpr int WARPS = CONVS == 3       ? 12
-                                 : CONVS == 2     ? (HALF_SUMS ? 8 : 12)
+                                 : CONVS == 2     ? (FP16_ACC ? 8 : 12)
                                  : CHANNELS <= 32 ? 8
                                  : CHANNELS <= 48 ? 2 * SHARES
                                                   : SHARES;
@@ -41,7 +41,7 @@ struct Strip {
     static constexpr int RING = SLOTS * SLOT;
 };
 
-// Named barriers. Ring r is read by convolution r, and written by the one before it.
+// Named barriers. Convolution r reads ring r; convolution r - 1 writes it.
 constexpr int ALL = 0, LOADED = 1;
 __device__ constexpr int full(int ring, int slot) { return 2 + 2 * SLOTS * (ring - 1) + slot; }
 __device__ constexpr int empty(int ring, int slot) { return full(ring, slot) + SLOTS; }
@@ -63,13 +63,13 @@ struct Work {
     int segment;  // rows of an item
     unsigned strips, segments;  // items across and down an image
     int items;
-    Epilogue epilogue;  // of a single convolution; of 2 or 3 it is `gate`
+    Epilogue epilogue;  // of a single convolution; 2 or 3 convolutions use `gate`
 };
 
-// Words from one pixel, and from one plane, to the next.
+// Strides of pixels and planes in words.
 template <int PLANES, Layout LAYOUT>
 struct Steps {
-    static constexpr bool PLANAR = LAYOUT == Layout::planes;
+    static constexpr bool PLANAR = LAYOUT == Layout::nc8hw8;
     static constexpr int PIXEL = PLANAR ? WORDS : PLANES * WORDS;
 
     __device__ static int64_t plane(const Images& size) {
@@ -82,7 +82,7 @@ struct Steps {
     }
 };
 
-// Adds halves, packed in pairs as mma returns them.
+// Adds halves, packed in pairs as returned by mma.
 __device__ inline void add(float (&sums)[4], const uint32_t (&halves)[2]) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {

@@ -1,5 +1,5 @@
-// What the host build knows of work that goes on while threads do: products of warpgroups, bulk
-// copies, and the two views of shared memory.
+// State of asynchronous work in the host build: warpgroup products, bulk copies, and the two views
+// of shared memory.
 #pragma once
 
 #include <array>
@@ -15,41 +15,40 @@ namespace espan::shim {
 struct Fiber;
 
 struct MemoryBarrier {
-    int expected, arrived, bytes;  // bytes that are still to come
+    int expected, arrived, bytes;  // bytes: still pending
     uint32_t phase;
     std::vector<Fiber*> waiting;
 };
 
-// Shared memory as the generic proxy sees it and as the async proxy does.
+// Shared memory as seen by the generic proxy and by the async proxy.
 struct Bytes {
     std::vector<uint8_t> generic, async;
     std::map<uint32_t, MemoryBarrier> barriers;
-    // {(warpgroup, how many before it): a wgmma}: descriptors and the number of sums.
+    // Descriptors and number of sums of each wgmma, by (warpgroup, index of the wgmma).
     std::map<std::pair<int, int>, std::array<uint64_t, 3>> issued;
 };
 
-// A thread's.
+// A thread's asynchronous state.
 struct Asynchronous {
-    std::vector<uint32_t> unfenced;  // 16 bytes each, not yet seen by the async proxy
+    std::vector<uint32_t> unfenced;  // addresses of 16 bytes, not yet visible to the async proxy
     bool unfenced_barriers = false;
-    std::vector<std::function<void()>> stores;  // bulk, since the last commit
+    std::vector<std::function<void()>> stores;  // bulk stores since the last commit
     std::deque<std::vector<std::function<void()>>> groups;
 };
 
-// The open sums of a warp that are in flight: where they are, a lane after the other, and what they
-// are so far.
+// A warp's accumulators in flight: their locations, lane by lane, and their current values.
 struct Sums {
     std::vector<float*> registers;
-    int count;  // of a lane
+    int count;  // per lane
     std::vector<float> values;
     bool is_committed;
 };
 
-// A warp's.
+// A warp's asynchronous products.
 struct Products {
     bool is_fenced = false;
     std::vector<Sums> sums;
-    std::vector<std::function<void()>> open;  // products since the last commit that are still due
+    std::vector<std::function<void()>> open;  // deferred products since the last commit
     std::deque<std::vector<std::function<void()>>> groups;
     int issued = 0, registers = 0;
 };

@@ -1,8 +1,8 @@
-// The names of CUDA that kernels and launchers use, for a C++ compiler on a machine without CUDA.
+// The CUDA names used by kernels and launchers, for a C++ compiler without CUDA.
 //
-// With fibers.h, memory.h and instructions.h it is the host build (-DESPAN_SHIM): the same .cu
-// files, run on the CPU to find what a test on a GPU may miss. It shows wrong values, accesses
-// out of bounds and missing waits; not data races within an instruction, nor speed.
+// Together with fibers.h, memory.h and instructions.h it forms the host build (-DESPAN_SHIM), which
+// runs the same .cu files on the CPU to find bugs that a GPU test may miss: wrong values, accesses
+// out of bounds and missing waits, but not data races within an instruction, nor speed.
 #pragma once
 
 #include <algorithm>
@@ -39,7 +39,7 @@ inline cudaError_t cudaGetDevice(int* device) {
 
 namespace espan::shim {
 
-// How many blocks of a launch are run, its last ones; 0: all.
+// Runs only this number of blocks of a launch, the last ones; 0: all.
 inline int64_t& last_blocks() {
     static int64_t count = 0;
     return count;
@@ -47,7 +47,7 @@ inline int64_t& last_blocks() {
 
 inline void run_last_blocks(int64_t count) { last_blocks() = count; }
 
-// How far tanh_approx is off, relative: above and below by turns of the last bit of x.
+// The relative error of tanh_approx; the last bit of x chooses the sign.
 inline float& tanh_error() {
     static float error = 0;
     return error;
@@ -57,8 +57,8 @@ inline void set_tanh_error(float error) { tanh_error() = error; }
 
 }  // namespace espan::shim
 
-// Few, so that blocks of a persistent grid walk over several items; where only the last blocks run,
-// as many as there may be items, so that these blocks have the last items.
+// Few, so that blocks of a persistent grid process several items. If only the last blocks run, at
+// least as many as items, so that these blocks process the last items.
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
     *value = espan::shim::last_blocks() ? 1 << 30 : 3;
     return cudaSuccess;
@@ -94,13 +94,13 @@ To bits_as(From from) {
     return to;
 }
 
-// What went wrong in the last launch that failed.
+// The message of the last failed launch.
 inline std::string& failure() {
     static std::string message;
     return message;
 }
 
-// Seeds the order in which threads run.
+// The state of the random order in which threads run.
 inline uint64_t& random_state() {
     static uint64_t state = 1;
     return state;

@@ -1,7 +1,7 @@
-// A block's threads as fibers of one CPU thread, and what they wait for: barriers and their warp.
+// A block's threads as fibers of one CPU thread, with barriers and warp-wide operations.
 //
-// A fiber runs until it waits or yields; a seeded random choice says which runs next. A warp that
-// was chosen goes on for a while, so that warps get far apart, as far as barriers let them.
+// A fiber runs until it waits or yields; a seeded random choice picks the next one. A chosen warp
+// runs for a while, so that warps drift as far apart as barriers allow.
 #pragma once
 
 #include <ucontext.h>
@@ -19,9 +19,9 @@ namespace espan::shim {
 
 constexpr int LANES = 32;
 constexpr size_t STACK = 64 << 10;
-// A chosen warp's threads run this often, on average, before another warp is chosen.
+// The average number of thread switches within a chosen warp.
 constexpr int PATIENCE = 512;
-// One in so many switches of threads, a bulk copy is made; one in so many is made last.
+// One in HASTE thread switches performs a bulk copy; one in SLOW copies is deferred to the end.
 constexpr int HASTE = 256, SLOW = 4;
 
 struct Copy {
@@ -33,19 +33,19 @@ struct Fiber {
     Index thread;
     ucontext_t context;
     std::unique_ptr<char[]> stack{new char[STACK]};
-    const char* waits;               // for what; null: it can run
-    int arrays;                      // shared arrays it has reached
+    const char* waits;               // what the fiber waits for; null: ready to run
+    int arrays;                      // number of shared arrays declared so far
     std::vector<Copy> copies;        // since the last commit
     std::deque<std::vector<Copy>> groups;
-    bool has_waited;                 // for the kernels before this one
+    bool has_waited;                 // for earlier kernels
     Asynchronous asynchronous;
 };
 
 struct Warp {
     std::vector<Fiber*> ready;
-    const char* operation;                // the one that the waiting lanes are in
+    const char* operation;                // of the waiting lanes
     int arrived;
-    std::array<void*, LANES> arguments;   // of theirs
+    std::array<void*, LANES> arguments;   // of the waiting lanes
     Products products;
 };
 
@@ -57,15 +57,15 @@ struct Barrier {
 struct Block {
     Index index, grid;
     int dynamic_bytes;  // of shared memory
-    bool overlaps;      // the kernel before this one may still run
+    bool overlaps;      // the previous kernel may still run
     std::function<void()> kernel;
     ucontext_t scheduler;
     std::vector<std::unique_ptr<Fiber>> fibers;
     std::vector<Warp> warps;
     std::array<Barrier, 16> barriers;
     std::vector<std::vector<uint4>> arrays;  // in shared memory
-    Bytes bytes;                             // the same, as kernels of sm_90a address it
-    // What happens at any time from now on, and what only happens when nothing else can.
+    Bytes bytes;                             // shared memory as addressed by sm_90a kernels
+    // Events that may happen at any time, and events that happen only when no thread can run.
     std::vector<std::function<void()>> later, last;
     Fiber* current;
     int running;
@@ -109,7 +109,7 @@ inline void yield() {
     leave();
 }
 
-// Ends the launch. No fiber runs again, so this does not return.
+// Aborts the launch. No fiber runs again, so this does not return.
 [[noreturn]] inline void fail(const std::string& message) {
     failure() = message;
     state().failed = true;
@@ -121,7 +121,7 @@ inline void fail_in_thread(const std::string& message) {
          ": " + message);
 }
 
-// Waits for all lanes of the warp; the last one calls run(arguments of all lanes).
+// Waits for all lanes of the warp; the last one calls run with the arguments of all lanes.
 template <typename Arguments, typename Run>
 void collective(const char* name, Arguments& arguments, Run run) {
     const int lane = self().thread.x % LANES;
@@ -143,7 +143,7 @@ void collective(const char* name, Arguments& arguments, Run run) {
     }
 }
 
-inline void come_to_barrier(int id, int threads, bool waits) {
+inline void arrive_at_barrier(int id, int threads, bool waits) {
     if (id < 0 || id >= 16 || threads <= 0 || threads % LANES) {
         fail_in_thread("barrier " + std::to_string(id) + " of " + std::to_string(threads));
     }
@@ -172,13 +172,13 @@ inline void enter() {
     wait("nothing, it has returned");
 }
 
-inline void happens_later(std::function<void()> event) {
+inline void schedule(std::function<void()> event) {
     auto& events = random_below(SLOW) ? state().later : state().last;
     events.push_back(std::move(event));
 }
 
-// Does one of the things that happen at any time, or that happen last.
-inline void happen() {
+// Runs a random pending event, or a deferred one if none is pending.
+inline void run_event() {
     auto& events = state().later.empty() ? state().last : state().later;
     std::swap(events[random_below(events.size())], events.back());
     const auto event = std::move(events.back());
@@ -188,7 +188,7 @@ inline void happen() {
 
 // The next fiber to run, or null.
 inline Fiber* choose(Warp*& favourite) {
-    if (!state().later.empty() && !random_below(HASTE)) happen();
+    if (!state().later.empty() && !random_below(HASTE)) run_event();
     if (!favourite || favourite->ready.empty() || !random_below(PATIENCE)) {
         std::vector<Warp*> able;
         for (Warp& warp : state().warps) {
@@ -196,7 +196,7 @@ inline Fiber* choose(Warp*& favourite) {
         }
         if (able.empty() && state().later.empty() && state().last.empty()) return nullptr;
         if (able.empty()) {
-            happen();
+            run_event();
             return state().failed ? nullptr : choose(favourite);
         }
         favourite = able[random_below(able.size())];
@@ -208,7 +208,7 @@ inline Fiber* choose(Warp*& favourite) {
     return fiber;
 }
 
-// What is asynchronous has ended with the block: in warpgroup.h.
+// Checks that all asynchronous work has ended with the block. Defined in warpgroup.h.
 inline void check_asynchronous();
 
 inline void check_end() {
@@ -268,7 +268,7 @@ inline void run_block(Index index, int threads) {
     if (!block.failed) check_end();
 }
 
-// overlaps: the kernel may begin before the one in front of it has ended.
+// overlaps: the kernel may start before the previous one has ended.
 inline cudaError_t run(
     int64_t blocks, int threads, int dynamic_bytes, bool overlaps, std::function<void()> kernel) {
     static std::mutex one_at_a_time;

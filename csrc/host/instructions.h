@@ -1,4 +1,4 @@
-// The instructions of ptx.cuh, emulated to the letter of the PTX ISA.
+// Emulates the instructions of ptx.cuh as specified by the PTX ISA.
 #pragma once
 
 #include "memory.h"
@@ -9,7 +9,7 @@ namespace shim {
 inline float low_half(uint32_t word) { return __half2float({uint16_t(word)}); }
 inline float high_half(uint32_t word) { return __half2float({uint16_t(word >> 16)}); }
 
-// The 16 bytes at memory[word], in bounds and aligned.
+// The 16 bytes at memory[word], checked for bounds and alignment.
 inline uint32_t* chunk(Shared<uint32_t> memory, int word) {
     check("shared", word, 4, memory.size);
     check_aligned(memory.data + word);
@@ -51,8 +51,8 @@ inline void add(uint16_t& sum, float more) {
     sum = __float2half_rn(__half2float({sum}) + more).bits;
 }
 
-// d += A B of K columns and rows, of which lanes hold K / 4 and K / 8 words; what each instruction
-// adds is rounded once, to the type of the sums.
+// d += A B with K columns and rows; lanes hold K / 4 words of A and K / 8 of B. Each instruction
+// rounds its sum once, to the type of d.
 template <int K, typename Sum>
 void mma(const char* name, Sum* d, const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     struct Arguments {
@@ -60,7 +60,7 @@ void mma(const char* name, Sum* d, const uint32_t (&a)[4], const uint32_t (&b)[2
         const uint32_t *a, *b;
     } arguments{d, a, b};
     collective(name, arguments, [](auto lane) {
-        float A[16][K], B[8][K];  // B by its columns
+        float A[16][K], B[8][K];  // B is transposed
         for (int l = 0; l < LANES; ++l) {
             const int g = l / 4, q = l % 4;
             for (int i = 0; i < K / 4; ++i) {
@@ -103,7 +103,7 @@ inline void mma_m16n8k8(uint32_t (&d)[2], const uint32_t (&a)[4], uint32_t b0) {
     shim::mma<8>("mma of 8", reinterpret_cast<uint16_t*>(d), a, {b0, 0});
 }
 
-// The target is poisoned until the copy is made, which is in its wait and no sooner.
+// The target is poisoned until the copy happens, which is in the wait.
 inline void cp_async16(
     Shared<uint32_t> to, int word, Global<const uint32_t> from, int64_t i, bool inside) {
     uint32_t* target = shim::chunk(to, word);
@@ -140,8 +140,8 @@ inline void prefetch_l2(Global<const uint32_t> from, int64_t i) {
     shim::check("global", i, 1, from.size);
 }
 
-inline void bar_sync(int id, int threads) { shim::come_to_barrier(id, threads, true); }
-inline void bar_arrive(int id, int threads) { shim::come_to_barrier(id, threads, false); }
+inline void bar_sync(int id, int threads) { shim::arrive_at_barrier(id, threads, true); }
+inline void bar_arrive(int id, int threads) { shim::arrive_at_barrier(id, threads, false); }
 
 inline void warp_sync() {
     int nothing = 0;

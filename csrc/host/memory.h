@@ -1,4 +1,4 @@
-// Global and Shared memory of the host build: every access is checked against its size.
+// Bounds-checked Global and Shared memory of the host build.
 #pragma once
 
 #include "fibers.h"
@@ -23,7 +23,7 @@ template <typename T>
 struct Global {
     T* data;
     int64_t size;
-    bool constant = false;  // no kernel in flight writes it
+    bool constant = false;  // not written by any kernel in flight
 
     Global(T* data, int64_t size) : data(data), size(size) {}
 
@@ -89,7 +89,7 @@ namespace shim {
 // Bytes that are NaN in every float type.
 inline void poison(void* memory, size_t bytes) { std::memset(memory, 0xff, bytes); }
 
-// The shared array that all threads of a block declare at the same place: the first allocates it.
+// The shared array that all threads of a block declare in the same order; the first allocates it.
 template <typename T>
 Shared<T> shared(int size) {
     auto& arrays = state().arrays;
@@ -101,7 +101,7 @@ Shared<T> shared(int size) {
     return {reinterpret_cast<T*>(arrays[i].data()), size};
 }
 
-// The array in dynamic shared memory, no larger than the launch said.
+// The array in dynamic shared memory, checked against the size passed to the launch.
 template <typename T>
 Shared<T> dynamic_shared(int size) {
     check("dynamic shared memory, byte ", 0, int64_t(size) * sizeof(T), state().dynamic_bytes);

@@ -1,8 +1,8 @@
-// Shared memory as kernels of sm_90a use it, emulated to the letter of the PTX ISA: addresses, the
-// two proxies, mbarriers, bulk copies.
+// Emulates shared memory of sm_90a as specified by the PTX ISA: addresses, the two proxies,
+// mbarriers, bulk copies.
 //
-// The async proxy sees what threads have stored only after their fence. Bulk copies are made at
-// some time before they are waited for; until then their targets are poison.
+// The async proxy sees stores only after a fence of the storing thread. Bulk copies happen at a
+// random time before the wait for them; until then their targets are poisoned.
 #pragma once
 
 #include "instructions.h"
@@ -27,13 +27,13 @@ inline Address shared_bytes(int bytes) {
     return FIRST;
 }
 
-// Where 16 bytes and more are copied to or from.
+// Checks a range that is copied in pieces of 16 bytes.
 inline void check_pieces(Address start, int bytes) {
     check_range(start, bytes);
     if (start % 16) fail_in_thread("shared memory, not aligned to 16");
 }
 
-// The same, to be written: the block's barriers lie elsewhere.
+// Also checks that a written range contains none of the block's barriers.
 inline void check_writable(Address start, int bytes) {
     check_pieces(start, bytes);
     const auto barrier = state().bytes.barriers.lower_bound(start - 7);
@@ -44,7 +44,7 @@ inline void check_writable(Address start, int bytes) {
 inline uint8_t* generic(Address at) { return state().bytes.generic.data() + (at - FIRST); }
 inline uint8_t* async(Address at) { return state().bytes.async.data() + (at - FIRST); }
 
-// Stores 16 bytes, which the async proxy does not see.
+// Stores 16 bytes that the async proxy does not see yet.
 inline void store16(Address to, const void* value) {
     check_writable(to, 16);
     std::memcpy(generic(to), value, 16);
@@ -85,7 +85,7 @@ inline void arrive(Address at, int bytes) {
     yield();
 }
 
-// Now, or later by chance.
+// Runs the event now or defers it, at random.
 inline void at_some_time(std::vector<std::function<void()>>& later, std::function<void()> event) {
     if (random_below(2)) {
         event();
@@ -116,7 +116,7 @@ void store_matrices(Address row, const uint32_t (&words)[COUNT]) {
             shim::store16(lane(l).row, row);
         }
     });
-    // Each lane has to fence the row that it names.
+    // Each lane has to fence the row whose address it passes.
     if (lane_id() < 8 * COUNT) shim::self().asynchronous.unfenced.push_back(row);
 }
 
@@ -167,7 +167,7 @@ inline void bulk_load(Address to, Global<const uint4> from, int64_t i, int bytes
     shim::check_aligned(source);
     shim::poison(shim::generic(to), bytes);
     shim::poison(shim::async(to), bytes);
-    shim::happens_later([=] {
+    shim::schedule([=] {
         std::memcpy(shim::generic(to), source, bytes);
         std::memcpy(shim::async(to), source, bytes);
         shim::MemoryBarrier& barrier = shim::barrier_at(at);
@@ -195,7 +195,7 @@ inline void bulk_commit() {
 
 template <int PENDING>
 void bulk_wait_read() {
-    // One in four takes long: others get rows ahead.
+    // One in four takes long, so that other threads get rows ahead.
     for (int turns = shim::random_below(4) ? 1 : 2048; turns; --turns) shim::yield();
     auto& groups = shim::self().asynchronous.groups;
     for (; groups.size() > PENDING; groups.pop_front()) {

@@ -1,7 +1,7 @@
-// wgmma and its company, emulated to the letter of the PTX ISA.
+// Emulates wgmma and related instructions as specified by the PTX ISA.
 //
-// Products are made at once or as late as may be, by chance; until they have ended their sums are
-// poison.
+// Products are computed immediately or as late as allowed, at random; until they have completed
+// their sums are poisoned.
 #pragma once
 
 #include "shared_bytes.h"
@@ -9,9 +9,9 @@
 namespace espan {
 namespace shim {
 
-constexpr uint32_t POISON = 0x7fc0dead;  // a NaN, of sums in flight
+constexpr uint32_t POISON = 0x7fc0dead;  // a NaN that marks sums in flight
 
-// A matrix of rows of 16 halves, as a descriptor has it.
+// A matrix with rows of 16 halves, given by a descriptor.
 struct View {
     Address start;
     int along_k, along_rows;
@@ -39,10 +39,10 @@ struct Product {
     float* d;
     int count;
     uint64_t a, b;
-    const uint32_t* fragment;  // of A in registers; null: a is its descriptor
+    const uint32_t* fragment;  // A in registers; null: a is its descriptor
 };
 
-// The warp's rows of A, 16 of 64.
+// The warp's 16 rows of A.
 template <typename Lane>
 std::vector<std::array<float, 16>> rows_of(Lane lane, int warp) {
     std::vector<std::array<float, 16>> rows(16);
@@ -61,7 +61,7 @@ std::vector<std::array<float, 16>> rows_of(Lane lane, int warp) {
     return rows;
 }
 
-// The sums of these registers that are in flight; poisons them if they are not yet.
+// The index of these registers among the sums in flight; adds and poisons them if they are new.
 template <typename Lane>
 size_t in_flight(Products& products, Lane lane) {
     for (size_t i = 0; i < products.sums.size(); ++i) {
@@ -102,7 +102,7 @@ inline void multiply(
     }
 }
 
-// All warps of a warpgroup issue the same.
+// Checks that all warps of a warpgroup issue the same wgmma.
 inline void check_alike(Products& products, int warp, const Product& product) {
     auto& known = state().bytes.issued;
     const std::array<uint64_t, 3> mine{
@@ -134,7 +134,7 @@ inline void wgmma(Product product) {
         };
         check_alike(products, warp, lane(0));
         products.sums[i].is_committed = false;
-        // In the order in which they were issued.
+        // Products run in the order of issue.
         if (products.open.empty() && products.groups.empty() && random_below(2)) {
             product();
         } else {
@@ -177,7 +177,7 @@ inline void wgmma_commit() {
 
 template <int PENDING>
 void wgmma_wait() {
-    static_assert(PENDING == 0);  // sums know no group
+    static_assert(PENDING == 0);  // sums are not tracked by group
     int nothing = 0;
     shim::collective("wgmma_wait", nothing, [](auto) {
         auto& mine = products();

@@ -1,8 +1,8 @@
-// One 3x3 convolution of a kernel, computed by a warpgroup: what it does with each row of input.
+// One 3x3 convolution of a kernel, computed by a warpgroup: how it processes each input row.
 //
-// A row is multiplied into the three open rows of output that it reaches, all their channels side
-// by side along N: one wgmma for each kernel column and 16 channels in. While these products are
-// made, the row that the previous one has finished goes through its epilogue.
+// A row is multiplied into the three output rows that it contributes to, whose channels lie side by
+// side along N: one wgmma per kernel column and 16 input channels. While the products are computed,
+// the previously finished row goes through its epilogue.
 #pragma once
 
 #include <type_traits>
@@ -11,11 +11,11 @@
 
 namespace espan::wgmma_rows {
 
-// The rows of input of a convolution, over all items of its block. Row i of an item finishes row
-// i - 2 of the item's output.
+// Iterates over the input rows of all items of a block. Row i of an item finishes row i - 2 of the
+// item's output.
 struct Rows {
     const Cut& cut;
-    int reach;  // rows that it reads above an item's, and below
+    int reach;  // input rows above an item and below it
     int64_t index;
     Item it;
     int i = 0;
@@ -34,27 +34,27 @@ struct Rows {
     }
 };
 
-// What the epilogue of a finished row has to know.
+// The finished row passed to the epilogue.
 struct Finished {
     bool any, begins_item;
-    bool inside[2];  // whether the thread's pixels g and g + 8 lie in the image
+    bool inside[2];  // whether the thread's pixels g and g + 8 are in the image
 };
 
 __device__ inline int warp_of_group() {
     return warp_uniform(threadIdx.x / 32 % WARPGROUP_WARPS);
 }
 
-// This lane's row of a matrix of 8 pixels, of two planes with 16 pixels of its warp's each.
+// The offset of this lane's row of an 8x8 matrix, for the warp's 16 pixels of two planes.
 __device__ inline int matrix_row(int pitch) {
     return lane_id() / 16 * pitch + (16 * warp_of_group() + lane_id() % 16) * PIXEL;
 }
 
-// Starts the products of a row at `row` of a ring, into the open rows `acc`. Open row o is finished
-// by this one at phase (o + 1) % 3, opened by it at phase (o + 2) % 3.
+// Starts multiplying the input row at `row` of a ring into the output rows `acc`. The input row
+// finishes output row o at phase (o + 1) % 3 and starts it at phase (o + 2) % 3.
 template <int PHASE, class W, int COUNT>
 __device__ inline void multiply(float (&acc)[COUNT], Address row, Address weights) {
     const uint64_t a = Matrix{row, PLANE}.descriptor();
-    const uint64_t alone = Matrix{row, 0}.descriptor();  // the last plane for both halves of K
+    const uint64_t alone = Matrix{row, 0}.descriptor();  // an odd last plane as both halves of K
     const uint64_t b = Matrix{weights, W::HALF}.descriptor();
 #pragma unroll
     for (int kx = 0; kx < TAPS; ++kx) {
@@ -68,27 +68,27 @@ __device__ inline void multiply(float (&acc)[COUNT], Address row, Address weight
     }
 }
 
-// What else is multiplied beside a row: nothing.
-struct Nothing {
+// No products in addition to those of the row.
+struct NoExtra {
     __device__ void load(const Rows&, Address) {}
     __device__ void multiply() {}
     template <int SUMS>
     __device__ void add(float (&)[SUMS]) {}
 };
 
-// Where a convolution stands in its kernel: columns of a strip that are stored, how many it computes
-// left of them, and rows that it reads above an item's, and below.
+// A convolution's extent: stored columns of a strip, columns computed left of them, and input rows
+// above an item and below it.
 struct Reach {
     int useful, halo, rows;
 };
 
-// All rows of a convolution: of ring `in`, with weights W at `weights` in shared memory and biases
-// (OUT / 2 pairs) in device memory. store(sum, row) is the epilogue: sum[4 j ...] of channels 8 j to
-// 8 j + 7, as wgmma has them.
-template <class W, class In, class Beside, class Store>
+// Computes all rows of a convolution from ring `in`, with weights W at `weights` in shared memory
+// and biases (OUT / 2 pairs) in global memory. store(sum, row) is the epilogue: sum[4 j ...] has
+// channels 8 j to 8 j + 7 in wgmma's register layout.
+template <class W, class In, class Extra, class Store>
 __device__ inline void convolve_rows(
     const Cut& cut, Reach reach, In in, Address weights, Constant<const float2> biases,
-    Beside& beside, Store store) {
+    Extra& extra, Store store) {
     constexpr int SUMS = W::OUT_PLANES * 4;
     float bias[W::OUT_PLANES][2];
 #pragma unroll
@@ -105,16 +105,16 @@ __device__ inline void convolve_rows(
     const int column = 16 * warp_of_group() + lane_id() / 4 - reach.halo;
     Rows rows(cut, reach.rows);
     Finished row{};
-    // Between items the open rows are not opened anew: what they hold at an item's first two rows
-    // ends up in rows that are not stored.
+    // Sums are not reset between items: leftovers at an item's first two rows end up in rows that
+    // are not stored.
     const auto advance = [&](auto phase) {
         constexpr int PHASE = decltype(phase)::value, DONE = (PHASE + 2) % TAPS;
         in.wait();
-        beside.load(rows, in.data());
+        extra.load(rows, in.data());
         hold(acc);
         wgmma_fence();
         multiply<PHASE, W>(acc, in.data(), weights);
-        beside.multiply();
+        extra.multiply();
         wgmma_commit();
         if (row.any) store(sum, row);
         wgmma_wait<0>();
@@ -124,7 +124,7 @@ __device__ inline void convolve_rows(
         for (int i = 0; i < SUMS; ++i) {
             take(sum[i], acc[DONE * SUMS + i], bias[i / 4][i % 2]);
         }
-        beside.add(sum);
+        extra.add(sum);
         row.any = rows.finishes();
         row.begins_item = rows.i == 2;
         const bool has_row = unsigned(rows.finished_row()) < unsigned(cut.height);

@@ -1,12 +1,12 @@
-// The warps that copy rows: of feature maps into rings, and of a ring to memory.
+// Warps that copy rows of feature maps into rings, and rows of a ring to memory.
 #pragma once
 
 #include "wgmma/strip.cuh"
 
 namespace espan::wgmma_rows {
 
-// One thread, behind the initialisation of all barriers: the weights of a kernel on their way to
-// `start`; `loaded` counts them.
+// Called by one thread after all other barriers are initialised. Starts copying the kernel's
+// weights to `start`; barrier `loaded` tracks them.
 __device__ inline void load_weights(
     Address start, Constant<const uint4> weights, int bytes, Address loaded) {
     mbarrier_init(loaded, 1);
@@ -15,7 +15,7 @@ __device__ inline void load_weights(
     bulk_load(start, weights, 0, bytes, loaded);
 }
 
-// The warp zeroes columns [first, end) of each plane of a row.
+// The warp zeroes columns [first, end) in each plane of a row.
 template <int PLANES, int PITCH>
 __device__ inline void zero(Address row, int first, int end) {
 #pragma unroll
@@ -27,12 +27,12 @@ __device__ inline void zero(Address row, int first, int end) {
     }
 }
 
-// A warp: the rows of `from` that the items of a block need, `reach` more above an item and below
-// it, into planes of PITCH bytes, which begin `halo` columns left of a strip's `useful` ones. Zeros
-// outside of the image.
+// Called by a warp. Loads the rows of `from` for all items of a block, with `reach` more above and
+// below each item, into planes of PITCH bytes that start `halo` columns left of a strip's `useful`
+// ones. Zeros outside the image.
 template <int PLANES, int PITCH, class Ring>
 __device__ inline void load_rows(
-    const Maps& maps, Global<const uint4> from, Ring ring, int useful, int halo, int reach) {
+    const FeatureMaps& maps, Global<const uint4> from, Ring ring, int useful, int halo, int reach) {
     const int width = maps.cut.width;
     Writer<Ring> writer(ring);
     for (int64_t k = blockIdx.x; k < maps.cut.items; k += gridDim.x) {
@@ -45,7 +45,7 @@ __device__ inline void load_rows(
             const Address row = writer.data();
             if (unsigned(y) >= unsigned(maps.cut.height)) {
                 zero<PLANES, PITCH>(row, 0, PITCH / PIXEL);
-                writer.hand_on();
+                writer.publish();
                 continue;
             }
             zero<PLANES, PITCH>(row, 0, first);
@@ -66,10 +66,10 @@ __device__ inline void load_rows(
     }
 }
 
-// One thread: the finished rows of a ring, their useful columns, from column `halo` on.
+// Called by one thread. Stores the `useful` columns of a ring's finished rows, starting at `halo`.
 template <int PLANES, class Ring>
 __device__ inline void store_rows(
-    const Maps& maps, Global<uint4> to, Ring ring, int useful, int halo) {
+    const FeatureMaps& maps, Global<uint4> to, Ring ring, int useful, int halo) {
     Reader<Ring> reader(ring);
     for (int64_t k = blockIdx.x; k < maps.cut.items; k += gridDim.x) {
         const Item it = item(maps.cut, k);

@@ -1,4 +1,4 @@
-// What becomes of a finished row: its epilogue, and its place in a ring.
+// Applies the epilogue to a finished row and stores it in a ring.
 #pragma once
 
 #include "common/activations.cuh"
@@ -6,8 +6,8 @@
 
 namespace espan::wgmma_rows {
 
-// A row of halves in planes of PITCH bytes: as a lane has them, of each plane the pairs of channels
-// 2 q and 2 q + 1 of pixels g and g + 8.
+// A lane's values of a row of halves: for each plane the pairs of channels 2 q and 2 q + 1 of
+// pixels g and g + 8. In shared memory planes are PITCH bytes apart.
 template <int PLANES>
 using Pairs = uint32_t[PLANES][2];
 
@@ -35,7 +35,7 @@ __device__ inline void store_pairs(Address row, const Pairs<PLANES>& pairs) {
     if (PLANES % 2) store_matrices(at + (PLANES - 1) * PITCH, pairs[PLANES - 1]);
 }
 
-// A hidden row for the next convolution, through EPILOGUE; outside of the image it is 0.
+// Applies EPILOGUE to a hidden row and passes it to the next convolution; 0 outside the image.
 template <Epilogue EPILOGUE, class Out, int SUMS>
 __device__ inline void store_hidden(Out& out, const float (&sum)[SUMS], const Finished& row) {
     Pairs<SUMS / 4> pairs;
@@ -46,10 +46,10 @@ __device__ inline void store_hidden(Out& out, const float (&sum)[SUMS], const Fi
     }
     out.wait();
     store_pairs<PLANE>(out.data() + PIXEL, pairs);
-    out.hand_on();
+    out.publish();
 }
 
-// A row of output, through EPILOGUE, with the row of the gate.
+// Applies EPILOGUE to an output row, with the row of the gate.
 template <Epilogue EPILOGUE, class Out, class Gate, int SUMS>
 __device__ inline void store_output(Out& out, Gate& gate, const float (&sum)[SUMS]) {
     Pairs<SUMS / 4> pairs = {};
@@ -65,7 +65,7 @@ __device__ inline void store_output(Out& out, Gate& gate, const float (&sum)[SUM
     }
     out.wait();
     store_pairs<NARROW_PLANE>(out.data(), pairs);
-    out.hand_on();
+    out.publish();
 }
 
 }  // namespace espan::wgmma_rows

@@ -1,9 +1,9 @@
-// Instructions of sm_90a: products by warpgroups, barriers in shared memory, bulk copies. PTX on
-// the device, emulation in the host build.
+// Instructions of sm_90a: warpgroup matrix products, mbarriers, bulk copies. PTX on the device,
+// emulated in the host build.
 //
-// Shared memory is named by addresses of its own, in bytes. Two proxies access it: ld, st, stmatrix
-// and ldmatrix by the generic one, wgmma and bulk copies by the async one, which sees what the
-// generic one has stored only after fence_async in the thread that stored it.
+// Shared memory has its own byte addresses. Two proxies access it: ld, st, stmatrix and ldmatrix
+// through the generic proxy, wgmma and bulk copies through the async proxy, which sees generic
+// stores only after fence_async in the storing thread.
 #pragma once
 
 #include "common/ptx.cuh"
@@ -12,11 +12,11 @@ namespace espan {
 
 using Address = uint32_t;
 
-// The threads that issue a wgmma together, and the pixels, rows of A, that it multiplies.
+// The threads and warps of a warpgroup, and the pixels (rows of A) of a wgmma.
 constexpr int WARPGROUP = 128, WARPGROUP_WARPS = 4, WARPGROUP_PIXELS = 64;
 
-// A matrix in shared memory, as core matrices of 8 rows of 16 bytes, 128 bytes without a gap.
-// Bytes from one core matrix to the next: along K `along_k`, across it 128.
+// A matrix in shared memory, made of dense core matrices of 8 rows of 16 bytes. The stride between
+// core matrices is `along_k` bytes along K and 128 bytes across it.
 struct Matrix {
     Address start;
     int along_k;
@@ -27,7 +27,7 @@ struct Matrix {
     }
 };
 
-// Bytes that `descriptor` is moved on by; not past 256 KiB.
+// `descriptor` advanced by `bytes`; addresses stay below 256 KiB.
 __device__ inline uint64_t moved(uint64_t descriptor, int bytes) {
     return descriptor + (bytes >> 4);
 }
@@ -53,8 +53,8 @@ __device__ inline void store_shared(Address to, uint4 value) {
                  : "memory");
 }
 
-// Matrices of 8 x 8 halves, four or two, matrix i from words[i], as ldmatrix has them: lane l names
-// row l % 8 of matrix l / 8.
+// Stores four or two 8 x 8 matrices of halves, matrix i from words[i], in ldmatrix's layout: lane l
+// passes the address of row l % 8 of matrix l / 8.
 __device__ inline void store_matrices(Address row, const uint32_t (&words)[4]) {
     asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
                  :
@@ -83,19 +83,19 @@ __device__ inline void load_matrices(uint32_t (&words)[2], Address row) {
                  : "memory");
 }
 
-// What this thread has stored is seen by wgmma and bulk copies that it orders after this.
+// Makes this thread's stores visible to subsequent wgmma and bulk copies.
 __device__ inline void fence_async() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-// A barrier counts `arrivals`, and bytes that are still to come; with the last it enters its next
-// phase. Phases have parity 0, 1, 0, ...
+// A barrier counts `arrivals` and pending bytes; when both are complete it enters its next phase.
+// Phases have parity 0, 1, 0, ...
 __device__ inline void mbarrier_init(Address barrier, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals)
                  : "memory");
 }
 
-// Bulk copies of this thread see the barriers that it has initialised.
+// Makes this thread's initialised barriers visible to bulk copies.
 __device__ inline void mbarrier_fence_init() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -105,7 +105,7 @@ __device__ inline void mbarrier_arrive(Address barrier) {
                  : "memory");
 }
 
-// Arrives, and announces bytes that bulk copies will bring.
+// Arrives and adds `bytes` of bulk copies to the pending count.
 __device__ inline void mbarrier_arrive_expecting(Address barrier, int bytes) {
     asm volatile("{ .reg .b64 state; "
                  "mbarrier.arrive.expect_tx.shared::cta.b64 state, [%0], %1; }" ::"r"(barrier),
@@ -123,8 +123,8 @@ __device__ inline bool mbarrier_is_past(Address barrier, uint32_t parity) {
     return past;
 }
 
-// Copies bytes, a multiple of 16, from from[i] on to shared memory; `barrier` counts them. By one
-// thread.
+// Starts copying `bytes`, a multiple of 16, from from[i] to shared memory; `barrier` counts them.
+// Called by one thread.
 __device__ inline void bulk_load(
     Address to, Global<const uint4> from, int64_t i, int bytes, Address barrier) {
     asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
@@ -134,7 +134,7 @@ __device__ inline void bulk_load(
                  : "memory");
 }
 
-// Copies bytes from shared memory to to[i] and on. bulk_commit ends a group of such copies.
+// Starts copying `bytes` from shared memory to to[i]. bulk_commit ends a group of such copies.
 __device__ inline void bulk_store(Global<uint4> to, int64_t i, Address from, int bytes) {
     asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;"
                  :
@@ -144,13 +144,13 @@ __device__ inline void bulk_store(Global<uint4> to, int64_t i, Address from, int
 
 __device__ inline void bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 
-// Waits until all groups of this thread but the last PENDING have read their shared memory.
+// Waits until all but the last PENDING groups of this thread have read their shared memory.
 template <int PENDING>
 __device__ inline void bulk_wait_read() {
     asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(PENDING) : "memory");
 }
 
-// Registers that the threads of a warpgroup have from here on.
+// Raises or lowers the register count of each thread of the warpgroup.
 template <int COUNT>
 __device__ inline void take_registers() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
@@ -161,18 +161,18 @@ __device__ inline void give_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
 }
 
-// Waits until the kernels before this one on its stream have ended and what they wrote is seen.
+// Waits until earlier kernels on the stream have ended and their writes are visible.
 __device__ inline void wait_for_earlier_kernels() {
     asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 
-// The kernel behind this one may start where there is room.
+// Allows the next kernel on the stream to start when resources are free.
 __device__ inline void let_next_kernel_start() {
     asm volatile("griddepcontrol.launch_dependents;");
 }
 
-// Launches a kernel that may begin before the one in front of it ends, if `overlap`; it calls
-// wait_for_earlier_kernels before it touches what others write.
+// Launches a kernel that may start before the previous one ends, if `overlap`. The kernel must call
+// wait_for_earlier_kernels before it accesses memory that other kernels write.
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch_overlapping(
     void (*kernel)(Parameters...), int64_t blocks, int threads, int bytes, bool overlap,

@@ -1,11 +1,11 @@
-// The launch of the kernels of rows.cuh.
+// Launches the kernels of rows.cuh.
 #pragma once
 
 #include "wgmma/rows.cuh"
 
 namespace espan::wgmma_rows {
 
-// What a kernel reads and writes: pointers as in launchers.h.
+// The arguments of a launch; pointers as in launchers.h.
 struct Rows3x3 {
     const void *x, *weights, *biases, *gate;
     void* out;

@@ -1,16 +1,16 @@
-// wgmma of 64 pixels and N channels: d += a b of halves, summed in float.
+// wgmma of 64 pixels and N channels: d += a b of halves, accumulated in float.
 //
-// d: of 64 pixels the warp has 16, of these a lane has pixels g = lane / 4 and g + 8; of channels
-// 8 j to 8 j + 7 it has 2 q = 2 (lane % 4) and 2 q + 1, in d[4 j] and d[4 j + 1], of pixel g + 8 in
-// d[4 j + 2] and d[4 j + 3]. Before the first of a group: wgmma_fence; what a group adds up can be
-// read after wgmma_wait, and `hold` keeps the compiler from reading it earlier.
+// Layout of d: a warp has 16 of the 64 pixels, a lane pixels g = lane / 4 and g + 8 of these. Of
+// channels 8 j to 8 j + 7 it has 2 q = 2 (lane % 4) and 2 q + 1, for pixel g in d[4 j] and
+// d[4 j + 1], for pixel g + 8 in d[4 j + 2] and d[4 j + 3]. Call wgmma_fence before the first of a
+// group. Results are valid after wgmma_wait; `hold` keeps the compiler from reading them earlier.
 #pragma once
 
 #include "common/base.cuh"
 
 namespace espan {
 
-// Registers that a wgmma reads are written; orders them, and the open sums, before it.
+// Orders earlier writes of operand registers and accumulators before the next wgmma.
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
 // Ends a group of wgmma.
@@ -18,7 +18,7 @@ __device__ inline void wgmma_commit() {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 
-// Waits until all groups but the last PENDING have ended.
+// Waits until all but the last PENDING groups have completed.
 template <int PENDING>
 __device__ inline void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
@@ -30,13 +30,13 @@ __device__ inline void hold(float (&sums)[COUNT]) {
     for (int i = 0; i < COUNT; ++i) asm volatile("" : "+f"(sums[i])::"memory");
 }
 
-// to = from, from = next. In asm, as ptxas serialises wgmma around moves that it makes itself.
+// to = from, from = next. In asm, because ptxas serialises wgmma around moves of its own.
 __device__ inline void take(float& to, float& from, float next) {
     asm volatile("mov.f32 %0, %1;" : "=f"(to) : "f"(from));
     asm volatile("mov.f32 %0, %1;" : "=f"(from) : "f"(next));
 }
 
-// d[i] to d[i + 7] as operands, and their names in the text of an instruction.
+// d[i] to d[i + 7] as asm operands, and their placeholders in the instruction text.
 #define ESPAN_SUMS(i)                                                                         \
     "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
         "+f"(d[i + 6]), "+f"(d[i + 7])
@@ -80,8 +80,9 @@ __device__ inline void take(float& to, float& from, float next) {
 #define ESPAN_SUMS_TO_96 ESPAN_SUMS_TO_88, ESPAN_SUMS(88)
 
 
-// COUNT sums a thread, CHANNELS = 2 COUNT of them; A to B: the numbers of the operands behind them.
-// a and b in shared memory; a in registers, as A of mma m16n8k16 for the warp's 16 pixels.
+// COUNT sums per thread for CHANNELS = 2 COUNT channels; A to B: the numbers of the operands after
+// the sums. First with a and b in shared memory, then with a in registers, laid out as A of mma
+// m16n8k16 for the warp's 16 pixels.
 #define ESPAN_PRODUCT(COUNT, CHANNELS, A, A1, A2, A3, B)                                        \
     __device__ inline void wgmma(float(&d)[COUNT], uint64_t a, uint64_t b) {                  \
         asm volatile("{ .reg .pred sum; setp.ne.b32 sum, 1, 0; "                              \

@@ -1,14 +1,14 @@
-// Rings of rows in shared memory, by which the roles of a block hand rows on.
+// Ring buffers of rows in shared memory, which pass rows between the roles of a block.
 //
-// A slot is full or empty; each state has an mbarrier a slot. Writer and Reader are the two ends of
-// a ring, as a role holds one: where it stands, and the parity of the phase that it waits for.
+// Each slot has two mbarriers, for full and empty. Writer and Reader are the two ends of a ring:
+// the current slot, and the parity of the phase to wait for.
 #pragma once
 
 #include "wgmma/wait.cuh"
 
 namespace espan::wgmma_rows {
 
-// SLOTS rows of BYTES each. `full` and `empty`: the first of as many barriers.
+// SLOTS rows of BYTES each. `full` and `empty`: the addresses of the first of SLOTS barriers each.
 template <int SLOT_COUNT, int SLOT_BYTES>
 struct Ring {
     static constexpr int SLOTS = SLOT_COUNT, BYTES = SLOT_BYTES;
@@ -18,7 +18,7 @@ struct Ring {
     __device__ Ring(Address data, Address barriers)
         : data(data), full(barriers), empty(barriers + SLOTS * 8) {}
 
-    // By one thread. How many arrivals fill a slot, and how many empty it.
+    // Called by one thread. The numbers of arrivals that fill and empty a slot.
     __device__ void init(int writers, int readers) const {
         for (int i = 0; i < SLOTS; ++i) {
             mbarrier_init(full + 8 * i, writers);
@@ -44,13 +44,13 @@ struct End {
     }
 };
 
-// A new barrier is in phase 0, as if phase 1 were past: all slots are empty.
+// A new barrier is in phase 0, as if phase 1 had completed: all slots are empty.
 template <class Ring>
 struct Writer : End<Ring> {
     __device__ explicit Writer(Ring ring) : End<Ring>{ring, 0, 1} {}
     __device__ void wait() const { wait_past(this->empty(), this->parity, "an empty slot"); }
-    // The warp has filled its part of the slot by stores.
-    __device__ void hand_on() {
+    // Marks the warp's part of the slot, written by ordinary stores, as full.
+    __device__ void publish() {
         fence_async();
         warp_sync();
         if (lane_id() == 0) mbarrier_arrive(this->full());
@@ -62,7 +62,7 @@ template <class Ring>
 struct Reader : End<Ring> {
     __device__ explicit Reader(Ring ring) : End<Ring>{ring, 0, 0} {}
     __device__ void wait() const { wait_past(this->full(), this->parity, "a full slot"); }
-    // The warp has read the slot.
+    // Marks the slot as read by the warp.
     __device__ void free() {
         warp_sync();
         if (lane_id() == 0) mbarrier_arrive(this->empty());

@@ -1,11 +1,11 @@
-// 3x3 convolutions of few channels that stream rows, on the tensor cores of sm_90a: one to three of
-// them in one kernel. The same walk as common/rows.cuh, by other means.
+// Row-streaming 3x3 convolutions of few channels on the tensor cores of sm_90a, one to three fused
+// in one kernel. The same algorithm as common/rows.cuh, with wgmma.
 //
-// A block walks down a strip of 64 columns, one row at a time. Its first warpgroups compute one
-// convolution each; of the last one a warp loads rows of the input, one the rows of the gate, and a
-// thread stores rows of output. All hand rows on through rings in shared memory,
-// [slot][plane][column][8 channels]: 8 pixels of a plane are a core matrix of wgmma as they lie,
-// and a matrix may begin at any pixel. Weights stay in shared memory.
+// A block streams a strip of 64 columns, one row at a time. Its first warpgroups compute one
+// convolution each; in the last one a warp loads input rows, another loads gate rows, and a thread
+// stores output rows. They pass rows through ring buffers in shared memory,
+// [slot][plane][column][8 channels]: 8 pixels of a plane form a core matrix of wgmma without
+// rearrangement, and a matrix may start at any pixel. Weights stay in shared memory.
 #pragma once
 
 #include "wgmma/copies.cuh"
@@ -13,7 +13,7 @@
 
 namespace espan::wgmma_rows {
 
-// Convolution CONV, of ring `in` to ring `out`; EPILOGUE: of the last one.
+// Convolution CONV, from ring `in` to ring `out`; EPILOGUE belongs to the last convolution.
 template <class S, int CONVS, int CONV, Epilogue EPILOGUE, class In, class Out>
 __device__ inline void convolve(const Work& work, Rings<S> rings, In in, Out out) {
     const Reach reach{S::USEFUL, S::HALO, CONVS - CONV};
@@ -21,9 +21,9 @@ __device__ inline void convolve(const Work& work, Rings<S> rings, In in, Out out
     const auto biases = work.biases.from(CONV * S::PLANES * 4);
     Writer<Out> writer(out);
     Reader<typename S::Gate> gate(rings.gate());
-    Nothing nothing;
+    NoExtra none;
     convolve_rows<typename S::W>(
-        work.maps.cut, reach, Reader<In>(in), weights, biases, nothing,
+        work.maps.cut, reach, Reader<In>(in), weights, biases, none,
         [&](const auto& sum, const Finished& row) {
             if constexpr (CONV == CONVS - 1) {
                 store_output<EPILOGUE>(writer, gate, sum);
@@ -57,7 +57,7 @@ __device__ inline void copy(const Work& work, Rings<S> rings) {
     }
 }
 
-// One thread: barriers, and the weights on their way.
+// Called by one thread. Initialises the barriers and starts loading the weights.
 template <class S, int CONVS>
 __device__ inline void prepare(const Work& work, Rings<S> rings) {
     rings.input().init(1, WARPGROUP_WARPS);

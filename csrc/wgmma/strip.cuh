@@ -1,4 +1,4 @@
-// Sizes of the streaming convolutions by wgmma, and the parameters of their kernels.
+// Sizes and kernel parameters of the row-streaming wgmma convolutions.
 #pragma once
 
 #include "common/cut.cuh"
@@ -6,30 +6,30 @@
 
 namespace espan::wgmma_rows {
 
-constexpr int TAPS = 3;                 // rows and columns of a kernel; open rows of output
-constexpr int PIXEL = 16;               // bytes of a pixel of a plane, 8 halves
-constexpr int COLUMNS = WARPGROUP_PIXELS;  // of a strip, computed
-constexpr int RING_COLUMNS = COLUMNS + 2;  // and read
-// Rows as [plane][column][8 channels]: what a convolution reads; what is only as wide as computed.
+constexpr int TAPS = 3;    // kernel rows and columns; output rows in progress
+constexpr int PIXEL = 16;  // bytes per pixel of a plane, 8 halves
+constexpr int COLUMNS = WARPGROUP_PIXELS;  // computed columns of a strip
+constexpr int RING_COLUMNS = COLUMNS + 2;  // columns read
+// Bytes of a plane of a row [plane][column][8 channels], with and without the columns' halo.
 constexpr int PLANE = RING_COLUMNS * PIXEL, NARROW_PLANE = COLUMNS * PIXEL;
 
-// The weights of a convolution of planes of 8 channels, as they lie in shared memory and in
-// `weights` of the parameters: (3 kernel columns, of 16 channels in, 2 halves of these, 5 kernel
-// rows, planes out, 8 channels out, 8 in) halves. Kernel rows lie as 2, 1, 0, 2, 1: from the place
-// of a row on they are the next three open rows'. Behind an odd last plane in lies one of zeros.
+// The weights of a convolution, in shared memory and in `weights` of the parameters: (3 kernel
+// columns, groups of 16 input channels, 2 halves, 5 kernel rows, output planes, 8 output channels,
+// 8 input channels) halves. Kernel rows are stored as 2, 1, 0, 2, 1: any three in sequence match
+// the output rows in progress. An odd last input plane is padded with one of zeros.
 template <int IN, int OUT>
 struct Weights {
     static constexpr int PLANES = IN, OUT_PLANES = OUT;
-    static constexpr int STEPS = (IN + 1) / 2;         // of 16 channels in
+    static constexpr int STEPS = (IN + 1) / 2;         // of 16 input channels
     static constexpr int ROW = OUT * 128;              // bytes of a kernel row
-    static constexpr int HALF = (2 * TAPS - 1) * ROW;  // of 8 channels in
+    static constexpr int HALF = (2 * TAPS - 1) * ROW;  // of 8 input channels
     static constexpr int BYTES = TAPS * STEPS * 2 * HALF;
-    // Where the kernel's rows begin for the open rows at a phase: see `multiply`.
+    // The offset of the first kernel row at a phase: see `multiply`.
     __device__ static constexpr int shift(int phase) { return (TAPS + 1 - phase) % TAPS * ROW; }
 };
 
-// CONVS convolutions of P planes, in rows of COLUMNS; with each behind the first, one column more
-// at either side is wrong. A warpgroup computes each; one more loads and stores.
+// CONVS convolutions of P planes in rows of COLUMNS; each one after the first invalidates one more
+// column on either side. Each has a warpgroup; one more warpgroup loads and stores.
 template <int P, int CONVS>
 struct Strip {
     static constexpr int PLANES = P, HALO = CONVS - 1, USEFUL = COLUMNS - 2 * HALO;
@@ -40,7 +40,7 @@ struct Strip {
     using Gate = Ring<CONVS == 1 ? 2 : 3, P * NARROW_PLANE>;
     using Output = Ring<2, P * NARROW_PLANE>;
 
-    // Where each begins in shared memory, from the block's first byte on.
+    // Offsets in the block's shared memory.
     static constexpr int INPUT = CONVS * W::BYTES;
     static constexpr int HIDDEN = INPUT + Input::DATA_BYTES;
     static constexpr int GATE = HIDDEN + HALO * Hidden::DATA_BYTES;
@@ -53,14 +53,14 @@ struct Strip {
     static constexpr int BYTES = HIDDEN_BARRIERS + HALO * Hidden::BARRIER_BYTES;
     static_assert(BYTES <= 227 << 10);
 
-    // A multiprocessor has 64 Ki registers and 228 KiB of shared memory, 1 KiB of it a block's own.
+    // A multiprocessor has 64 Ki registers and 228 KiB of shared memory, 1 KiB reserved per block.
     static constexpr int BLOCKS = CONVS == 1 && 2 * (BYTES + 1024) <= 228 << 10 ? 2 : 1;
-    // Registers of a thread that computes; one that copies gives what it has above 40.
+    // Registers per computing thread; copying threads keep 40 and release the rest.
     static constexpr int REGISTERS = CONVS == 3 ? 152 : 208, COPYING = 40;
 };
 
-// The feature maps of a kernel: pixels of a plane, and how they are cut.
-struct Maps {
+// The size of a kernel's feature maps: pixels per plane, and the division into items.
+struct FeatureMaps {
     int64_t area;  // H * W
     Cut cut;
 };
@@ -72,10 +72,10 @@ struct Work {
     Constant<const float2> biases;  // (convolutions, 4 P)
     Global<const uint4> gate;       // like x; read only if the last epilogue is `gate`
     Global<uint4> out;              // like x
-    Maps maps;
+    FeatureMaps maps;
 };
 
-// The rings of a block that begins at `start`.
+// The rings of a block whose shared memory starts at `start`.
 template <class S>
 struct Rings {
     Address start;

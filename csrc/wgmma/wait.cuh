@@ -1,5 +1,5 @@
-// Waiting for a barrier in shared memory. In a build with ESPAN_CUDA_TRAP a wait of more than a
-// second says who waits for what and ends the kernel: a deadlock costs a second.
+// Waits for mbarriers. With ESPAN_CUDA_TRAP a wait of more than a second prints the thread and the
+// barrier and ends the kernel, so a deadlock costs a second.
 #pragma once
 
 #include "wgmma/instructions.cuh"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from espan.backends.base import Work, bound
 from espan.backends.lowering import lower
-from espan.backends.program import PICTURE, RESULT, Convolution, Normalise, Tail, unfused
+from espan.backends.program import IMAGE, RESULT, Convolution, Normalise, Tail, unfused
 from espan.networks.network import Network
 from espan.system.devices import one_thread
 from espan_kernels import cpu
@@ -50,7 +50,7 @@ class Bfloat16Network:
             self._steps += _packed_tail(tail)
         first = steps[0]
         self._normalise = first if isinstance(first, Normalise) else None
-        self._input = first.makes if self._normalise else PICTURE
+        self._input = first.makes if self._normalise else IMAGE
         self._slots, self._channels = self._share_out()
         self._idle: list[Maps] = []
 

@@ -14,7 +14,7 @@ from espan_kernels.conv3x3 import kernel_cuda as conv3x3
 from espan_kernels.conv3x3 import kernel_wgmma as conv3x3_wgmma
 from espan_kernels.conv9x9_head import kernel_cuda as head
 from espan_kernels.conv9x9_head import kernel_wgmma as head_wgmma
-from espan_kernels.machine import half_sums_pay
+from espan_kernels.machine import fp16_accumulation_pays
 from espan_kernels.spab import kernel_cuda as spab
 from espan_kernels.spab import kernel_wgmma as spab_wgmma
 from espan_kernels.tail import kernel_cuda as tail
@@ -45,7 +45,7 @@ def _head(step: Head) -> Launch:
 
     def launch(out: Tensor, *inputs: Tensor, **options: Any) -> None:
         (x,) = inputs
-        head.launch(x, "channels_last", packed, out, "planes")
+        head.launch(x, "channels_last", packed, out, "nc8hw8")
 
     return launch
 
@@ -56,7 +56,7 @@ def _conv(step: Conv) -> Launch:
     def launch(out: Tensor, *inputs: Tensor, **options: Any) -> None:
         x, *gates = inputs
         gate = gates[0] if gates else None
-        conv3x3.launch(x, packed, out, step.act, gate, "planes", _accumulate_fp16(out))
+        conv3x3.launch(x, packed, out, step.act, gate, "nc8hw8", _fp16_accumulation(out))
 
     return launch
 
@@ -67,7 +67,7 @@ def _block(step: Block) -> Launch:
     def launch(out: Tensor, *inputs: Tensor, **options: Any) -> None:
         (x,) = inputs
         scratch = options["scratch"] if needs_scratch(step) else None
-        spab.launch(x, packed, out, "planes", scratch, _accumulate_fp16(out))
+        spab.launch(x, packed, out, "nc8hw8", scratch, _fp16_accumulation(out))
 
     return launch
 
@@ -77,7 +77,7 @@ def _tail(step: Tail) -> Launch:
 
     def launch(out: Tensor, *inputs: Tensor, **options: Any) -> None:
         clamp = options["clamp"] or options["uint8"]
-        tail.launch(inputs, "planes", packed, out, "channels_last", step.scale, clamp)
+        tail.launch(inputs, "nc8hw8", packed, out, "channels_last", step.scale, clamp)
 
     return launch
 
@@ -151,5 +151,5 @@ def _is_plain(step: Conv) -> bool:
     return step.gate is None and step.act == "none"
 
 
-def _accumulate_fp16(out: Tensor) -> bool:
-    return half_sums_pay(out.device) and out.size(1) > 3
+def _fp16_accumulation(out: Tensor) -> bool:
+    return fp16_accumulation_pays(out.device) and out.size(1) > 3

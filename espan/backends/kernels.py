@@ -187,9 +187,9 @@ class Plan:
         if name == IMAGE:
             return value
         if nc8 and value.dim() == 4:
-            values[name] = layout.to_planes(value)
+            values[name] = layout.to_nc8hw8(value)
         elif value.dim() == 5 and not nc8:
-            unpacked = layout.from_planes(value, self._channels[name])
+            unpacked = layout.from_nc8hw8(value, self._channels[name])
             values[name] = unpacked.contiguous(memory_format=torch.channels_last)
         return values[name]
 
@@ -231,7 +231,7 @@ def _choose(step: Fused, args: tuple, impl: str | None) -> Chosen:
     if impl not in (None, *CUDA):
         return Chosen(step.op.choose(args, impl))
     refused: list[tuple[str, str]] = []
-    tried = step.op.tried(args) if impl is None else step.op.kernels
+    tried = step.op.candidates(args) if impl is None else step.op.kernels
     kernels = [kernel for kernel in tried if kernel.name != "cuda_wgmma"]
     # wgmma kernels come first if named, or if measured to be the fastest.
     if impl == "cuda_wgmma" or (impl is None and step.op.name in order.WGMMA_FIRST):

@@ -1,7 +1,7 @@
-"""conv3x3 in Triton: an implicit matrix product, one tile of pixels per program.
+"""conv3x3 in Triton: an implicit GEMM, one tile of pixels per program.
 
-One tap of the kernel at a time, acc[pixels, out] += x[pixels shifted, in] @ weight[in, out]: no
-im2col is stored, the nine shifted reads of a tile meet in the L1 cache.
+For each of the nine taps, acc[pixels, out] += x[shifted pixels, in] @ weight[in, out]. No im2col
+matrix is stored: the nine shifted reads of a tile hit in the L1 cache.
 """
 
 import torch
@@ -17,23 +17,23 @@ TILE_H, TILE_W = 8, 16
 
 
 @triton.jit
-def tile(H, W, TILE_H: tl.constexpr, TILE_W: tl.constexpr, FAR: tl.constexpr):
-    """This program's picture n and the (y, x) of its TILE_H * TILE_W pixels; FAR: see `far`."""
+def tile(H, W, TILE_H: tl.constexpr, TILE_W: tl.constexpr, INT64: tl.constexpr):
+    """This program's image n and the (y, x) of its TILE_H * TILE_W pixels; x int64 with INT64."""
     across = tl.cdiv(W, TILE_W)
-    per_picture = across * tl.cdiv(H, TILE_H)
-    n = tl.program_id(0) // per_picture
-    i = tl.program_id(0) % per_picture
+    per_image = across * tl.cdiv(H, TILE_H)
+    n = tl.program_id(0) // per_image
+    i = tl.program_id(0) % per_image
     o = tl.arange(0, TILE_H * TILE_W)
     y = i // across * TILE_H + o // TILE_W
     x = i % across * TILE_W + o % TILE_W
-    if FAR:
+    if INT64:
         x = x.to(tl.int64)
     return n.to(tl.int64), y.to(tl.int64), x
 
 
 @triton.jit
 def offsets(stride, n, y, x, o_c):
-    """Offsets [pixels, channels] into an (N, C, H, W) tensor of these strides."""
+    """Offsets [pixels, channels] into an (N, C, H, W) tensor with strides `stride`."""
     o_c = o_c.to(tl.int64) * stride[1]
     return n * stride[0] + (y * stride[2] + x * stride[3])[:, None] + o_c[None, :]
 
@@ -56,7 +56,7 @@ def accumulate(
     BLOCK_IN: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
 ):
-    """acc + the KERNEL x KERNEL convolution of picture n, zeros around it, at pixels (y, x)."""
+    """acc + the zero-padded KERNEL x KERNEL convolution of image n at pixels (y, x)."""
     CHUNKS: tl.constexpr = (CIN + BLOCK_IN - 1) // BLOCK_IN
     o_out = tl.arange(0, BLOCK_OUT)
     for step in tl.range(KERNEL * KERNEL * CHUNKS):
@@ -110,9 +110,9 @@ def conv3x3_kernel(
     BLOCK_OUT: tl.constexpr,
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
-    FAR: tl.constexpr,
+    INT64: tl.constexpr,
 ):
-    n, y, x = tile(H, W, TILE_H, TILE_W, FAR)
+    n, y, x = tile(H, W, TILE_H, TILE_W, INT64)
     acc = tl.zeros((TILE_H * TILE_W, BLOCK_OUT), tl.float32)
     acc = accumulate(
         acc, x_ptr, x_stride, w_ptr, w_stride, n, y, x, H, W, CIN, COUT, 3, BLOCK_IN, BLOCK_OUT
@@ -130,30 +130,30 @@ def conv3x3_kernel(
 
 
 def grid(n: int, h: int, w: int, tile_h: int = TILE_H, tile_w: int = TILE_W) -> tuple[int]:
-    """One program per tile of every picture."""
+    """One program per tile of every image."""
     return (n * triton.cdiv(h, tile_h) * triton.cdiv(w, tile_w),)
 
 
-def far(*pictures: Tensor) -> bool:
-    """Whether columns of one are so far apart that their offsets need 64 bits, and registers."""
-    return any((x.shape[3] + 64) * x.stride(3) >= 2**31 for x in pictures)
+def needs_int64(*images: Tensor) -> bool:
+    """Whether column offsets overflow 32 bits; 64-bit offsets take more registers."""
+    return any((x.shape[3] + 64) * x.stride(3) >= 2**31 for x in images)
 
 
 def block_in(channels: int) -> int:
-    """Input channels per matrix product: the largest of 64, 32, 16 that pads to 16 and no more."""
+    """Input channels per matrix product: the largest of 64, 32, 16 without padding beyond 16."""
     padded = triton.cdiv(channels, 16) * 16
     return next(block for block in (64, 32, 16) if padded % block == 0)
 
 
 def block_out(channels: int) -> int:
-    """Output channels of a tile: a power of two, 16 at least, as matrix products need."""
+    """Output channels of a tile: a power of two, at least the 16 that matrix products need."""
     return max(16, triton.next_power_of_2(channels))
 
 
 def warps(dtype: torch.dtype, channels: int) -> int:
-    """Warps of a tile: twice as many where a thread's share would spill its registers.
+    """Warps of a tile: 8 instead of 4 where a thread would spill registers.
 
-    Wide outputs do, and float32 does: its operands stay in registers, without tensor cores.
+    Wide outputs spill, and so does float32, whose operands stay in registers without tensor cores.
     """
     return 8 if dtype == torch.float32 or channels > 32 else 4
 
@@ -187,14 +187,14 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, act: str, gate: Tensor | No
             block_out(cout),
             tile_h,
             tile_w,
-            far(x, residual, out),
+            needs_int64(x, residual, out),
             num_warps=num_warps,
         )
 
     if out.numel():
         usual = warps(x.dtype, cout)
         table = [(TILE_H, TILE_W, usual), (4, 32, usual), (8, 8, 4), (16, 16, 8)]
-        # Pictures of one power of two in size count as alike.
+        # Images within the same power of two in size share one tuning result.
         kind = (cin, cout, epilogue, x.dtype, x.device, (n * h * w).bit_length(), x.stride(1))
         tune.launch(("conv3x3", *kind), table, run)
     return out

@@ -1,4 +1,4 @@
-"""conv3x3 by the tensor cores of sm_90a: weights as they lie in shared memory, maps in planes."""
+"""conv3x3 with wgmma (sm_90a): weights in shared-memory order, feature maps in NC/8HW8 layout."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ from espan_kernels.conv3x3 import kernel_cuda
 
 
 def pack(weight: Tensor, bias: Tensor, plain: bool) -> tuple[Tensor, Tensor]:
-    """As kernel_cuda's, for the launches of this kernel."""
+    """Same as kernel_cuda's `pack`, for launches of this kernel."""
     weight, bias = kernel_cuda.scaled(weight, bias, plain)
     return layouts.wgmma_taps(weight), bias
 
@@ -21,12 +21,12 @@ def launch(
     gate: Tensor | None,
     overlap: bool = False,
 ) -> None:
-    """Queues a convolution on the current stream of x's device. Allocates nothing.
+    """Launches a convolution on the current stream of x's device. Allocates nothing.
 
     out = span_gate(gate, conv(x)), or without a gate act(conv(x)), act "none" or "silu".
-    x, gate, out: (N, ceil(C / 8), H, W, 8) float16, dense, 16-byte aligned, out apart from the
-    others, channels past C 0 in all inputs and then in out. At least one pixel.
-    overlap: as of spab's.
+    x, gate, out: (N, ceil(C / 8), H, W, 8) float16, dense, 16-byte aligned; out overlaps no input;
+    channels past C zero in all inputs, and then in out. At least one pixel.
+    overlap: see spab's `launch`.
     """
     given = kernel_cuda.arguments(x, packed, out, act, gate)
     native.call("conv3x3_wgmma", x, **given, overlap=overlap)
@@ -36,9 +36,9 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, act: str, gate: Tensor | No
     out = layouts.empty(x, x.shape)
     if not out.numel():
         return out
-    planes = layouts.to_planes(x)
-    gate = None if gate is None else layouts.to_planes(gate)
+    planes = layouts.to_nc8hw8(x)
+    gate = None if gate is None else layouts.to_nc8hw8(gate)
     result = layouts.empty(planes, planes.shape)
     plain = gate is None and act == "none"
     launch(planes, pack(weight, bias, plain), result, act, gate)
-    return out.copy_(layouts.from_planes(result, x.size(1)))
+    return out.copy_(layouts.from_nc8hw8(result, x.size(1)))

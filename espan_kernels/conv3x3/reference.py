@@ -1,4 +1,4 @@
-"""The 3x3 convolution with its epilogues in eager PyTorch: its definition."""
+"""The definition of conv3x3 in eager PyTorch."""
 
 import torch.nn.functional as F
 from torch import Tensor

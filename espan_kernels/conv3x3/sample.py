@@ -1,11 +1,11 @@
-"""Arguments for conv3x3; tests and benchmarks use the same."""
+"""Sample arguments for conv3x3, shared by tests and benchmarks."""
 
 import torch
 
 from espan_kernels.sampling import source
 
-# (batch, in, out, height, width, epilogue). Channels: ESPAN's, the picture, both sides of every
-# power of two (28, 48, 52 are SPAN's), one. Sizes: inside one 8x16 tile, 1xN, Nx1, across tiles.
+# (batch, in, out, height, width, epilogue). Channels: ESPAN's, the image's 3, both sides of every
+# power of two (28, 48, 52 are SPAN's), 1. Sizes: inside one 8x16 tile, 1xN, Nx1, across tiles.
 CASES = [
     (1, 32, 32, 20, 24, "gate"),
     (1, 32, 32, 1, 1, "silu"),
@@ -17,8 +17,8 @@ CASES = [
     (1, 1, 2, 19, 33, "none"),
     (0, 32, 32, 4, 4, "gate"),
 ]
-# The CUDA kernel walks strips of 64 or 128 columns with 3 rows open: every epilogue, one and
-# several strips, one pixel, one row, one column, a batch, every count of planes.
+# The CUDA kernel streams rows of strips of 64 or 128 columns and accumulates 3 output rows. Cases:
+# every epilogue, one and several strips, one pixel, row and column, a batch, every channel count.
 CUDA = [
     (1, 32, 32, 20, 24, "gate"),
     (1, 32, 32, 1, 1, "silu"),
@@ -40,7 +40,7 @@ def make(case, dtype: torch.dtype, device="cpu"):
     normal = source(dtype, device)
     x = normal(n, cin, h, w)
     weight = normal(cout, cin, 3, 3) / (9 * cin) ** 0.5
-    # Large, so that a picture border computed from anything but zeros shows.
+    # Large, so that a border computed from anything but zeros shows up.
     bias = 2 * normal(cout)
     gate = normal(n, cout, h, w) if epilogue == "gate" else None
     return x, weight, bias, "silu" if epilogue == "silu" else "none", gate

@@ -1,4 +1,4 @@
-"""conv9x9_head: the 9x9 convolution from the picture to the first features."""
+"""conv9x9_head: the 9x9 convolution from the image to the first feature maps."""
 
 import torch
 from torch import Tensor
@@ -17,12 +17,12 @@ from espan_kernels.machine import (
 from espan_kernels.op import Op
 
 
-def half_to_32_channels(x, weight, bias) -> str | None:
-    """The CUDA kernel multiplies float16 and fills the channels out up to 32."""
+def cuda_head_limits(x, weight, bias) -> str | None:
+    """The CUDA kernel multiplies in float16 and pads the output channels to 32."""
     if weight.dtype != torch.float16:
-        return f"the CUDA kernel takes weights of float16, got {weight.dtype}"
+        return f"the CUDA kernel needs float16 weights, got {weight.dtype}"
     if not 24 < (channels := weight.shape[0]) <= 32:
-        return f"the CUDA kernel takes 25 to 32 channels out, got {channels}"
+        return f"the CUDA kernel needs 25 to 32 output channels, got {channels}"
     return None
 
 
@@ -31,14 +31,14 @@ op.kernel(
     "cuda",
     "espan_kernels.conv9x9_head.kernel_cuda:conv9x9_head",
     needs_cuda,
-    half_to_32_channels,
+    cuda_head_limits,
     forward_only,
 )
 op.kernel(
     "cuda_wgmma",
     "espan_kernels.conv9x9_head.kernel_wgmma:conv9x9_head",
     needs_wgmma,
-    half_to_32_channels,
+    cuda_head_limits,
     forward_only,
 )
 op.kernel(
@@ -52,34 +52,34 @@ op.kernel(
 
 
 def conv9x9_head(x: Tensor, weight: Tensor, bias: Tensor, *, impl: str | None = None) -> Tensor:
-    """`F.conv2d(x, weight, bias, padding=4)`; a uint8 x stands for `x.to(weight.dtype) / 255`.
+    """`F.conv2d(x, weight, bias, padding=4)`; uint8 x is read as `x.to(weight.dtype) / 255`.
 
-    All tensors have any strides, one device and one floating dtype (x may be uint8). Kernels take
-    up to 64 channels out and no gradient, "cuda" 25 to 32 and float16 weights, fastest on
-    contiguous or channels_last images; eager takes any.
+    All tensors share one device and one floating dtype (x may be uint8); strides are arbitrary.
+    Kernels support up to 64 output channels and no gradient; "cuda" supports 25 to 32 and float16
+    weights and is fastest on contiguous or channels_last images. Eager supports everything.
 
     Args:
         x: images (N, 3, H, W), floating point or uint8.
         weight: (out, 3, 9, 9).
         bias: (out,).
-        impl: None takes the fastest that runs, "cuda", "cuda_wgmma", "triton" or
-            "eager" that one and no other.
+        impl: "cuda", "cuda_wgmma", "triton" or "eager" runs exactly that implementation; None runs
+            the fastest one available.
 
     Returns:
         (N, out, H, W) in the dtype of `weight`.
 
     Raises:
-        ValueError: an argument does not fit, or `impl` does not run here.
+        ValueError: an argument is invalid, or `impl` cannot run here.
     """
     name = "conv9x9_head"
-    check.picture(name, "x", x, 3, uint8=True)
+    check.image(name, "x", x, 3, uint8=True)
     check.weight(name, "weight", weight, 9, 3)
     check.bias(name, "bias", bias, weight.size(0))
     if not weight.is_floating_point():
         raise check.error(name, "weight", "floating point", weight.dtype)
-    check.alike(name, "weight bias", weight, bias)
+    check.same_device_and_dtype(name, "weight bias", weight, bias)
     if x.dtype != torch.uint8:
-        check.alike(name, "weight x", weight, x)
+        check.same_device_and_dtype(name, "weight x", weight, x)
     elif x.device != weight.device:
         raise check.error(name, "x", f"a tensor on {weight.device}", x.device)
     return op(x, weight, bias, impl=impl)

@@ -1,4 +1,4 @@
-"""The CUDA kernel's door: the weight as its warps hold it, pictures in a layout it reads."""
+"""conv9x9_head in CUDA: packs the weight for the warps, converts layouts, launches the kernel."""
 
 from typing import Any
 
@@ -12,14 +12,13 @@ CHANNELS = 32
 
 
 def pack(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """A weight (C, 3, 9, 9) and bias (C,), float16, C 25 to 32, as `launch` wants them; for any
-    number of launches."""
+    """Packs a float16 weight (C, 3, 9, 9) and bias (C,), C 25 to 32, for `launch`; reusable."""
     return layouts.matrix_fragments(rows(weight)), F.pad(bias.float(), (0, CHANNELS - len(bias)))
 
 
 def rows(weight: Tensor) -> Tensor:
-    """(C, 3, 9, 9) as (9, 32, 32): of each row of the kernel the matrix that multiplies 27 inputs,
-    9 pixels of 3 colours. Inputs and outputs are filled up with zeros."""
+    """(C, 3, 9, 9) as (9, 32, 32): one matrix per kernel row, which multiplies 27 inputs (9 pixels
+    of 3 colours). Inputs and outputs are zero-padded to 32."""
     matrices = weight.permute(2, 0, 3, 1).flatten(2)
     return F.pad(matrices, (0, 5, 0, CHANNELS - len(weight)))
 
@@ -27,10 +26,10 @@ def rows(weight: Tensor) -> Tensor:
 def launch(
     x: Tensor, x_layout: str, packed: tuple[Tensor, Tensor], out: Tensor, layout: str
 ) -> None:
-    """Queues the convolution on the current stream of x's device. Allocates nothing.
+    """Launches the convolution on the current stream of x's device. Allocates nothing.
 
-    x: (N, 3, H, W) uint8, which stands for x / 255, or float16; dense, x_layout "contiguous" or
-    "channels_last". out: float16, dense, 16-byte aligned; layout "planes": (N, 4, H, W, 8),
+    x: (N, 3, H, W) float16, or uint8, which is read as x / 255; dense, x_layout "contiguous" or
+    "channels_last". out: float16, dense, 16-byte aligned; layout "nc8hw8": (N, 4, H, W, 8),
     channels past C become 0; "channels_last": (N, 32, H, W) in that memory format. At least one
     pixel.
     """
@@ -40,10 +39,10 @@ def launch(
 def arguments(
     x: Tensor, x_layout: str, packed: tuple[Tensor, Tensor], out: Tensor
 ) -> dict[str, Any]:
-    """Of the launchers of both kernels."""
+    """The arguments that the launchers of both kernels share."""
     weights, biases = packed
-    maps = {"x": x, "weights": weights, "biases": biases, "out": out}
-    return maps | {"dtype": x.dtype, "x_layout": x_layout} | layouts.size(x)
+    tensors = {"x": x, "weights": weights, "biases": biases, "out": out}
+    return tensors | {"dtype": x.dtype, "x_layout": x_layout} | layouts.size(x)
 
 
 def dense(x: Tensor) -> tuple[Tensor, str]:
@@ -65,5 +64,5 @@ def conv9x9_head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         launch(x, x_layout, packed, out, "channels_last")
         return out
     planes = layouts.empty(bias, (n, CHANNELS // layouts.PLANE, h, w, layouts.PLANE))
-    launch(x, x_layout, packed, planes, "planes")
-    return out.copy_(layouts.from_planes(planes, channels))
+    launch(x, x_layout, packed, planes, "nc8hw8")
+    return out.copy_(layouts.from_nc8hw8(planes, channels))

@@ -1,4 +1,4 @@
-"""conv9x9_head in Triton: an implicit matrix product, nine steps of one kernel row each."""
+"""conv9x9_head in Triton: an implicit GEMM in nine steps, one kernel row each."""
 
 import triton
 import triton.language as tl
@@ -10,8 +10,8 @@ from espan_kernels.conv3x3.kernel_triton import (
     TILE_W,
     add_bias,
     block_out,
-    far,
     grid,
+    needs_int64,
     offsets,
     tile,
     warps,
@@ -35,12 +35,12 @@ def conv9x9_kernel(
     BLOCK_OUT: tl.constexpr,
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
-    FAR: tl.constexpr,
+    INT64: tl.constexpr,
 ):
-    n, y, x = tile(H, W, TILE_H, TILE_W, FAR)
+    n, y, x = tile(H, W, TILE_H, TILE_W, INT64)
     acc = tl.zeros((TILE_H * TILE_W, BLOCK_OUT), tl.float32)
     o_out = tl.arange(0, BLOCK_OUT)
-    # One row of the kernel, 9 taps of 3 colours, is 27 of the 32 inputs of a matrix product.
+    # One kernel row, 9 taps of 3 colours, fills 27 of the 32 inputs of a matrix product.
     o_in = tl.arange(0, 32)
     kx, colour = o_in // 3, o_in % 3
     xx = x[:, None] + kx[None, :] - 4
@@ -89,7 +89,7 @@ def conv9x9_head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             block_out(cout),
             TILE_H,
             TILE_W,
-            far(x, out),
+            needs_int64(x, out),
             num_warps=warps(weight.dtype, cout),
         )
     return out

@@ -1,4 +1,4 @@
-"""The 9x9 head in eager PyTorch: its definition."""
+"""The definition of conv9x9_head in eager PyTorch."""
 
 import torch
 from torch import Tensor

@@ -1,11 +1,11 @@
-"""Arguments for conv9x9_head; tests and benchmarks use the same."""
+"""Sample arguments for conv9x9_head, shared by tests and benchmarks."""
 
 import torch
 from torch import Tensor
 
 from espan_kernels.sampling import source
 
-# (batch, out, height, width, uint8). Sizes: the kernel larger than the picture, 1xN, Nx1, across
+# (batch, out, height, width, uint8). Sizes: the kernel larger than the image, 1xN, Nx1, across
 # tiles of 8x16; channels on both sides of a power of two.
 CASES = [
     (1, 32, 20, 24, False),
@@ -16,8 +16,8 @@ CASES = [
     (1, 64, 9, 17, False),
     (0, 32, 4, 4, False),
 ]
-# The CUDA kernel walks strips of 16 columns with 9 rows open: one and several strips and segments,
-# one pixel, one row, one column, a batch; channels filled up.
+# The CUDA kernel streams rows of strips of 16 columns and accumulates 9 output rows. Cases: one and
+# several strips and segments, one pixel, row and column, a batch, padded channels.
 CUDA = [
     (1, 32, 20, 24, False),
     (1, 32, 7, 67, True),
@@ -32,6 +32,6 @@ CUDA = [
 def make(case, dtype: torch.dtype, device="cpu") -> tuple[Tensor, Tensor, Tensor]:
     n, cout, h, w, uint8 = case
     normal = source(dtype, device)
-    picture = (40 * normal(n, 3, h, w) + 128).clamp(0, 255)
+    image = (40 * normal(n, 3, h, w) + 128).clamp(0, 255)
     weight, bias = normal(cout, 3, 9, 9) / 243**0.5, 2 * normal(cout)
-    return picture.to(torch.uint8) if uint8 else picture / 255, weight, bias
+    return image.to(torch.uint8) if uint8 else image / 255, weight, bias

@@ -1,4 +1,4 @@
-"""dct2 and dct_l1: the orthonormal DCT of pictures, and the L1 loss of its coefficients."""
+"""dct2 and dct_l1: the orthonormal DCT of images, and the L1 loss of its coefficients."""
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ def _remember(ctx, inputs, output):
 
 
 def _transpose(ctx, grad):
-    # Orthonormal: the transpose is the inverse.
+    # The matrix is orthonormal, so its transpose is its inverse.
     return op(grad, ctx.block, not ctx.inverse, impl="triton"), None, None
 
 
@@ -31,7 +31,7 @@ op = Op(
     setup_context=_remember,
     backward=_transpose,
 )
-op.without("cuda", kernel_cuda.REASON)
+op.unavailable("cuda", kernel_cuda.REASON)
 op.kernel("triton", "espan_kernels.dct2d.kernel_triton:dct2", needs_triton, kernel_dtype)
 
 
@@ -96,46 +96,48 @@ def dct2(
     Differentiable, any number of times.
 
     Args:
-        x: (..., H, W), floating point, transformed over the last two dimensions of 8 to 512 each;
+        x: (..., H, W), floating point, transformed over the last two dimensions, 8 to 512 each;
             float16 and bfloat16 are computed in float32.
-        block: 4, 8, 16 or 32 transforms every block of that side by itself, coefficients in the
-            block's place (H and W are multiples of it); None transforms the whole.
-        inverse: True is the DCT-III, which undoes it.
-        impl: None takes the fastest that runs, "triton" or "eager" that one and no other.
+        block: 4, 8, 16 or 32 transforms each block of that side in place (H and W are multiples
+            of it); None transforms the entire image.
+        inverse: True computes the inverse, the DCT-III.
+        impl: "triton" or "eager" runs exactly that implementation; None runs the fastest one
+            available.
 
     Returns:
         (..., H, W) in the dtype of `x`.
 
     Raises:
-        ValueError: an argument does not fit, or `impl` does not run here.
+        ValueError: an argument is invalid, or `impl` cannot run here.
     """
     _check("dct2", "x", x, block)
     return op(x, block, inverse, impl=impl)
 
 
 def dct_l1(sr: Tensor, hr: Tensor, *, block: int | None = None, impl: str | None = None) -> Tensor:
-    """`dct2(sr - hr, block=block).abs().mean()`: one transform, as it is linear.
+    """`dct2(sr - hr, block=block).abs().mean()`; the DCT is linear, so one transform is enough.
 
-    A kernel computes the gradient in the same pass, with the sign of 0 taken as 0. Kernels
-    multiply in split float16, as exact as float32: abs(sr - hr) stays below 1000.
+    Kernels compute the gradient in the same pass, with sign(0) = 0. They multiply in split
+    float16, as exact as float32 while abs(sr - hr) is below 1000.
 
     Args:
-        sr, hr: one shape (..., H, W), sides as for `dct2`, one device and floating dtype.
-        block: as for `dct2`.
-        impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one and no other.
+        sr, hr: same shape (..., H, W), device and floating dtype; sides as in `dct2`.
+        block: see `dct2`.
+        impl: "cuda", "triton" or "eager" runs exactly that implementation; None runs the fastest
+            one available.
 
     Returns:
-        A scalar () in float32 (float64 for float64), summed in a fixed order: equal inputs give
-        equal bits.
+        A scalar () in float32 (float64 for float64 inputs). The summation order is fixed, so equal
+        inputs give bit-identical results.
 
     Raises:
-        ValueError: an argument does not fit, or `impl` does not run here.
+        ValueError: an argument is invalid, or `impl` cannot run here.
     """
     _check("dct_l1", "sr", sr, block)
     check.tensor("dct_l1", "hr", hr)
     if hr.shape != sr.shape:
         expected = f"the shape of sr, {tuple(sr.shape)}"
         raise check.error("dct_l1", "hr", expected, tuple(hr.shape))
-    check.alike("dct_l1", "sr hr", sr, hr)
+    check.same_device_and_dtype("dct_l1", "sr hr", sr, hr)
     with_grad = torch.is_grad_enabled() and (sr.requires_grad or hr.requires_grad)
     return op_l1(sr, hr, block, with_grad, impl=impl)[0]

@@ -1,4 +1,4 @@
-"""The CUDA kernel's door: the DCT matrices as its warps hold them, strips of blocks, the launch."""
+"""dct_l1 in CUDA: packs the DCT matrices for the warps, splits into strips, launches the kernel."""
 
 from functools import cache
 
@@ -8,27 +8,27 @@ from torch import Tensor
 from espan_kernels import layout, native
 from espan_kernels.dct2d.reference import matrix
 
-REASON = "the CUDA kernel is the loss: it multiplies in float16, which holds no more than 65504"
-# A strip, one row of blocks, is numbered in 31 bits.
+REASON = "only the loss has a CUDA kernel: it multiplies in float16, whose range ends at 65504"
+# Offsets within a strip, which is one row of blocks, fit in 31 bits.
 LONGEST = 1 << 24
 
 
 def fits_strip(sr: Tensor, hr: Tensor, block: int | None, with_grad: bool) -> str | None:
-    """The CUDA kernel numbers what lies in a row of blocks in 31 bits."""
+    """The CUDA kernel uses 31-bit offsets within a row of blocks."""
     if sr.shape[-1] > LONGEST:
-        return f"the CUDA kernel takes rows of up to {LONGEST} numbers, got {sr.shape[-1]}"
+        return f"the CUDA kernel takes a width of up to {LONGEST}, got {sr.shape[-1]}"
     return None
 
 
 @cache
 def packed(n: int, device: torch.device) -> Tensor:
-    """The matrix of n numbers and its transpose, each in two halves, as fragments of split float16.
+    """The DCT matrix of size n and its transpose, each split by parity, as split-float16 fragments.
 
-    (2, even and odd, steps of 16, tiles of 8, 32 lanes, 8), contiguous. The half of the even
-    coefficients has ceil(n / 2) rows and columns, that of the odd ones floor(n / 2); zeros fill
-    16 rows and 32 columns. With g = lane // 4, q = lane % 4: column g of the tile; rows
-    8 j + 2 q + i of the step at (part, j, i) of (2, 2, 2), where part 1 is 2^11 times what part 0
-    loses.
+    (2, even and odd, steps of 16, tiles of 8, 32 lanes, 8), contiguous. The even coefficients'
+    half has ceil(n / 2) rows and columns, the odd ones' floor(n / 2), zero-padded to multiples of
+    16 rows and 32 columns. With g = lane // 4, q = lane % 4: a lane holds column g of the tile and
+    rows 8 j + 2 q + i of the step at (part, j, i) of (2, 2, 2); part 1 is the rounding error of
+    part 0 times 2^11.
     """
     whole = matrix(n, torch.float64, torch.device("cpu"))
     steps, tiles = -(-n // 32), -(-n // 64) * 4

@@ -1,7 +1,7 @@
 """dct2 and dct_l1 in Triton: C_h @ x @ C_w.T as matrix products.
 
-Up to 32 x 32 and for blocks a tile is transformed, and for the loss transformed back, in one
-program. Larger patches take one batched matrix product per side.
+Images up to 32 x 32 and blocks: one program transforms a tile and, for the loss, transforms it
+back. Larger images: one batched matrix product per side.
 """
 
 from functools import cache
@@ -15,21 +15,21 @@ from espan_kernels import layout
 from espan_kernels.dct2d.reference import matrix
 from espan_kernels.triton_math import dot, narrow
 
-# Patches up to this side are one tile; larger ones are multiplied in tiles of 64.
+# Images up to this side are one tile; larger ones are multiplied in tiles of 64.
 LARGEST_TILE = 32
 TILE, BLOCK_K = 64, 16
-# What a kernel does with coefficients: store them, sum their sizes, or sum and keep the sign.
+# KEEP, the kernels' epilogue: store coefficients, sum magnitudes, or sum and store the signs.
 STORE, SUM, SIGN = 0, 1, 2
 
 
 @triton.jit
 def precise(a, b, acc, SPLIT: tl.constexpr, A_EXACT: tl.constexpr = False):
-    """acc + a @ b to float32's rounding. SPLIT: in float16, twice, on tensor cores.
+    """acc + a @ b to float32 rounding. SPLIT: as products of split float16 on tensor cores.
 
-    What float16 loses of a number, times 2^11, is again a float16; the product of two lost parts
-    is below float32's rounding. A_EXACT: a loses nothing (signs).
-    Tensor cores cut their sums off where float32 rounds, and so make every coefficient a little
-    smaller. They sum one block alone; `acc`, which is larger, is added outside of them.
+    The float16 rounding error of a number, times 2^11, fits float16 again; the product of two
+    errors is below float32 rounding. A_EXACT: a is exact in float16 (signs).
+    Tensor cores truncate their sums where float32 rounds, which biases coefficients towards zero.
+    So they sum only one block, and the larger `acc` is added outside.
     """
     if SPLIT:
         a_high = a.to(tl.float16)
@@ -50,7 +50,7 @@ def sign(x):
 
 @triton.jit
 def square(ptr, stride, N, S: tl.constexpr):
-    """[S, S] of an (N, N) matrix, zeros beyond it."""
+    """Loads an (N, N) matrix, zero-padded to [S, S]."""
     o = tl.arange(0, S)
     inside = (o < N)[:, None] & (o < N)[None, :]
     return tl.load(ptr + o[:, None] * stride[0] + o[None, :] * stride[1], mask=inside, other=0)
@@ -58,7 +58,7 @@ def square(ptr, stride, N, S: tl.constexpr):
 
 @triton.jit
 def tile(H, W, S_H: tl.constexpr, S_W: tl.constexpr):
-    """The plane of this program's tile, and the rows and columns of the tile in it."""
+    """The plane of this program's tile, and the tile's rows and columns in it."""
     across = tl.cdiv(W, S_W)
     per_plane = across * tl.cdiv(H, S_H)
     plane = (tl.program_id(0) // per_plane).to(tl.int64)
@@ -148,12 +148,12 @@ def product_kernel(
 
 @cache
 def _tiled(block: int, device: torch.device) -> Tensor:
-    """The matrix of a tile of 32 made of blocks: theirs along the diagonal."""
+    """The matrix that transforms a tile of 32 blockwise: block-diagonal."""
     return torch.block_diag(*[matrix(block, torch.float32, device)] * (32 // block))
 
 
 def _product(a, b, out, *, minus=None, split=False, a_exact=False, keep=STORE, scale=1.0):
-    """out = (a - minus) @ b per plane, by `keep`; the partial sums of its sizes, or None."""
+    """out = (a - minus) @ b per plane, with epilogue `keep`; returns the partial sums or None."""
     (planes, m, k), n = a.shape, b.shape[2]
     programs = planes * triton.cdiv(m, TILE) * triton.cdiv(n, TILE)
     partial = layout.empty(a, (programs,), torch.float32) if keep != STORE else None
@@ -176,14 +176,14 @@ def _product(a, b, out, *, minus=None, split=False, a_exact=False, keep=STORE, s
         TILE,
         BLOCK_K,
         num_warps=8,
-        # Without a limit the assembler takes 128 or 80 in some cases of these, and spills.
+        # Without a limit ptxas picks 128 or 80 registers in some of these cases, and spills.
         maxnreg=255 if split else None,
     )
     return partial
 
 
 def _tiles(x, minus, out, block, inverse, keep, scale):
-    """One program per tile: `out` by `keep`; the partial sums, or None."""
+    """One program per tile, with epilogue `keep`; returns the partial sums or None."""
     planes, h, w = x.shape
     down, across = (
         _tiled(block, x.device) if block else matrix(n, torch.float32, x.device) for n in (h, w)

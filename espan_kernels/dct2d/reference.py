@@ -1,4 +1,4 @@
-"""The orthonormal 2-D DCT and the L1 norm of its coefficients in eager PyTorch: the definitions."""
+"""The definitions of dct2 and dct_l1 in eager PyTorch."""
 
 import math
 
@@ -9,12 +9,12 @@ _MATRICES: dict[tuple, Tensor] = {}
 
 
 def matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The orthonormal DCT-II matrix (n, n), made once: `matrix @ x` transforms a column."""
+    """The orthonormal DCT-II matrix (n, n), cached: `matrix @ x` transforms columns."""
     key = n, dtype, device
     if torch.compiler.is_compiling():
         return _make_matrix(*key)
     if key not in _MATRICES:
-        # It outlives the call: neither an inference tensor nor a fake one may stay.
+        # The cache outlives the call, so it must hold neither inference nor fake tensors.
         with torch.inference_mode(False):
             made = _make_matrix(*key)
         if type(made) is not Tensor:
@@ -31,7 +31,7 @@ def _make_matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def wide_dtype(x: Tensor) -> torch.dtype:
-    """What the transform is computed in: float32, float64 for float64."""
+    """The dtype of the computation: float32, or float64 for float64."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
@@ -42,14 +42,14 @@ def _transform(x: Tensor, block: int | None, inverse: bool) -> Tensor:
         down, across = down.T, across.T
     if block is None:
         return down @ x @ across.T
-    # A row is its blocks side by side, a column its blocks one below the other. Of channels_last
-    # memory the products would take three times as long.
+    # Transform blocks along rows, then along columns. Without `contiguous`, products on
+    # channels_last memory take three times as long.
     x = (x.contiguous().unflatten(-1, (-1, across.shape[0])) @ across.T).flatten(-2)
     return (down @ x.unflatten(-2, (-1, down.shape[0]))).flatten(-3, -2)
 
 
 def reference(x: Tensor, block: int | None, inverse: bool) -> Tensor:
-    # Autocast would round to half precision what the caller asked in full.
+    # Autocast would compute in half precision.
     with torch.autocast(x.device.type, enabled=False):
         return _transform(x.to(wide_dtype(x)), block, inverse).to(x.dtype)
 
@@ -57,7 +57,7 @@ def reference(x: Tensor, block: int | None, inverse: bool) -> Tensor:
 def reference_l1(
     sr: Tensor, hr: Tensor, block: int | None, with_grad: bool
 ) -> tuple[Tensor, Tensor]:
-    """(the loss, nothing: autograd finds the gradient that a kernel returns here)"""
+    """(loss, empty): autograd computes the gradient that kernels return in second place."""
     wide = wide_dtype(sr)
     with torch.autocast(sr.device.type, enabled=False):
         loss = _transform(sr.to(wide) - hr.to(wide), block, False).abs().mean()

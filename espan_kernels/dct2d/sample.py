@@ -1,12 +1,12 @@
-"""Arguments for dct2 and dct_l1; tests and benchmarks use the same."""
+"""Sample arguments for dct2 and dct_l1, shared by tests and benchmarks."""
 
 import torch
 from torch import Tensor
 
 from espan_kernels.sampling import source
 
-# (shape, block). One tile of 16 and 32, filled and not; blocks whose tile of 32 overhangs; more
-# than 32, where the transform is two matrix products in tiles of 64; an empty batch.
+# (shape, block). One tile of 16 and 32, full and partial; blocks whose last tile of 32 is partial;
+# sides above 32, transformed by two matrix products in tiles of 64; an empty batch.
 CASES = [
     ((2, 3, 32, 32), None),
     ((2, 8, 8), None),

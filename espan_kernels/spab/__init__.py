@@ -1,4 +1,4 @@
-"""spab: SPAN's attention block, its convolutions, SiLUs and gate."""
+"""spab: SPAN's attention block of convolutions, SiLUs and a gate."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from espan_kernels import check
 from espan_kernels.conv3x3 import max_channels
 from espan_kernels.machine import (
     WGMMA_REFUSALS,
+    cuda_conv_limits,
     forward_only,
-    half_of_few_channels,
     kernel_dtype,
     needs_cuda,
     needs_triton,
@@ -19,9 +19,7 @@ from espan_kernels.spab import sample
 from espan_kernels.spab.reference import reference
 
 op = Op("spab", reference, sample.CASES, sample.make)
-op.kernel(
-    "cuda", "espan_kernels.spab.kernel_cuda:spab", needs_cuda, half_of_few_channels, forward_only
-)
+op.kernel("cuda", "espan_kernels.spab.kernel_cuda:spab", needs_cuda, cuda_conv_limits, forward_only)
 op.kernel("cuda_wgmma", "espan_kernels.spab.kernel_wgmma:spab", *WGMMA_REFUSALS)
 op.kernel(
     "triton",
@@ -41,27 +39,27 @@ _NAMES = {
 def spab(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], *, impl: str | None = None
 ) -> Tensor:
-    """`for w, b in convs: h = F.silu(F.conv2d(h, w, b, padding=1))`, but for the last conv,
-    then `span_gate(x, F.conv2d(h, w, b, padding=1))`.
+    """`h = F.silu(F.conv2d(h, w, b, padding=1))` for all convolutions except the last, starting
+    with `h = x`; then `span_gate(x, F.conv2d(h, w, b, padding=1))`.
 
-    All tensors have any strides, one device and one floating dtype. Kernels take up to 64 channels
-    and no gradient; "cuda" takes float16 and 17 to 64 channels, up to 32 in one kernel, and is
-    fastest on channels_last and where they are a multiple of 8. Eager takes any.
+    All tensors share one device and one floating dtype; strides are arbitrary. Kernels support up
+    to 64 channels and no gradient. "cuda" supports float16 and 17 to 64 channels, fuses up to 32
+    into one kernel, and is fastest on channels_last and multiples of 8. Eager supports everything.
 
     Args:
         x: (N, C, H, W).
-        weights: 2 or 3 of (C, C, 3, 3).
-        biases: as many of (C,).
-        impl: None takes the fastest that runs, "cuda", "cuda_wgmma", "triton" or
-            "eager" that one and no other.
+        weights: 2 or 3 tensors (C, C, 3, 3).
+        biases: one (C,) for each weight.
+        impl: "cuda", "cuda_wgmma", "triton" or "eager" runs exactly that implementation; None runs
+            the fastest one available.
 
     Returns:
         (N, C, H, W).
 
     Raises:
-        ValueError: an argument does not fit, or `impl` does not run here.
+        ValueError: an argument is invalid, or `impl` cannot run here.
     """
-    check.picture("spab", "x", x)
+    check.image("spab", "x", x)
     channels = x.size(1)
     if len(weights) not in (2, 3):
         raise check.error("spab", "weights", "2 or 3 of them", len(weights))
@@ -70,5 +68,5 @@ def spab(
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         check.weight("spab", f"weights[{i}]", weight, 3, channels, channels)
         check.bias("spab", f"biases[{i}]", bias, channels)
-    check.alike("spab", _NAMES[len(weights)], x, *weights, *biases)
+    check.same_device_and_dtype("spab", _NAMES[len(weights)], x, *weights, *biases)
     return op(x, list(weights), list(biases), impl=impl)

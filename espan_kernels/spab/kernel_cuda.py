@@ -1,4 +1,4 @@
-"""The CUDA kernel's door: weights as its warps hold them, pictures in a layout it reads."""
+"""spab in CUDA: packs the weights for the warps, converts layouts and launches the kernels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,10 +11,9 @@ from espan_kernels import native
 
 
 def pack(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The 2 or 3 weights (C, C, 3, 3) and biases (C,) of a block, float16, as `launch` wants them.
+    """Packs a block's 2 or 3 float16 weights (C, C, 3, 3) and biases (C,) for `launch`; reusable.
 
-    Made once for any number of launches. They are halved: SiLU and the gate are computed from half
-    of a convolution.
+    They are halved: SiLU and the gate are computed from half of a convolution.
     """
     fragments = [layouts.fragments(weight / 2) for weight in weights]
     floats = [layouts.padded(bias.float()) / 2 for bias in biases]
@@ -27,31 +26,31 @@ def launch(
     out: Tensor,
     layout: str,
     scratch: Tensor | None = None,
-    half_sums: bool = False,
+    fp16_accumulation: bool = False,
 ) -> None:
-    """Queues a block on the current stream of x's device: out = spab(x). Allocates nothing.
+    """Launches a block on the current stream of x's device: out = spab(x). Allocates nothing.
 
-    x, out: float16, dense, 16-byte aligned, no memory in common. layout "planes":
-    (N, ceil(C / 8), H, W, 8), channels past C 0 in x and then in out; "channels_last":
+    x, out: float16, dense, 16-byte aligned, not overlapping. layout "nc8hw8":
+    (N, ceil(C / 8), H, W, 8), channels past C zero in x, and then in out; "channels_last":
     (N, C, H, W) in that memory format, C a multiple of 8. At least one pixel.
-    scratch: memory as that of out, for what is hidden; needed past 32 channels alone.
-    half_sums: see `conv3x3`'s.
+    scratch: like out, for hidden feature maps; needed only above 32 channels.
+    fp16_accumulation: see conv3x3's `launch`.
     """
-    layouts.check_half_sums("spab", half_sums, packed[1].shape[1], layout)
+    layouts.check_fp16_accumulation("spab", fp16_accumulation, packed[1].shape[1], layout)
     given = arguments(x, packed, out, scratch)
-    native.call("spab", x, **given, layout=layout, half_sums=half_sums)
+    native.call("spab", x, **given, layout=layout, fp16_accumulation=fp16_accumulation)
 
 
 def arguments(
     x: Tensor, packed: tuple[Tensor, Tensor], out: Tensor, scratch: Tensor | None
 ) -> dict[str, Any]:
-    """Of the launchers of both kernels."""
+    """The arguments that the launchers of both kernels share."""
     weights, biases = packed
     convs, channels = biases.shape
     if scratch is None and channels > 32:
         raise ValueError(f"spab: scratch: expected memory for {channels} channels, got None")
-    maps = {"x": x, "weights": weights, "biases": biases, "scratch": scratch, "out": out}
-    return maps | {"convs": convs, "channels": channels} | layouts.size(x)
+    tensors = {"x": x, "weights": weights, "biases": biases, "scratch": scratch, "out": out}
+    return tensors | {"convs": convs, "channels": channels} | layouts.size(x)
 
 
 def spab(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
@@ -63,7 +62,7 @@ def spab(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
         (x,) = layouts.laid_out_as(out, x)
         launch(x, packed, out, "channels_last", layouts.empty(out, out.shape))
         return out
-    planes = layouts.to_planes(x)
+    planes = layouts.to_nc8hw8(x)
     result, scratch = (layouts.empty(planes, planes.shape) for _ in range(2))
-    launch(planes, packed, result, "planes", scratch)
-    return out.copy_(layouts.from_planes(result, x.size(1)))
+    launch(planes, packed, result, "nc8hw8", scratch)
+    return out.copy_(layouts.from_nc8hw8(result, x.size(1)))

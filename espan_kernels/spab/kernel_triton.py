@@ -1,4 +1,4 @@
-"""spab in Triton: a conv3x3 kernel for each convolution."""
+"""spab in Triton: one conv3x3 kernel per convolution."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""spab by the tensor cores of sm_90a: weights as they lie in shared memory, pictures in planes."""
+"""spab with wgmma (sm_90a): weights in shared-memory order, feature maps in NC/8HW8 layout."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,7 @@ from espan_kernels.spab import kernel_cuda
 
 
 def pack(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The 2 or 3 weights (C, C, 3, 3) and biases (C,) of a block, float16, as `launch` wants them;
-    for any number of launches.
+    """Packs a block's 2 or 3 float16 weights (C, C, 3, 3) and biases (C,) for `launch`; reusable.
 
     They are halved: SiLU and the gate are computed from half of a convolution.
     """
@@ -28,13 +27,13 @@ def launch(
     scratch: Tensor | None = None,
     overlap: bool = False,
 ) -> None:
-    """Queues a block on the current stream of x's device: out = spab(x). Allocates nothing.
+    """Launches a block on the current stream of x's device: out = spab(x). Allocates nothing.
 
-    x, out: (N, ceil(C / 8), H, W, 8) float16, dense, 16-byte aligned, no memory in common, channels
-    past C 0 in x and then in out. At least one pixel.
-    scratch: memory as that of out, for what is hidden; needed past 32 channels alone.
-    overlap: the kernel may begin before the one in front of it on the stream ends, which must not
-    write `packed`.
+    x, out: (N, ceil(C / 8), H, W, 8) float16, dense, 16-byte aligned, not overlapping; channels
+    past C zero in x, and then in out. At least one pixel.
+    scratch: like out, for hidden feature maps; needed only above 32 channels.
+    overlap: the kernel may start before the previous kernel on the stream ends; the previous
+    kernel must not write `packed`.
     """
     given = kernel_cuda.arguments(x, packed, out, scratch)
     native.call("spab_wgmma", x, **given, overlap=overlap)
@@ -44,7 +43,7 @@ def spab(x: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Tensor:
     out = layouts.empty(x, x.shape)
     if not out.numel():
         return out
-    planes = layouts.to_planes(x)
+    planes = layouts.to_nc8hw8(x)
     result, scratch = (layouts.empty(planes, planes.shape) for _ in range(2))
     launch(planes, pack(weights, biases), result, scratch)
-    return out.copy_(layouts.from_planes(result, x.size(1)))
+    return out.copy_(layouts.from_nc8hw8(result, x.size(1)))

@@ -1,6 +1,6 @@
-"""The SPAN attention block in eager PyTorch: its definition."""
+"""The definition of spab in eager PyTorch."""
 
-from typing import Sequence  # noqa: UP035 (torch 2.6 makes no schema of collections.abc's)
+from typing import Sequence  # noqa: UP035 (torch 2.6 infers no schema from collections.abc)
 
 import torch.nn.functional as F
 from torch import Tensor

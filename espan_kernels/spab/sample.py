@@ -1,4 +1,4 @@
-"""Arguments for spab; tests and benchmarks use the same."""
+"""Sample arguments for spab, shared by tests and benchmarks."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from espan_kernels.sampling import source
 
 # (batch, channels, convs, height, width): ESPAN's blocks of 3 and 2 convs, SPAN's channels;
-# pictures smaller than a block's 3 pixel reach, 1xN, Nx1, across tiles of 8x16.
+# images smaller than a block's halo of 3 pixels, 1xN, Nx1, across tiles of 8x16.
 CASES = [
     (1, 32, 3, 20, 24),
     (1, 32, 2, 1, 1),
@@ -15,9 +15,9 @@ CASES = [
     (1, 52, 2, 9, 17),
     (0, 32, 3, 4, 4),
 ]
-# The CUDA kernel walks strips of 60 (3 convs) or 94 columns (2 convs) with 3 rows open: one and
-# several strips and segments, one pixel, one row, one column, a batch; every count of planes, with
-# and without channels left over (past 32 channels a kernel for each conv).
+# The CUDA kernel streams rows of strips of 60 (3 convs) or 94 columns (2 convs) and accumulates 3
+# output rows. Cases: one and several strips and segments, one pixel, row and column, a batch, every
+# number of planes with and without padding (above 32 channels: one kernel per conv).
 CUDA = [
     (1, 32, 3, 20, 24),
     (1, 32, 2, 1, 1),
@@ -39,5 +39,5 @@ def make(case, dtype: torch.dtype, device="cpu") -> tuple[Tensor, list[Tensor], 
     normal = source(dtype, device)
     x = normal(n, channels, h, w)
     weights = [normal(channels, channels, 3, 3) / (9 * channels) ** 0.5 for _ in range(convs)]
-    # Large: a hidden pixel outside of the picture is 0, not the SiLU of its bias.
+    # Large, to catch hidden pixels outside the image that are the SiLU of the bias instead of 0.
     return x, weights, [2 * normal(channels) for _ in range(convs)]

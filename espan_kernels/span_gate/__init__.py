@@ -42,18 +42,18 @@ op.kernel("triton", "espan_kernels.span_gate.kernel_triton:span_gate", needs_tri
 
 
 def span_gate(x: Tensor, y: Tensor, *, impl: str | None = None) -> Tensor:
-    """`(y + x) * (torch.sigmoid(y) - 0.5)`, in one pass over memory; differentiable.
+    """`(y + x) * (torch.sigmoid(y) - 0.5)` in one pass over memory; differentiable.
 
     Args:
-        x, y: of one shape, device and floating dtype, any strides; a tensor that is not dense is
-            copied first.
-        impl: None takes the fastest that runs, "cuda", "triton" or "eager" that one and no other.
+        x, y: same shape, device and floating dtype, any strides; non-dense tensors are copied.
+        impl: "cuda", "triton" or "eager" runs exactly that implementation; None runs the fastest
+            one available.
 
     Returns:
         The gated values, in the shape and dtype of `x`.
 
     Raises:
-        ValueError: an argument does not fit, or `impl` does not run here.
+        ValueError: an argument is invalid, or `impl` cannot run here.
     """
     check.tensor("span_gate", "x", x)
     check.tensor("span_gate", "y", y)
@@ -62,5 +62,5 @@ def span_gate(x: Tensor, y: Tensor, *, impl: str | None = None) -> Tensor:
     if x.shape != y.shape:
         expected = f"the shape of x, {tuple(x.shape)}"
         raise check.error("span_gate", "y", expected, tuple(y.shape))
-    check.alike("span_gate", "x y", x, y)
+    check.same_device_and_dtype("span_gate", "x y", x, y)
     return op(x, y, impl=impl)

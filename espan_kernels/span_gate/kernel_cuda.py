@@ -1,4 +1,4 @@
-"""The CUDA kernels' door: outputs, dense inputs of the same strides, the launch."""
+"""span_gate in CUDA: allocates outputs, makes inputs dense with equal strides, launches."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""span_gate in Triton: one flat pass, forward and backward."""
+"""span_gate in Triton: forward and backward as one elementwise kernel each."""
 
 import triton
 import triton.language as tl
@@ -34,7 +34,7 @@ def backward_kernel(grad_ptr, x_ptr, y_ptr, dx_ptr, dy_ptr, size, BLOCK: tl.cons
 
 
 def _laid_out_as(out: Tensor, *inputs: Tensor) -> list[Tensor]:
-    """The inputs with the strides of `out`, which is dense; copies where they differ."""
+    """The inputs with the strides of `out`, which is dense; copies if needed."""
     return [
         x if x.stride() == out.stride() else layout.empty(out, x.shape).copy_(x) for x in inputs
     ]

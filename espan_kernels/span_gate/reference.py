@@ -1,4 +1,4 @@
-"""The SPAN attention gate in eager PyTorch: its definition."""
+"""The definition of span_gate in eager PyTorch."""
 
 import torch
 from torch import Tensor
@@ -9,6 +9,6 @@ def reference(x: Tensor, y: Tensor) -> Tensor:
 
 
 def reference_backward(grad: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of (x, y), given that of the output."""
+    """Gradients of x and y from the output's gradient."""
     s = torch.sigmoid(y)
     return grad * (s - 0.5), grad * (s - 0.5 + (y + x) * s * (1 - s))

@@ -1,4 +1,4 @@
-"""Arguments for span_gate; tests and benchmarks use the same."""
+"""Sample arguments for span_gate, shared by tests and benchmarks."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""tail: from the features of a SPAN network to the enlarged picture."""
+"""tail: from the feature maps of a SPAN network to the upscaled image."""
 
 from collections.abc import Sequence
 
@@ -19,36 +19,34 @@ from espan_kernels.tail import sample
 from espan_kernels.tail.reference import reference
 
 
-def sum_of_32_channels(inputs, weights, bias, *up) -> str | None:
-    """The CUDA kernel is compiled for the sums of ESPAN and SPAN, in float16."""
+def cuda_tail_limits(inputs, weights, bias, *up) -> str | None:
+    """The CUDA kernel is compiled for the convolution sums of ESPAN and SPAN in float16."""
     if bias.dtype != torch.float16:
-        return f"the CUDA kernel takes float16, got {bias.dtype}"
+        return f"the CUDA kernel needs float16, got {bias.dtype}"
     channels = [bias.shape[0], *(x.shape[1] for x in inputs)]
     if len({*channels}) > 1 or not 24 < channels[0] <= 32:
-        return f"the CUDA kernel takes one number of channels from 25 to 32, got {channels}"
+        return f"the CUDA kernel needs 25 to 32 channels, the same everywhere, got {channels}"
     kernels = sorted(weight.shape[-1] for weight in weights)
     if kernels not in ([1, 1, 3], [1, 1, 1, 3]):
         return f"the CUDA kernel sums a 3x3 and two or three 1x1 convolutions, got {kernels}"
     return None
 
 
-def sum_by_wgmma(inputs, weights, bias, *up) -> str | None:
-    """The sums of ESPAN and SPAN, and that of SPAN-F: three 1x1 convolutions, one of the image."""
+def wgmma_tail_limits(inputs, weights, bias, *up) -> str | None:
+    """The sums of ESPAN and SPAN, and SPAN-F's three 1x1 convolutions, one of them on the image."""
     shapes = sorted((weight.shape[1], weight.shape[-1]) for weight in weights)
     if shapes == [(3, 1), (len(bias), 1), (len(bias), 1)] and bias.dtype == torch.float16:
-        return None if 24 < len(bias) <= 32 else f"takes 25 to 32 channels, got {len(bias)}"
-    return sum_of_32_channels(inputs, weights, bias, *up)
+        return None if 24 < len(bias) <= 32 else f"needs 25 to 32 channels, got {len(bias)}"
+    return cuda_tail_limits(inputs, weights, bias, *up)
 
 
 op = Op("tail", reference, sample.CASES, sample.make)
-op.kernel(
-    "cuda", "espan_kernels.tail.kernel_cuda:tail", needs_cuda, sum_of_32_channels, forward_only
-)
+op.kernel("cuda", "espan_kernels.tail.kernel_cuda:tail", needs_cuda, cuda_tail_limits, forward_only)
 op.kernel(
     "cuda_wgmma",
     "espan_kernels.tail.kernel_wgmma:tail",
     needs_wgmma,
-    sum_by_wgmma,
+    wgmma_tail_limits,
     forward_only,
 )
 op.kernel(
@@ -88,29 +86,29 @@ def tail(
     then `F.pixel_shuffle(F.conv2d(h, up_weight, up_bias, padding=1), scale)`.
 
     A 1x1 convolution of concatenated tensors is such a sum; `espan_kernels.merge.merge_tail`
-    turns one input's conv before the concatenation into its 3x3 weight here. All tensors have any
-    strides, one device and one floating dtype. Kernels take up to 64 channels and no gradient,
-    "cuda" float16, 25 to 32 channels everywhere, one 3x3 and two or three 1x1 weights; eager takes
-    any.
+    merges a 3x3 convolution of one input before the concatenation into its weight. All tensors
+    share one device and one floating dtype; strides are arbitrary. Kernels support up to 64
+    channels and no gradient; "cuda" supports float16, 25 to 32 channels everywhere, one 3x3 and two
+    or three 1x1 weights. Eager supports everything.
 
     Args:
-        inputs: 1 to 4 of (N, C_i, H, W).
+        inputs: 1 to 4 tensors (N, C_i, H, W).
         weights: (C, C_i, k, k) for each input, k 1 or 3.
         bias: (C,).
         up_weight: (3 * scale^2, C, 3, 3).
         up_bias: (3 * scale^2,).
         scale: 2, 3 or 4.
         clamp: True limits the result to 0..1.
-        uint8: True limits it too, and returns `(out * 255).round()` as uint8, halves rounded to
+        uint8: True also limits it and returns `(out * 255).round()` as uint8, rounding halves to
             even.
-        impl: None takes the fastest that runs, "cuda", "cuda_wgmma", "triton" or
-            "eager" that one and no other.
+        impl: "cuda", "cuda_wgmma", "triton" or "eager" runs exactly that implementation; None runs
+            the fastest one available.
 
     Returns:
         Images (N, 3, scale * H, scale * W).
 
     Raises:
-        ValueError: an argument does not fit, or `impl` does not run here.
+        ValueError: an argument is invalid, or `impl` cannot run here.
     """
     if not 1 <= len(inputs) <= 4:
         raise check.error("tail", "inputs", "1 to 4 of them", len(inputs))
@@ -123,15 +121,17 @@ def tail(
     check.bias("tail", "bias", bias, channels)
     check.weight("tail", "up_weight", up_weight, 3, channels, 3 * scale**2)
     check.bias("tail", "up_bias", up_bias, 3 * scale**2)
-    check.picture("tail", "inputs[0]", inputs[0])
+    check.image("tail", "inputs[0]", inputs[0])
     n, _, h, w = inputs[0].shape
     for i, (x, weight) in enumerate(zip(inputs, weights, strict=True)):
-        check.picture("tail", f"inputs[{i}]", x)
+        check.image("tail", f"inputs[{i}]", x)
         if x.shape != (n, x.size(1), h, w):
             expected = "the batch, height and width of inputs[0]"
             raise check.error("tail", f"inputs[{i}]", expected, tuple(x.shape))
         check.tensor("tail", f"weights[{i}]", weight)
         kernel = 1 if weight.dim() == 4 and weight.size(3) == 1 else 3
         check.weight("tail", f"weights[{i}]", weight, kernel, x.size(1), channels)
-    check.alike("tail", _NAMES[len(inputs)], *inputs, *weights, bias, up_weight, up_bias)
+    check.same_device_and_dtype(
+        "tail", _NAMES[len(inputs)], *inputs, *weights, bias, up_weight, up_bias
+    )
     return op(list(inputs), list(weights), bias, up_weight, up_bias, scale, clamp, uint8, impl=impl)

@@ -1,4 +1,4 @@
-"""The CUDA kernel's door: weights as its warps hold them, pictures in a layout it reads."""
+"""tail in CUDA: packs the weights for the warps, converts layouts and launches the kernel."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ Packed = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def pack(weights: Sequence[Tensor], bias: Tensor, up_weight: Tensor, up_bias: Tensor) -> Packed:
-    """The weights of a tail as `launch` wants them; for any number of launches.
+    """Packs the weights of a tail for `launch`; reusable.
 
     weights: one (C, C, 3, 3), then two or three (C, C, 1, 1); bias (C,), up_weight
     (3 * scale^2, C, 3, 3), up_bias; float16, C 25 to 32.
@@ -24,7 +24,7 @@ def pack(weights: Sequence[Tensor], bias: Tensor, up_weight: Tensor, up_bias: Te
     outputs = -(-len(up_bias) // 16) * 16
     fill = (0, more, 0, more)
     wide = F.pad(_taps(weights[0]), fill)
-    # A lane multiplies channels 8 q.. of its pixel, which are its inputs (k, j, i) of q.
+    # A lane loads channels 8 q to 8 q + 7 of its pixel and uses them as inputs (k, j, i) of q.
     single = F.pad(torch.cat([_taps(weight) for weight in weights[1:]]), fill)
     by_lane = single.reshape(-1, CHANNELS, 4, 2, 2, 2).permute(0, 1, 3, 4, 2, 5)
     single = torch.stack([layouts.matrix_fragments(one[None]) for one in by_lane.flatten(2)])
@@ -44,7 +44,7 @@ def _taps(weight: Tensor) -> Tensor:
 
 
 def order(weights: Sequence[Tensor]) -> list[int]:
-    """The places of the weights, that of the 3x3 convolution first."""
+    """The indices of the weights, the 3x3 convolution first."""
     return sorted(range(len(weights)), key=lambda i: -weights[i].shape[-1])
 
 
@@ -57,12 +57,12 @@ def launch(
     scale: int,
     clamp: bool,
 ) -> None:
-    """Queues a tail on the current stream of its inputs' device. Allocates nothing.
+    """Launches a tail on the current stream of its inputs' device. Allocates nothing.
 
-    inputs: as the weights in `pack`, the 3x3 convolution's first; float16, dense, 16-byte aligned.
-    layout "planes": (N, 4, H, W, 8), what is past C finite; "channels_last": (N, 32, H, W) in that
-    memory format. out: (N, 3, scale * H, scale * W), uint8, which is clamped and rounded, or
-    float16, dense, 16-byte aligned, apart from the inputs, out_layout "contiguous" or
+    inputs: in the order of the weights in `pack`, the 3x3 convolution's first; float16, dense,
+    16-byte aligned. layout "nc8hw8": (N, 4, H, W, 8), values past C finite; "channels_last":
+    (N, 32, H, W) in that memory format. out: (N, 3, scale * H, scale * W), float16, or uint8,
+    clamped and rounded; dense, 16-byte aligned, overlapping no input; out_layout "contiguous" or
     "channels_last". At least one pixel.
     """
     weights, single_weights, up_weights, biases = packed
@@ -74,7 +74,7 @@ def launch(
 def arguments(
     inputs: Sequence[Tensor], out: Tensor, out_layout: str, scale: int, clamp: bool
 ) -> dict[str, Any]:
-    """Of the launchers of both kernels."""
+    """The arguments that the launchers of both kernels share."""
     x, single0, single1, *third = inputs
     singles = {"single0": single0, "single1": single1, "single2": third[0] if third else None}
     ends = {"out": out, "dtype": out.dtype, "out_layout": out_layout, "clamp": clamp}
@@ -82,7 +82,7 @@ def arguments(
 
 
 def result(inputs: list[Tensor], bias: Tensor, scale: int, uint8: bool) -> tuple[Tensor, str]:
-    """(memory for what a tail makes, its layout)"""
+    """(the allocated output of a tail, its layout)"""
     n, _, h, w = inputs[0].shape
     dtype = torch.uint8 if uint8 else bias.dtype
     out = layouts.empty(inputs[0], (n, 3, scale * h, scale * w), dtype)
@@ -107,6 +107,6 @@ def tail(
     if layouts.is_channels_last(inputs[0]) and len(bias) == CHANNELS:
         layout, features = "channels_last", layouts.laid_out_as(inputs[0], *inputs)
     else:
-        layout, features = "planes", [layouts.to_planes(x) for x in inputs]
+        layout, features = "nc8hw8", [layouts.to_nc8hw8(x) for x in inputs]
     launch([features[i] for i in first], layout, packed, out, out_layout, scale, clamp)
     return out

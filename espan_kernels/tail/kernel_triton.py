@@ -1,6 +1,6 @@
-"""tail in Triton, two kernels: the sum of convolutions, then the 3x3 up conv shuffled in place.
+"""tail in Triton: a kernel for the sum of convolutions, one for the 3x3 conv and pixel shuffle.
 
-The sum in between is a scratch tensor: the up conv needs its neighbours and its zero border.
+A scratch tensor holds the sum, because the 3x3 conv needs neighbouring pixels and a zero border.
 """
 
 import torch
@@ -16,8 +16,8 @@ from espan_kernels.conv3x3.kernel_triton import (
     add_bias,
     block_in,
     block_out,
-    far,
     grid,
+    needs_int64,
     offsets,
     tile,
     warps,
@@ -44,9 +44,9 @@ def sum_kernel(
     BLOCK_OUT: tl.constexpr,
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
-    FAR: tl.constexpr,
+    INT64: tl.constexpr,
 ):
-    n, y, x = tile(H, W, TILE_H, TILE_W, FAR)
+    n, y, x = tile(H, W, TILE_H, TILE_W, INT64)
     acc = tl.zeros((TILE_H * TILE_W, BLOCK_OUT), tl.float32)
     for i in tl.static_range(len(x_ptrs)):
         acc = accumulate(
@@ -92,10 +92,10 @@ def up_kernel(
     BLOCK_OUT: tl.constexpr,
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
-    FAR: tl.constexpr,
+    INT64: tl.constexpr,
 ):
     COUT: tl.constexpr = 3 * SCALE * SCALE
-    n, y, x = tile(H, W, TILE_H, TILE_W, FAR)
+    n, y, x = tile(H, W, TILE_H, TILE_W, INT64)
     acc = tl.zeros((TILE_H * TILE_W, BLOCK_OUT), tl.float32)
     acc = accumulate(
         acc, x_ptr, x_stride, w_ptr, w_stride, n, y, x, H, W, CIN, COUT, 3, BLOCK_IN, BLOCK_OUT
@@ -104,9 +104,9 @@ def up_kernel(
     if CLAMP:
         acc = tl.minimum(tl.maximum(acc, 0.0), 1.0)
     if out_ptr.dtype.element_ty == tl.uint8:
-        # Adding and taking away 1.5 * 2^23 rounds to the nearest whole number, halves to even.
+        # Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, halves to even.
         acc = (acc * 255.0 + 12582912.0) - 12582912.0
-    # The pixel shuffle: channel (colour, dy, dx) is pixel (y * SCALE + dy, x * SCALE + dx).
+    # Pixel shuffle: channel (colour, dy, dx) goes to pixel (y * SCALE + dy, x * SCALE + dx).
     o_out = tl.arange(0, BLOCK_OUT)
     o_far = o_out.to(tl.int64)
     out = offsets(out_stride, n, y * SCALE, x * SCALE, o_far // (SCALE * SCALE))
@@ -150,7 +150,7 @@ def tail(
         block_out(channels),
         TILE_H,
         TILE_W,
-        far(*inputs, middle),
+        needs_int64(*inputs, middle),
         num_warps=warps(bias.dtype, channels),
     )
     up_kernel[grid(n, h, w)](
@@ -171,7 +171,7 @@ def tail(
         block_out(3 * scale**2),
         TILE_H,
         TILE_W,
-        far(middle, out),
+        needs_int64(middle, out),
         num_warps=warps(bias.dtype, 3 * scale**2),
     )
     return out

@@ -1,4 +1,4 @@
-"""tail by the tensor cores of sm_90a: weights as they lie in shared memory, features in planes."""
+"""tail with wgmma (sm_90a): weights in shared-memory order, feature maps in NC/8HW8 layout."""
 
 from collections.abc import Sequence
 
@@ -14,18 +14,17 @@ from espan_kernels.tail.kernel_cuda import CHANNELS, arguments, result
 def pack(
     weights: Sequence[Tensor], bias: Tensor, up_weight: Tensor, up_bias: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(all weights in a row, the biases) of a tail, as `launch` wants them; for any number of
-    launches.
+    """Packs a tail for `launch`: (all weights concatenated, the biases); reusable.
 
-    weights: in `order`, one (C, C, 3, 3), or (C, C, 1, 1) as well, then two or three (C, C, 1, 1);
-    the last of two may be (C, 3, 1, 1). bias (C,), up_weight (3 * scale^2, C, 3, 3), up_bias;
-    float16, C 25 to 32.
+    weights: in `order`, one (C, C, 3, 3) or (C, C, 1, 1), then two or three (C, C, 1, 1); the last
+    of two may be (C, 3, 1, 1). bias (C,), up_weight (3 * scale^2, C, 3, 3), up_bias; float16,
+    C 25 to 32.
     """
     more, filled = CHANNELS - len(bias), -len(up_bias) % 16
     wide = F.pad(weights[0], [(3 - weights[0].shape[-1]) // 2] * 4)
     wanted = [(0, CHANNELS - weight.shape[1], 0, more) for weight in weights[1:]]
     singles = [F.pad(w[..., 0, 0], fill) for w, fill in zip(weights[1:], wanted, strict=True)]
-    # Of 16 channels in, the two halves, planes out, channels out, channels in.
+    # Group of 16 input channels, half of it, output plane, output channel, input channel.
     singles = [one.reshape(4, 8, 2, 2, 8).permute(2, 3, 0, 1, 4) for one in singles]
     up = layouts.wgmma_taps(F.pad(up_weight, (0, 0, 0, 0, 0, more, 0, filled)))
     parts = [layouts.wgmma_taps(wide), *singles, up]
@@ -34,12 +33,12 @@ def pack(
 
 
 def order(weights: Sequence[Tensor]) -> list[int]:
-    """The places of the weights, the largest kernel first, the fewest channels in last."""
+    """The indices of the weights, the largest kernel first, the fewest input channels last."""
     return sorted(range(len(weights)), key=lambda i: (-weights[i].shape[-1], -weights[i].shape[1]))
 
 
 def limit_bits(limit: float) -> int:
-    """The bits of the largest float16 that is not above `limit`, for `launch`; -1: none is not."""
+    """The bits of the largest float16 <= `limit`, for `launch`; -1 if there is none."""
     if not limit >= 0:
         return -1
     half = torch.tensor(min(limit, torch.finfo(torch.float16).max), dtype=torch.float64)
@@ -58,13 +57,13 @@ def launch(
     limit: int = -1,
     overlap: bool = False,
 ) -> None:
-    """Queues a tail on the current stream of its inputs' device. Allocates nothing.
+    """Launches a tail on the current stream of its inputs' device. Allocates nothing.
 
-    inputs: as the weights in `pack`, (N, ceil(channels / 8), H, W, 8) float16, dense, 16-byte
-    aligned, what is past the channels finite. out, out_layout: as of kernel_cuda's.
-    trusted: bool, one element. False is written if the magnitude of a value of the inputs is above
-    the float16 of `limit_bits`, or not finite; else it stays as it is.
-    overlap: as of spab's.
+    inputs: in the order of the weights in `pack`, (N, ceil(channels / 8), H, W, 8) float16, dense,
+    16-byte aligned, padding channels finite. out, out_layout: see kernel_cuda's `launch`.
+    trusted: bool, one element. Set to False if an input value is not finite or its magnitude
+    exceeds the float16 from `limit_bits`; otherwise unchanged.
+    overlap: see spab's `launch`.
     """
     weights, biases = packed
     given = arguments(inputs, out, out_layout, scale, clamp)
@@ -88,6 +87,6 @@ def tail(
         return out
     first = order(weights)
     packed = pack([weights[i] for i in first], bias, up_weight, up_bias)
-    features = [layouts.to_planes(inputs[i]) for i in first]
+    features = [layouts.to_nc8hw8(inputs[i]) for i in first]
     launch(features, packed, out, out_layout, scale, clamp)
     return out

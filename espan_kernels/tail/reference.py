@@ -1,6 +1,6 @@
-"""The tail of a SPAN network in eager PyTorch: its definition."""
+"""The definition of tail in eager PyTorch."""
 
-from typing import Sequence  # noqa: UP035 (torch 2.6 makes no schema of collections.abc's)
+from typing import Sequence  # noqa: UP035 (torch 2.6 infers no schema from collections.abc)
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ def reference(
     if clamp or uint8:
         out = out.clamp(0, 1)
     if uint8:
-        # In float32 at least: float16 holds the product of 255 to the nearest 1/8 only.
+        # At least float32: near 255, float16 has a resolution of only 1/8.
         wide = out.to(torch.promote_types(out.dtype, torch.float32))
         out = (wide * 255).round().to(torch.uint8)
     return out

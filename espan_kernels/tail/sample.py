@@ -1,4 +1,4 @@
-"""Arguments for tail; tests and benchmarks use the same."""
+"""Sample arguments for tail, shared by tests and benchmarks."""
 
 import torch
 
@@ -15,8 +15,8 @@ CASES = [
     (1, 16, [(16, 3)], 2, 1, 1, False, False),
     (0, 32, [(32, 3), (32, 1), (32, 1)], 4, 4, 4, False, False),
 ]
-# The CUDA kernel walks strips of 60 columns with 3 rows open: the tails of ESPAN and SPAN, every
-# scale, one and several strips and segments, lines of any alignment, channels filled up.
+# The CUDA kernel streams rows of strips of 60 columns and accumulates 3 output rows. Cases: ESPAN's
+# and SPAN's tails, every scale, one and several strips and segments, any row alignment, padding.
 CUDA = [
     (1, 32, [(32, 3), (32, 1), (32, 1)], 4, 9, 17, False, True),
     (1, 32, [(32, 3), (32, 1), (32, 1)], 4, 3, 64, False, False),
@@ -26,7 +26,7 @@ CUDA = [
     (1, 32, [(32, 3), (32, 1), (32, 1)], 2, 1, 1, True, False),
     (0, 32, [(32, 3), (32, 1), (32, 1)], 4, 4, 4, False, True),
 ]
-# Those of the wgmma kernel, which walks as that one does, and the tail of SPAN-F.
+# The wgmma kernel streams the same strips; it also supports the tail of SPAN-F.
 WGMMA = [
     *CUDA,
     (1, 32, [(32, 1), (3, 1), (32, 1)], 4, 3, 65, False, True),
@@ -39,7 +39,7 @@ def make(case, dtype: torch.dtype, device="cpu"):
     normal = source(dtype, device)
     xs = [normal(n, c, h, w) for c, _ in inputs]
     weights = [normal(channels, c, k, k) / (k * k * c * len(inputs)) ** 0.5 for c, k in inputs]
-    # Large: outside of the picture the inner sum is 0, not its bias.
+    # Large, to catch inner sums outside the image that are the bias instead of 0.
     bias, up_bias = 2 * normal(channels), normal(3 * scale**2)
     up_weight = normal(3 * scale**2, channels, 3, 3) / (9 * channels) ** 0.5
     return xs, weights, bias, up_weight, up_bias, scale, clamp, uint8

@@ -63,10 +63,10 @@ def test_a_gpu_that_is_not_there(option, capsys, tmp_path, monkeypatch):
     ("content", "says"),
     [
         ("{", "not a results file"),
-        ([], f"format 1 or {FORMAT} expected, found None"),
-        ({"format": 0, "rows": []}, f"format 1 or {FORMAT} expected, found 0"),
-        ({"format": FORMAT, "rows": []}, "not a whole results file"),
-        ({"format": FORMAT, "rows": [{"op": "a"}]}, "not a whole results file"),
+        ([], f"format: expected 1 or {FORMAT}, got None"),
+        ({"format": 0, "rows": []}, f"format: expected 1 or {FORMAT}, got 0"),
+        ({"format": FORMAT, "rows": []}, "not a complete results file"),
+        ({"format": FORMAT, "rows": [{"op": "a"}]}, "not a complete results file"),
         ({"format": FORMAT, "machine": [], "limits": {}, "rows": [], "absent": {}}, "with values"),
     ],
 )

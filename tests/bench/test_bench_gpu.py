@@ -115,7 +115,7 @@ def test_from_picture_to_picture_in_a_graph_is_the_same_picture(monkeypatch):
     run_it = network._whole_in_a_graph(built, shown, CPU)
     assert np.array_equal(run_it(), built.whole()) and run_it().shape == (28, 36, 3)
     wrong = {**vars(built), "pixels": lambda x: 255 - built.pixels(x)}
-    with pytest.raises(peers.AbsentError, match="from the picture without a graph"):
+    with pytest.raises(peers.AbsentError, match="from the image without a graph"):
         network._whole_in_a_graph(peers.Built(**wrong), shown, CPU)
 
 

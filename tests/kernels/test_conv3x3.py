@@ -81,26 +81,26 @@ def test_cuda_launches_of_one_packing_shim(epilogue):
     args = OP.make((1, 28, 28, 4, 9, epilogue), torch.float16, DEVICE)
     x, weight, bias, act, gate = args
     packed = kernel_cuda.pack(weight, bias, plain=gate is None and act == "none")
-    planes = layout.to_planes(x)
-    gates = None if gate is None else layout.to_planes(gate)
+    planes = layout.to_nc8hw8(x)
+    gates = None if gate is None else layout.to_nc8hw8(gate)
     out = torch.full_like(planes, float("nan"))
     for _ in range(2):
-        kernel_cuda.launch(planes, packed, out, act, gates, "planes")
-        got = layout.from_planes(out, 28)
+        kernel_cuda.launch(planes, packed, out, act, gates, "nc8hw8")
+        got = layout.from_nc8hw8(out, 28)
         assert torch.equal(got, conv3x3(x, weight, bias, act=act, gate=gate, impl="cuda"))
         # What is past the channels stays 0, so that the next kernel may read it.
-        assert torch.equal(layout.to_planes(got), out)
-    kernel_cuda.launch(planes, packed, out, act, gates, "planes", half_sums=True)
-    assert not torch.equal(layout.from_planes(out, 28), got)
-    torch.testing.assert_close(layout.from_planes(out, 28), got, atol=4e-3, rtol=4e-3)
+        assert torch.equal(layout.to_nc8hw8(got), out)
+    kernel_cuda.launch(planes, packed, out, act, gates, "nc8hw8", fp16_accumulation=True)
+    assert not torch.equal(layout.from_nc8hw8(out, 28), got)
+    torch.testing.assert_close(layout.from_nc8hw8(out, 28), got, atol=4e-3, rtol=4e-3)
 
 
 @pytest.mark.usefixtures("shim")
 def test_cuda_refusals_shim():
-    with pytest.raises(ValueError, match="CUDA convolutions take float16, got"):
+    with pytest.raises(ValueError, match="CUDA convolutions need float16, got"):
         conv3x3(**arguments(), impl="cuda")
     halves = {name: t.half() for name, t in arguments().items()}
-    with pytest.raises(ValueError, match="take 17 to 64 channels, as many out as in, got 4 and 8"):
+    with pytest.raises(ValueError, match="need 17 to 64 channels, as many out as in, got 4 and 8"):
         conv3x3(**halves, impl="cuda")
     with pytest.raises(ValueError, match="as many out as in, got 72"):
         OP(*OP.make((1, 72, 72, 3, 5, "none"), torch.float16, DEVICE), impl="cuda")

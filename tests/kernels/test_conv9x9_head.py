@@ -27,8 +27,8 @@ class TestCudaShim(
 @pytest.mark.parametrize(
     ("case", "dtype", "reason"),
     [
-        ((1, 24, 4, 4, True), torch.float16, "takes 25 to 32 channels out, got 24"),
-        ((1, 32, 4, 4, True), torch.float32, "takes weights of float16, got torch.float32"),
+        ((1, 24, 4, 4, True), torch.float16, "needs 25 to 32 output channels, got 24"),
+        ((1, 32, 4, 4, True), torch.float32, "needs float16 weights, got torch.float32"),
     ],
 )
 def test_cuda_refuses_shim(case, dtype, reason):

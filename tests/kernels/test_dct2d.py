@@ -163,6 +163,6 @@ def test_bad_pairs():
 
 
 def test_float64_is_refused_by_the_kernel():
-    with pytest.raises(ValueError, match="refuses: kernels take float16, bfloat16 or float32"):
+    with pytest.raises(ValueError, match="refuses: kernels need float16, bfloat16 or float32"):
         dct2(torch.ones(8, 8).double(), impl="triton")
     assert OPS["dct2"].reference(torch.ones(8, 8).double(), None, False).dtype == torch.float64

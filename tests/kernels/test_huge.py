@@ -94,7 +94,7 @@ def memory(channels: int, size, name: str, scale: int = 1) -> torch.Tensor:
     """(N, C, H, W), in planes (N, C / 8, H, W, 8), without pages."""
     n, height, width = size[0], scale * size[1], scale * size[2]
     flat = sparse(n * channels * height * width, torch.float16)
-    if name == "planes":
+    if name == "nc8hw8":
         return flat.view(n, channels // 8, height, width, 8)
     if name == "channels_last":
         return flat.view(n, height, width, channels).permute(0, 3, 1, 2)
@@ -105,8 +105,8 @@ def place(values: torch.Tensor, size, name: str) -> torch.Tensor:
     """The values (1, C, h, w) at the far corner of the last picture of zeros."""
     height, width = values.shape[2:]
     out = memory(values.size(1), size, name)
-    if name == "planes":
-        out[-1:, :, -height:, -width:] = layout.to_planes(values.half())
+    if name == "nc8hw8":
+        out[-1:, :, -height:, -width:] = layout.to_nc8hw8(values.half())
     else:
         out[-1:, :, -height:, -width:] = values.half()
     return out
@@ -114,7 +114,7 @@ def place(values: torch.Tensor, size, name: str) -> torch.Tensor:
 
 def corner(out: torch.Tensor, name: str, scale: int = 1) -> torch.Tensor:
     last = out[-1:, :, -ROWS * scale :, -COLUMNS * scale :]
-    return layout.from_planes(last, 8 * last.size(1)) if name == "planes" else last
+    return layout.from_nc8hw8(last, 8 * last.size(1)) if name == "nc8hw8" else last
 
 
 def assert_corner(out: torch.Tensor, truth: torch.Tensor, name: str, scale: int = 1) -> None:
@@ -130,7 +130,7 @@ def read_part(size) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("size", [MANY, LARGE], ids=str)
-@pytest.mark.parametrize("name", ["planes", "channels_last"])
+@pytest.mark.parametrize("name", ["nc8hw8", "channels_last"])
 @pytest.mark.parametrize("convs", [1, 2, 3])
 def test_far_ends_of_convolutions(last_blocks, convs, name, size):
     if convs == 1:
@@ -152,10 +152,10 @@ def test_far_ends_of_convolutions(last_blocks, convs, name, size):
 @pytest.mark.parametrize("x_layout", ["contiguous", "channels_last"])
 def test_far_ends_of_the_head(last_blocks, x_layout, size):
     (x, weight, bias), truth = exact.of_head(*read_part(size), 32)
-    out = memory(32, size, "planes")
+    out = memory(32, size, "nc8hw8")
     packed = head_door.pack(weight.half(), bias.half())
-    head_door.launch(place(x, size, x_layout), x_layout, packed, out, "planes")
-    assert_corner(out, truth, "planes")
+    head_door.launch(place(x, size, x_layout), x_layout, packed, out, "nc8hw8")
+    assert_corner(out, truth, "nc8hw8")
 
 
 @pytest.mark.parametrize("size", [MANY, LARGE], ids=str)
@@ -164,9 +164,9 @@ def test_far_ends_of_the_tail(last_blocks, out_layout, size):
     made, truth = exact.of_tail(*read_part(size), 32, (3, 1, 1), 4)
     inputs, weights, bias, up_weight, up_bias, *_ = mapped(made, lambda t: t.half())
     out = memory(3, size, out_layout, 4)
-    features = [place(x, size, "planes") for x in inputs]
+    features = [place(x, size, "nc8hw8") for x in inputs]
     packed = tail_door.pack(weights, bias, up_weight, up_bias)
-    tail_door.launch(features, "planes", packed, out, out_layout, 4, False)
+    tail_door.launch(features, "nc8hw8", packed, out, out_layout, 4, False)
     assert_corner(out, truth, out_layout, 4)
 
 

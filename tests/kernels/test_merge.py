@@ -59,11 +59,11 @@ def test_halved_epilogues():
 def test_planes_and_back():
     for channels in (1, 8, 28, 32):
         x = normal(2, channels, 3, 5)
-        planes = layout.to_planes(x)
+        planes = layout.to_nc8hw8(x)
         assert planes.shape == (2, -(-channels // 8), 3, 5, 8) and planes.is_contiguous()
         assert torch.equal(planes[1, (channels - 1) // 8, 2, 4, (channels - 1) % 8], x[1, -1, 2, 4])
         assert planes.sum().item() == pytest.approx(x.sum().item())
-        assert torch.equal(layout.from_planes(planes, channels), x)
+        assert torch.equal(layout.from_nc8hw8(planes, channels), x)
 
 
 def test_packed_weights_are_the_same_tensor():

@@ -64,15 +64,15 @@ def test_half_sums_are_for_geforce(monkeypatch, name, capability, wanted, pays):
     monkeypatch.delenv("ESPAN_HALF_SUMS", raising=False)
     if wanted:
         monkeypatch.setenv("ESPAN_HALF_SUMS", wanted)
-    assert machine.half_sums_pay(torch.device("cuda", 0)) is pays
+    assert machine.fp16_accumulation_pays(torch.device("cuda", 0)) is pays
 
 
 def test_a_bad_wish_for_half_sums_is_named(monkeypatch):
     monkeypatch.delenv("ESPAN_HALF_SUMS", raising=False)
-    assert not machine.half_sums_pay(torch.device("cpu"))
+    assert not machine.fp16_accumulation_pays(torch.device("cpu"))
     monkeypatch.setenv("ESPAN_HALF_SUMS", "yes")
     with pytest.raises(ValueError, match="ESPAN_HALF_SUMS: expected auto, 0 or 1, got 'yes'"):
-        machine.half_sums_pay(torch.device("cpu"))
+        machine.fp16_accumulation_pays(torch.device("cpu"))
 
 
 def test_the_hash_sees_every_source(tmp_path):
@@ -165,7 +165,7 @@ def test_a_failed_compile_is_noted_or_fatal(tmp_path):
     failing = {"NVCC": "false"}
     result = build(tmp_path, ESPAN_CUDA="auto", ESPAN_CUDA_ARCHS="8.0", **failing)
     assert result.returncode == 0, result.stderr
-    assert left_out(tmp_path).startswith("the compile failed:")
+    assert left_out(tmp_path).startswith("compilation failed:")
     assert "arch=compute_80,code=sm_80 " in result.stdout + result.stderr
     assert "espan: without CUDA kernels: " in result.stdout + result.stderr
     assert build(tmp_path, ESPAN_CUDA="1", ESPAN_CUDA_ARCHS="80", **failing).returncode != 0
@@ -242,4 +242,4 @@ def test_bad_settings_are_named(tmp_path):
     result = build(tmp_path, ESPAN_CUDA="yes")
     assert result.returncode and "ESPAN_CUDA: expected auto, 0 or 1, got 'yes'" in result.stderr
     result = build(tmp_path, ESPAN_CUDA="1", ESPAN_CUDA_ARCHS="ampere", NVCC="true")
-    assert "ESPAN_CUDA_ARCHS: expected numbers as in" in result.stderr
+    assert "ESPAN_CUDA_ARCHS: expected numbers like" in result.stderr

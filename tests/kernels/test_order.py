@@ -100,11 +100,11 @@ def test_fastest_first_of_the_nearest_size():
     # The geometric mean of 100 and 1600 pixels is 400.
     assert [first("op", (9, 0), n) for n in (0, 1, 399)] == [["b"]] * 3
     assert [first("op", (9, 0), n) for n in (400, 10**9)] == [["a"]] * 2
-    assert order.why_not("op", "a", (9, 0), 1) == (
-        "not timed beside eager (10x10, compute capability 9.0)"
+    assert order.exclusion_reason("op", "a", (9, 0), 1) == (
+        "not timed against eager (10x10, compute capability 9.0)"
     )
-    assert order.why_not("op", "b", (9, 0), 1600) == (
-        "slower than eager where measured: 3.0 ms against 2.0 (40x40, compute capability 9.0)"
+    assert order.exclusion_reason("op", "b", (9, 0), 1600) == (
+        "slower than eager where measured: 3.0 ms vs 2.0 ms (40x40, compute capability 9.0)"
     )
 
 
@@ -114,8 +114,8 @@ def test_an_unknown_gpu_takes_the_ops_order_without_what_was_slower_everywhere()
     assert first("op", (12, 0), 100) == ["a", "b"]
     assert first("other", (9, 0), 100) == ["b", "c"]
     assert first("new", (12, 0), 100) == first("new", (9, 0), 100) == ["a", "b", "c"]
-    assert order.why_not("op", "c", (12, 0), 100) == (
-        "slower than eager where measured: 3.0 ms against 2.0 (10x10, compute capability 8.9)"
+    assert order.exclusion_reason("op", "c", (12, 0), 100) == (
+        "slower than eager where measured: 3.0 ms vs 2.0 ms (10x10, compute capability 8.9)"
     )
 
 
@@ -149,28 +149,30 @@ def sample(name: str, dtype=torch.float16):
 def test_what_calls_try(on_a_gpu, capability, conv, dct, loss):
     on_a_gpu(*capability)
 
-    def tried(name):
-        return [kernel.name for kernel in OPS[name].tried(sample(name))]
+    def candidates(name):
+        return [kernel.name for kernel in OPS[name].candidates(sample(name))]
 
-    assert tried("conv3x3") == conv and OPS["conv3x3"].choose(sample("conv3x3")).name == conv[0]
-    assert tried("dct_l1") == (loss or ["cuda", "triton"])
+    assert (
+        candidates("conv3x3") == conv and OPS["conv3x3"].choose(sample("conv3x3")).name == conv[0]
+    )
+    assert candidates("dct_l1") == (loss or ["cuda", "triton"])
     # That of CUDA is none.
-    assert tried("dct2") == dct and OPS["dct2"].choose(sample("dct2")) is None
+    assert candidates("dct2") == dct and OPS["dct2"].choose(sample("dct2")) is None
     assert OPS["dct2"].choose(sample("dct2"), "triton").name == "triton"
-    assert tried("span_gate_backward") == ["cuda", "triton"]
+    assert candidates("span_gate_backward") == ["cuda", "triton"]
 
 
 def test_explain_says_what_runs_only_when_named(on_a_gpu):
     on_a_gpu(9, 0)
     lines = OPS["dct2"].explain(*sample("dct2")).splitlines()
-    assert lines[0].startswith("dct2: cuda: the CUDA kernel is the loss")
+    assert lines[0].startswith("dct2: cuda: only the loss has a CUDA kernel")
     assert lines[1:] == [
-        "dct2: triton: runs when named, slower than eager where measured: 1.35 ms against 0.371 "
+        "dct2: triton: runs when named, slower than eager where measured: 1.35 ms vs 0.371 ms "
         "(256x256, compute capability 9.0)",
         "dct2: eager: runs",
     ]
     lines = OPS["conv3x3"].explain(*sample("conv3x3")).splitlines()
-    named = "cuda_wgmma: runs when named, not timed beside eager (480x270, compute capability 9.0)"
+    named = "cuda_wgmma: runs when named, not timed against eager (480x270, compute capability 9.0)"
     says = ["triton: runs", "cuda: runs", named, "eager: runs"]
     assert lines == [f"conv3x3: {line}" for line in says]
 

@@ -28,7 +28,7 @@ PLANTED = {
         "a wait too few": {LOAD: "cp_async_wait<2>();"},
         "a slot freed before it is read": {EMPTY: "", FULL: FULL + EMPTY},
         "a ring read one row off": {READ: "a_word + (u + 1) % SLOTS * S::SLOT"},
-        "hidden pixels outside of the picture kept": {STORE: "pair"},
+        "hidden pixels outside of the image kept": {STORE: "pair"},
     },
     "deadlock in block 0: thread .* waits for a barrier": {
         "no wait for a full slot": {FULL: "bar_arrive(full(CONV, u), 2 * S::CONV_THREADS);"},
@@ -48,10 +48,10 @@ PLANTED = {
         },
     },
     r"global\[-\d+\] of 15680": {
-        "rows read outside of the picture": {"has_row && unsigned(p.load_at": "unsigned(p.load_at"},
+        "rows read outside of the image": {"has_row && unsigned(p.load_at": "unsigned(p.load_at"},
     },
     r"global\[\d+\] of 15680": {
-        "rows stored below the picture": {"+ 2 * REACH;": "+ 2 * REACH + 1;"},
+        "rows stored below the image": {"+ 2 * REACH;": "+ 2 * REACH + 1;"},
     },
 }
 PLANTED_IN_ODD = {

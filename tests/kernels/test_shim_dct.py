@@ -14,7 +14,7 @@ OP = OPS["dct_l1"]
 # Odd, so that a middle stands alone; more than 64, so that several warps share a line.
 SHAPE = (2, 67, 71)
 SPLIT_BARRIER = "    bar_sync(0, lines.threads);\n}"
-READ = "    // All warps have read the lines: signs take the place of the high parts.\n"
+READ = "    // All warps have read the lines; the signs overwrite the high parts.\n"
 FOLD = "far = i < lines.odd ? difference(lines.n - 1 - i) : 0;"
 # How a bug shows: (text of the file: what takes its place), by name.
 PLANTED = {
@@ -136,5 +136,5 @@ def test_shim_dct_of_long_lines(host_build, shape):
 
 def test_shim_dct_refuses_what_it_cannot_number(host_build):
     strip = torch.empty(4, (1 << 24) + 4)
-    with pytest.raises(ValueError, match=r"'cuda' refuses: .* rows of up to 16777216 numbers, got"):
+    with pytest.raises(ValueError, match=r"'cuda' refuses: .* a width of up to 16777216, got"):
         dct_l1(strip, strip, block=4, impl="cuda")

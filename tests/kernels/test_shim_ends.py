@@ -36,21 +36,21 @@ def in_memory(shape, dtype, name):
 
 @pytest.mark.usefixtures("shim")
 @pytest.mark.parametrize("x_layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("name", ["planes", "channels_last"])
+@pytest.mark.parametrize("name", ["nc8hw8", "channels_last"])
 def test_shim_head_is_exact_in_every_layout(x_layout, name):
     x = whole_numbers(-3, 3, 2, 3, 11, 33)
     weight, bias = whole_numbers(-2, 2, 32, 3, 9, 9), whole_numbers(-50, 50, 32)
-    shape = (2, 4, 11, 33, 8) if name == "planes" else (2, 32, 11, 33)
+    shape = (2, 4, 11, 33, 8) if name == "nc8hw8" else (2, 32, 11, 33)
     out, buffer = in_memory(shape, torch.float16, name)
     given = channels_last(x) if x_layout == "channels_last" else x
     head_door.launch(given, x_layout, head_door.pack(weight, bias), out, name)
-    got = layout.from_planes(out, 32) if name == "planes" else out
+    got = layout.from_nc8hw8(out, 32) if name == "nc8hw8" else out
     assert torch.equal(got.double(), HEAD.reference(x.double(), weight.double(), bias.double()))
     assert_bands(buffer)
 
 
 @pytest.mark.usefixtures("shim")
-@pytest.mark.parametrize("name", ["planes", "channels_last"])
+@pytest.mark.parametrize("name", ["nc8hw8", "channels_last"])
 @pytest.mark.parametrize("out_layout", ["contiguous", "channels_last"])
 # Lines of pixels are multiples of 16 bytes, of 4, of one element.
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_shim_tail_is_exact_in_every_layout(name, out_layout, scale, size, dtype
         *(scale, False, uint8),
     )
     out, buffer = in_memory((2, 3, scale * size[0], scale * size[1]), dtype, out_layout)
-    features = [layout.to_planes(x) if name == "planes" else channels_last(x) for x in inputs]
+    features = [layout.to_nc8hw8(x) if name == "nc8hw8" else channels_last(x) for x in inputs]
     packed = tail_door.pack(weights, bias, up_weight, up_bias)
     tail_door.launch(features, name, packed, out, out_layout, scale, False)
     assert torch.equal(out.double(), truth.double())
@@ -151,12 +151,12 @@ PLANTED = {
         "the copy one half off": {"2 * COPY - 1": "2 * COPY"},
     },
     ("head_rows.cuh", r"global\[-\d+\] of 3360"): {
-        "rows read above the picture": {
+        "rows read above the image": {
             "has_column && unsigned(top + row) < unsigned(height)": "has_column"
         },
     },
     ("conv9x9_head.cu", r"global\[\d+\] of 17920"): {
-        "columns stored beside the picture": {"if (x0 + g + 8 * j < work.cut.width) ": ""},
+        "columns stored beside the image": {"if (x0 + g + 8 * j < work.cut.width) ": ""},
     },
     ("tail.cu", "wrong values"): {
         "no barrier after the copies": {
@@ -165,7 +165,7 @@ PLANTED = {
             )
         },
         "a wait too few": {"cp_async_wait<1>();": "cp_async_wait<2>();"},
-        "the sum outside of the picture kept": {"inside ? pack_half2": "true ? pack_half2"},
+        "the sum outside of the image kept": {"inside ? pack_half2": "true ? pack_half2"},
         "a row of the 1x1 convolutions off": {"load_singles(i + 1, 0)": "load_singles(i, 0)"},
         "pixels written before all are staged": {"bar_sync(STAGED, ROLE_THREADS);": ""},
         "a slot freed before it is read": {
@@ -182,7 +182,7 @@ PLANTED = {
         "the ring read past its end": {"RING + pixel_word": "RING + SLOT + pixel_word"},
     },
     ("tail_pixels.cuh", r"global\[\d+\] of"): {
-        "lines written beyond the picture": {"min(USEFUL, width - column)": "USEFUL"},
+        "lines written beyond the image": {"min(USEFUL, width - column)": "USEFUL"},
     },
 }
 BUGS = [

@@ -82,29 +82,29 @@ def test_shim_large_biases_stay_inside(host_build, convs):
 @pytest.mark.parametrize("case", [(1, 28, 3, 9, 70), (2, 25, 2, 4, 3), (1, 52, 2, 4, 9)], ids=str)
 def test_shim_launch_writes_its_output_and_nothing_else(host_build, shim_module, case, seed):
     x, weights, biases = on_cpu(case)
-    planes = banded(layout.to_planes(x))
+    planes = banded(layout.to_nc8hw8(x))
     kept = planes.clone()
     out, buffer = guarded(planes)
     shim_module.seed(seed)
     packed, scratch = kernel_wgmma.pack(weights, biases), torch.full_like(out, float("nan"))
     kernel_wgmma.launch(planes, packed, out, scratch, overlap=True)
-    got = layout.from_planes(out, case[1])
+    got = layout.from_nc8hw8(out, case[1])
     assert torch.equal(got, spab(x, weights, biases, impl="cuda_wgmma"))
     # What is past the channels stays 0, so that the next block may read it.
-    assert torch.equal(layout.to_planes(got), out) and torch.equal(planes, kept)
+    assert torch.equal(layout.to_nc8hw8(got), out) and torch.equal(planes, kept)
     assert_bands(buffer)
 
 
 def test_shim_blocks_in_a_row(host_build):
     """One packing for any number of launches, each on what the last has written."""
     x, weights, biases = on_cpu((1, 28, 2, 5, 9))
-    packed, planes = kernel_wgmma.pack(weights, biases), layout.to_planes(x)
+    packed, planes = kernel_wgmma.pack(weights, biases), layout.to_nc8hw8(x)
     for _ in range(3):
         x = spab(x, weights, biases, impl="cuda_wgmma")
         out = torch.full_like(planes, float("nan"))
         kernel_wgmma.launch(planes, packed, out, overlap=True)
         planes = out
-    assert torch.equal(layout.from_planes(planes, 28), x)
+    assert torch.equal(layout.from_nc8hw8(planes, 28), x)
 
 
 def test_shim_refuses_other_blocks(host_build):
@@ -116,9 +116,9 @@ def test_shim_refuses_other_blocks(host_build):
     assert why(1, 32, 3, 4, 4) is None
     assert why(1, 48, 3, 4, 4) is None
     for channels in (24, 40):
-        message = f"wgmma convolutions take 25 to 32 or 41 to 64 channels, got {channels}"
+        message = f"wgmma convolutions need 25 to 32 or 41 to 64 channels, got {channels}"
         assert why(1, channels, 3, 4, 4) == message
-    message = "CUDA convolutions take float16, got torch.bfloat16"
+    message = "CUDA convolutions need float16, got torch.bfloat16"
     assert why(1, 32, 3, 4, 4, dtype=torch.bfloat16) == message
     x, weights, biases = on_cpu((1, 32, 2, 4, 4))
     weights[0].requires_grad_()
@@ -183,12 +183,12 @@ def test_without_cuda_kernels_it_is_not_there(monkeypatch):
 
 def test_auto_on_a_hopper_waits_for_a_measurement(hopper):
     args = hopper()
-    assert [kernel.name for kernel in OP.tried(args)] == ["cuda", "triton"]
+    assert [kernel.name for kernel in OP.candidates(args)] == ["cuda", "triton"]
     assert OP.choose(args).name == "cuda"
     lines = OP.explain(*args).splitlines()
     assert lines[0] == "spab: cuda: runs"
     assert (
-        "spab: cuda_wgmma: runs when named, not timed beside eager "
+        "spab: cuda_wgmma: runs when named, not timed against eager "
         "(480x270, compute capability 9.0)" in lines
     )
 

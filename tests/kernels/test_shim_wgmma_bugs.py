@@ -174,7 +174,7 @@ def caught(module) -> str | None:
     """How running the block shows that something is wrong, under one of a few orders."""
     x, weights, biases = OPS["spab"].make(BLOCK, torch.float16, "cpu")
     truth = OPS["spab"].reference(x, weights, biases)
-    planes, packed = layout.to_planes(x), kernel_wgmma.pack(weights, biases)
+    planes, packed = layout.to_nc8hw8(x), kernel_wgmma.pack(weights, biases)
     for seed in range(ORDERS):
         module.seed(seed)
         out = torch.full_like(planes, float("nan"))
@@ -182,7 +182,7 @@ def caught(module) -> str | None:
             kernel_wgmma.launch(planes, packed, out, overlap=True)
         except native.CudaError as error:
             return str(error)
-        if not torch.allclose(layout.from_planes(out, BLOCK[1]), truth, atol=0.03, rtol=0.01):
+        if not torch.allclose(layout.from_nc8hw8(out, BLOCK[1]), truth, atol=0.03, rtol=0.01):
             return "wrong values"
     return None
 

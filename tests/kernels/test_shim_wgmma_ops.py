@@ -89,11 +89,11 @@ def tail_arguments(case):
     )
     order = tail_door.order(weights)
     packed = tail_door.pack([weights[i] for i in order], bias, up_weight, up_bias)
-    return [layout.to_planes(inputs[i].clamp(-4, 4)) for i in order], packed, scale
+    return [layout.to_nc8hw8(inputs[i].clamp(-4, 4)) for i in order], packed, scale
 
 
 def launched(case, place=None, value=0.0, limit=8.0):
-    """(picture, whether it is trusted) of a tail with one value of its inputs replaced."""
+    """(image, whether it is trusted) of a tail with one value of its inputs replaced."""
     inputs, packed, scale = tail_arguments(case)
     n, _, h, w = inputs[0].shape[:4]
     if place is not None:
@@ -158,8 +158,8 @@ def test_the_head_writes_its_output_and_nothing_else_shim(host_build):
 
 TAIL_BUGS = {
     "flag not set": ("trusted", {"work.trusted.store(0, false);": ""}),
-    "x not looked at": ("trusted", {"look_at(x);": ""}),
-    "other inputs not looked at": ("trusted", {"look_at(halves[s]);": ""}),
+    "x not looked at": ("trusted", {"track(x);": ""}),
+    "other inputs not looked at": ("trusted", {"track(halves[s]);": ""}),
     "the flag set too early": (
         "global memory before wait_for_earlier_kernels",
         {"        wait_for_earlier_kernels();\n        work.trusted": "        work.trusted"},

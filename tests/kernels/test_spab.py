@@ -41,45 +41,45 @@ def test_cuda_channels_last_shim(channels):
 def test_cuda_launches_of_one_packing_shim(channels, convs):
     x, weights, biases = OP.make((1, channels, convs, 4, 9), torch.float16, DEVICE)
     packed = kernel_cuda.pack(weights, biases)
-    planes = layout.to_planes(x)
+    planes = layout.to_nc8hw8(x)
     kept = planes.clone()
     out, scratch = (torch.full_like(planes, float("nan")) for _ in range(2))
     for _ in range(2):
-        kernel_cuda.launch(planes, packed, out, "planes", scratch)
-        got = layout.from_planes(out, channels)
+        kernel_cuda.launch(planes, packed, out, "nc8hw8", scratch)
+        got = layout.from_nc8hw8(out, channels)
         assert torch.equal(got, spab(x, weights, biases, impl="cuda"))
         # What is past the channels stays 0, so that the next block may read it.
-        assert torch.equal(layout.to_planes(got), out) and torch.equal(planes, kept)
+        assert torch.equal(layout.to_nc8hw8(got), out) and torch.equal(planes, kept)
     if channels > 32:
         with pytest.raises(ValueError, match="spab: scratch: expected memory for 48 channels"):
-            kernel_cuda.launch(planes, packed, out, "planes")
+            kernel_cuda.launch(planes, packed, out, "nc8hw8")
 
 
 @pytest.mark.usefixtures("shim")
 @pytest.mark.parametrize(("channels", "convs"), [(32, 3), (32, 2), (48, 2), (52, 2), (64, 3)])
 def test_cuda_half_sums_shim(channels, convs):
     args = OP.make((1, channels, convs, 5, 67), torch.float16, DEVICE)
-    packed, planes = kernel_cuda.pack(*args[1:]), layout.to_planes(args[0])
+    packed, planes = kernel_cuda.pack(*args[1:]), layout.to_nc8hw8(args[0])
     out, scratch = (torch.full_like(planes, float("nan")) for _ in range(2))
 
-    def error(half_sums: bool) -> float:
-        kernel_cuda.launch(planes, packed, out, "planes", scratch, half_sums)
+    def error(fp16_accumulation: bool) -> float:
+        kernel_cuda.launch(planes, packed, out, "nc8hw8", scratch, fp16_accumulation)
         truth = OP.reference(*in_float64(args))
-        return (layout.from_planes(out, channels).double() - truth).square().mean().sqrt().item()
+        return (layout.from_nc8hw8(out, channels).double() - truth).square().mean().sqrt().item()
 
     # Measured on the host build: 1.4 to 1.7 times. The same sums would be of the same error.
     assert 1.1 < error(True) / error(False) < 2
 
 
 @pytest.mark.usefixtures("shim")
-@pytest.mark.parametrize(("channels", "where"), [(24, "planes"), (32, "channels_last")])
+@pytest.mark.parametrize(("channels", "where"), [(24, "nc8hw8"), (32, "channels_last")])
 def test_cuda_half_sums_are_refused_shim(channels, where):
     x, weights, biases = OP.make((1, channels, 2, 4, 9), torch.float16, DEVICE)
-    x = layout.to_planes(x) if where == "planes" else channels_last(x)
-    message = f"spab: half_sums: expected planes of more than 24 channels, got {channels} channels"
+    x = layout.to_nc8hw8(x) if where == "nc8hw8" else channels_last(x)
+    message = f"spab: fp16_accumulation: expected nc8hw8 and more than 24 channels, got {channels}"
     with pytest.raises(ValueError, match=message):
         packed = kernel_cuda.pack(weights, biases)
-        kernel_cuda.launch(x, packed, x.clone(), where, half_sums=True)
+        kernel_cuda.launch(x, packed, x.clone(), where, fp16_accumulation=True)
 
 
 @pytest.mark.parametrize(

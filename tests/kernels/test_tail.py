@@ -28,9 +28,9 @@ SPAN = [(32, 3), (32, 1), (32, 1), (32, 1)]
 @pytest.mark.parametrize(
     ("channels", "inputs", "dtype", "reason"),
     [
-        (32, SPAN, torch.float32, "takes float16, got torch.float32"),
-        (24, [(24, 3), (24, 1), (24, 1)], torch.float16, "takes one number of channels from 25"),
-        (32, [(32, 3), (3, 1), (32, 1)], torch.float16, "takes one number of channels from 25"),
+        (32, SPAN, torch.float32, "needs float16, got torch.float32"),
+        (24, [(24, 3), (24, 1), (24, 1)], torch.float16, "needs 25 to 32 channels, the same"),
+        (32, [(32, 3), (3, 1), (32, 1)], torch.float16, "needs 25 to 32 channels, the same"),
         (32, [(32, 3), (32, 3), (32, 1)], torch.float16, "sums a 3x3 and two or three 1x1"),
         (32, [(32, 3)], torch.float16, r"sums a 3x3 and two or three 1x1 .*, got \[3\]"),
     ],

@@ -40,5 +40,5 @@ class Tf32(TorchDispatchMode):
 
 def tf32_device(monkeypatch) -> Tf32:
     """To be entered: float32 on the CPU is computed as on a GPU with TF32."""
-    monkeypatch.setattr(convolution, "by_switch", lambda x: x.dtype == torch.float32)
+    monkeypatch.setattr(convolution, "follows_global_switch", lambda x: x.dtype == torch.float32)
     return Tf32()

@@ -72,7 +72,7 @@ KERNELS = [
         (
             "columns past 2^31 elements",
             CONV,
-            "if FAR:",
+            "if INT64:",
             "if False:",
             FAR,
         ),
@@ -127,8 +127,8 @@ KERNELS = [
         (
             "pixels far apart",
             TAIL,
-            "far(middle, out)",
-            "far()",
+            "needs_int64(middle, out)",
+            "needs_int64()",
             FAR,
         ),
         (
