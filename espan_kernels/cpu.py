@@ -70,7 +70,7 @@ class Layer:
     out: Place
     height: int
     width: int
-    epilogue: str = "none"  # or silu, gate, shuffle (to bfloat16), bytes (shuffle to uint8)
+    epilogue: str = "none"  # or silu, gate, shuffle
     gate: Place = NOWHERE
     scale: int = 1
 
@@ -89,10 +89,35 @@ def pack_bias(bias: Tensor) -> Tensor:
     return F.pad(bias.float(), (0, -len(bias) % TILE))
 
 
-def run(layers: Sequence[Layer], threads: int, unit: str) -> bool:
-    """Runs the layers one after another; False if a shuffle met a number that is not finite."""
-    finite: bool = MODULE.run([_raw(layer) for layer in layers], unit, threads)
+def run(layers: Sequence[Layer], threads: int, unit: str) -> None:
+    """Runs the layers one after another, each on so many threads."""
+    MODULE.run([_raw(layer) for layer in layers], unit, threads)
+
+
+def to_bytes(y: Tensor, out: Tensor, threads: int) -> bool:
+    """`out.copy_((255 * y).round().clamp(0, 255))`, for what `takes_bytes` accepts.
+
+    y: (H, W, 3) in bfloat16. out: (H, W, 3) in uint8, or (H, W, 4), where 255 fills the fourth
+    channel. False if y is not finite; `out` is then undefined.
+    """
+    height, width, channels = out.shape
+    rows = y.stride(0), out.data_ptr(), out.stride(0)
+    finite: bool = MODULE.to_bytes(y.data_ptr(), *rows, channels, height, width, threads)
     return finite
+
+
+def takes_bytes(y: Tensor, out: Tensor) -> bool:
+    """Whether `to_bytes` runs here, on tensors (H, W, C) of these dtypes and strides."""
+    if unit() is None or (y.dtype, out.dtype) != (torch.bfloat16, torch.uint8):
+        return False
+    return (
+        y.is_cpu
+        and out.is_cpu
+        and y.shape[2] == 3
+        and out.shape[2] in (3, 4)
+        and y.stride()[1:] == (3, 1)
+        and out.stride()[1:] == (out.shape[2], 1)
+    )
 
 
 def _raw(layer: Layer) -> dict[str, Any]:

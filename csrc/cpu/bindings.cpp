@@ -47,7 +47,6 @@ Epilogue epilogue(const std::string& name) {
     if (name == "silu") return Epilogue::silu;
     if (name == "gate") return Epilogue::gate;
     if (name == "shuffle") return Epilogue::shuffle;
-    if (name == "bytes") return Epilogue::bytes;
     throw std::invalid_argument("epilogue: " + name);
 }
 
@@ -59,17 +58,16 @@ Layer layer(const py::dict& given) {
     made.channels = given["channels"].cast<int>();
     made.epilogue = epilogue(given["epilogue"].cast<std::string>());
     made.gate = tap(given["gate"].cast<py::tuple>());
-    made.out = address<void>(given, "out");
+    made.out = address<Half>(given, "out");
     made.row = given["row"].cast<int64_t>();
     made.pixel = given["pixel"].cast<int64_t>();
     made.height = given["height"].cast<int>();
     made.width = given["width"].cast<int>();
     made.scale = given["scale"].cast<int>();
-    const bool shuffles =
-        made.epilogue == Epilogue::shuffle || made.epilogue == Epilogue::bytes;
     if (made.taps.empty() || made.channels < 1 || made.tiles() > kMaxTiles || made.height < 1 ||
-        made.width < 1 || (shuffles && (made.scale < 1 || made.scale > 4 ||
-                                        made.channels != 3 * made.scale * made.scale)))
+        made.width < 1 ||
+        (made.epilogue == Epilogue::shuffle &&
+         (made.scale < 1 || made.scale > 4 || made.channels != 3 * made.scale * made.scale)))
         throw std::invalid_argument("a layer that cannot be");
     return made;
 }
@@ -94,6 +92,15 @@ PYBIND11_MODULE(_cpu, module) {
         for (const py::handle each : given) layers.push_back(layer(each.cast<py::dict>()));
         if (threads < 1 || !has(unit_named(unit))) throw std::invalid_argument("unit, threads");
         py::gil_scoped_release release;
-        return run(layers, unit_named(unit), threads);
+        run(layers, unit_named(unit), threads);
+    });
+    module.def("to_bytes", [](uintptr_t in, int64_t in_row, uintptr_t out, int64_t out_row,
+                              int channels, int height, int width, int threads) {
+        if ((channels != 3 && channels != 4) || threads < 1 || !has(Unit::avx512))
+            throw std::invalid_argument("channels, threads");
+        const Pixels pixels{reinterpret_cast<const Half*>(in), in_row,
+                            reinterpret_cast<uint8_t*>(out), out_row, channels, height, width};
+        py::gil_scoped_release release;
+        return to_bytes(pixels, threads);
     });
 }

@@ -44,7 +44,6 @@ class Finisher {
         const int end = done_ + pixels < count_ ? done_ + pixels : count_;
         switch (layer_.epilogue) {
             case Epilogue::shuffle:
-            case Epilogue::bytes:
                 for (; done_ < end; ++done_) shuffle(done_);
                 break;
             case Epilogue::gate:
@@ -58,14 +57,12 @@ class Finisher {
         }
     }
 
-    bool finite() const { return !broken_; }
-
   private:
     template <Epilogue kind>
     void store(int pixel) {
         const float* sums = sums_ + pixel * tiles_ * kTile;
         const int64_t x = x_ + pixel;
-        Half* out = static_cast<Half*>(layer_.out) + y_ * layer_.row + x * layer_.pixel;
+        Half* out = layer_.out + y_ * layer_.row + x * layer_.pixel;
         const Half* gate = layer_.gate.pixels + y_ * layer_.gate.row + x * layer_.gate.pixel;
         for (int n = 0; n < tiles_; ++n) {
             const int left = layer_.channels - n * kTile;
@@ -89,16 +86,7 @@ class Finisher {
             const float* sums = sums_ + pixel * tiles_ * kTile + r * 3 * s;
             const int64_t at = (y_ * int64_t{s} + r) * layer_.row + (x_ + pixel) * s * layer_.pixel;
             const __m512 y = _mm512_maskz_loadu_ps(valid, sums);
-            broken_ |= not_finite(y);
-            if (layer_.epilogue == Epilogue::shuffle) {
-                Half* out = static_cast<Half*>(layer_.out) + at;
-                _mm256_mask_storeu_epi16(out, valid, (__m256i)_mm512_cvtneps_pbh(y));
-            } else {
-                __m512 levels = _mm512_mul_ps(y, _mm512_set1_ps(255.0f));
-                levels = _mm512_max_ps(levels, _mm512_setzero_ps());  // the conversion saturates
-                const __m128i bytes = _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(levels));
-                _mm_mask_storeu_epi8(static_cast<uint8_t*>(layer_.out) + at, valid, bytes);
-            }
+            _mm256_mask_storeu_epi16(layer_.out + at, valid, (__m256i)_mm512_cvtneps_pbh(y));
         }
     }
 
@@ -106,7 +94,6 @@ class Finisher {
     const int tiles_;
     const float* sums_ = nullptr;
     int y_ = 0, x_ = 0, done_ = 0, count_ = 0;
-    __mmask16 broken_ = 0;
 };
 
 }  // namespace espan_cpu

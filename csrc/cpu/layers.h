@@ -27,7 +27,6 @@ enum class Epilogue {
     silu,     // y * sigmoid(y)
     gate,     // (y + gate) * (sigmoid(y) - 0.5)
     shuffle,  // y of channels (row, column, colour) as scale x scale pixels
-    bytes,    // the same, as round(255 y) in uint8
 };
 
 struct Layer {
@@ -37,7 +36,7 @@ struct Layer {
     int channels;
     Epilogue epilogue;
     Tap gate;             // channels numbers at each pixel, for Epilogue::gate
-    void* out;            // the first pixel of the result; of 3 colours after a shuffle
+    Half* out;            // the first pixel of the result; of 3 colours after a shuffle
     int64_t row, pixel;   // elements of `out` from a row, a pixel to the next
     int height, width;    // pixels before a shuffle
     int scale;            // of a shuffle
@@ -50,8 +49,20 @@ enum class Unit { amx, avx512 };
 // Whether processor and operating system have it.
 bool has(Unit unit);
 
-// Runs the layers one after another, each on `threads` threads. False if a shuffle met a number
-// that is not finite: its pixels hold nothing of use then.
-bool run(const std::vector<Layer>& layers, Unit unit, int threads);
+// Runs the layers one after another, each on `threads` threads.
+void run(const std::vector<Layer>& layers, Unit unit, int threads);
+
+// Images (height, width, 3) in 0..1 as bytes: round(255 y), halves to even, clamped to 0..255.
+struct Pixels {
+    const Half* in;
+    int64_t in_row;  // elements from a row to the next; the numbers of a row lie together
+    uint8_t* out;
+    int64_t out_row;
+    int channels;    // of a pixel in `out`: 3, or 4 with 255 as the last
+    int height, width;
+};
+
+// False if a number is not finite; `out` is then undefined.
+bool to_bytes(const Pixels& pixels, int threads);
 
 }  // namespace espan_cpu

@@ -59,23 +59,14 @@ class Bfloat16Network:
         n, _, height, width = x.shape
         out = torch.empty(n, self.scale * height, self.scale * width, 3, dtype=self.dtype)
         if out.numel():
-            self.write(x, out)
+            maps = self._take(height, width)
+            for image, result in zip(x, out, strict=True):
+                maps.fill(self._input, self._normalise.eager(image) if self._normalise else image)
+                end = Place(result.data_ptr(), result.stride(0), result.stride(1))
+                layers = [*maps.layers[:-1], replace(maps.layers[-1], out=end)]
+                cpu.run(layers, torch.get_num_threads(), self.unit)
+            self._idle.append(maps)
         return out.permute(0, 3, 1, 2)
-
-    def write(self, x: Tensor, out: Tensor) -> bool:
-        """Writes the result of x (N, 3, H, W) to `out` (N, scale*H, scale*W, 3); False if it is not
-        finite. `out` is bfloat16 or uint8, and the colours of a pixel lie together.
-        """
-        maps = self._take(*x.shape[2:])
-        finite = True
-        for image, result in zip(x, out, strict=True):
-            maps.fill(self._input, self._normalise.eager(image) if self._normalise else image)
-            end = Place(result.data_ptr(), result.stride(0), result.stride(1))
-            epilogue = "bytes" if out.dtype == torch.uint8 else "shuffle"
-            layers = [*maps.layers[:-1], replace(maps.layers[-1], out=end, epilogue=epilogue)]
-            finite &= cpu.run(layers, torch.get_num_threads(), self.unit)
-        self._idle.append(maps)
-        return finite
 
     def memory(self, n: int, height: int, width: int) -> int:
         """Bytes that it takes for n images (3, H, W), beside what it keeps from before."""

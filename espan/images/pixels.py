@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from espan_kernels import cpu
+
 # The value of white. Float pictures are 0..1.
 WHITE = {
     torch.uint8: 255,
@@ -55,6 +57,9 @@ def from_network_output(y: Tensor, pixels: Tensor) -> bool:
     """
     # By rows of pixels, as both usually lie in memory.
     y, pixels = y.permute(0, 2, 3, 1), pixels.permute(0, 2, 3, 1)
+    if y.numel() and cpu.takes_bytes(y[0], pixels[0]):
+        threads = torch.get_num_threads()
+        return all(cpu.to_bytes(*pair, threads) for pair in zip(y, pixels, strict=True))
     white, colours = WHITE[pixels.dtype], colours_of(pixels.shape[3])
     rows = max(1, BAND * torch.get_num_threads() // max(1, y[:, :1].numel()))
     for band, out in zip(y.split(rows, 1), pixels.split(rows, 1), strict=True):

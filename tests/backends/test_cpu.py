@@ -126,7 +126,7 @@ def test_compiling_needs_a_compiler(monkeypatch):
 
 
 def test_an_upscaler_on_a_cpu_takes_it():
-    up = Upscaler(made("espan", torch.float32), device="cpu")
+    up = Upscaler(made("espan", torch.float32), device="cpu", dtype="fp32")
     assert {type(backend) for backend in up._runner.backends.values()} == {CpuNetwork}
 
 
@@ -142,7 +142,8 @@ import espan
 def threads():
     return len(os.listdir("/proc/self/task"))
 before = threads()
-upscaler = espan.Upscaler({model}, device="cpu")
+half = espan.Upscaler({model}, device="cpu", dtype="bf16")
+upscaler = espan.Upscaler({model}, device="cpu", dtype="fp32")
 assert threads() == before, (before, threads())
 assert torch.get_num_threads() == 4
 upscaler(numpy.zeros((64, 64, 3), numpy.uint8))
