@@ -6,7 +6,7 @@ import os
 import torch
 from torch import Tensor
 
-from espan_kernels import native
+from espan_kernels import cpu, native
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 # Triton decides at import whether kernels run on a GPU or in its interpreter.
@@ -165,7 +165,7 @@ WGMMA_REFUSALS = (needs_wgmma, cuda_conv_limits, wgmma_channels, forward_only)
 
 
 def describe() -> str:
-    """Versions of torch and Triton, the GPUs and the CUDA kernels, one per line."""
+    """Versions of torch and Triton, the GPUs, and whether our kernels are built, one per line."""
     lines = [f"torch {torch.__version__}"]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
@@ -181,4 +181,6 @@ def describe() -> str:
     else:
         lines.append("triton: not installed")
     lines.append(f"CUDA kernels: {native.REASON or 'built'}")
+    unit = cpu.unit() or "but this processor cannot multiply bfloat16"
+    lines.append(f"CPU kernels: {cpu.REASON or f'built, {unit}'}")
     return "\n".join(lines)
