@@ -18,6 +18,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 BUILD = runpy.run_path(str(Path(__file__).parent / "espan_kernels" / "build_info.py"))
 ARCHS = "80;86;89;90;100;120"
@@ -101,6 +102,18 @@ def ninja_file(nvcc: Path, module: Path) -> str:
     return "\n".join(lines)
 
 
+class BuildPython(build_py):
+    """Puts the recipes into the package; an editable install reads those of the checkout."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            folder = Path(self.build_lib) / "espan" / "configs"
+            folder.mkdir(parents=True, exist_ok=True)
+            for recipe in (SOURCES.parent / "configs").glob("*.yaml"):
+                self.copy_file(str(recipe), str(folder / recipe.name))
+
+
 class BuildCuda(build_ext):
     def run(self):
         module = Path(self.get_ext_fullpath("espan_kernels._cuda")).resolve()
@@ -140,5 +153,5 @@ if WANTED not in ("auto", "0", "1"):
 sources = [str(path.relative_to(SOURCES.parent)) for path in BUILD["source_files"](SOURCES)]
 setup(
     ext_modules=[Extension("espan_kernels._cuda", sources=sources)],
-    cmdclass={"build_ext": BuildCuda},
+    cmdclass={"build_py": BuildPython, "build_ext": BuildCuda},
 )
