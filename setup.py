@@ -20,6 +20,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 BUILD = runpy.run_path(str(Path(__file__).parent / "espan_kernels" / "build_info.py"))
 ARCHS = "80;86;89;90;100;120"
@@ -105,6 +106,18 @@ def ninja_file(nvcc: Path, module: Path) -> str:
     return "\n".join(lines)
 
 
+class BuildPython(build_py):
+    """Puts the recipes into the package; an editable install reads those of the checkout."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            folder = Path(self.build_lib) / "espan" / "configs"
+            folder.mkdir(parents=True, exist_ok=True)
+            for recipe in (SOURCES.parent / "configs").glob("*.yaml"):
+                self.copy_file(str(recipe), str(folder / recipe.name))
+
+
 def compile_cpu(module: Path, folder: Path) -> None:
     """Builds csrc/cpu; only run.cpp may use AVX-512 and AMX, as the rest runs on any processor."""
     import pybind11
@@ -179,5 +192,5 @@ setup(
         )
         for name, folder in folders.items()
     ],
-    cmdclass={"build_ext": BuildKernels},
+    cmdclass={"build_py": BuildPython, "build_ext": BuildKernels},
 )

@@ -12,6 +12,9 @@ from espan.errors import DeviceError, EspanError, InputError, short
 if TYPE_CHECKING:
     import torch
 
+# What devices may be called; further GPUs as "cuda:2" and so on.
+DEVICES = ("auto", "cpu", "cuda", "cuda:1")
+
 BackendName: TypeAlias = Literal["auto", "cuda", "triton", "eager", "compile", "openvino", "onnx"]
 # "auto" is the fastest of our own; the others insist on one.
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)

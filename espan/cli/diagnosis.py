@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from espan.options import BACKENDS, BackendName
 from espan.system import memory
 from espan.system.devices import cpu_has_bf16, pick_device, pick_dtype
 from espan.upscaler import Upscaler
-from espan_kernels import machine
+from espan_kernels import machine, native
 
 Facts = dict[str, str | list[str]]
 
@@ -32,10 +33,16 @@ SLOW = ("compile", "onnx")
 TILE = 256
 # A tile is timed until it has taken this long in all.
 SECONDS = 0.3
+# What is said of a backend that broke, and of one that ran.
+FAILED, TIMED = "failed", "ms for"
+# There where a driver of NVIDIA's is loaded.
+NVIDIA = Path("/proc/driver/nvidia/version")
 
 
 def examine(*, slow: bool = False, paths: bool = False) -> Facts:
     """Facts by name, in the order in which to print them; lists have a line for each.
+
+    "health", the first, says in one line whether all is well.
 
     slow: times the backends too that take long to make. paths: without it folders, the user and
     the machine have no names.
@@ -60,8 +67,37 @@ def examine(*, slow: bool = False, paths: bool = False) -> Facts:
     ] or ["no ESPAN_ variable is set"]
     facts["extras"] = _extras()
     facts["kernels"] = _kernels(device.type)
-    facts["backends"] = [f"{name}: {_timed(name, slow)}" for name in BACKENDS]
+    backends = {name: _timed(name, slow) for name in BACKENDS}
+    facts["backends"] = [f"{name}: {said}" for name, said in backends.items()]
+    facts = {"health": _health(backends, device), **facts}
     return facts if paths else _without_names(facts)
+
+
+def _health(backends: Mapping[BackendName, str], device: torch.device) -> str:
+    """ "All well" with what computes, or what should work here and does not.
+
+    What is only not installed, or not made for this machine, is no problem.
+    """
+    auto = backends.get("auto", "not timed")
+    problems = [
+        f"backend {name}: {said}"
+        for name, said in backends.items()
+        if said.startswith(FAILED) or (name in ("auto", "eager") and TIMED not in said)
+    ]
+    if device.type == "cpu" and _has_nvidia():
+        problems.append(f"an NVIDIA driver is here, but GPU: {_gpus()}")
+    if device.type == "cuda" and native.REASON:
+        problems.append(f"GPU without its fastest kernels: {native.REASON}")
+    if not problems:
+        return f"All well: {device}, {auto}"
+    count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+    return f"{count}: {'; '.join(problems)}"
+
+
+def _has_nvidia() -> bool:
+    """Whether there is a driver that nobody has hidden from this process."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return NVIDIA.exists() and not hidden
 
 
 def _version(package: str) -> str:
@@ -151,10 +187,10 @@ def _timed(backend: BackendName, slow: bool) -> str:
     except Exception as error:  # whatever it is: the doctor's own work is to say it
         reason = " ".join(str(error).split())[:300]
         known = isinstance(error, EspanError)
-        return reason.removeprefix(f"backend {backend!r}: ") if known else f"failed: {reason}"
+        return reason.removeprefix(f"backend {backend!r}: ") if known else f"{FAILED}: {reason}"
     finally:
         log.setLevel(before)
-    speed = f"{1e3 * min(took):.0f} ms for {TILE} x {TILE} to x4"
+    speed = f"{1e3 * min(took):.0f} {TIMED} {TILE} x {TILE} to x4"
     return f"{speed} in {str(upscaler.dtype).removeprefix('torch.')}, ready after {ready:.1f} s"
 
 

@@ -1,4 +1,4 @@
-"""`espan doctor`: what this machine offers."""
+"""`espan doctor`: whether all is well, and what this machine offers."""
 
 import argparse
 import json
@@ -22,6 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(facts, indent=2))
     else:
+        print(facts.pop("health"))
         for name, value in facts.items():
             lines = value if isinstance(value, list) else [value]
             print("\n".join(f"{name if i == 0 else '':12} {line}" for i, line in enumerate(lines)))

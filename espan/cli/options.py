@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espan.errors import InputError
-from espan.options import BACKENDS, DTYPE_ALIASES, DTYPES, LIMITS, Limits, UpscalerOptions
+from espan.options import BACKENDS, DEVICES, DTYPE_ALIASES, DTYPES, LIMITS, Limits, UpscalerOptions
 from espan.sizes import LARGEST, Scale, from_text
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto", several: bo
     where.add_argument(
         "-g", "--gpu", type=_gpus, help="number of the GPU, or several as 0,1; -1 for the CPU"
     )
-    where.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    where.add_argument("--device", default="auto", help=f"{', '.join(DEVICES)}, ...")
     parser.add_argument(
         "--dtype",
         default=dtype,

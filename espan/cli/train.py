@@ -5,11 +5,13 @@ import argparse
 from espan.cli.exits import OK
 from espan.cli.say import say
 from espan.errors import escaped
+from espan.training import recipes
 
 
 def add_to(command) -> None:
     tr = command("train", _train, "Train a network, or go on with a run that was stopped.")
-    tr.add_argument("config", metavar="CONFIG.yaml")
+    known = ", ".join(recipes.names())
+    tr.add_argument("config", metavar="CONFIG", help=f"a YAML file, or a recipe: {known}")
     tr.add_argument("overrides", nargs="*", metavar="key=value", help="on top of the file")
 
     pre = command("prepare", _prepare, "Decode training pictures once, into memory-mapped tiles.")

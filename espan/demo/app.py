@@ -2,8 +2,9 @@
 
 GET  /                    the page, and its few files
 GET  /settings            models and limits
-POST /jobs?name=&model=&scale=&format=&preview=   a picture file as the body -> {"id"};
+POST /jobs?name=&model=&scale=&format=   an image file as the body -> {"id"};
                           width=, height=, fit= or max_side= instead of scale=
+GET  /jobs?id=&id=        what became of each that is still there -> {ID: news}
 GET  /jobs/ID/events      its progress, as server-sent events, to the end
 GET  /jobs/ID/result, /jobs/ID/before
 DELETE /jobs/ID
@@ -24,7 +25,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from espan.demo.guard import Guard
-from espan.demo.jobs import UNFINISHED, Asked, FullError, WebJob, WebJobs
+from espan.demo.jobs import REMEMBERED, UNFINISHED, Asked, FullError, WebJob, WebJobs
 from espan.demo.limits import Limits
 from espan.demo.work import Work
 from espan.errors import InputError
@@ -35,6 +36,7 @@ PAGES = {
     "": ("demo.html", "text/html; charset=utf-8"),
     "demo.css": ("demo.css", "text/css; charset=utf-8"),
     "demo.js": ("demo.js", "text/javascript; charset=utf-8"),
+    "queue.js": ("queue.js", "text/javascript; charset=utf-8"),
     "viewer.css": ("viewer.css", "text/css; charset=utf-8"),
     "viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
     "icon.svg": ("icon.svg", "image/svg+xml"),
@@ -45,6 +47,7 @@ MEDIA = {
     ".webp": "image/webp",
     ".gif": "image/gif",
 }
+SHOWN = {**MEDIA, ".avif": "image/avif"}
 # What of the input's formats a browser shows; any other becomes PNG.
 SUFFIXES = {**{suffix: suffix for suffix in MEDIA}, ".jpeg": ".jpg", ".jfif": ".jpg"}
 # Else the server would go on reading, and throwing away, whatever more is sent.
@@ -93,6 +96,13 @@ def make_app(jobs: WebJobs, work: Work, limits: Limits, *, names=(), local: bool
         jobs.submit(job)
         return JSONResponse({"id": job.id}, 201)
 
+    async def known(request: Request) -> Response:
+        asked = request.query_params.getlist("id")[:REMEMBERED]
+        found = {id: job for id in asked if (job := jobs.get(id))}
+        for job in found.values():
+            job.heard = time.monotonic()
+        return JSONResponse({id: _news(job, jobs) for id, job in found.items()})
+
     async def events(request: Request) -> Response:
         job = find(request)
 
@@ -118,11 +128,9 @@ def make_app(jobs: WebJobs, work: Work, limits: Limits, *, names=(), local: bool
             raise HTTPException(404, "not done")
         path, name = job.result, _download_name(job)
         if request.path_params["what"] == "before":
-            path, name = job.preview, "before.png"
-        if not path.is_file():
-            raise HTTPException(404, "no preview was asked for")
+            path, name = job.preview, f"before{job.preview.suffix}"
         disposition = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, '')}"}
-        return FileResponse(path, media_type=MEDIA[path.suffix], headers=disposition)
+        return FileResponse(path, media_type=SHOWN[path.suffix], headers=disposition)
 
     async def delete(request: Request) -> Response:
         jobs.drop(find(request))
@@ -154,6 +162,7 @@ def make_app(jobs: WebJobs, work: Work, limits: Limits, *, names=(), local: bool
     routes += [
         Route("/settings", about),
         Route("/jobs", upload, methods=["POST"]),
+        Route("/jobs", known),
         Route("/jobs/{id}", delete, methods=["DELETE"]),
         Route("/jobs/{id}/events", events),
         Route("/jobs/{id}/{what:str}", result),
@@ -201,7 +210,7 @@ def _asked(query, work: Work) -> Asked:
     moving = SUFFIXES.get(suffix, ".png")
     # No picture is written as GIF: one that is not animated becomes PNG, unless GIF is asked for.
     still = ".png" if moving == ".gif" and not query.get("format") else moving
-    return Asked(name, model, scale, still, moving, bool(query.get("preview")))
+    return Asked(name, model, scale, still, moving)
 
 
 def _plain_name(name: str) -> str:
@@ -222,7 +231,7 @@ def _news(job: WebJob, jobs: WebJobs) -> dict:
     if state == "waiting":
         return {"state": state, "ahead": jobs.ahead(job)}
     if state == "working":
-        return {"state": state, "done": job.done}
+        return {"state": state, "done": job.done} | ({"pace": job.pace} if job.pace else {})
     if state == "failed":
         return {"state": state, "error": job.error}
     width, height = job.size

@@ -35,14 +35,13 @@ class GivenUpError(Exception):
 
 @dataclass
 class Asked:
-    """What a client wants: a name to show, a model's key, a scale, a file suffix, a preview."""
+    """What a client wants: a name to show, a model's key, a scale, a file suffix."""
 
     name: str
     model: str
     scale: float | Size
     suffix: str
     moving: str  # the suffix of an animation's file
-    preview: bool = False
     address: str = ""
 
 
@@ -55,6 +54,7 @@ class WebJob:
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     state: str = "arriving"
     done: float = 0.0
+    pace: float = 0.0  # of `done` in a second, as measured before; 0 where nothing was
     size: tuple[int, int] = (0, 0)
     seconds: float = 0.0
     error: str | None = None
@@ -62,6 +62,7 @@ class WebJob:
     heard: float = field(default_factory=time.monotonic)  # when someone last listened
     ended: float = 0.0
     bytes: int = 0  # of the files that are kept
+    shown: str = ".png"  # the suffix of what a browser shows of the input
 
     @property
     def source(self) -> Path:
@@ -69,7 +70,7 @@ class WebJob:
 
     @property
     def preview(self) -> Path:
-        return self.folder / f"{self.id}.before.png"
+        return self.folder / f"{self.id}.before{self.shown}"
 
     @property
     def result(self) -> Path:
@@ -88,7 +89,7 @@ Work = Callable[[WebJob, Callable[[int, int], None]], None]
 class WebJobs:
     """A bounded queue before `limits.workers` threads that call `work(job, progress)`.
 
-    `work` reads job.source, writes job.result (and job.preview if asked for), sets job.size and
+    `work` reads job.source, writes job.preview and job.result, sets job.size and
     calls `progress(done, total)`, which may raise GivenUpError. `folder` is the queue's own.
     """
 

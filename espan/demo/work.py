@@ -1,5 +1,6 @@
 """What is done with a picture of the web page: the networks it may go through, and how."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from espan.sizes import Size, nearest, result_size
 from espan.upscaler import Upscaler
 
 BUILTIN = "built-in"
+# How the files of animations begin; the fourth kind is AVIF.
+MAGIC = {b"GIF8": ".gif", b"\x89PNG": ".png", b"RIFF": ".webp"}
+# Paces are kept for so many networks and factors.
+MOST_PACES = 64
 
 
 class Work:
@@ -28,6 +33,7 @@ class Work:
         self, upscaler: Callable[[str], Upscaler], paths: Sequence[str | Path], limits: Limits
     ):
         self.limits = limits
+        self._paces: dict[tuple[str, float | Size], float] = {}  # pixels of an input in a second
         self._builtin = {scale: upscaler(model_for(scale)) for scale in SCALES}
         self._given = {str(i): (Path(p).stem, upscaler(str(p))) for i, p in enumerate(paths, 1)}
 
@@ -60,15 +66,32 @@ class Work:
         try:
             image = files.read(job.source, scale=asked.scale, limits=sizes)
         except files.AnimatedError:
-            asked.suffix = asked.moving
-            scaled = job.source, job.result, upscaler, asked.scale
-            made = animation.convert(*scaled, progress, limits=sizes)
-            job.size = made.width, made.height
+            self._animation(job, upscaler, sizes, progress)
             return
         size = result_size(asked.scale, image.size)
         files.check_output(job.result, image.mode, size)  # before the work, not after it
-        if asked.preview:
-            files.write(job.preview, image)
+        files.write(job.preview, image)
+        key, pixels = (asked.model, asked.scale), image.width * image.height
+        job.pace = self._paces.get(key, 0.0) / pixels
+        began = time.monotonic()
         result = upscaler(image, asked.scale, progress=progress)
+        if len(self._paces) >= MOST_PACES:
+            self._paces.clear()
+        self._paces[key] = pixels / max(time.monotonic() - began, 1e-3)
         files.write(job.result, result)
         job.size = result.size
+
+    def _animation(
+        self,
+        job: WebJob,
+        upscaler: Upscaler,
+        limits: FileLimits,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        job.asked.suffix = job.asked.moving
+        scaled = job.source, job.result, upscaler, job.asked.scale
+        made = animation.convert(*scaled, progress, limits=limits)
+        job.size = made.width, made.height
+        with job.source.open("rb") as file:
+            job.shown = MAGIC.get(file.read(4), ".avif")
+        job.source.replace(job.preview)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from espan.errors import DeviceError
-from espan.options import DTYPES, Device, Dtype
+from espan.options import DEVICES, DTYPES, Device, Dtype
 
 TORCH_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, full) for name, full in DTYPES.items()}
 
@@ -34,9 +34,7 @@ def pick_device(device: Device) -> torch.device:
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise DeviceError(
-            f"device: expected auto, cpu, cuda, cuda:1, ..., got {device!r}"
-        ) from error
+        raise DeviceError(f"device: expected {', '.join(DEVICES)}, ..., got {device!r}") from error
     try:
         torch.empty(0, device=chosen)
         if chosen.type == "meta":

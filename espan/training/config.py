@@ -14,7 +14,7 @@ from espan.checkpoints.weights import LARGEST, LONGEST_REP
 from espan.errors import InputError
 from espan.system.atomic import whole_file
 from espan.system.extras import extra
-from espan.system.paths import as_path, why_no_file
+from espan.training.recipes import find
 from espan_kernels.dct2d import BLOCKS
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -227,15 +227,13 @@ KINDS = typing.get_type_hints(TrainConfig)
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """The settings of a YAML file, with `key=value` overrides on top.
+    """The settings of a YAML file or a recipe, with `key=value` overrides on top.
 
     Raises InputError for an unreadable file, an unknown key (naming the nearest known one), a
     missing one, or a value of the wrong type.
     """
     yaml = extra("yaml", "training", "train")
-    path = as_path(path, "config")
-    if problem := why_no_file(path):  # of a FIFO or a device there is no end
-        raise InputError(f"{path}: not a readable YAML file: {problem}")
+    path = find(path)
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:

@@ -47,7 +47,8 @@ _QUALITY = {
 # Libraries that write to stderr by themselves: errors alone. SVT-AV1 listens to the environment.
 _QUIET = {"libx265": {"x265-params": "log-level=error"}}
 os.environ.setdefault("SVT_LOG", "1")
-_OTHER = ("prores_ks", "ffv1", "utvideo", "dnxhd", "png")
+# Encoders that messages and documents name; any other of FFmpeg's can be asked for.
+ENCODERS = (*_QUALITY, "prores_ks", "ffv1", "utvideo", "dnxhd", "png")
 _PRESETS = {
     "libx264": "veryfast",
     "libx265": "veryfast",
@@ -149,7 +150,7 @@ def _encoder(name: str) -> "av.Codec":
     except UnknownCodecError:
         encoder = None
     if encoder is None or encoder.type != "video":
-        known = ", ".join(each for each in (*_QUALITY, *_OTHER) if each in av.codecs_available)
+        known = ", ".join(each for each in ENCODERS if each in av.codecs_available)
         raise OptionError(f"codec: {name!r} is no video encoder here; known are {known}")
     return encoder
 

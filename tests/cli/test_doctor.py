@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from espan.cli import diagnosis, main
 from espan.options import BACKENDS
@@ -163,3 +164,64 @@ def test_as_text_and_as_json_it_says_the_same(capsys, monkeypatch):
         for line in value if isinstance(value, list) else [value]:
             if "free" not in line:  # memory comes and goes
                 assert line in text
+
+
+def healthy() -> dict[str, str]:
+    return {"auto": "53 ms for 256 x 256 to x4", "eager": "60 ms for 256 x 256 to x4"}
+
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def test_it_begins_with_whether_all_is_well(examined, capsys, monkeypatch):
+    facts = examined[0]
+    assert next(iter(facts)) == "health"
+    monkeypatch.setattr(diagnosis, "examine", lambda **_: dict(facts))
+    assert main(["doctor"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert re.match(r"All well: |\d+ problems?: ", first) and first == facts["health"]
+    assert json.loads(json.dumps(facts))["health"] == first
+
+
+def test_all_is_well_without_what_is_not_for_this_machine(monkeypatch, tmp_path):
+    monkeypatch.setattr(diagnosis, "NVIDIA", tmp_path / "none")
+    lacks = {"cuda": "needs a CUDA device", "onnx": "needs onnx: pip install 'espan[export]'"}
+    said = diagnosis._health(healthy() | lacks, CPU)
+    assert said == "All well: cpu, 53 ms for 256 x 256 to x4"
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({"auto": "the weights are damaged"}, 1),
+        ({"openvino": "failed: libfoo.so.1: no such file"}, 1),
+        ({"auto": "failed: a", "eager": "failed: b", "compile": "failed: c"}, 3),
+    ],
+)
+def test_what_should_run_and_does_not_is_a_problem(changes, count, monkeypatch, tmp_path):
+    monkeypatch.setattr(diagnosis, "NVIDIA", tmp_path / "none")
+    said = diagnosis._health(healthy() | changes, CPU)
+    assert said.startswith(f"{count} problem{'s' * (count > 1)}: ")
+    assert all(f"backend {name}: {reason}" in said for name, reason in changes.items())
+
+
+def test_a_gpu_that_torch_does_not_find_is_a_problem(monkeypatch, tmp_path):
+    driver = tmp_path / "version"
+    driver.touch()
+    monkeypatch.setattr(diagnosis, "NVIDIA", driver)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    said = diagnosis._health(healthy(), CPU)
+    assert said.startswith("1 problem: an NVIDIA driver is here, but GPU: none: ")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert diagnosis._health(healthy(), CPU).startswith("All well")
+
+
+def test_a_gpu_without_its_kernels_is_a_problem(monkeypatch):
+    monkeypatch.setattr(native, "REASON", "CUDA kernels are not built (no nvcc)")
+    said = diagnosis._health(healthy(), GPU)
+    assert (
+        said == "1 problem: GPU without its fastest kernels: CUDA kernels are not built (no nvcc)"
+    )
+    monkeypatch.setattr(native, "REASON", None)
+    assert diagnosis._health(healthy(), GPU).startswith("All well: cuda, ")

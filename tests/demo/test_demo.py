@@ -169,7 +169,8 @@ def test_names_are_for_showing_only(page, name, saved):
     assert headers["content-disposition"] == f"attachment; filename*=UTF-8''{quote(saved, '')}"
     assert "set-cookie" not in headers
     suffix = saved[saved.rindex(".") :]
-    assert page.files() == [page.jobs.folder / f"{last['id']}{suffix}"]
+    names = [f"{last['id']}.before.png", f"{last['id']}{suffix}"]
+    assert page.files() == sorted(page.jobs.folder / each for each in names)
     assert list(page.jobs.folder.parent.iterdir()) == [page.jobs.folder]
 
 
@@ -206,12 +207,10 @@ def test_ids_cannot_be_guessed(page):
     assert len(ids) == 5 and min(map(len, ids)) >= 22
 
 
-def test_a_preview_where_the_browser_has_none(page):
-    content = encoded(noise(9, 7, 3), "TIFF")
-    last = page.upscale(content, name="a.tif", preview="1")
+def test_the_picture_before_is_kept_as_a_browser_shows_it(page):
+    last = page.upscale(encoded(noise(9, 7, 3), "TIFF"), name="a.tif")
     before = page.ask("GET", f"/jobs/{last['id']}/before")[2]
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(before))), noise(9, 7, 3))
-    assert page.ask("GET", f"/jobs/{page.upscale(content)['id']}/before")[0] == 404
     assert page.ask("GET", f"/jobs/{last['id']}/anything")[0] == 404
 
 

@@ -43,7 +43,10 @@ def test_an_animation_comes_back_whole(page, asked, kind):
     result = Image.open(io.BytesIO(content))
     assert (result.format, result.n_frames) == (kind, 2)
     assert headers["content-type"] == f"image/{kind.lower()}"
-    assert page.files() == [page.jobs.folder / f"{last['id']}.{kind.lower()}"]
+    names = [f"{last['id']}.before.gif", f"{last['id']}.{kind.lower()}"]
+    assert page.files() == sorted(page.jobs.folder / name for name in names)
+    _, headers, before = page.ask("GET", f"/jobs/{last['id']}/before")
+    assert headers["content-type"] == "image/gif" and before == animated()
 
 
 def test_what_holds_no_animation_is_said(page):

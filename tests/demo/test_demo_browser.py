@@ -162,7 +162,8 @@ def test_a_bad_file_gives_a_message_and_a_good_one_goes_on(page, file, message):
     page.click("#start")
     page.wait_for_selector("#problem:visible")
     assert message in page.text_content("#problem")
-    assert not page.is_visible("#result") and not page.is_visible("#work")
+    assert not page.is_visible("#result") and not page.is_visible("progress")
+    assert message.rpartition(": ")[2] in page.text_content("#queue .state.bad")
     upscale(page)
     assert not page.is_visible("#problem")
 
@@ -191,36 +192,6 @@ def test_dropped_and_pasted(page):
         page.reload()
 
 
-DROP = """names => {
-    const data = new DataTransfer();
-    for (const name of names) data.items.add(new File(["x"], name, {type: "image/png"}));
-    document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true,
-        cancelable: true}));
-}"""
-
-
-def test_a_second_file_is_refused_in_words(page):
-    page.evaluate(DROP, ["first.png", "second.png", "third.png"])
-    page.wait_for_selector("#problem:has-text('first.png was taken, not second.png, third.png')")
-    assert "first.png" in page.text_content("#chosen")
-
-
-def test_a_file_while_another_is_under_way_is_refused_in_words(chromium, tmp_path):
-    slow = Slow()
-    with (
-        demo_server.page(tmp_path, lambda _: slow) as server,
-        tab(chromium, server.address) as page,
-    ):
-        page.set_input_files("#file", PHOTO)
-        page.click("#start")
-        until(lambda: slow.begun == 1)
-        page.evaluate(DROP, ["second.png"])
-        page.wait_for_selector("#problem:has-text('A picture is under way')")
-        slow.go.set()
-        page.wait_for_selector("#result:visible")
-        assert "photo_x4.png" in page.text_content("#status")
-
-
 def test_by_keyboard_alone(page):
     page.set_input_files("#file", PHOTO)  # the one step that is the system's own window
     page.focus("#file")
@@ -230,7 +201,7 @@ def test_by_keyboard_alone(page):
     page.keyboard.press("Enter")
     page.wait_for_selector("#result:visible")
     seen = set()
-    for _ in range(8):
+    for _ in range(12):
         page.keyboard.press("Tab")
         seen.add(page.evaluate("document.activeElement.className || document.activeElement.id"))
     assert {"pane", "handle", "button main push"} <= seen
@@ -261,12 +232,12 @@ def test_cancel_and_leaving_free_the_place(chromium, tmp_path):
             page.set_input_files("#file", PHOTO)
             page.click("#start")
             until(lambda: slow.begun == 1)
-            page.wait_for_selector("#percent:has-text('50 %')")
-            page.click("#cancel")
+            page.wait_for_selector("#queue .state:has-text('about')")
+            page.click("#queue .remove")
             until(lambda: not server.jobs._jobs)
             page.click("#start")
             until(lambda: slow.begun == 2)
-            page.wait_for_selector("#percent:has-text('50 %')")
+            page.wait_for_selector("#queue .state:has-text('about')")
             page.goto("about:blank")
             until(lambda: not server.jobs._jobs)
         slow.go.set()

@@ -32,8 +32,11 @@ def chromium():
 
 
 @contextmanager
-def tab(chromium, address: str, **context):
-    """A page that has been loaded; at the end it must have had nothing to complain of."""
+def tab(chromium, address: str, expected: str | None = None, **context):
+    """A page that has been loaded; at the end it must have had nothing to complain of.
+
+    expected: what complaints may contain.
+    """
     context = chromium.new_context(**{"viewport": {"width": 1000, "height": 900}} | context)
     page, complaints, asked = context.new_page(), [], []
     page.set_default_timeout(60_000)
@@ -44,7 +47,7 @@ def tab(chromium, address: str, **context):
     page.goto(address)
     try:
         yield page
-        assert complaints == []
+        assert [text for text in complaints if not expected or expected not in text] == []
     finally:
         context.close()
 

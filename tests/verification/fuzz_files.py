@@ -162,7 +162,7 @@ def attempt(path: Path) -> tuple[str, float]:
     return outcome, time.process_time() - began
 
 
-GOOD = ("picture", "InputError", "LimitError")
+GOOD = ("picture", "InputError", "AnimatedError", "LimitError")
 
 
 class Report:

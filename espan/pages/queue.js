@@ -1,0 +1,289 @@
+"use strict";
+
+/* The images of this page: in line, under way and done, each with a row of its own.
+
+   The server computes one image at a time for all of its clients. Two of ours are with it, so that
+   one waits while another is computed; the others wait here. */
+const WITH_SERVER = 2;
+const MEMORY = "espan-jobs"; // of this tab: what to ask for after a reload
+const number = (n) => n.toLocaleString("en");
+
+/* The share of an image that is probably done by now: what the server counted last, and on from
+   there at the measured rate. It comes near the next count, or near the end, and never reaches it:
+   what has not been counted is not shown as done. Null where no rate is known yet. */
+function guess({ done, pace, step, first, began, counted }, now) {
+  const rate = pace || (counted > began ? (1000 * (done - first)) / (counted - began) : 0);
+  const room = Math.min(0.99, step ? done + step : 0.99) - done;
+  if (!rate || room <= 0) return done ? Math.min(done, 0.99) : null;
+  return done + room * (1 - Math.exp((-rate * (now - counted)) / 1000 / room));
+}
+
+class Item {
+  /* asked: the query of the image's request. One that is there after a reload has an id instead. */
+  constructor(queue, name, { file = null, url = null, asked = null, id = null } = {}) {
+    Object.assign(this, { queue, name, file, url, asked, id });
+    this.state = file ? "queued" : "sent";
+    this.row = $("row").content.firstElementChild.cloneNode(true);
+    this.row.querySelector(".name").textContent = name;
+    this.part("show").addEventListener("click", () => queue.show(this));
+    this.part("remove").addEventListener("click", () => queue.remove(this));
+    this.say("In line");
+    this.nameButtons();
+    Object.assign(this, { working: false, shown: 0 });
+  }
+
+  get unfinished() {
+    return ["queued", "busy", "sending", "sent"].includes(this.state);
+  }
+
+  get before() {
+    return this.url ?? `jobs/${this.id}/before`;
+  }
+
+  part(name) {
+    return this.row.querySelector(`.${name}`);
+  }
+
+  nameButtons() {
+    const names = { show: "Show", save: "Download", remove: this.unfinished ? "Cancel" : "Remove" };
+    for (const [part, name] of Object.entries(names)) {
+      this.part(part).textContent = name;
+      this.part(part).setAttribute("aria-label", `${name} ${this.name}`);
+    }
+    this.part("bar").setAttribute("aria-label", `Progress of ${this.name}`);
+  }
+
+  say(text) {
+    if (this.part("state").textContent !== text) this.part("state").textContent = text;
+  }
+
+  /* The server is at it: `done` of it is counted, and more from now on. */
+  begin({ done, pace = 0 }) {
+    const now = performance.now();
+    Object.assign(this, { done, pace, first: done, step: 0, began: now, counted: now });
+    this.working = true;
+  }
+
+  async send() {
+    this.state = "sending";
+    this.say("Sending");
+    this.stop = new AbortController();
+    try {
+      const request = { method: "POST", body: this.file, signal: this.stop.signal };
+      const response = await fetch(`jobs?${this.asked}`, request);
+      const answer = await response.json();
+      if (response.status === 503) return this.wait(response.headers.get("Retry-After"));
+      if (!response.ok) throw new Error(answer.error);
+      this.id = answer.id;
+      this.file = null;
+      if (this.state !== "sending") return this.forget(); // cancelled meanwhile
+      this.follow();
+      this.queue.pump();
+    } catch (error) {
+      if (this.state !== "sending") return;
+      this.fail(error instanceof TypeError ? "The server cannot be reached." : error.message);
+    }
+  }
+
+  /* The server has no room: this image goes back into the line for a while. */
+  wait(seconds) {
+    if (this.state !== "sending") return;
+    this.state = "busy";
+    this.say("The server is busy; it is tried again");
+    setTimeout(() => this.retry(), 1000 * (Number(seconds) || 10));
+  }
+
+  retry() {
+    if (this.state !== "busy") return;
+    this.state = "queued";
+    this.queue.pump();
+  }
+
+  follow() {
+    this.state = "sent";
+    this.queue.keep();
+    this.events = new EventSource(`jobs/${this.id}/events`);
+    this.events.onmessage = ({ data }) => this.hear(JSON.parse(data));
+    this.events.onerror = () => {
+      this.say("Connection lost, trying again");
+      if (this.events.readyState === EventSource.CLOSED) setTimeout(() => this.askAgain(), 1000);
+    };
+  }
+
+  /* The browser has given up listening: because the server no longer has the image, or because this
+     page is being left, and then nothing more happens here. */
+  async askAgain() {
+    if (this.state !== "sent") return;
+    try {
+      const there = await (await fetch(`jobs?id=${this.id}`)).json();
+      if (this.state !== "sent") return;
+      if (there[this.id]) this.follow();
+      else this.fail("The server no longer has this image.");
+    } catch {
+      setTimeout(() => this.askAgain(), 1000);
+    }
+  }
+
+  hear(news) {
+    if (news.state === "waiting") {
+      this.say(news.ahead ? `Waiting: ${news.ahead} before it` : "Next");
+    } else if (news.state === "working") {
+      if (!this.working) this.begin(news);
+      if (news.done > this.done) {
+        this.step = news.done - this.done;
+        Object.assign(this, { done: news.done, counted: performance.now() });
+      }
+      this.pace = news.pace ?? this.pace;
+      this.draw();
+    } else if (news.state === "done") {
+      this.finish(news);
+    } else if (news.state === "failed") {
+      this.fail(news.error);
+    }
+  }
+
+  /* Called ten times a second while the server is at it. */
+  draw() {
+    if (this.state !== "sent" || !this.working) return;
+    this.shown = Math.max(this.shown, guess(this, performance.now()) ?? 0);
+    if (this.shown) this.part("bar").value = this.shown;
+    if (this.done >= 1) return this.say("Saving the result");
+    this.say(this.shown ? `Upscaling, about ${Math.floor(100 * this.shown)} %` : "Upscaling");
+  }
+
+  finish({ name, width, height, seconds }) {
+    Object.assign(this, { result: name, width, height });
+    this.end("done");
+    const size = `${number(width)} × ${number(height)}`;
+    this.say(`${size} pixels, ${seconds.toFixed(1)} s`);
+    this.part("name").textContent = name;
+    this.part("save").href = `jobs/${this.id}/result`;
+    this.part("save").download = name;
+    this.part("save").hidden = this.part("show").hidden = false;
+    say(`${name}: ${size} pixels, ${seconds.toFixed(1)} s`);
+    this.queue.finished(this);
+  }
+
+  fail(reason) {
+    this.end("failed");
+    this.part("state").classList.add("bad");
+    this.say(reason);
+    complain(reason.includes(this.name) ? reason : `${this.name}: ${reason}`);
+    this.queue.finished(this);
+  }
+
+  end(state) {
+    this.events?.close();
+    this.state = state;
+    this.file = null;
+    this.part("bar").hidden = true;
+    this.nameButtons();
+  }
+
+  /* Nobody wants it any more; its files on the server go. */
+  forget() {
+    this.stop?.abort();
+    this.events?.close();
+    if (this.id) fetch(`jobs/${this.id}`, { method: "DELETE" }).catch(() => {});
+    this.state = "removed";
+  }
+}
+
+class Queue {
+  constructor() {
+    this.items = [];
+    this.shown = null; // the item whose result lies in the viewer
+    this.showNext = false; // the first that is done is shown
+    setInterval(() => this.items.forEach((item) => item.draw()), 100);
+  }
+
+  get unsent() {
+    return this.items.some((item) => ["queued", "busy", "sending"].includes(item.state));
+  }
+
+  add(item) {
+    this.items.push(item);
+    $("queue").append(item.row);
+    return item;
+  }
+
+  /* Sends what is first in line where there is room; one by one, so that they arrive in order. */
+  pump() {
+    const sending = this.items.some((item) => item.state === "sending");
+    const there = this.items.filter((item) => item.state === "sent").length;
+    const next = this.items.find((item) => item.state === "queued");
+    if (next && !sending && there < WITH_SERVER) next.send();
+  }
+
+  finished(item) {
+    if (item.state === "done" && this.showNext) this.show(item);
+    this.keep();
+    this.items.forEach((each) => each.retry());
+    this.pump();
+  }
+
+  remove(item) {
+    const cancelled = item.unfinished;
+    item.forget();
+    item.row.remove();
+    this.items = this.items.filter((each) => each !== item);
+    if (this.shown === item) {
+      this.shown = null;
+      $("result").hidden = true;
+    }
+    say(`${cancelled ? "Cancelled" : "Removed"}: ${item.name}`);
+    this.finished(item);
+  }
+
+  async show(item) {
+    this.showNext = false;
+    this.shown = item;
+    $("before").src = item.before;
+    $("after").src = $("download").href = `jobs/${item.id}/result`;
+    $("download").download = item.result;
+    for (const each of this.items) each.row.removeAttribute("aria-current");
+    item.row.setAttribute("aria-current", "true");
+    try {
+      await Promise.all([$("before").decode(), $("after").decode()]);
+    } catch {
+      if (this.shown === item) complain(`This browser cannot show ${item.result}; it can be downloaded.`);
+      return;
+    }
+    if (this.shown !== item) return; // another has been chosen since
+    $("result").hidden = false;
+    view.shape(item.width, item.height);
+  }
+
+  /* What a reload finds again: the server has the rest. */
+  keep() {
+    const there = this.items.filter((item) => item.id && item.state !== "failed");
+    try {
+      sessionStorage.setItem(MEMORY, JSON.stringify(there.map(({ id, name }) => ({ id, name }))));
+    } catch {
+      // no storage in this browser: a reload begins with nothing
+    }
+  }
+
+  async restore() {
+    let kept = [];
+    try {
+      kept = JSON.parse(sessionStorage.getItem(MEMORY)) ?? [];
+    } catch {
+      return;
+    }
+    if (!kept.length) return;
+    const query = new URLSearchParams(kept.map(({ id }) => ["id", id]));
+    const there = await (await fetch(`jobs?${query}`)).json();
+    for (const { id, name } of kept) {
+      if (!there[id] || there[id].state === "failed") continue;
+      const item = this.add(new Item(this, name, { id }));
+      if (there[id].state === "done") item.hear(there[id]);
+      else item.follow();
+    }
+    const gone = kept.filter(({ id }) => !there[id]).length;
+    if (gone) say(`${gone} of ${kept.length} results are no longer kept.`);
+    const done = this.items.filter((item) => item.state === "done");
+    if (done.length) this.show(done.at(-1));
+    this.keep();
+  }
+}
