@@ -132,7 +132,7 @@ def test_carry_into_other_branches_is_the_same_function(rep):
 def test_carry_refuses_what_cannot_be():
     with pytest.raises(InputError, match="channels: weights of 8 cannot start a network of 16"):
         transfer_weights(net_of(), ESPAN(16, 2, 3))
-    with pytest.raises(InputError, match="without a 'k' branch"):
+    with pytest.raises(InputError, match="expected a 'k' branch"):
         transfer_weights(net_of(), net_of(rep="span"))
 
 
