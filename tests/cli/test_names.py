@@ -185,7 +185,7 @@ def test_prepare_and_train_of_what_is_no_file(mixed, tmp_path, capsys, caplog):
         tmp_path / "c.yaml", data=str(mixed), out=str(tmp_path / "run"), **TINY_RUN | {"steps": 1}
     )
     assert main(["train", config]) == 0
-    assert "2 files are not trained on" in caplog.text
+    assert "2 files left out of training" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["fifo.mp4", "link.mp4"])

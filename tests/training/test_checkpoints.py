@@ -89,7 +89,7 @@ def test_what_is_no_checkpoint_at_all(kept, content):
 def test_all_without_their_parts_are_said_to_be_damaged(kept):
     for path in kept.paths():
         changed(path, net=None)
-    with pytest.raises(InputError, match=r"checkpoint-00-00000004\.pt: damaged, as all of them"):
+    with pytest.raises(InputError, match=r"checkpoint-00-00000004\.pt: damaged, like all others"):
         kept.newest()
 
 

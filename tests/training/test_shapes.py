@@ -9,8 +9,8 @@ from espan import InputError
 from espan.images import files
 from espan.training.config import TrainConfig
 from espan.training.data import Patches
+from espan.training.image_pairs import ImagePairs
 from espan.training.outputs import LEVELS
-from espan.training.pictures import Pictures
 from espan.training.shapes import drawn
 from tests.support.makers import TINY_RUN
 
@@ -65,7 +65,7 @@ def pictures(tmp_path):
     for number in (1, 2):
         pixels = np.stack([y, x, np.full_like(x, number)], 2)
         files.write(tmp_path / f"{number}.png", Image.fromarray(pixels))
-    return Pictures(tmp_path, 2)
+    return ImagePairs(tmp_path, 2)
 
 
 def patches(pictures, **changes) -> Patches:
@@ -87,7 +87,7 @@ def test_a_share_of_the_patches_is_drawn(pictures):
 
 def test_of_a_drawing_the_teachers_say_what_it_is(pictures):
     outputs = [np.zeros(hr.shape, np.uint16) for _, hr in pictures.pairs]
-    lr, hr, taught = patches(pictures.with_third(outputs), shapes=0.5).batch(0)
+    lr, hr, taught = patches(pictures.with_teacher_outputs(outputs), shapes=0.5).batch(0)
     cut = is_cut(hr)
     assert 50 < cut.sum() < 150 and lr.shape[0] == 200
     assert not taught[cut].any()
@@ -109,7 +109,7 @@ def test_a_share_of_the_patches_lies_at_the_border(pictures):
 
 
 def test_drawings_are_not_taught_by_teachers_that_run_at_each_step():
-    with pytest.raises(InputError, match="shapes: teachers that run at each step"):
+    with pytest.raises(InputError, match="shapes: teachers that run in each step"):
         TrainConfig("data", "out", shapes=0.1, teacher=["a.pth"])
     TrainConfig("data", "out", shapes=0.1, teacher=["a.pth"], teacher_outputs="kept")
     with pytest.raises(InputError, match="shapes: expected at most 1, got 2"):

@@ -15,7 +15,7 @@ from espan import ESPAN, InputError, fold
 from espan.networks.reparam import RepConv
 from espan.training.config import TrainConfig, read_config
 from espan.training.distill import SelfDistilled
-from espan.training.loop import begin, terms_of, train
+from espan.training.loop import network_for_stage, terms_of, train
 from espan.training.losses import distillation, high_pass, loss_of
 from espan.training.transfer import transfer_weights
 from tests.support.makers import TINY_RUN, as_yaml, noise
@@ -158,16 +158,16 @@ class Given:
 
 def test_begin_goes_on_with_the_student_when_the_stage_is_of_its_depth():
     joint = replace(CONFIG, blocks=2, last_convs=3, student=2)
-    model = begin(joint, None, Given())
+    model = network_for_stage(joint, None, Given())
     x = pictures(dtype=torch.float32)
     torch.testing.assert_close(*(n.conv_cat.weight for n in (model.teacher, model.student)))
     with torch.no_grad():
         model.student.conv_cat.weight.mul_(1.5)
-    alone = begin(replace(joint, student=None, last_convs=0), model, Given())
+    alone = network_for_stage(replace(joint, student=None, last_convs=0), model, Given())
     torch.testing.assert_close(alone(x), model.student(x), rtol=0, atol=0)
-    tuned = begin(replace(joint, student=None), model, Given())
+    tuned = network_for_stage(replace(joint, student=None), model, Given())
     torch.testing.assert_close(tuned(x), model.teacher(x), rtol=0, atol=0)
-    again = begin(joint, model, Given())
+    again = network_for_stage(joint, model, Given())
     torch.testing.assert_close(again(x)[1], model.student(x), rtol=0, atol=0)
 
 
@@ -226,7 +226,7 @@ def test_every_recipe_is_read_and_takes_data_and_out(path, tmp_path):
         ({"milestones": [0.5, "x"]}, r"milestones\[1\]: expected float, got 'x'"),
         ({"student": 3}, "student: expected 1 to 1 blocks, got 3"),
         ({"student": 1}, "student: as deep as its teacher"),
-        ({"l1": 0}, "nothing would be learnt"),
+        ({"l1": 0}, "all are 0, expected one above 0"),
         ({"dct": 1, "dct_block": 7}, "dct_block: expected one of 4, 8, 16, 32, got 7"),
         ({"dct": 1, "dct_block": 0}, "dct_block: expected one of"),
         ({"dct": 1, "dct_block": 8, "patch": 9}, "dct_block: 8 does not divide a patch of 36"),
@@ -241,8 +241,8 @@ def test_every_recipe_is_read_and_takes_data_and_out(path, tmp_path):
         ({"scale": 0}, "scale: expected at least 2, got 0"),
         ({"stages": [{"name": "a/b"}]}, r"stages\[0\]: name: expected a file name"),
         ({"stages": [{"name": "best"}]}, r"stages\[0\]: name: expected a file name, and not"),
-        ({"stages": [{"name": "a"}, {"name": "a"}]}, "stages: names must differ"),
-        ({"stages": [{"name": "final"}, {}]}, "stages: names must differ, 'final' be the last"),
+        ({"stages": [{"name": "a"}, {"name": "a"}]}, "stages: expected unique names"),
+        ({"stages": [{"name": "final"}, {}]}, "stages: expected unique names, and 'final' last"),
         ({"schedule": "linear"}, "schedule: expected cosine or step"),
         ({"degrade": 1}, "degrade: expected bool, got 1"),
     ],
@@ -271,7 +271,7 @@ def test_init_is_where_training_starts(tmp_path):
         CONFIG, out=str(tmp_path / "run"), init=str(tmp_path / "start.safetensors"), rep="espan"
     )
     x = pictures(dtype=torch.float32)
-    net = begin(config, espan.load(config.init), Given())
+    net = network_for_stage(config, espan.load(config.init), Given())
     assert isinstance(net.conv_1, RepConv) and not isinstance(net.conv_cat, RepConv)
     torch.testing.assert_close(net(x), net_of(1, 0)(x), rtol=1e-4, atol=1e-5)
     train(replace(config, steps=1, lr=1e-9, muon_lr=None))

@@ -21,10 +21,10 @@ from espan.images import files
 from espan.training import loop
 from espan.training.config import TrainConfig
 from espan.training.data import Patches
+from espan.training.image_pairs import ImagePairs
 from espan.training.loop import train
 from espan.training.losses import loss_of
 from espan.training.optim import lr_multiplier
-from espan.training.pictures import Pictures
 from espan.training.start import initialise
 from tests.support.makers import TINY_RUN, as_yaml, noise
 
@@ -58,7 +58,7 @@ def assert_equal_weights(a, b) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_loss_goes_down(config, precision, rep):
     config = replace(config, steps=150, precision=precision, rep=rep, lr=3e-3, ema=0.9)
-    patches = Patches(Pictures(config.data, 4).at_least(32), replace(config, batch=16, seed=1))
+    patches = Patches(ImagePairs(config.data, 4).at_least(32), replace(config, batch=16, seed=1))
     lr, hr = (each.float() / 255 for each in patches.batch(0))
     torch.manual_seed(config.seed)
     start = ESPAN(8, 1, 0, 4, rep)
@@ -159,7 +159,7 @@ def test_finished_run_is_not_run_again(config, monkeypatch):
 def test_resuming_with_other_settings_is_refused(config):
     train(config)
     with pytest.raises(
-        InputError, match=r"checkpoint-00-00000006\.pt: was made with another lr, seed"
+        InputError, match=r"checkpoint-00-00000006\.pt: written with another lr, seed"
     ):
         train(replace(config, lr=1e-4, seed=3))
 

@@ -16,9 +16,9 @@ from espan import EspanError
 from espan.training import loop
 from espan.training.config import TrainConfig
 from espan.training.data import Patches, closing
+from espan.training.image_pairs import ImagePairs
 from espan.training.loop import train
-from espan.training.pictures import Pictures
-from espan.training.synthetic import make_pictures
+from espan.training.synthetic import make_images
 from tests.support.makers import TINY_RUN, as_yaml
 
 # Seconds that PyTorch waits for a worker before it ends it, usually five. The interpreter's own end
@@ -102,8 +102,8 @@ def test_workers_that_are_stuck_do_not_keep_a_run(config, monkeypatch):
 
 
 def test_workers_let_signals_to_the_whole_group_pass(config, tmp_path):
-    make_pictures(tmp_path / "data")
-    patches = Patches(Pictures(tmp_path / "data", 4), config)
+    make_images(tmp_path / "data")
+    patches = Patches(ImagePairs(tmp_path / "data", 4), config)
     with closing(patches.loader(0, 30, 0, 1)) as batches:
         for _ in range(config.workers):  # one from each: all have begun
             next(batches)
@@ -121,18 +121,18 @@ STAYING = """
 import sys, time
 from espan.cli import main
 from espan.training import loop
-from espan.training.stopping import Stopping
+from espan.training.stopping import StopSignals
 
 def stays(*arguments):
     print("there", flush=True)
     time.sleep(600)
 
-def telling(*arguments, note=Stopping._note):
+def telling(*arguments, note=StopSignals._note):
     note(*arguments)
     print("noted", flush=True)
 
 setattr(loop, sys.argv[1], stays)
-Stopping._note = telling
+StopSignals._note = telling
 sys.exit(main(["train", sys.argv[2]]))
 """
 
@@ -155,7 +155,7 @@ def staying(config, tmp_path):
         process.communicate()
 
 
-@pytest.mark.parametrize("name", ["make_pictures", "initialise"])
+@pytest.mark.parametrize("name", ["make_images", "initialise"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (2, 130)])
 def test_a_signal_before_the_first_step_ends_the_process_at_once(staying, name, number, code):
     process = staying(name)
