@@ -115,7 +115,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("data", "out", "validate", "init", "teacher_outputs"):
             if getattr(self, name) == "":  # as a Path, the current folder
-                raise InputError(f"{name}: expected a name, got an empty one")
+                raise InputError(f"{name}: the name is empty")
         for name, known in (("precision", PRECISIONS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
                 expected = " or ".join(known)

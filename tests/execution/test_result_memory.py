@@ -16,7 +16,7 @@ from tests.support.transfers import Pages, on_device
 
 @pytest.fixture(autouse=True)
 def said_anew():
-    pinned._say.cache_clear()
+    pinned._warn.cache_clear()
 
 
 def test_what_callers_keep_is_bounded_and_comes_back():
@@ -101,7 +101,7 @@ def test_no_locked_pages_are_said_once_and_harm_nothing(kind, caplog):
             assert same(up(image), want)
     said = [record.getMessage() for record in caplog.records]
     why = "CUDA error: out of memory while locking pages"
-    assert said == [f"no locked host memory, copies from and to the GPU are slower: {why}"]
+    assert said == [f"no pinned host memory, copies to and from the GPU are slower: {why}"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has locked pages")

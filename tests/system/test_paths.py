@@ -47,7 +47,7 @@ def not_files(folder: Path) -> dict[str, str]:
         os.chdir(here)
     return {
         "fifo.png": "a FIFO, not a file",
-        "link.png": "a link to nothing",
+        "link.png": "a broken link",
         "loop.png": "too many levels of symbolic links",
         "null.png": "a device, not a file",
         "pipe.png": "a FIFO, not a file",

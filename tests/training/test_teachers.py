@@ -182,9 +182,7 @@ def test_damaged_outputs_are_refused_or_made_anew(config, tmp_path, damage):
         assert data.read_bytes() == whole
         return
     data.write_bytes(whole[:-2]) if damage == "cut" else index.write_text("{}")
-    with pytest.raises(
-        InputError, match=r"teachers-x4-\w+\.bin: (cannot read|its size) .*; remove it"
-    ):
+    with pytest.raises(InputError, match=r"teachers-x4-\w+\.bin: (cannot|its) .*; remove it"):
         kept(config, tmp_path / "kept")
 
 
