@@ -18,7 +18,7 @@ from espan.cli import main
 from espan.evaluation.benchmark import evaluate
 from espan.networks.deploy import copy_to
 from espan.options import WITH_TF32
-from espan.shortcut import _held
+from espan.shortcut import _cached
 from espan.system.devices import pick_dtype
 from espan_kernels import convolution
 from tests.support.makers import noise, random_net
@@ -230,10 +230,10 @@ def test_tf32_is_float32_by_another_name(net, monkeypatch):
     for each in (up, copy.deepcopy(up)):
         assert each.dtype == torch.float32
         assert each.explain() == "ESPAN by PyTorch's own operators in torch.float32 with TF32"
-    _held.cache_clear()
+    _cached.cache_clear()
     for dtype in ("fp32", "tf32", "fp32", "tf32"):
         espan.upscale(noise(4, 5, 3), model="espan-x2", scale=2, device="cpu", dtype=dtype)
-    assert (_held.cache_info().misses, _held.cache_info().hits) == (2, 2)
+    assert (_cached.cache_info().misses, _cached.cache_info().hits) == (2, 2)
 
 
 @pytest.mark.parametrize("backend", ["cuda", "triton", "openvino", "onnx"])

@@ -58,7 +58,7 @@ def test_as_many_pictures_are_under_way_as_there_are_workers(tmp_path, many_core
 )
 def test_results_in_memory_are_few(tmp_path, monkeypatch, many_cores, cores, held, at_once):
     monkeypatch.setattr(work.torch, "get_num_threads", lambda: cores)
-    monkeypatch.setattr(work, "HELD", held)
+    monkeypatch.setattr(work, "SMALL", held)
     lock, inside, most = threading.Lock(), [], []
 
     def counted(image, scale, progress):
@@ -77,12 +77,12 @@ def test_results_in_memory_are_few(tmp_path, monkeypatch, many_cores, cores, hel
 
 
 def test_results_in_memory_are_as_many_as_it_has_room_for(tmp_path, monkeypatch, many_cores):
-    monkeypatch.setattr(work, "HELD", 20 * 16)
+    monkeypatch.setattr(work, "SMALL", 20 * 16)
     for free, most in ((None, 2), (0, 2), (5 * 20 * 16 * work.ROOM, 5), (10**12, 8)):
         monkeypatch.setattr(work.memory, "available", lambda free=free: free)
-        crew = work.Crew([FakeUpscaler(larger)], 4, 1, None, None, None)
-        assert crew.most == most * 20 * 16
-        crew.close()
+        pool = work.WorkerPool([FakeUpscaler(larger)], 4, 1, None, None, None)
+        assert pool.most == most * 20 * 16
+        pool.close()
 
 
 def test_every_device_gets_pictures_and_none_gets_all(tmp_path, net, many_cores):
@@ -151,7 +151,7 @@ def test_small_results_are_made_by_each_worker_with_its_share_of_cores(tmp_path)
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_large_results_are_made_by_one_thread_with_all_cores(tmp_path, monkeypatch, workers):
-    monkeypatch.setattr(work, "HELD", 20 * 16 - 1)
+    monkeypatch.setattr(work, "SMALL", 20 * 16 - 1)
     cores, seen = torch.get_num_threads(), []
 
     def watched(image, scale, progress):
@@ -167,7 +167,7 @@ def test_large_results_are_made_by_one_thread_with_all_cores(tmp_path, monkeypat
 
 
 def test_tiles_done_again_are_counted_for_large_results_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(work, "HELD", 0)
+    monkeypatch.setattr(work, "SMALL", 0)
 
     class Overflowing(FakeUpscaler):
         def __call__(self, image, scale, *, progress):

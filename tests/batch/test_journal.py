@@ -152,7 +152,7 @@ def test_a_journal_that_cannot_be_written_fails_no_picture(
         monkeypatch.setattr(journals.os, "write", full)
     assert resume() == ALL
     assert not opened(folder / "out/.espan-journal")  # else its disk could not be unmounted
-    assert len([r for r in caplog.records if "--resume will do this run again" in r.message]) == 1
+    assert len([r for r in caplog.records if "--resume will repeat this run" in r.message]) == 1
     monkeypatch.undo()
     assert resume() == ALL
 

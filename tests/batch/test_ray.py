@@ -77,7 +77,7 @@ def test_the_picture_of_a_lost_worker_is_done_again(cluster, tmp_path, net, monk
     jobs = plan([folder], tmp_path / "out")
     outcomes = {Path(one.input).name: one for one in engine.run(jobs, net, options, 4)}
     poison = outcomes.pop("4.png")
-    assert poison.error == f"{folder}/4.png: lost 2 times with the worker that had it"
+    assert poison.error == f"{folder}/4.png: its worker died, 2 times"
     assert (folder / "4.png.died").read_text() == "xx"
     assert (folder / "1.png.died").read_text() == "x"
     assert len(outcomes) == 5 and {one.status for one in outcomes.values()} == {"done"}
@@ -125,8 +125,8 @@ def test_a_worker_that_dies_as_it_starts_is_named(monkeypatch):
             return {"CPU": 2}
 
     actor = SimpleNamespace(ready=SimpleNamespace(remote=lambda: "task"))
-    with pytest.raises(DeviceError, match="a worker died as it started"):
-        [*cluster_engine._share_out(Ray(), [actor], [None], 4, None)]
+    with pytest.raises(DeviceError, match="a worker died at its start"):
+        [*cluster_engine._distribute(Ray(), [actor], [None], 4, None)]
 
 
 def test_without_ray_one_line_says_what_to_install(tmp_path, weights, monkeypatch, capsys):

@@ -115,7 +115,7 @@ def test_border_is_left_out(metric):
 
 @pytest.mark.parametrize("band", [1, 3000, 2**40])
 def test_bands_of_ssim_leave_no_trace(monkeypatch, band):
-    monkeypatch.setattr("espan.evaluation.metrics.BAND", band)
+    monkeypatch.setattr("espan.evaluation.metrics.STRIP", band)
     a, b = pair(70, 50, 3)
     value = ssim(a, b, space="rgb", border=0, range=255)
     assert value == pytest.approx(their_ssim(a, b, 255), abs=1e-9)

@@ -17,12 +17,12 @@ from tests.support.makers import noise, random_net
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
-    comfyui._held.cache_clear()
+    comfyui._upscaler.cache_clear()
     monkeypatch.setattr(
         comfyui, "Upscaler", lambda model, **how: Upscaler(model, device="cpu", **how)
     )
     yield
-    comfyui._held.cache_clear()
+    comfyui._upscaler.cache_clear()
 
 
 def load(folder):
@@ -85,8 +85,8 @@ def test_a_batch_is_streamed_image_by_image(folder, monkeypatch):
             most.append(sum(each() is not None for each in alive))
             return result
 
-    monkeypatch.setattr(comfyui, "_held", lambda *how: Counted())
-    monkeypatch.setattr(comfyui._held, "cache_clear", lambda: None, raising=False)
+    monkeypatch.setattr(comfyui, "_upscaler", lambda *how: Counted())
+    monkeypatch.setattr(comfyui._upscaler, "cache_clear", lambda: None, raising=False)
     execute(load(folder), image=torch.zeros(100, 8, 8, 3))
     assert len(most) == 100 and max(most) <= 1
 
@@ -133,7 +133,7 @@ def test_without_a_model_of_ones_own(tmp_path):
     [
         (["espan-x4", "--comfyui", "nodes"], "model: espan-x4 is built in"),
         (["none.pth", "--comfyui", "nodes"], "none.pth: no such weights file"),
-        (["--comfyui", "file"], "file: could not be made: "),
+        (["--comfyui", "file"], "file: could not be created: "),
         (["--comfyui", "nodes", "-o", "a.onnx"], "output: --comfyui names the folder"),
         (["espan-x4"], "output: needed"),
         (["-o", "a.onnx"], "model: needed"),

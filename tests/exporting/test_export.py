@@ -162,7 +162,7 @@ def test_a_file_that_gives_another_picture_is_not_kept(tmp_path, net, monkeypatc
     path = tmp_path / "net.safetensors"
     path.write_bytes(b"what was there")
     monkeypatch.setattr(export, "_write_safetensors", wrong)
-    with pytest.raises(OutputError, match=r"net\.safetensors: gives other pictures .* 0\.0001"):
+    with pytest.raises(OutputError, match=r"net\.safetensors: its results differ .* 0\.0001"):
         espan.export(net, path)
     assert path.read_bytes() == b"what was there"
     assert [each.name for each in tmp_path.iterdir()] == ["net.safetensors"]
