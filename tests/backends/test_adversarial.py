@@ -1,4 +1,4 @@
-"""Pictures made to break numbers, through every backend; and what is no number, through none."""
+"""Images made to break numbers, through every backend; and what is no number, through none."""
 
 import shutil
 
@@ -53,7 +53,7 @@ NETS = {
 
 
 def exactly(net, image: np.ndarray) -> np.ndarray:
-    """The picture by PyTorch's operators in float64, not rounded to levels."""
+    """The image by PyTorch's operators in float64, not rounded to levels."""
     x = torch.from_numpy(image).permute(2, 0, 1)[None].double() / 255
     with torch.no_grad():
         y = type(net)(**net.config).double()
@@ -67,7 +67,7 @@ ALLOWED = {"fp32": 0.01, "fp16": 2.0, "bf16": 20.0}
 
 
 def assert_near(up: Upscaler, net, dtype: str, size=SIZE) -> None:
-    """Of all pictures, or of a corner of a few where each pixel takes long."""
+    """Of all images, or of a corner of a few where each pixel takes long."""
     for name, image in PICTURES.items():
         if size != SIZE and name not in ("binary noise", "checkerboard", "white"):
             continue
@@ -79,19 +79,19 @@ def assert_near(up: Upscaler, net, dtype: str, size=SIZE) -> None:
 @pytest.mark.parametrize("dtype", ALLOWED)
 @pytest.mark.parametrize("backend", ["auto", "eager"])
 @pytest.mark.parametrize("kind", NETS)
-def test_adversarial_pictures(kind, backend, dtype):
+def test_adversarial_images(kind, backend, dtype):
     net = NETS[kind]
     assert_near(Upscaler(net, device="cpu", dtype=dtype, backend=backend, tile=17), net, dtype)
 
 
 @pytest.mark.skipif(bool(machine.no_triton()), reason=str(machine.no_triton()))
-def test_adversarial_pictures_through_triton():
+def test_adversarial_images_through_triton():
     net = random_net(channels=32)
     assert_near(Upscaler(net, device=DEVICE, dtype="fp32", backend="triton"), net, "fp32", (9, 12))
 
 
 @pytest.mark.usefixtures("host_build")
-def test_adversarial_pictures_through_cuda():
+def test_adversarial_images_through_cuda():
     net = random_net(channels=32)
     up = Upscaler(net, device="cpu", dtype="fp16", backend="cuda")
     with_slots(up)  # 8 bits from the tail's kernel
@@ -100,7 +100,7 @@ def test_adversarial_pictures_through_cuda():
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-def test_adversarial_pictures_compiled():
+def test_adversarial_images_compiled():
     net = random_net(channels=8)
     assert_near(Upscaler(net, device="cpu", dtype="fp32", backend="compile"), net, "fp32")
 

@@ -1,4 +1,4 @@
-"""Upscaling through kernels or other programs gives the picture that plain PyTorch gives."""
+"""Upscaling through kernels or other programs gives the image that plain PyTorch gives."""
 
 import sys
 
@@ -30,10 +30,10 @@ NETWORKS = {
 
 @needs_triton
 @pytest.mark.parametrize("name", NETWORKS)
-def test_triton_gives_the_picture_of_eager(name):
-    net, picture = NETWORKS[name](), noise(20, 24, 3)
+def test_triton_gives_the_image_of_eager(name):
+    net, image = NETWORKS[name](), noise(20, 24, 3)
     eager, triton = (
-        Upscaler(net, device=DEVICE, dtype="fp32", backend=backend)(picture)
+        Upscaler(net, device=DEVICE, dtype="fp32", backend=backend)(image)
         for backend in ("eager", "triton")
     )
     # Sums in another order: where a value lies between two levels, the nearer may change.
@@ -42,10 +42,10 @@ def test_triton_gives_the_picture_of_eager(name):
 
 
 @needs_triton
-def test_triton_in_tiles_gives_the_whole_picture():
-    net, picture = NETWORKS["espan"](), noise(20, 24, 3, dtype=np.float32)
+def test_triton_in_tiles_gives_the_whole_image():
+    net, image = NETWORKS["espan"](), noise(20, 24, 3, dtype=np.float32)
     whole, tiled = (
-        Upscaler(net, device=DEVICE, dtype="fp32", backend="triton", tile=tile)(picture)
+        Upscaler(net, device=DEVICE, dtype="fp32", backend="triton", tile=tile)(image)
         for tile in (None, (20, 12))
     )
     np.testing.assert_allclose(tiled, whole, atol=2e-6)
@@ -72,14 +72,14 @@ def upscalers(net, program: str, dtype: str = "fp32", tile="auto") -> list[Upsca
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_other_programs_give_the_picture_of_eager(name, program):
+def test_other_programs_give_the_image_of_eager(name, program):
     """At any size, borders included, one after another; grey and 16 bits too."""
     eager, other = upscalers(NETWORKS[name](), program)
     for shape in ((20, 24, 3), (1, 1, 3), (37, 5, 3), (7, 41)):
-        picture = noise(*shape, dtype=np.float32)
-        np.testing.assert_allclose(other(picture), eager(picture), atol=2e-6, err_msg=str(shape))
-    picture = noise(9, 14, 3, dtype=np.uint16)
-    assert np.abs(other(picture).astype(int) - eager(picture)).max() <= 1
+        image = noise(*shape, dtype=np.float32)
+        np.testing.assert_allclose(other(image), eager(image), atol=2e-6, err_msg=str(shape))
+    image = noise(9, 14, 3, dtype=np.uint16)
+    assert np.abs(other(image).astype(int) - eager(image)).max() <= 1
 
 
 def test_other_programs_give_a_batch_and_tiles_too(program):
@@ -109,9 +109,9 @@ def test_threads_share_another_program(program):
 
 def test_a_tensor_that_wants_a_gradient_goes_in(program):
     up = Upscaler(NETWORKS["espan"](), device="cpu", dtype="fp32", backend=program)
-    picture = torch.rand(3, 5, 6, requires_grad=True)
+    image = torch.rand(3, 5, 6, requires_grad=True)
     with torch.no_grad():
-        assert not up(picture).requires_grad
+        assert not up(image).requires_grad
 
 
 def test_openvino_computes_in_bf16_where_the_processor_has_it():
@@ -121,8 +121,8 @@ def test_openvino_computes_in_bf16_where_the_processor_has_it():
             Upscaler(random_net(), device="cpu", dtype="bf16", backend="openvino")
         return
     eager, other = upscalers(random_net(channels=32, blocks=2), "openvino", "bf16")
-    picture = noise(24, 40, 3)
-    difference = np.abs(other(picture).astype(int) - eager(picture))
+    image = noise(24, 40, 3)
+    difference = np.abs(other(image).astype(int) - eager(image))
     assert difference.max() <= 8 and difference.mean() < 0.7
     assert "OpenVINO on the CPU in torch.bfloat16" in other.explain()
 

@@ -81,10 +81,10 @@ def test_memory_used_again_leaves_no_trace(strip_sizes):
 def test_threads_do_not_see_each_other():
     net = made("espan")
     run = CpuNetwork(net)
-    pictures = [image(1, 3, 16 + i % 2, 20) for i in range(12)]
-    want = [run(x) for x in pictures]
+    images = [image(1, 3, 16 + i % 2, 20) for i in range(12)]
+    want = [run(x) for x in images]
     with ThreadPoolExecutor(4) as pool:
-        got = pool.map(run, pictures)
+        got = pool.map(run, images)
     assert all(a.equal(b) for a, b in zip(got, want, strict=True))
 
 
@@ -111,7 +111,7 @@ def test_the_result_is_channels_last_and_without_gradient():
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-def test_compiled_gives_the_same_picture():
+def test_compiled_gives_the_same_image():
     net = made("one block", torch.float32)
     image = np.random.default_rng(0).integers(0, 256, (20, 28, 3), dtype=np.uint8)
     want = Upscaler(net, device="cpu", dtype="fp32")(image)

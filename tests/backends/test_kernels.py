@@ -107,7 +107,7 @@ def test_refuses_other_networks():
 
 
 @torch.no_grad()
-def test_a_batch_in_uint8_is_the_picture_rounded():
+def test_a_batch_in_uint8_is_the_image_rounded():
     plan = Plan(network("espan depth 5"), "eager")
     x = torch.randint(256, (2, 3, 9, 11), dtype=torch.uint8)
     y, trusted = plan.checked(x)
@@ -119,7 +119,7 @@ def test_a_batch_in_uint8_is_the_picture_rounded():
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["espan depth 5", "span 28", "spanf"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
-def test_a_picture_is_trusted_as_long_as_nothing_can_overflow(name, dtype):
+def test_an_image_is_trusted_as_long_as_nothing_can_overflow(name, dtype):
     x = torch.randint(256, (1, 3, 4, 5), dtype=torch.uint8)
     net = network(name)
     last = net.get_submodule("block_1.2" if name == "spanf" else "blocks.0").requires_grad_(False)

@@ -142,7 +142,7 @@ BACKENDS = {"eager": Eager, "plan": lambda net: Plan(net, "eager")}
 @pytest.mark.parametrize("backend", BACKENDS)
 @torch.no_grad()
 def test_the_process_keeps_its_switches(device, net, backend):
-    """As every thread sees them, at any moment of a float32 picture."""
+    """As every thread sees them, at any moment of a float32 image."""
     x = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(0))
     run = BACKENDS[backend](copy_to(net, CPU, torch.float32))
     want = copy_to(net, CPU, torch.float64)(x.double()).float()
@@ -183,13 +183,13 @@ def on_slots(net, run) -> Upscaler:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_pictures_of_16_bits_are_float32(device, net, backend):
-    picture = noise(17, 21, 3, dtype=np.uint16)
-    want = Upscaler(net, device="cpu", dtype="fp32")(picture)
+def test_images_of_16_bits_are_float32(device, net, backend):
+    image = noise(17, 21, 3, dtype=np.uint16)
+    want = Upscaler(net, device="cpu", dtype="fp32")(image)
     up = on_slots(net, BACKENDS[backend](copy_to(net, CPU, torch.float32)))
     with device:
-        got = up(picture)
-        coarse = on_slots(net, Eager(copy_to(net, CPU, torch.float32, tf32=True)))(picture)
+        got = up(image)
+        coarse = on_slots(net, Eager(copy_to(net, CPU, torch.float32, tf32=True)))(image)
     assert np.abs(got.astype(int) - want).max() <= 1
     assert np.abs(coarse.astype(int) - want).max() > 20
 
@@ -215,9 +215,9 @@ def test_tf32_is_refused_by_name_without_a_gpu(net, weights, tmp_path, capsys):
         Upscaler(net, device="cpu", dtype="tf32")
     with pytest.raises(DeviceError, match="dtype 'tf32'"):
         espan.upscale(noise(4, 5, 3), device="cpu", dtype="tf32")
-    picture = tmp_path / "picture.png"
-    Image.fromarray(noise(4, 5, 3)).save(picture)
-    command = ["upscale", str(picture), "-n", weights, "--device", "cpu", "--dtype", "tf32"]
+    image = tmp_path / "picture.png"
+    Image.fromarray(noise(4, 5, 3)).save(image)
+    command = ["upscale", str(image), "-n", weights, "--device", "cpu", "--dtype", "tf32"]
     assert main(command) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "dtype 'tf32'" in said

@@ -1,4 +1,4 @@
-"""Folders of pictures: several at once, by one device or more, whatever becomes of each."""
+"""Folders of images: several at once, by one device or more, whatever becomes of each."""
 
 import threading
 import time
@@ -42,7 +42,7 @@ def test_outcomes_come_in_order_whoever_is_first(tmp_path):
     assert {(one.width, one.height) for one in outcomes} == {(20, 16)}
 
 
-def test_as_many_pictures_are_under_way_as_there_are_workers(tmp_path, many_cores):
+def test_as_many_images_are_under_way_as_there_are_workers(tmp_path, many_cores):
     together = threading.Barrier(3, timeout=60)
 
     def meets_the_others(image, scale, progress):
@@ -85,7 +85,7 @@ def test_results_in_memory_are_as_many_as_it_has_room_for(tmp_path, monkeypatch,
         pool.close()
 
 
-def test_every_device_gets_pictures_and_none_gets_all(tmp_path, net, many_cores):
+def test_every_device_gets_images_and_none_gets_all(tmp_path, net, many_cores):
     devices = [Upscaler(net, device="cpu", dtype="fp32") for _ in range(3)]
     used, together = set(), threading.Barrier(3, timeout=60)
 
@@ -107,7 +107,7 @@ def test_every_device_gets_pictures_and_none_gets_all(tmp_path, net, many_cores)
         assert Image.open(job.output).tobytes() == devices[0](job.input).tobytes()
 
 
-def test_what_a_picture_becomes_does_not_depend_on_the_workers(tmp_path, net):
+def test_what_an_image_becomes_does_not_depend_on_the_workers(tmp_path, net):
     jobs = pictures(tmp_path, 5)
     made = []
     for workers in (1, 4):
@@ -180,7 +180,7 @@ def test_tiles_done_again_are_counted_for_large_results_too(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("error", [LimitError("little memory is free"), MemoryError()])
-def test_a_picture_that_lacks_memory_beside_others_is_tried_alone(tmp_path, many_cores, error):
+def test_an_image_that_lacks_memory_beside_others_is_tried_alone(tmp_path, many_cores, error):
     inside, refused = [], []
 
     def hungry(image, scale, progress):

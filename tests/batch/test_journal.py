@@ -111,7 +111,7 @@ def test_a_torn_line_counts_for_nothing_and_costs_no_other(folder, resume, last)
     assert resume() == []
 
 
-def test_a_torn_line_is_one_picture(folder, resume):
+def test_a_torn_line_is_one_image(folder, resume):
     resume()
     path = folder / "out/.espan-journal"
     path.write_bytes(path.read_bytes()[:-3])
@@ -139,9 +139,7 @@ def opened(path) -> bool:
 
 
 @pytest.mark.parametrize("how", ["folder", "write"])
-def test_a_journal_that_cannot_be_written_fails_no_picture(
-    folder, resume, monkeypatch, caplog, how
-):
+def test_a_journal_that_cannot_be_written_fails_no_image(folder, resume, monkeypatch, caplog, how):
     if how == "folder":
         (folder / "out/.espan-journal").mkdir(parents=True)
     else:

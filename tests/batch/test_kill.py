@@ -105,7 +105,7 @@ while not [*folder.glob("out/*.png")]:
     assert [*(folder / "out").glob(".espan-*.part")] == []
 
 
-def test_the_interpreter_ends_while_a_picture_is_computed():
+def test_the_interpreter_ends_while_an_image_is_computed():
     code = """
 import threading, time, numpy, espan
 upscaler = espan.Upscaler("espan-x2", device="cpu", tile=32)

@@ -39,7 +39,7 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path):
     assert [job.input.name for job in batch.plan([tmp_path / "in"])] == ["0.png"]
 
 
-def test_a_result_goes_to_the_picture_whose_extension_it_keeps(tmp_path):
+def test_a_result_goes_to_the_image_whose_extension_it_keeps(tmp_path):
     (tmp_path / "in").mkdir()
     for name in ("a.gif", "a.png"):  # by name, the one that has to change it comes first
         Image.fromarray(noise(2, 2, 3)).save(tmp_path / "in" / name)

@@ -55,7 +55,7 @@ def test_bad_files_stay_alone_and_the_rest_can_be_resumed(cluster, tmp_path, net
     assert {row["status"] for row in rows_of(capsys)} == {"skipped"}
 
 
-def test_the_picture_of_a_lost_worker_is_done_again(cluster, tmp_path, net, monkeypatch):
+def test_the_image_of_a_lost_worker_is_done_again(cluster, tmp_path, net, monkeypatch):
     from espan.batch import cluster as engine
     from espan.batch import plan
 

@@ -34,7 +34,7 @@ def spandrel():
     return library
 
 
-def picture() -> torch.Tensor:
+def image() -> torch.Tensor:
     return torch.rand(1, 3, 19, 7, generator=torch.Generator().manual_seed(1))
 
 
@@ -62,7 +62,7 @@ def test_files_of_ours_load(make, config, tmp_path, spandrel):
     assert loaded.size_requirements.check(1, 1), "any size"
     assert loaded.tags == [f"{config['channels']}nf"]
     with torch.no_grad():
-        assert torch.equal(loaded(picture()), net(picture()).clamp(0, 1))
+        assert torch.equal(loaded(image()), net(image()).clamp(0, 1))
 
 
 def test_half_precision_is_on_offer(tmp_path, spandrel):
@@ -70,7 +70,7 @@ def test_half_precision_is_on_offer(tmp_path, spandrel):
     loaded = spandrel.ModelLoader().load_from_file(path)
     assert loaded.supports_half and loaded.supports_bfloat16
     with torch.no_grad():
-        full, half = loaded(picture()), loaded.half()(picture().half())
+        full, half = loaded(image()), loaded.half()(image().half())
     torch.testing.assert_close(half.float(), full, atol=1e-2, rtol=0)
 
 
@@ -90,8 +90,8 @@ def test_an_exported_span_loads_without_us(mean, img_range, tmp_path, spandrel):
     loaded = spandrel.ModelLoader().load_from_file(path)
     assert (loaded.architecture.id, loaded.scale) == ("SPAN", 2)
     with torch.no_grad():
-        loaded_picture = loaded.eval()(picture())
-        torch.testing.assert_close(loaded_picture, net(picture()).clamp(0, 1), atol=1e-5, rtol=0)
+        loaded_image = loaded.eval()(image())
+        torch.testing.assert_close(loaded_image, net(image()).clamp(0, 1), atol=1e-5, rtol=0)
 
 
 def test_registering_again_changes_nothing(spandrel):

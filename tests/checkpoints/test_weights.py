@@ -44,7 +44,7 @@ def test_official_files_are_recognised(shared, kind):
     assert config.items() <= net.config.items()
 
 
-# RGB and Y of docs/method.md: whole pictures, float32.
+# RGB and Y of docs/method.md: whole images, float32.
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("kind", "dataset", "y", "rgb"),
@@ -64,8 +64,8 @@ def test_published_decibels(shared, kind, dataset, y, rgb):
 
 
 @pytest.mark.shared
-def test_spanf_gives_a_picture(shared):
-    # No published number is known; the reference picture of docs/method.md puts it 0.2 dB
+def test_spanf_gives_an_image(shared):
+    # No published number is known; the reference image of docs/method.md puts it 0.2 dB
     # under ESPAN.
     upscaler = Upscaler(shared / "weights" / OFFICIAL["spanf"][0], device="cpu", dtype="fp32")
     y, _ = decibels(upscaler, shared / "data/benchmark/Set5")

@@ -43,7 +43,7 @@ def compare(folder, monkeypatch):
 
 
 def figures(path) -> dict[str, np.ndarray]:
-    """Name -> pixels of the pictures in a page."""
+    """Name -> pixels of the images in a page."""
     found = re.findall(r'data-name="([^"]*)".*?base64,([^"]+)"', path.read_text(), re.S)
     pngs = {name: io.BytesIO(base64.b64decode(data)) for name, data in found}
     return {name: np.asarray(Image.open(png)) for name, png in pngs.items()}
@@ -83,7 +83,7 @@ def test_scores_are_those_of_eval(compare, folder, tmp_path, capsys):
         assert f"{row['psnr_y']:.2f}" in page and f"{row['ssim_rgb']:.4f}" in page
 
 
-def test_equal_pictures_are_called_equal(folder):
+def test_equal_images_are_called_equal(folder):
     enlarged = files.read_rgb(folder / "small.png").repeat(4, 0).repeat(4, 1)
     files.write(folder / "original.png", Image.fromarray(enlarged))
     espan.compare(
@@ -175,7 +175,7 @@ def test_sheet_shows_the_same_piece_of_each(compare, folder):
     np.testing.assert_array_equal(at, piece)
 
 
-def test_small_pictures_are_whole_on_the_sheet(folder):
+def test_small_images_are_whole_on_the_sheet(folder):
     result = espan.compare(
         folder / "small.png",
         folder / "original.png",

@@ -12,7 +12,7 @@ RANGES = {np.uint8: 255, np.uint16: 65535, np.float32: 1, np.float64: 1}
 
 
 def pair(*shape: int, dtype=np.uint8) -> tuple[np.ndarray, np.ndarray]:
-    """A smooth picture and a noisy copy."""
+    """A smooth image and a noisy copy."""
     random = np.random.default_rng(0)
     a = np.add.outer(np.sin(np.arange(shape[0]) / 5), np.cos(np.arange(shape[1]) / 7)) / 4 + 0.5
     a = np.broadcast_to(a.reshape(*shape[:2], *[1] * (len(shape) - 2)), shape)
@@ -77,7 +77,7 @@ def test_known_distances():
 
 
 @pytest.mark.parametrize("space", ["y", "rgb"])
-def test_equal_pictures(space):
+def test_equal_images(space):
     a, _ = pair(30, 40, 3)
     assert psnr(a, a, space=space, border=2, range=255) == float("inf")
     assert ssim(a, a, space=space, border=2, range=255) == 1

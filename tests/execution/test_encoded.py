@@ -1,4 +1,4 @@
-"""Pictures as bytes and open files: read from them, written to them, whole or not at all."""
+"""Images as bytes and open files: read from them, written to them, whole or not at all."""
 
 import io
 
@@ -105,7 +105,7 @@ def test_large_results_are_streamed(monkeypatch):
     ],
     ids=["empty", "garbage", "cut", "open", "text"],
 )
-def test_what_is_no_picture(data, reason):
+def test_what_is_no_image(data, reason):
     target = io.BytesIO()
     with pytest.raises(InputError, match=reason):
         UP(data, output=target)

@@ -19,7 +19,7 @@ WIDE = {
 
 @pytest.mark.usefixtures("host_build")
 @pytest.mark.parametrize("tile", [None, 14])
-def test_cuda_kernels_give_the_picture_shim(tile, caplog):
+def test_cuda_kernels_give_the_image_shim(tile, caplog):
     net, image = WIDE["espan"](), noise(3, 38, 3)
     expected = Upscaler(net, device="cpu", dtype="fp32")(image).astype(int)
     up = Upscaler(net, device="cpu", dtype="fp16", backend="cuda", tile=tile)

@@ -1,4 +1,4 @@
-"""Executors: through slots, graphs and staging memory the same pictures, whatever happens."""
+"""Executors: through slots, graphs and staging memory the same images, whatever happens."""
 
 import numpy as np
 import pytest
@@ -46,10 +46,10 @@ def test_stream_slots_give_the_image(name, backend):
     for _ in range(3):  # as it is, captured, replayed
         got = up(PICTURES[name])
         assert type(got) is type(expected) and got.dtype == expected.dtype
-        # Pictures of a batch go side by side, where sums are taken in another order.
+        # Images of a batch go side by side, where sums are taken in another order.
         error = np.abs(np.asarray(got, np.float64) - np.asarray(expected, np.float64)).max()
         assert error <= (1 if name == "batch" else 0)
-    # Two slots for the four tiles, one for the batch, whose pictures go side by side.
+    # Two slots for the four tiles, one for the batch, whose images go side by side.
     logs = [slot.log for slot in slots if slot.log]
     assert len(logs) == (1 if name == "batch" else 2)
     for log in logs:
@@ -57,7 +57,7 @@ def test_stream_slots_give_the_image(name, backend):
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
-def test_tiles_of_8_bits_are_those_of_the_whole_picture(dtype):
+def test_tiles_of_8_bits_are_those_of_the_whole_image(dtype):
     up, image = planned(tile=26, dtype=dtype), PICTURES["uint8"]
     whole = Upscaler(NET, device="cpu", tile=None, dtype="fp32")(image)
     with_slots(up)
@@ -115,7 +115,7 @@ def test_shapes_are_kept_until_others_take_their_place(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
-def test_a_picture_that_cannot_be_trusted_is_computed_again(dtype, caplog):
+def test_an_image_that_cannot_be_trusted_is_computed_again(dtype, caplog):
     """What overflows in the tail's sum would be a NaN, for which uint8 has no value."""
     image = PICTURES["uint8"]
     up = planned(loud_net(2.0**16), dtype=dtype, tile=20)
@@ -177,7 +177,7 @@ def test_memory_of_other_shapes_goes_first(monkeypatch):
     assert failed
 
 
-def test_out_of_memory_halves_the_pictures_first(monkeypatch):
+def test_out_of_memory_halves_the_images_first(monkeypatch):
     up, batch = planned(), PICTURES["batch"]
     expected = up(batch)
     with_slots(up)

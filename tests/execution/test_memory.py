@@ -1,4 +1,4 @@
-"""Memory: bounded by the tile, and what a picture four times larger adds."""
+"""Memory: bounded by the tile, and what an image four times larger adds."""
 
 import json
 import os

@@ -253,7 +253,7 @@ def test_memory_does_not_hold_the_result(tmp_path, suffix):
         check=True,
     )
     small, large = json.loads(result.stdout)
-    # The picture itself, in PIL, in numpy, and some slack. The result would take 16 times that.
+    # The image itself, in PIL, in numpy, and some slack. The result would take 16 times that.
     assert large - small < 8 * 600 * 5000 * 3
 
 

@@ -49,7 +49,7 @@ def test_a_halo_one_pixel_too_small_shows():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (2, 3)], ids=str)
-def test_pictures_smaller_than_the_halo(size):
+def test_images_smaller_than_the_halo(size):
     image = noise(*size, 3, dtype=np.float32)
     assert_same(Upscaler(NET, device="cpu", dtype="fp32", tile=4)(image), whole(image))
 
@@ -65,7 +65,7 @@ def test_train_form_gives_the_deploy_forms_result():
 @pytest.mark.parametrize("tile", [1, 2, 5, 16, 99])
 def test_tiles_cover_everything_once_from_windows_of_one_size(tile):
     for height, width, halo in [(1, 1, 0), (10, 7, 1), (64, 65, 9), (5, 200, 23)]:
-        # The whole picture, its corner, its middle.
+        # The whole image, its corner, its middle.
         for whole in (
             Tile(0, height, 0, width),
             Tile(0, height - height // 3, width // 2, width),
@@ -226,7 +226,7 @@ def test_automatic_tiles_fit_the_free_memory_of_a_gpu(monkeypatch, free):
 
 
 @torch.no_grad()
-def test_overflow_in_float32_is_an_error_and_no_picture():
+def test_overflow_in_float32_is_an_error_and_no_image():
     net = random_net()
     net.upsampler.bias += float("inf")
     for dtype in ("fp32", "bf16"):

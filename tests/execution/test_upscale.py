@@ -1,4 +1,4 @@
-"""`espan.upscale` and `Upscaler`: every kind of picture in, the same kind out, nothing changed."""
+"""`espan.upscale` and `Upscaler`: every kind of image in, the same kind out, nothing changed."""
 
 import numpy as np
 import pytest
@@ -79,7 +79,7 @@ def test_tensor_is_like_the_array(shape, dtype):
 
 @pytest.mark.parametrize("dtype", TENSORS, ids=str)
 @pytest.mark.parametrize("pictures", [1, 3])
-def test_batch_is_its_pictures(pictures, dtype):
+def test_batch_is_its_images(pictures, dtype):
     batch = tensor(pictures, 3, H, W, dtype=dtype)
     out = UP(batch)
     assert out.shape == (pictures, 3, 4 * H, 4 * W) and out.dtype == dtype
@@ -112,7 +112,7 @@ def test_list_gives_a_list(kind):
 
 
 @pytest.mark.parametrize("as_text", [True, False], ids=["str", "path"])
-def test_path_gives_a_picture(tmp_path, as_text):
+def test_path_gives_an_image(tmp_path, as_text):
     image = Image.fromarray(noise(H, W, 3))
     path = files.write(tmp_path / "a.png", image)
     out = UP(str(path) if as_text else path)

@@ -1,4 +1,4 @@
-"""Training data: pictures read or mapped, patches cut in line, degraded and mixed."""
+"""Training data: images read or mapped, patches cut in line, degraded and mixed."""
 
 import json
 import logging
@@ -43,7 +43,7 @@ def smooth(size: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_lr_is_matlab_bicubic_of_the_whole_picture(folder, scale):
+def test_lr_is_matlab_bicubic_of_the_whole_image(folder, scale):
     pictures = ImagePairs(folder, scale).at_least(12)
     assert [name[-5:] for name in pictures.names] == ["0.png", "1.png", "2.png"]
     for lr, hr in pictures.pairs:
@@ -89,7 +89,7 @@ def test_a_step_is_the_same_however_it_is_reached(folder):
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_prepared_tiles_are_the_pictures(folder, tmp_path, scale):
+def test_prepared_tiles_are_the_images(folder, tmp_path, scale):
     index = prepare(folder, tmp_path / "out", tile=24)
     # 50 x 40 is cut to 48 x 36: two by two tiles, of 24 and of 12 columns.
     assert len(index["pictures"]) == 12 and not index["skipped"]
@@ -149,7 +149,7 @@ def test_lr_file_that_is_missing_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["missing", "empty", "small"])
-def test_no_training_pictures(tmp_path, what):
+def test_no_training_images(tmp_path, what):
     folder = tmp_path / what
     if what != "missing":
         folder.mkdir()
@@ -182,7 +182,7 @@ def test_damaged_prepared_folder(folder, tmp_path, harm):
         ImagePairs(out, 2)
 
 
-def test_degradation_is_seeded_varied_and_keeps_the_picture(tmp_path):
+def test_degradation_is_seeded_varied_and_keeps_the_image(tmp_path):
     hr = smooth(96)
     clean = downscale(hr, 4).astype(float)
     results = [degrade(hr, 4, np.random.default_rng(seed)) for seed in range(200)]

@@ -1,4 +1,4 @@
-"""Drawn patches, and patches cut at the border of their picture."""
+"""Drawn patches, and patches cut at the border of their image."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_sampling_has_no_side():
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Two pictures without a drawing's colours: each pixel tells its row and column."""
+    """Two images without a drawing's colours: each pixel tells its row and column."""
     y, x = np.mgrid[:40, :48].astype(np.uint8)
     for number in (1, 2):
         pixels = np.stack([y, x, np.full_like(x, number)], 2)
@@ -74,7 +74,7 @@ def patches(pictures, **changes) -> Patches:
 
 
 def is_cut(hr: torch.Tensor) -> torch.Tensor:
-    """Which patches come from the pictures of the fixture."""
+    """Which patches come from the images of the fixture."""
     return ((hr[:, 2] == 1) | (hr[:, 2] == 2)).flatten(1).all(1)
 
 

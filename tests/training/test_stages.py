@@ -29,13 +29,13 @@ def net_of(blocks=2, last_convs=3, scale=4, rep=None, seed=0) -> ESPAN:
     return ESPAN(8, blocks, last_convs, scale, rep)
 
 
-def pictures(n=2, side=16, seed=0, dtype=torch.float64) -> torch.Tensor:
+def images(n=2, side=16, seed=0, dtype=torch.float64) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(n, 3, side, side, generator=generator, dtype=dtype)
 
 
 def test_terms_of_the_loss_are_their_definitions():
-    sr, hr = pictures(seed=1), pictures(seed=2)
+    sr, hr = images(seed=1), images(seed=2)
     config = replace(CONFIG, l1=2.0, mse=3.0, dct=4.0, highpass=5.0, blur=1.0)
     terms = loss_of(sr, hr, config)
     side = torch.arange(16.0, dtype=torch.float64)
@@ -51,7 +51,7 @@ def test_terms_of_the_loss_are_their_definitions():
 
 
 def test_high_pass_against_a_full_convolution():
-    x, spread = pictures(side=20), 1.3
+    x, spread = images(side=20), 1.3
     far = torch.arange(-4, 5, dtype=torch.float64)
     kernel = torch.exp(-(far[:, None] ** 2 + far[None] ** 2) / (2 * spread**2))
     kernel = (kernel / kernel.sum()).expand(3, 1, 9, 9)
@@ -79,7 +79,7 @@ def test_distillation_moves_only_the_student_and_only_where_the_teacher_is_bette
 def test_student_and_teacher_share_the_backbone_and_run_alone(rep):
     model = SelfDistilled(net_of(3, 2, rep=rep).double(), 2).double()
     model.share()
-    x = pictures()
+    x = images()
     teacher, student = model(x)
     torch.testing.assert_close(teacher, model.teacher(x), rtol=0, atol=1e-12)
     torch.testing.assert_close(student, model.student(x), rtol=0, atol=1e-12)
@@ -96,7 +96,7 @@ def test_student_and_teacher_share_the_backbone_and_run_alone(rep):
 
 
 def test_terms_with_a_student():
-    teacher, student, hr = (pictures(seed=i, dtype=torch.float32) for i in range(3))
+    teacher, student, hr = (images(seed=i, dtype=torch.float32) for i in range(3))
     terms = terms_of((teacher, student), hr, replace(CONFIG, distill=0.5))
     assert set(terms) == {"l1", "student_l1", "distill"}
     assert terms["distill"] == 0.5 * distillation(student, teacher, hr, CONFIG.margin)
@@ -125,7 +125,7 @@ def test_carry_names_what_has_to_start_anew():
 def test_carry_into_other_branches_is_the_same_function(rep):
     source, target = net_of(rep="plain").double(), net_of(rep=rep, seed=3).double()
     transfer_weights(source, target)
-    x = pictures()
+    x = images()
     torch.testing.assert_close(target(x), source(x), rtol=0, atol=1e-12)
 
 
@@ -142,7 +142,7 @@ def test_carry_between_scales_picks_the_nearest_sub_pixel(scales):
     before, after = scales
     source, target = net_of(scale=before).double(), net_of(scale=after, seed=2).double()
     transfer_weights(source, target)
-    x = pictures(1, 6)
+    x = images(1, 6)
     small, large = source(x), target(x)
     rows = [int((i + 0.5) * before / after) for i in range(6 * after)]
     torch.testing.assert_close(large, small[..., rows, :][..., rows], rtol=0, atol=1e-12)
@@ -152,14 +152,14 @@ class Given:
     """Patches that are always the same."""
 
     def batch(self, step):
-        batch = (255 * pictures(4, 12, dtype=torch.float32)).round().byte()
+        batch = (255 * images(4, 12, dtype=torch.float32)).round().byte()
         return batch, batch.repeat_interleave(4, 2).repeat_interleave(4, 3)
 
 
 def test_begin_goes_on_with_the_student_when_the_stage_is_of_its_depth():
     joint = replace(CONFIG, blocks=2, last_convs=3, student=2)
     model = network_for_stage(joint, None, Given())
-    x = pictures(dtype=torch.float32)
+    x = images(dtype=torch.float32)
     torch.testing.assert_close(*(n.conv_cat.weight for n in (model.teacher, model.student)))
     with torch.no_grad():
         model.student.conv_cat.weight.mul_(1.5)
@@ -270,7 +270,7 @@ def test_init_is_where_training_starts(tmp_path):
     config = replace(
         CONFIG, out=str(tmp_path / "run"), init=str(tmp_path / "start.safetensors"), rep="espan"
     )
-    x = pictures(dtype=torch.float32)
+    x = images(dtype=torch.float32)
     net = network_for_stage(config, espan.load(config.init), Given())
     assert isinstance(net.conv_1, RepConv) and not isinstance(net.conv_cat, RepConv)
     torch.testing.assert_close(net(x), net_of(1, 0)(x), rtol=1e-4, atol=1e-5)

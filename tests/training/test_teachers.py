@@ -94,10 +94,10 @@ def test_terms_are_their_definitions(config, student):
     nets = {"": model.teacher, "student_": model.student} if student else {"": net}
     assert len(terms) == 3 * len(nets)
     for name, each in nets.items():
-        picture = each(lr)
-        torch.testing.assert_close(terms[f"{name}teacher_l1"], 2 * (picture - pixels).abs().mean())
+        image = each(lr)
+        torch.testing.assert_close(terms[f"{name}teacher_l1"], 2 * (image - pixels).abs().mean())
         torch.testing.assert_close(
-            terms[f"{name}teacher_mse"], 3 * (picture - pixels).square().mean()
+            terms[f"{name}teacher_mse"], 3 * (image - pixels).square().mean()
         )
         ours, *theirs = (affinity(features_of(net, lr)) for net in (each, *teachers.nets))
         expected = 4 * (ours - (theirs[0] + theirs[1]) / 2).abs().mean()
@@ -133,7 +133,7 @@ def test_patches_of_outputs_are_cut_in_line(config, tmp_path, workers):
     folder = tmp_path / "data"
     teachers = Teachers(config)
     pictures = kept(config, tmp_path / "kept")
-    # Outputs that are the HR pictures, so that any other cut, flip or turn shows.
+    # Outputs that are the HR images, so that any other cut, flip or turn shows.
     data = tmp_path / f"kept/teachers-x4-{teachers.key()}.bin"
     np.concatenate([hr.reshape(-1).astype(np.uint16) * 257 for _, hr, _ in pictures.pairs]).tofile(
         data
@@ -159,7 +159,7 @@ def test_outputs_are_computed_once(config, tmp_path, monkeypatch):
         kept(replace(config, teacher=config.teacher[:1]), tmp_path / "kept")
 
 
-def test_outputs_of_other_pictures_are_refused(config, tmp_path):
+def test_outputs_of_other_images_are_refused(config, tmp_path):
     config = replace(config, teacher_outputs=str(tmp_path / "kept"))
     kept(config, tmp_path / "kept")
     files.write(tmp_path / "data/1.png", Image.fromarray(noise(48, 44, 3, seed=9)))

@@ -29,7 +29,7 @@ from espan.training.start import initialise
 from tests.support.makers import TINY_RUN, as_yaml, noise
 
 
-def picture(size: int, seed: int) -> np.ndarray:
+def image(size: int, seed: int) -> np.ndarray:
     """Smooth, with edges: something that can be learnt."""
     y, x = np.mgrid[:size, :size] / 9 + seed
     waves = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], 2) / 3 + 0.5
@@ -40,7 +40,7 @@ def picture(size: int, seed: int) -> np.ndarray:
 def config(tmp_path) -> TrainConfig:
     for seed in range(3):
         (tmp_path / "data/deep").mkdir(parents=True, exist_ok=True)
-        files.write(tmp_path / f"data/deep/{seed}.png", Image.fromarray(picture(48, seed)))
+        files.write(tmp_path / f"data/deep/{seed}.png", Image.fromarray(image(48, seed)))
     return TrainConfig(data=str(tmp_path / "data"), out=str(tmp_path / "run"), **TINY_RUN)
 
 
@@ -282,7 +282,7 @@ def test_rate_climbs_then_falls_to_nothing():
 @torch.no_grad()
 def test_start_is_near_nearest_upsampling_with_signal_in_every_block(rep, scale):
     torch.manual_seed(0)
-    pictures = torch.from_numpy(np.stack([picture(24, seed) for seed in range(4)]))
+    pictures = torch.from_numpy(np.stack([image(24, seed) for seed in range(4)]))
     pictures = pictures.permute(0, 3, 1, 2).float() / 255
     net = ESPAN(16, 3, 2, scale, rep)
     initialise(net, pictures)

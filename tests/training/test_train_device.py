@@ -86,7 +86,7 @@ def test_make_believe_device_trains_every_stage_of_smoke_as_the_cpu_does(smoke):
     assert_alike(smoke["there"], smoke["cpu"], [*stages, "best"], atol=0.01)
 
 
-def test_make_believe_device_leaves_pictures_and_curves(smoke):
+def test_make_believe_device_leaves_images_and_curves(smoke):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     board = events.EventAccumulator(str(smoke["there"] / "tensorboard"))
     tags = board.Reload().Tags()
