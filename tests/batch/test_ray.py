@@ -29,7 +29,7 @@ def cluster():
 
 
 def rows_of(capsys) -> list[dict]:
-    """The command's JSON. Before it a cluster that outlives a run may say that a worker ended."""
+    """The command's JSON, after possible messages of the cluster on ended workers."""
     shown = capsys.readouterr().out
     return json.loads(shown[shown.index("[\n") :])
 
@@ -51,7 +51,7 @@ def test_bad_files_stay_alone_and_the_rest_can_be_resumed(cluster, tmp_path, net
     assert main([*arguments, "--engine", "ray", "--resume"]) == 0
     rows = {Path(row["input"]).name: row["status"] for row in rows_of(capsys)}
     assert rows.pop("bad.png") == "done" and set(rows.values()) == {"skipped"}
-    assert main([*arguments, "--resume"]) == 0  # the same journal, whoever wrote it
+    assert main([*arguments, "--resume"]) == 0  # the same journal with and without Ray
     assert {row["status"] for row in rows_of(capsys)} == {"skipped"}
 
 
@@ -111,7 +111,7 @@ def test_a_worker_whose_gpu_is_lost_ends_its_process(monkeypatch):
 
 def test_a_worker_that_dies_as_it_starts_is_named(monkeypatch):
     class Ray:
-        """Of Ray what is asked of it, whose one actor is dead."""
+        """A fake Ray whose only actor is dead."""
 
         exceptions = SimpleNamespace(RayActorError=ConnectionError, RayTaskError=ValueError)
 

@@ -1,4 +1,4 @@
-"""Weight files that must not be trusted: each ends in one WeightsError that names the file."""
+"""Damaged and unsafe weights files raise a WeightsError that names the file."""
 
 import json
 import os
@@ -110,7 +110,7 @@ def test_damaged_bytes_end_in_no_other_error(tmp_path, net, kind):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_flipped_numbers_are_found_by_the_archives_checksums(tmp_path, seed):
-    """In a file of another project's too: torch.load would give other weights."""
+    """Also in files of other projects, for which torch.load would return wrong weights."""
     path = tmp_path / "net.pth"
     torch.save(OriginalSPAN(8, 2).state_dict(), path)
     content = np.frombuffer(path.read_bytes(), np.uint8).copy()
@@ -200,7 +200,7 @@ def test_wrong_shapes(tmp_path, key, shape):
 
 
 def test_shape_that_claims_more_than_any_memory(tmp_path):
-    # Stride 0: a file of a few bytes whose tensor has 40 billion elements.
+    # Stride 0: a file of a few bytes with a tensor of 40 billion elements.
     huge = torch.zeros(1).expand(10**6, 4 * 10**4, 1, 1)
     torch.save(OriginalSPAN(8, 2).state_dict() | {"conv_cat.weight": huge}, tmp_path / "net.pth")
     refused(tmp_path / "net.pth", "claim more numbers than the file has: conv_cat.weight")

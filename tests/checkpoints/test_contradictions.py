@@ -1,4 +1,4 @@
-"""Weight files that say one thing and hold another, or scalars where tensors belong."""
+"""Weights files whose metadata contradicts their weights, or with scalars instead of tensors."""
 
 import json
 import time

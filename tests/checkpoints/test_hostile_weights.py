@@ -1,4 +1,4 @@
-"""Weight files made to harm: none runs, swells, takes for ever or gets past its own numbers."""
+"""Malicious weights files: none runs code, exhausts memory or time, or has hidden content."""
 
 import json
 import resource
@@ -27,7 +27,7 @@ def test_built_in_files_are_those_of_this_version(tmp_path, monkeypatch):
         assert load(name).scale == int(name.removesuffix("-web")[-1]) and file in SHA256
     folder = tmp_path / "builtin"
     folder.mkdir()
-    save(random_net(), folder / "espan_x4.safetensors")  # good weights, but not ours
+    save(random_net(), folder / "espan_x4.safetensors")  # valid weights, but not the built-in ones
     monkeypatch.setattr(weights.resources, "files", lambda package: tmp_path)
     with pytest.raises(WeightsError, match=r"espan_x4\.safetensors: not the file of this version"):
         load("espan-x4")
@@ -100,7 +100,7 @@ def described(arch="ESPAN", **config) -> str:
     ids=lambda text: text[:60],
 )
 def test_hostile_metadata(tmp_path, description, says):
-    began = time.process_time()  # which a busy machine does not lengthen
+    began = time.process_time()  # CPU time, independent of other load
     refused(our_file(tmp_path / "a.safetensors", description), says)
     assert time.process_time() - began < 2
 
@@ -121,7 +121,7 @@ def test_metadata_that_disagrees_with_the_tensors(tmp_path, net, claims):
 
 
 def zipped(path: Path, change, compression=zipfile.ZIP_STORED) -> Path:
-    """A checkpoint whose archive entries went through change(name, bytes) -> bytes."""
+    """A checkpoint whose archive entries are modified by change(name, bytes) -> bytes."""
     torch.save(OriginalSPAN(8, 2).state_dict(), path)
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
@@ -136,7 +136,7 @@ def peak() -> int:
 
 
 def test_zip_bomb(tmp_path):
-    """300 MB of zeros in 300 KB: refused by its directory, unpacked by nobody."""
+    """300 MB of zeros in 300 KB: refused by its directory, never unpacked."""
     bomb = bytes(300 * 2**20)
     path = zipped(
         tmp_path / "a.pth",
@@ -150,7 +150,7 @@ def test_zip_bomb(tmp_path):
 
 
 def test_entries_that_overlap(tmp_path):
-    """The same bytes as many entries: a bomb without compression."""
+    """Many entries share the same bytes: a bomb without compression."""
     path = zipped(tmp_path / "a.pth", lambda name, content: content)
     content = path.read_bytes()
     directory = content.index(b"PK\x01\x02")
@@ -172,7 +172,7 @@ def test_a_storage_that_claims_more_than_its_entry(tmp_path):
 
     with zipfile.ZipFile(path) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
-    assert entries["a/data.pkl"].count(b"Kd") == 2  # of the storage, and the tensor's shape
+    assert entries["a/data.pkl"].count(b"Kd") == 2  # in the storage, and in the tensor's shape
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in entries.items():
             archive.writestr(name, claim(name, content))
@@ -221,7 +221,7 @@ EDITS = st.lists(
 @settings(max_examples=60, derandomize=True, deadline=2000, database=None)
 @given(edits=EDITS, which=st.integers(0, 1), head=st.booleans())
 def test_any_edit_of_a_file_ends_in_a_network_or_a_weights_error(good, edits, which, head):
-    """What still loads is a network of finite numbers."""
+    """Files that still load give networks with finite weights."""
     path = [*good][which]
     content = bytearray(good[path])
     for share, new, kind in edits:

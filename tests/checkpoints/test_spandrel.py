@@ -1,4 +1,4 @@
-"""Our networks in spandrel, by which other programs load them. With the real one, where it is."""
+"""Our networks in spandrel, with the real package if it is installed."""
 
 import sys
 from importlib.util import find_spec
@@ -14,7 +14,7 @@ from tests.support.makers import random_net
 
 
 def _no_torchvision() -> dict[str, ModuleType]:
-    """What spandrel takes of torchvision when it is imported, for two networks not used here."""
+    """Stubs for spandrel's imports from torchvision, for networks not used here."""
     functional = ModuleType("torchvision.transforms.functional")
     functional.InterpolationMode = type("InterpolationMode", (), {"NEAREST": 0, "BILINEAR": 1})
     functional.rotate = functional.normalize = None
@@ -84,7 +84,7 @@ def test_half_precision_is_on_offer(tmp_path, spandrel):
     ids=str,
 )
 def test_an_exported_span_loads_without_us(mean, img_range, tmp_path, spandrel):
-    """By spandrel's own SPAN, whatever the range of its pixels is."""
+    """By spandrel's own SPAN, with any pixel range."""
     net = random_net(SPAN, blocks=6, mean=mean, img_range=img_range, scale=2)
     path = espan.export(net, tmp_path / "net.safetensors").path
     loaded = spandrel.ModelLoader().load_from_file(path)

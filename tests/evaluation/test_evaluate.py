@@ -17,7 +17,7 @@ from tests.support.makers import nearest_net, noise
 
 @pytest.fixture
 def sets(tmp_path):
-    """Two sets: one with LR files, one of HR images that do not divide by 4."""
+    """Two sets: one with LR files, one with HR sizes not divisible by 4."""
     for name, size in (("one", (48, 64)), ("two", (50, 63))):
         (tmp_path / name / "HR").mkdir(parents=True)
         for seed in range(2):
@@ -77,7 +77,7 @@ def test_no_images(tmp_path, what):
     folder = tmp_path / what
     if what == "empty":
         folder.mkdir()
-    with pytest.raises(InputError, match=what if what == "missing" else "expected pictures"):
+    with pytest.raises(InputError, match=what if what == "missing" else "expected images"):
         list(evaluate(bicubic(4), folder, 4))
 
 

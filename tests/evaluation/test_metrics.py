@@ -1,4 +1,4 @@
-"""PSNR and SSIM: scikit-image, numbers known by hand, the published bicubic ones, refusals."""
+"""PSNR and SSIM against scikit-image, values computed by hand, and published bicubic values."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_known_distances():
     a = np.full((20, 20, 3), 100, np.uint8)
     b = a + np.uint8(1)
     assert psnr(a, b, space="rgb", border=0, range=255) == pytest.approx(20 * np.log10(255))
-    # On Y a step of one is 219/255 of one.
+    # On Y a difference of one becomes 219/255.
     y = 20 * np.log10(255 / (219 / 255))
     assert psnr(a, b, space="y", border=0, range=255) == pytest.approx(y)
     # "rgb" pools the channels before the logarithm.
@@ -121,7 +121,7 @@ def test_bands_of_ssim_leave_no_trace(monkeypatch, band):
     assert value == pytest.approx(their_ssim(a, b, 255), abs=1e-9)
 
 
-# Published by most papers of the field for MATLAB's bicubic; they round Y, which costs 0.01 dB.
+# Published for MATLAB's bicubic in most papers, which round Y; that costs 0.01 dB.
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("scale", "decibels", "similarity"),

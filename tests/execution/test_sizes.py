@@ -1,4 +1,4 @@
-"""Results of a wanted size: factors beyond the network's, widths, boxes; the same in Python and on
+"""Results of a given size: scales beyond the network's, widths, boxes; the same in Python and on
 the command line."""
 
 import numpy as np
@@ -96,7 +96,7 @@ def test_passes(target, own, expected):
 
 
 def by_hand(image, *sizes):
-    """The passes of the network one by one, with what is between filtered down."""
+    """The passes of the network one by one, with the results in between filtered down."""
     for size in sizes:
         image = resize(UP(image), size)
     return image
@@ -132,7 +132,7 @@ def test_smaller_is_an_antialiased_filter_without_the_network(channels):
 
 def test_smaller_with_transparency_has_no_dark_edge():
     image = np.full((20, 20, 4), 255, np.uint8)
-    image[:, :9] = 0  # black where nothing shows
+    image[:, :9] = 0  # black where fully transparent
     out = UP(image, Size(height=10))
     assert (out[..., :3] == 255).all() and out[0, 0, 3] == 0 and out[0, 9, 3] == 255
 

@@ -21,7 +21,7 @@ def whole(image=IMAGE, **options) -> np.ndarray:
 
 
 def assert_same(result: np.ndarray, expected: np.ndarray) -> None:
-    # float32 convolutions of another shape may add up in another order.
+    # float32 convolutions of other shapes may sum in another order.
     assert np.abs(result - expected).max() <= 1e-6
 
 
@@ -42,7 +42,7 @@ def test_tiled_equals_whole_for_every_network(kind):
 
 
 def test_a_halo_one_pixel_too_small_shows():
-    # Otherwise the tests above would prove nothing.
+    # Proves that the tests above can fail.
     up = Upscaler(NET, device="cpu", dtype="fp32", tile=13)
     up._runner.radius -= 1
     assert np.abs(up(IMAGE) - whole()).max() > 1e-6
@@ -89,7 +89,7 @@ def test_tiles_cover_everything_once_from_windows_of_one_size(tile):
 
 
 def test_borders_take_the_halo_they_do_not_need():
-    # Two windows of 40 hold 60 columns: 30 each, and a halo of 10 to one side.
+    # Two windows of 40 cover 60 columns: 30 each, plus a halo of 10 on one side.
     parts = [*cut(Tile(0, 8, 0, 60), (8, 60), (99, 20), 10)]
     assert [(tile.x0, tile.x1) for tile, _ in parts] == [(0, 30), (30, 60)]
     assert [(window.x0, window.x1) for _, window in parts] == [(0, 40), (20, 60)]
@@ -134,7 +134,7 @@ def test_out_of_memory_goes_on_with_smaller_tiles(monkeypatch, calls, error):
 def test_out_of_memory_does_not_repeat_finished_tiles(monkeypatch):
     failing = Failing(monkeypatch, {4}, OUT["torch"])
     Upscaler(NET, device="cpu", dtype="fp32", tile=60)(noise(90, 122, 3))
-    assert failing.count == 4 + 4  # the fourth tile again, in 2 x 2
+    assert failing.count == 4 + 4  # the fourth tile again, as 2 x 2
 
 
 def test_out_of_memory_for_the_smallest_tile_is_an_error(monkeypatch):
@@ -181,7 +181,7 @@ def test_a_lost_device_stops_at_once_and_says_so(monkeypatch, error):
 
 @torch.no_grad()
 def loud_net(factor: float):
-    """The same function, through activations so large that float16 overflows in bright places."""
+    """The same function, with activations that overflow float16 in bright areas."""
     net = random_net()
     for layer in (net.conv_cat.weight, net.conv_cat.bias):
         layer *= factor

@@ -1,4 +1,4 @@
-"""The folder of nodes for ComfyUI, loaded as it does so, with a stand-in for its modules."""
+"""The folder of nodes, loaded like ComfyUI does, with stubs of its modules."""
 
 import importlib.util
 import sys
@@ -26,7 +26,7 @@ def on_the_cpu(monkeypatch):
 
 
 def load(folder):
-    """As ComfyUI loads a folder of custom nodes: by its `__init__.py`, then its two mappings."""
+    """Loads a folder of custom nodes like ComfyUI: `__init__.py`, then its two mappings."""
     spec = importlib.util.spec_from_file_location("custom_nodes.espan", folder / "__init__.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -35,7 +35,7 @@ def load(folder):
 
 
 def execute(node, **inputs):
-    """As ComfyUI calls a node: inputs within what it declares, by the function it names."""
+    """Calls a node like ComfyUI: checks inputs against its declaration, calls its FUNCTION."""
     declared = node.INPUT_TYPES()["required"]
     for name, (kind, *more) in declared.items():
         if name not in inputs:

@@ -1,4 +1,4 @@
-"""Files for other programs give the network's own images, say what they are, and are whole."""
+"""Exported files reproduce the network's results, have metadata, and are written atomically."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ from espan.cli import main
 from espan.exporting import export
 from tests.support.makers import random_net
 
-# Tens of times less than the trained ones: PyTorch's exporters take seconds of their own.
+# Much smaller than trained networks: PyTorch's exporters take seconds anyway.
 NETWORKS = {
     "espan": lambda: random_net(channels=12, blocks=2, last_convs=2),
     "span": lambda: random_net(SPAN, channels=8, blocks=6, scale=2),
@@ -54,8 +54,8 @@ def test_onnx_gives_the_networks_image_at_any_size(name, tmp_path, runtime):
         np.testing.assert_allclose(y, net(x).detach(), atol=1e-5, err_msg=str(shape))
 
 
-def test_onnx_is_of_the_form_that_video_programs_take(tmp_path, runtime):
-    """Float RGB, one image, named sides; nothing but standard operators; it says what it is."""
+def test_onnx_files_have_the_inputs_that_video_programs_expect(tmp_path, runtime):
+    """Float RGB, one image, named dimensions, standard operators only, metadata."""
     import onnx
 
     made = espan.export("espan-x4", tmp_path / "net.onnx")
@@ -93,7 +93,7 @@ def test_float16_halves_the_file_and_keeps_the_image(suffix, tmp_path, runtime):
     )
     assert half.path.stat().st_size < 0.62 * full.path.stat().st_size
     assert half.error < export.ALLOWED[torch.float16] < 3 / 255
-    if suffix == ".onnx":  # computed in float16 inside, images stay float32
+    if suffix == ".onnx":  # computes in float16, images stay float32
         assert session(runtime, half.path).get_inputs()[0].type == "tensor(float)"
 
 
@@ -129,7 +129,7 @@ def test_notes_of_any_name_are_kept_and_none_is_believed(name, tmp_path):
     with safe_open(made.path, framework="pt") as file:
         said = file.metadata()
     assert said["net"] == "b" and said["licence"] == "d"
-    # Of a SPAN, as others read it, these are the file's own; the rest is one description.
+    # A SPAN file for other programs has these keys of its own; the rest is the same description.
     assert said["scale"] == str(net.scale) if "radius" in said else "espan" in said
     assert espan.load(made.path).scale == net.scale
 
@@ -235,7 +235,7 @@ def test_the_commands_exit_codes(rest, code, tmp_path, weights, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     try:
         got = main(["export", weights, *rest])
-    except SystemExit as refused:  # argparse's own
+    except SystemExit as refused:  # from argparse
         got = refused.code
     assert got == code
     assert "Traceback" not in capsys.readouterr().err

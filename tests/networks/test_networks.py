@@ -1,4 +1,4 @@
-"""The networks: sizes, receptive fields, train form against its definition, folding."""
+"""Networks: parameter counts, receptive fields, training form against its definition, folding."""
 
 import copy
 
@@ -44,7 +44,7 @@ def small(kind: str, rep: str | None, scale: int = 4) -> nn.Module:
         pytest.param(lambda: SPAN(48, scale=2), 410_700, id="span48-x2"),
         pytest.param(lambda: SPAN(52), 498_208, id="span52"),
         pytest.param(lambda: SPAN(52, scale=2), 481_324, id="span52-x2"),
-        # The published 148,288 count the fixed 48x1x3x3 kernel of nearest upsampling.
+        # The published 148,288 include the fixed 48x1x3x3 kernel of nearest upsampling.
         pytest.param(SPANF, 148_288 - 432, id="spanf"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Frequencies held at their share of the loss, what the log says of it, and the last mean."""
+"""The fixed share of frequency terms in the loss, its statistics, and the final average."""
 
 import json
 from dataclasses import replace
@@ -18,7 +18,7 @@ from tests.support.makers import TINY_RUN, random_net
 
 
 def alone(x: torch.Tensor) -> torch.Tensor:
-    """The mean over all processes, of one."""
+    """The mean over a single process."""
     return x
 
 
@@ -43,7 +43,7 @@ def test_frequencies_have_their_share_and_their_proportion(share):
 
 
 def test_the_factor_has_no_gradient():
-    """Else the term could be made small by making the others small."""
+    """Otherwise the network could reduce the term by reducing the others."""
     weight = torch.tensor([0.5, -1.0, 2.0], requires_grad=True)
     terms = hold_share(terms_of(weight), 0.04, alone)
     (gradient,) = torch.autograd.grad(terms["dct"], weight)
@@ -94,7 +94,7 @@ def test_the_log_of_a_run_tells_shares_and_cosines(config, precision):
 
 
 def test_the_log_changes_nothing(config, tmp_path):
-    """Its gradients are its own: with a row after every step the weights are the same."""
+    """Weights are the same with a row of statistics after every step."""
     rare = train(replace(config, dct=0.1, steps=4, every=4))
     often = train(replace(config, dct=0.1, steps=4, every=1, out=str(tmp_path / "other")))
     one, other = load(rare).state_dict(), load(often).state_dict()
@@ -104,8 +104,8 @@ def test_the_log_changes_nothing(config, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"frequency_share": 0.04}, "frequency_share: dct and highpass are 0"),
-        ({"frequency_share": 0.04, "dct": 1, "l1": 0}, "frequency_share: of what"),
+        ({"frequency_share": 0.04}, "frequency_share: needs dct or highpass above 0"),
+        ({"frequency_share": 0.04, "dct": 1, "l1": 0}, "frequency_share: needs a term besides"),
         ({"frequency_share": 1, "dct": 1}, "frequency_share: expected at most 0.9, got 1"),
         ({"frequency_share": -1, "dct": 1}, "frequency_share: expected at least 0, got -1"),
     ],

@@ -1,4 +1,4 @@
-"""Training says before its first step what memory it takes, and is refused if that is not free."""
+"""Training estimates its memory before its first step, and refuses to start if it does not fit."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from espan.training.loop import train
 from espan.training.synthetic import make_images
 from tests.support.makers import TINY_RUN
 
-# What a run says it takes and what it does take, after a small one that has loaded all there is.
+# Estimated and measured memory of a run, after a small run that has loaded all libraries.
 MEASURE = """
 import json, sys
 from dataclasses import replace

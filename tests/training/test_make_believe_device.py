@@ -59,7 +59,7 @@ def test_make_believe_device_raises_on_mixing(mix):
 
 
 def test_make_believe_device_raises_on_what_failed_on_a_gpu():
-    """Merged weights of a stage on the device, added to the next stage's on the CPU."""
+    """Adds merged weights on the device to weights of the next stage on the CPU."""
     before, after = (ESPAN(8, 1, 0, rep="espan").conv_1 for _ in range(2))
     before.to(DEVICE)
     with pytest.raises(RuntimeError, match=APART):

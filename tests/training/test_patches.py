@@ -1,4 +1,4 @@
-"""Training data: images read or mapped, patches cut in line, degraded and mixed."""
+"""Training data: images decoded or mapped; patches aligned, degraded and mixed."""
 
 import json
 import logging
@@ -44,15 +44,15 @@ def smooth(size: int) -> np.ndarray:
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_lr_is_matlab_bicubic_of_the_whole_image(folder, scale):
-    pictures = ImagePairs(folder, scale).at_least(12)
-    assert [name[-5:] for name in pictures.names] == ["0.png", "1.png", "2.png"]
-    for lr, hr in pictures.pairs:
+    images = ImagePairs(folder, scale).at_least(12)
+    assert [name[-5:] for name in images.names] == ["0.png", "1.png", "2.png"]
+    for lr, hr in images.pairs:
         assert np.array_equal(lr, downscale(hr, scale))
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_patches_are_cut_in_line_in_eight_ways(tmp_path, scale):
-    # LR pixels are the mean of their HR pixels: it shows for every place, flip and turn.
+    # LR pixels are the mean of their HR pixels, which detects wrong positions, flips and rotations.
     lr = noise(12, 12, 3)
     write(tmp_path / "HR/a.png", lr.repeat(scale, 0).repeat(scale, 1))
     write(tmp_path / f"LRx{scale}/a.png", lr)
@@ -91,7 +91,7 @@ def test_a_step_is_the_same_however_it_is_reached(folder):
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_prepared_tiles_are_the_images(folder, tmp_path, scale):
     index = prepare(folder, tmp_path / "out", tile=24)
-    # 50 x 40 is cut to 48 x 36: two by two tiles, of 24 and of 12 columns.
+    # 50 x 40 is cropped to 48 x 36: two by two tiles, of 24 and 12 columns.
     assert len(index["pictures"]) == 12 and not index["skipped"]
     direct, mapped = (
         ImagePairs(folder, scale).at_least(1),
@@ -136,7 +136,7 @@ def test_lr_of_another_size_names_both_files(tmp_path):
         lambda: ImagePairs(tmp_path, 2),
         lambda: prepare(tmp_path, tmp_path / "out"),
     ):
-        with pytest.raises(InputError, match=r"LRx2/a\.png: 24 x 20 .*HR/a\.png, 48 x 48"):
+        with pytest.raises(InputError, match=r"LRx2/a\.png: 24 x 20 .*HR/a\.png with 48 x 48"):
             reading()
     assert not (tmp_path / "out/index.json").exists()
 
@@ -158,7 +158,7 @@ def test_no_training_images(tmp_path, what):
     message = "no such folder" if what == "missing" else "no image with at least 32 pixels a side"
     with pytest.raises(InputError, match=f"{what}: {message}"):
         ImagePairs(folder, 2).at_least(32)
-    # In a run of stages, before the first step of the first.
+    # In a run with stages: before the first step of the first stage.
     stages = [{}, {"patch": 16}]
     config = settings(data=str(folder), out=str(tmp_path / "run"), patch=1, stages=stages)
     with pytest.raises(InputError, match=f"{what}: no"):
@@ -192,7 +192,7 @@ def test_degradation_is_seeded_varied_and_keeps_the_image(tmp_path):
     assert len({each.tobytes() for each in results}) > 180
     assert 0.5 < np.median(errors) < 20 and max(errors) < 50
     clean_share = np.mean([error < 0.5 for error in errors])
-    assert 0.02 < clean_share < 0.3  # some go through no step but the resizing
+    assert 0.02 < clean_share < 0.3  # some are only resized
 
 
 def test_degraded_patches(folder):

@@ -1,4 +1,4 @@
-"""The method's parts: losses against their definitions, student and teacher, weights carried on."""
+"""Losses against their definitions, student and teacher, transfer of weights, stages."""
 
 import copy
 import json
@@ -149,7 +149,7 @@ def test_carry_between_scales_picks_the_nearest_sub_pixel(scales):
 
 
 class Given:
-    """Patches that are always the same."""
+    """Constant patches."""
 
     def batch(self, step):
         batch = (255 * images(4, 12, dtype=torch.float32)).round().byte()
@@ -195,7 +195,7 @@ def test_smoke_recipe_runs_every_stage_and_its_result_upscales(smoke):
 
 
 def test_a_run_of_stages_stopped_between_them_goes_on_to_the_same_bits(smoke, tmp_path):
-    """As the last stage's first checkpoint shows it: everything after it is run again."""
+    """Resumes from the first checkpoint of the last stage."""
     config = json.loads((smoke / "config.json").read_text())
     (tmp_path / "run").mkdir()
     first = sorted(smoke.glob("checkpoint-*.pt"))[0]
@@ -281,7 +281,7 @@ def test_init_is_where_training_starts(tmp_path):
 
 
 def test_gradients_do_not_depend_on_the_number_of_modules_that_share_them():
-    """A shared layer is trained once, by Adam or by Muon, not twice."""
+    """A shared layer has one optimizer, Adam or Muon, not two."""
     from espan.training.optim import optimizers_of
 
     model = SelfDistilled(net_of(3, 2), 2)

@@ -1,4 +1,4 @@
-"""Teachers from weights files: terms by their definitions, kept outputs, what cannot be."""
+"""Teachers from weights files: terms by their definitions, kept outputs, invalid settings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from tests.support.makers import TINY_RUN, as_yaml, noise
 def saved(path: Path, network, *arguments, seed: int = 0, **options) -> str:
     torch.manual_seed(seed)
     net = network(*arguments, **options)
-    with torch.no_grad():  # outputs within 0..1, which clamping leaves, and brighter than the data
+    with torch.no_grad():  # outputs within 0..1, unaffected by clamping, and brighter than the data
         up = net.conv_2 if network is SPANF else net.upsampler
         up.weight *= 0.1
         up.bias.fill_(0.8)
@@ -46,13 +46,13 @@ def config(tmp_path) -> TrainConfig:
 
 
 def kept(config: TrainConfig, folder: Path) -> ImagePairs:
-    teachers, pictures = Teachers(config), ImagePairs(config.data, config.scale)
-    compute_outputs(teachers, pictures, folder, "cpu")
-    return load_outputs(teachers, pictures, folder)
+    teachers, images = Teachers(config), ImagePairs(config.data, config.scale)
+    compute_outputs(teachers, images, folder, "cpu")
+    return load_outputs(teachers, images, folder)
 
 
 def features_of(net, lr: torch.Tensor) -> torch.Tensor:
-    """The output of `conv_cat`: what the upsampling convolution is given."""
+    """The output of `conv_cat`, the input of the upsampler."""
     given = []
     up = net.conv_2 if isinstance(net, SPANF) else net.upsampler
     handle = up.register_forward_pre_hook(lambda _layer, inputs: given.append(inputs[0]))
@@ -118,9 +118,9 @@ def test_kept_outputs_take_the_place_of_the_teachers(config):
 
 
 def test_kept_outputs_are_the_mean_of_the_teachers(config, tmp_path):
-    pictures = kept(config, tmp_path / "kept")
-    assert len(pictures.pairs) == 3
-    for lr, hr, output in pictures.pairs:
+    images = kept(config, tmp_path / "kept")
+    assert len(images.pairs) == 3
+    for lr, hr, output in images.pairs:
         assert output.dtype == np.uint16 and output.shape == hr.shape
         x = torch.from_numpy(np.array(lr)).permute(2, 0, 1)[None].float() / 255
         expected = mean_output(config, x)[0].permute(1, 2, 0).numpy()
@@ -132,18 +132,18 @@ def test_kept_outputs_are_the_mean_of_the_teachers(config, tmp_path):
 def test_patches_of_outputs_are_cut_in_line(config, tmp_path, workers):
     folder = tmp_path / "data"
     teachers = Teachers(config)
-    pictures = kept(config, tmp_path / "kept")
-    # Outputs that are the HR images, so that any other cut, flip or turn shows.
+    images = kept(config, tmp_path / "kept")
+    # Outputs equal to the HR images detect wrong positions, flips and rotations.
     data = tmp_path / f"kept/teachers-x4-{teachers.key()}.bin"
-    np.concatenate([hr.reshape(-1).astype(np.uint16) * 257 for _, hr, _ in pictures.pairs]).tofile(
+    np.concatenate([hr.reshape(-1).astype(np.uint16) * 257 for _, hr, _ in images.pairs]).tofile(
         data
     )
-    pictures = load_outputs(teachers, ImagePairs(folder, 4), tmp_path / "kept").at_least(32)
-    patches = Patches(pictures, replace(config, workers=workers))
+    images = load_outputs(teachers, ImagePairs(folder, 4), tmp_path / "kept").at_least(32)
+    patches = Patches(images, replace(config, workers=workers))
     plain = Patches(ImagePairs(folder, 4).at_least(32), config)
     for step, (lr, hr, output) in enumerate(patches.loader(0, 8, 0, 1)):
         assert torch.equal(hr.int() * 257, output.int())
-        assert all(map(torch.equal, (lr, hr), plain.batch(step)))  # the same as without teachers
+        assert all(map(torch.equal, (lr, hr), plain.batch(step)))  # same as without teachers
 
 
 def test_outputs_are_computed_once(config, tmp_path, monkeypatch):
@@ -151,11 +151,11 @@ def test_outputs_are_computed_once(config, tmp_path, monkeypatch):
     monkeypatch.setattr("espan.training.outputs.Upscaler", None)
     renamed = tmp_path / "renamed.safetensors"
     renamed.write_bytes(Path(config.teacher[0]).read_bytes())
-    # The same networks, by other names and in another order.
+    # The same networks with other names and in another order.
     again = kept(replace(config, teacher=[config.teacher[1], str(renamed)]), tmp_path / "kept")
     for a, b in zip(first.pairs, again.pairs, strict=True):
         assert np.array_equal(a[2], b[2])
-    with pytest.raises(TypeError):  # other teachers have a file of their own
+    with pytest.raises(TypeError):  # other teachers have another file
         kept(replace(config, teacher=config.teacher[:1]), tmp_path / "kept")
 
 
@@ -175,7 +175,7 @@ def test_damaged_outputs_are_refused_or_made_anew(config, tmp_path, damage):
     kept(config, tmp_path / "kept")
     data, index = (next((tmp_path / "kept").glob(f"*.{end}")) for end in ("bin", "json"))
     whole = data.read_bytes()
-    if damage == "no index":  # killed between the two
+    if damage == "no index":  # killed between the two files
         index.unlink()
         data.write_bytes(b"")
         kept(config, tmp_path / "kept")
@@ -197,11 +197,11 @@ def test_a_teacher_of_another_scale_is_refused_naming_both(config, tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"no network", b"PK\x03\x04" + bytes(50)], ids=str)
-def test_a_teacher_that_is_no_network_is_refused(config, tmp_path, content):
+def test_a_teacher_that_is_not_a_network_is_refused(config, tmp_path, content):
     bad = tmp_path / "bad.pth"
     if content is not None:
         bad.write_bytes(content)
-    # In the last stage: found before the first step of the first one.
+    # An error in the last stage is raised before the first step of the first stage.
     config = replace(config, stages=[{"name": "a"}, {"name": "b", "teacher": [str(bad)]}])
     with pytest.raises(WeightsError, match=r"bad\.pth"):
         train(config)

@@ -1,4 +1,4 @@
-"""Training: it learns, it stops and goes on to the very bits of an unbroken run."""
+"""Training learns, and stops and resumes with the same bits as an uninterrupted run."""
 
 import json
 import os
@@ -30,7 +30,7 @@ from tests.support.makers import TINY_RUN, as_yaml, noise
 
 
 def image(size: int, seed: int) -> np.ndarray:
-    """Smooth, with edges: something that can be learnt."""
+    """Smooth, with edges: easy to learn."""
     y, x = np.mgrid[:size, :size] / 9 + seed
     waves = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], 2) / 3 + 0.5
     return np.round(np.where(waves > 0.6, 0.9, waves) * 255).astype(np.uint8)
@@ -106,7 +106,7 @@ def test_same_seed_same_bits(config, tmp_path):
 
 
 class Stopping:
-    """Sends this process a signal after so many steps, as a person or a scheduler would."""
+    """Sends this process a signal after so many steps, like a user or a scheduler."""
 
     def __init__(self, monkeypatch, step: int, number: int):
         get = Patches.__getitem__
@@ -185,7 +185,7 @@ def test_loss_that_is_not_finite_stops_the_run(config, monkeypatch):
         train(config)
 
 
-# `espan train`, and a file when it is at its third step: a batch of each of two workers has come.
+# `espan train`; creates a file at the third step, after a batch of each of two workers.
 UNDER_WAY = """
 import sys
 from pathlib import Path
@@ -203,7 +203,7 @@ sys.exit(main(["train", sys.argv[1]]))
 
 
 def under_way(config: TrainConfig, folder: Path) -> subprocess.Popen:
-    """A process that trains endlessly by these settings, in a group of its own."""
+    """A process in its own group that trains with these settings until it is stopped."""
     path = as_yaml(folder / "run.yaml", **asdict(replace(config, steps=10**6, every=10**6)))
     process = subprocess.Popen(
         [sys.executable, "-c", UNDER_WAY, path, str(folder / "under_way")],
@@ -229,7 +229,7 @@ def test_sigterm_saves_and_exits_130(config, tmp_path):
 
 
 def test_a_signal_to_the_whole_group_stops_a_run_with_workers(config, tmp_path):
-    """As schedulers send it: the workers leave the answer to the run."""
+    """Like schedulers send it; the workers ignore it."""
     process = under_way(replace(config, workers=2), tmp_path)
     os.killpg(process.pid, signal.SIGTERM)
     _, err = process.communicate(timeout=300)
@@ -282,14 +282,14 @@ def test_rate_climbs_then_falls_to_nothing():
 @torch.no_grad()
 def test_start_is_near_nearest_upsampling_with_signal_in_every_block(rep, scale):
     torch.manual_seed(0)
-    pictures = torch.from_numpy(np.stack([image(24, seed) for seed in range(4)]))
-    pictures = pictures.permute(0, 3, 1, 2).float() / 255
+    batch = torch.from_numpy(np.stack([image(24, seed) for seed in range(4)]))
+    batch = batch.permute(0, 3, 1, 2).float() / 255
     net = ESPAN(16, 3, 2, scale, rep)
-    initialise(net, pictures)
-    near = pictures.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    residual = (net(pictures) - near)[..., 12:-12, 12:-12]
+    initialise(net, batch)
+    near = batch.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    residual = (net(batch) - near)[..., 12:-12, 12:-12]
     assert 0.02 < residual.std() < 0.4
-    x = net.conv_1(pictures)
+    x = net.conv_1(batch)
     for block in net.blocks:
         x = block(x)
         assert 0.1 < x.std() < 10

@@ -1,4 +1,4 @@
-"""A run ends when its work has, and takes its workers along, whichever way it ends."""
+"""A run ends together with its workers, also after errors and signals."""
 
 import multiprocessing
 import os
@@ -21,7 +21,7 @@ from espan.training.loop import train
 from espan.training.synthetic import make_images
 from tests.support.makers import TINY_RUN, as_yaml
 
-# Seconds that PyTorch waits for a worker before it ends it, usually five. The interpreter's own end
+# Seconds that PyTorch waits for a worker before it kills it, usually five. The interpreter's end
 # takes one; SOON, below it, leaves time for other tests on the same cores.
 WAITS, SOON = 120.0, 60.0
 
@@ -81,7 +81,7 @@ def test_workers_of_a_finished_run_have_ended(config):
 
 
 def test_workers_that_are_stuck_do_not_keep_a_run(config, monkeypatch):
-    """As on a disk that answers no more."""
+    """Like on a disk that stopped responding."""
     get = Patches.__getitem__
 
     def stuck(patches, at):
@@ -105,7 +105,7 @@ def test_workers_let_signals_to_the_whole_group_pass(config, tmp_path):
     make_images(tmp_path / "data")
     patches = Patches(ImagePairs(tmp_path / "data", 4), config)
     with closing(patches.loader(0, 30, 0, 1)) as batches:
-        for _ in range(config.workers):  # one from each: all have begun
+        for _ in range(config.workers):  # one of each worker: all have started
             next(batches)
         workers = multiprocessing.active_children()
         for worker in workers:
@@ -115,8 +115,8 @@ def test_workers_let_signals_to_the_whole_group_pass(config, tmp_path):
     assert len(workers) == config.workers and not multiprocessing.active_children()
 
 
-# A run that tells when it is in a function of the loop's, and stays there; and of each signal that
-# it has noted.
+# A run that reports when it enters a function of the loop, and blocks there; it also reports each
+# signal that it has handled.
 STAYING = """
 import sys, time
 from espan.cli import main
@@ -139,7 +139,7 @@ sys.exit(main(["train", sys.argv[2]]))
 
 @pytest.fixture
 def staying(config, tmp_path):
-    """staying(name): the process of a run that stays in `name`, and has told so."""
+    """staying(name): a process of a run that blocks in function `name`, once it is there."""
     started = []
 
     def start(name: str) -> subprocess.Popen:

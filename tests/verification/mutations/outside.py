@@ -45,7 +45,7 @@ OUTSIDE = [
             "espan/execution/streaming.py",
             "missing -= (rows.stop - rows.start) *",
             "missing -= 2 * (rows.stop - rows.start) *",
-            "tests/execution/test_streaming.py::test_the_same_pixels_as_at_once",
+            "tests/execution/test_streaming.py::test_the_same_pixels_as_without_streaming",
         ),
         (
             "what a living process writes is left alone",
