@@ -164,7 +164,7 @@ def nearest(scale: float | Size | None, scales: Sequence[int]) -> int:
     return min(able, default=max(scales))
 
 
-def said(scale: float | Size) -> str:
+def scale_text(scale: float | Size) -> str:
     """`scale` for messages: "x4", "to a width of 1920"."""
     if not isinstance(scale, Size):
         return f"x{scale:g}"

@@ -182,9 +182,9 @@ def _write_program(
     program = torch.export.export(deployed(net, dtype), (pixels,), dynamic_shapes=free)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # contains folder names of this machine
-    said = {"espan.json": json.dumps(description(net, notes))}
+    metadata = {"espan.json": json.dumps(description(net, notes))}
     with path.open("wb") as file:
-        torch.export.save(program, file, extra_files=said)
+        torch.export.save(program, file, extra_files=metadata)
 
 
 def _read_program(path: Path) -> Callable[[Tensor], Tensor]:

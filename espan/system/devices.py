@@ -46,10 +46,10 @@ def pick_device(device: Device) -> torch.device:
             raise RuntimeError("it has no data")
     # torch without CUDA raises AssertionError; ImportError if the module of a device is missing.
     except (RuntimeError, AssertionError, ImportError) as error:
-        said = " ".join(str(error).split())
-        if "Could not run" in said:  # torch lists all missing operators
-            said = "this PyTorch has no such backend"
-        raise DeviceError(f"device {str(device)!r} is not available: {said[:200]}") from error
+        text = " ".join(str(error).split())
+        if "Could not run" in text:  # torch lists all missing operators
+            text = "this PyTorch has no such backend"
+        raise DeviceError(f"device {str(device)!r} is not available: {text[:200]}") from error
     return chosen
 
 

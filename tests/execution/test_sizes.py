@@ -11,7 +11,7 @@ from espan import InputError, LimitError, Size, Upscaler
 from espan.execution import streaming
 from espan.images import files
 from espan.images.resize import resize
-from espan.sizes import LARGEST, from_text, nearest, passes, said, tag
+from espan.sizes import LARGEST, from_text, nearest, passes, scale_text, tag
 from tests.support.makers import noise, random_net
 
 NET = random_net()
@@ -175,7 +175,7 @@ def test_the_builtin_network_for_a_size():
 def test_how_messages_and_names_call_it():
     every = [8, Size(width=9), Size(height=9), Size(fit=(9, 8)), Size(max_side=9)]
     assert [tag(each) for each in every] == ["x8", "w9", "h9", "9x8", "max9"]
-    assert said(every[0]) == "x8" and len({said(each) for each in every}) == 5
+    assert scale_text(every[0]) == "x8" and len({scale_text(each) for each in every}) == 5
 
 
 def test_functions_take_sizes_too(tmp_path, weights):
