@@ -1,12 +1,12 @@
-"""espan: fast image upscaling with ESPAN and its family, and the training that makes it.
+"""espan: fast image upscaling with the networks ESPAN, SPAN and SPAN-F, and their training.
 
-Names are imported on first use, so that `espan --help` does not wait for torch.
+Imports are lazy, so that `espan --help` does not wait for torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # for tools that only read; `_HOME` is what runs
+if TYPE_CHECKING:  # for type checkers; at run time `_HOME` is used
     from espan.animation.convert import upscale_animation as upscale_animation
     from espan.checkpoints.spandrel import register_spandrel as register_spandrel
     from espan.checkpoints.weights import load as load
@@ -73,7 +73,7 @@ __all__ = [*_HOME]
 __version__ = "0.1.0"
 
 
-if not TYPE_CHECKING:  # else every misspelt name would be one of the module's
+if not TYPE_CHECKING:  # type checkers would accept any misspelt name
 
     def __getattr__(name: str):
         if name not in _HOME:

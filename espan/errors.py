@@ -1,24 +1,24 @@
-"""Every error a caller may want to tell apart; the message names the file, expected and found.
+"""The exceptions of this package. Messages name the file or argument, expected and found values.
 
-Files and tensors are named by strangers: a message, of an error or in the log, is one line in which
-no terminal finds a command.
+Names of files and tensors are untrusted: messages of errors and log lines are escaped, so that they
+are one line without terminal control sequences.
 """
 
 import logging
 import re
 from typing import Any
 
-# Control characters, line ends of Unicode, turns of the direction of text, bytes that are no text.
-_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters, Unicode line ends, bidirectional controls, surrogates of undecodable bytes.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def escaped(text: str) -> str:
-    """`text` with what a terminal would obey written as Python and `ls -b` write it: \\n, \\x1b."""
-    return _OBEYED.sub(lambda found: _spelt(found[0]), text)
+    """`text` with unsafe characters escaped as in Python and `ls -b`: \\n, \\x1b."""
+    return _UNSAFE.sub(lambda found: _escaped(found[0]), text)
 
 
 def short(value: Any) -> str:
-    """`repr` in few characters, of any value: a whole number may have millions of digits."""
+    """A shortened `repr` of any value: an int may have millions of digits."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):
@@ -26,8 +26,8 @@ def short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:60]} ..."
 
 
-def _spelt(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # how Python holds a byte of a name that is not UTF-8
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # surrogateescape of a byte in a name that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     return ascii(character)[1:-1]
 
@@ -41,35 +41,35 @@ logging.getLogger("espan").addFilter(_escape)
 
 
 class EspanError(Exception):
-    """Base of all errors raised on purpose by this package."""
+    """Base of all exceptions of this package."""
 
     def __str__(self) -> str:
         return escaped(super().__str__())
 
 
 class InputError(EspanError, ValueError):
-    """An image or an argument that cannot be used as it is."""
+    """An image or argument is invalid."""
 
 
 class LimitError(InputError):
-    """Larger than a limit: the pixels of an image, or the memory that a run would need."""
+    """An image exceeds a limit of pixels, or a run exceeds the available memory."""
 
 
 class NonFiniteError(InputError):
-    """NaN or infinity where a pixel value should be."""
+    """A pixel is NaN or infinite."""
 
 
 class OutputError(EspanError, OSError):
-    """A result that could not be written, or that its format cannot hold."""
+    """A result cannot be written, or does not fit its file format."""
 
 
 class WeightsError(EspanError, ValueError):
-    """A weights file that is missing, damaged, or holds no network known here."""
+    """A weights file is missing, damaged, or does not contain a known network."""
 
 
 class DeviceError(EspanError, RuntimeError):
-    """A device, dtype or backend that this machine does not have, or has lost."""
+    """A device, dtype or backend is not available on this machine, or has failed."""
 
 
 class DeviceLostError(DeviceError):
-    """A GPU on which work failed: no later work of this process can succeed there."""
+    """A GPU failed, and this process cannot use it again."""

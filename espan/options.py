@@ -1,6 +1,6 @@
-"""How an upscaler computes: its options, the names they may have, and the limits of image files.
+"""Options of an upscaler, their possible values, and limits for image files.
 
-Neither torch nor Pillow is imported, so the command line can list the names at once.
+Imports neither torch nor Pillow, so that the command line can list the values without delay.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "cuda", "cuda:1")
 
 BackendName: TypeAlias = Literal["auto", "cuda", "triton", "eager", "compile", "openvino", "onnx"]
-# "auto" is the fastest of our own; the others insist on one.
+# "auto" chooses the fastest of our own backends.
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
-# Backends that are other programs, which compute on the CPU.
+# Backends of other projects, on the CPU.
 RUNTIMES = ("openvino", "onnx")
 
 DtypeName: TypeAlias = Literal[
     "auto", "fp32", "tf32", "fp16", "bf16", "float32", "float16", "bfloat16"
 ]
-# PyTorch's names for ours. "tf32" is float32 whose convolutions may be multiplied in TF32.
+# PyTorch's names of our dtypes. "tf32" is float32 with convolutions in TF32.
 DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-# What else people write for ours.
+# Alternative names of our dtypes.
 DTYPE_ALIASES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-# Backends that go by PyTorch's own convolutions, so that "tf32" has a meaning for them.
+# Backends that can use PyTorch's convolutions, and therefore TF32.
 WITH_TF32 = ("auto", "eager", "compile")
 
 NonFinite: TypeAlias = Literal["error", "replace"]
@@ -37,23 +37,23 @@ Device: TypeAlias = "str | torch.device"
 Dtype: TypeAlias = "DtypeName | torch.dtype"
 Tile: TypeAlias = int | tuple[int, int] | Literal["auto"] | None
 
-# Called with the input pixels that are done and those there are.
+# Called with (input pixels done, input pixels in total).
 Progress: TypeAlias = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Which image files are read.
+    """Limits for image files.
 
     Args:
-        max_input: most pixels of an image, known from the file's header. The default is the size
-            at which Pillow begins to warn.
-        max_output: most pixels of its result.
-        allow_truncated: True reads a damaged file as far as it goes and logs a warning that names
-            it; False refuses it.
+        max_input: maximum pixels of an image, checked on the file's header. The default is the size
+            above which Pillow warns.
+        max_output: maximum pixels of its result.
+        allow_truncated: True reads as much as possible of a damaged file and logs a warning; False
+            raises an error.
 
     Raises:
-        InputError: a limit is no whole number of 1 or more, or `allow_truncated` no bool.
+        InputError: a limit is not a whole number of 1 or more, or `allow_truncated` not a bool.
     """
 
     max_input: int = 89_478_485
@@ -75,27 +75,26 @@ LIMITS = Limits()
 
 @dataclass(frozen=True)
 class UpscalerOptions:
-    """How an `Upscaler` computes; two equal options compute the same.
+    """The options of an `Upscaler`, hashable and comparable.
 
     Args:
-        device: "auto" (the first GPU, else the CPU), "cpu", "cuda", "cuda:1", ... or a
+        device: "auto" (the first GPU, or else the CPU), "cpu", "cuda", "cuda:1", ... or a
             `torch.device`.
-        dtype: "auto", "fp32", "fp16", "bf16" or a `torch.dtype` of these; on a GPU "tf32" too,
-            which is fp32 whose convolutions may be multiplied in TF32. "auto" is fp16 on GPUs, bf16
-            on CPUs that have it in hardware and else fp32; images of more than 8 bits are then
-            computed in fp32.
-        backend: "auto" (the fastest of "cuda", "triton" and "eager" here), or one to insist on:
-            "cuda" and "triton" are this package's kernels, "eager" is PyTorch's own operators,
+        dtype: "auto", "fp32", "fp16", "bf16" or their `torch.dtype`; on a GPU also "tf32", which is
+            fp32 with convolutions in TF32. "auto" is fp16 on GPUs, bf16 on CPUs with bf16 hardware,
+            or else fp32, and computes images with more than 8 bits in fp32.
+        backend: "auto" (the fastest of "cuda", "triton" and "eager" on this machine), or a specific
+            one: "cuda" and "triton" are this package's kernels, "eager" is PyTorch's own operators,
             "compile" is `torch.compile`; "openvino" and "onnx" compute on the CPU.
-        tile: "auto", None (never cut the image), or a side or (height, width) in input pixels,
-            the halo not counted. In fp32 the result does not depend on it.
-        nonfinite: "error" refuses an image with NaN or infinite values; "replace" takes 0 for NaN
-            and -inf, and 1 for inf.
-        limits: which image files are read.
+        tile: "auto", None (no tiling), or a side or (height, width) in input pixels, without halo.
+            Does not affect the result in fp32.
+        nonfinite: "error" raises for images with NaN or infinite values; "replace" replaces NaN
+            and -inf by 0, and inf by 1.
+        limits: limits for image files.
 
     Raises:
-        DeviceError: `device`, `dtype` or `backend` is nothing of the above.
-        InputError: `tile`, `nonfinite` or `limits` is not as described.
+        DeviceError: `device`, `dtype` or `backend` has another value.
+        InputError: `tile`, `nonfinite` or `limits` has another value.
     """
 
     device: Device = "auto"
@@ -121,7 +120,7 @@ class UpscalerOptions:
 
     @property
     def sides(self) -> tuple[int, int] | Literal["auto"] | None:
-        """`tile`, of which an int has become a pair (height, width)."""
+        """`tile` with an int as a pair (height, width)."""
         assert not isinstance(self.tile, int)
         return self.tile
 
@@ -138,14 +137,14 @@ class UpscalerKeywords(TypedDict, total=False):
 
 
 class EncodedKeywords(TypedDict, total=False):
-    """What it takes for encoded images that are written to bytes or to open files."""
+    """Keywords for encoded images written to bytes or open files."""
 
     format: str | None
     progress: Progress | None
 
 
 class CallKeywords(TypedDict, total=False):
-    """What the call of an `Upscaler` takes besides the image, the scale and the output."""
+    """Keywords of calls of an `Upscaler` besides scale and output."""
 
     progress: Progress | None
 
@@ -157,13 +156,13 @@ def _one_of(name: str, value: Any, known: Sequence[str], error: type[EspanError]
 
 
 def _is_torchs(value: Any, kind: str) -> bool:
-    import torch  # whoever has such a value has imported it already
+    import torch  # a caller with a torch value has already imported it
 
     return isinstance(value, getattr(torch, kind))
 
 
 def _check_tile(tile: Any) -> Any:
-    """`tile` as one of "auto", None and a pair (height, width)."""
+    """Validates `tile`; returns "auto", None or a pair (height, width)."""
     if tile is None or (isinstance(tile, str) and tile == "auto"):
         return tile
     sides = (tile, tile) if isinstance(tile, int) else tile

@@ -1,4 +1,4 @@
-"""`upscale`, the short form of `Upscaler`: it keeps the last few for the next call."""
+"""`upscale`, a shortcut for `Upscaler` that caches the last few upscalers."""
 
 import functools
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Keywords(UpscalerKeywords, total=False):
-    """What `upscale` takes besides the image, the scale and the output."""
+    """Keywords of `upscale` besides scale, output and format."""
 
     model: Model
 
@@ -107,46 +107,46 @@ def upscale(
     output: File | BinaryIO | None = None,
     format: str | None = None,
 ) -> Any:
-    """`Upscaler(model, ...)(image, scale)`; the last few upscalers are kept for the next call.
+    """`Upscaler(model, ...)(image, scale)`, with a cache of the last few upscalers.
 
     Args:
         image: a PIL image, an array (H, W) or (H, W, C), a tensor (C, H, W) or (N, C, H, W), the
             path of a file, its bytes, an open binary file, or a list or tuple of these; see
             `Upscaler.__call__`.
-        scale: how many times larger, from 1 to 64, or an `espan.Size`.
-        model: a built-in name, a weights file or a network; None takes the built-in network whose
-            scale is `scale` or the next larger, else the one of scale 4.
+        scale: a number from 1 to 64, or an `espan.Size`.
+        model: a built-in name, a weights file or a network; None is the built-in network for
+            `scale`, rounded up to a network's scale, at most 4.
         device, dtype, backend, tile, nonfinite, limits: as for `Upscaler`.
         output: for a path, bytes or an open file: the path or open binary file to write to.
-        format: of bytes and open files to write: png, jpg, ...; None keeps the input's.
+        format: format to write for bytes and open files: png, jpg, ...; None keeps the input's.
 
     Returns:
-        The same kind of image, round(H * scale) by round(W * scale) pixels or as large as a
-        `Size` has it; a path gives a PIL image or an `Image16`, bytes
-        and open files give bytes; with `output` it gives that.
+        An image of the same kind with round(H * scale) by round(W * scale) pixels, or the size from
+        a `Size`. A path gives a PIL image or an `Image16`, bytes and open files give bytes. With
+        `output`, returns that.
 
     Raises:
-        EspanError: as `Upscaler` and its call do; WeightsError, InputError, OutputError and
-            DeviceError are kinds of it.
+        EspanError: as for `Upscaler` and its calls; WeightsError, InputError, OutputError and
+            DeviceError are subclasses.
     """
     options = UpscalerOptions(device, dtype, backend, tile, nonfinite, limits)
-    if isinstance(model, nn.Module):  # its weights may change between two calls
-        held = Upscaler.from_options(model, options)
+    if isinstance(model, nn.Module):  # not cached: its weights may change between calls
+        upscaler = Upscaler.from_options(model, options)
     else:
         named = as_path(model_for(scale) if model is None else model, "model", WeightsError)
         changed = named.stat().st_mtime_ns if is_file(named) else None
-        held = _held(str(named), changed, options)
-    call: Any = held  # whose overloads know no output that may be any of them
+        upscaler = _cached(str(named), changed, options)
+    call: Any = upscaler  # no overload accepts a union of all kinds of output
     return call(image, scale, output=output, format=format)
 
 
 def prepared(model: Model, scale: float | Size, options: UpscalerOptions) -> Upscaler:
-    """The upscaler of a model, or of the built-in network for the scale where it is None."""
+    """The upscaler of a model, or of the built-in network for `scale` if it is None."""
     check_scale(scale, 1)
     return Upscaler.from_options(model_for(scale) if model is None else model, options)
 
 
 @functools.lru_cache(maxsize=4)
-def _held(model: str, changed: int | None, options: UpscalerOptions) -> Upscaler:
-    """`changed`, a file's time of change, makes a rewritten weights file another model."""
+def _cached(model: str, changed: int | None, options: UpscalerOptions) -> Upscaler:
+    """`changed`, the file's modification time, invalidates the cache for rewritten files."""
     return Upscaler.from_options(model, options)

@@ -1,7 +1,7 @@
-"""How large a result is to be: a factor, or a size from which each image's own factor follows.
+"""Sizes of results: a scale, or a `Size` from which the scale of each image follows.
 
-A network enlarges by its own whole factor. What is more goes through it several times, what lies
-between is made smaller again: `passes` says where.
+A network upscales by a fixed integer scale. Larger scales take several passes, and scales in
+between are filtered down: see `passes`.
 """
 
 import re
@@ -12,28 +12,28 @@ from typing import Any, TypeAlias
 
 from espan.errors import InputError, LimitError, short
 
-# What is left of a picture enlarged further than that is the network's invention.
+# Beyond this scale, nearly all of the result would be invented by the network.
 LARGEST = 64
-# What a Size is given by.
+# The arguments of Size, of which exactly one is given.
 NAMES = ("width", "height", "fit", "max_side")
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large images are to become, whatever size they have; their proportions are kept.
+    """The target size of images of any size; keeps their proportions.
 
-    One of `width`, `height`, `fit` and `max_side` is given. Where it makes an image smaller, an
-    antialiased bicubic filter does so without the network.
+    Exactly one of `width`, `height`, `fit` and `max_side` is given. If an image gets smaller, an
+    antialiased bicubic filter is used instead of the network.
 
     Args:
         width: columns of the result.
         height: rows of the result.
-        fit: (width, height) of a box into which the result just fits.
-        max_side: most pixels of a side; the result is `scale` times larger where that allows.
-        scale: with `max_side`: how many times larger; None is the network's own scale.
+        fit: (width, height) of the box that the result fits into.
+        max_side: maximum pixels of a side; smaller results are `scale` times as large.
+        scale: scale for `max_side`; None is the network's own scale.
 
     Raises:
-        InputError: a number is no whole one of 1 or more, `scale` is not from 1 to 64, or not
+        InputError: a size is not a whole number of 1 or more, `scale` is not in 1..64, or not
             exactly one size is given.
     """
 
@@ -67,32 +67,32 @@ class Size:
 
         Args:
             width: columns of the image.
-            height: its rows.
+            height: rows of the image.
 
         Returns:
             Width and height, at least 1 each.
 
         Raises:
-            LimitError: the image would become more than 64 times larger.
+            LimitError: the scale would be larger than 64.
         """
         if self.max_side and self.scale:
             larger = result_size(self.scale, (width, height))
             if max(larger) <= self.max_side:
                 return larger
         wanted, side = self._side_of(width, height)
-        # Rounded half up, in whole numbers.
+        # Rounds half up, in integer arithmetic.
         across, down = (
             max(1, (2 * each * wanted + side) // (2 * side)) for each in (width, height)
         )
         if across > LARGEST * width or down > LARGEST * height:
             raise LimitError(
-                f"{width} x {height} pixels cannot become {across} x {down}: at most {LARGEST} "
-                "times as many a side"
+                f"{width} x {height} pixels cannot become {across} x {down}: the scale is at most "
+                f"{LARGEST}"
             )
         return across, down
 
     def _side_of(self, width: int, height: int) -> tuple[int, int]:
-        """What one side of an image becomes, and that side."""
+        """Returns (a side of the result, the same side of the image)."""
         if self.max_side:
             return self.max_side, max(width, height)
         if self.fit:
@@ -105,7 +105,7 @@ Scale: TypeAlias = float | Size | None
 
 
 def from_text(given: Mapping[str, str | None], scale: float | None) -> Scale:
-    """What somebody wrote: `given` has a Size's fields by name, as text; without any, `scale`."""
+    """Parses user input: `given` maps fields of Size to text or None; without any, `scale`."""
     fields: dict[str, Any] = {}
     for name in NAMES:
         text = given.get(name)
@@ -120,9 +120,9 @@ def from_text(given: Mapping[str, str | None], scale: float | None) -> Scale:
 
 
 def check_scale(scale: Any, own: int) -> float | Size:
-    """`scale` with None as `own`, the network's scale.
+    """Returns `scale`, or `own`, the network's scale, if it is None.
 
-    InputError if it is neither a number from 1 to LARGEST nor a Size.
+    Raises InputError if it is neither a number from 1 to LARGEST nor a Size.
     """
     if isinstance(scale, Size):
         whole = scale.max_side is not None and scale.scale is None
@@ -139,11 +139,11 @@ def result_size(scale: float | Size, size: Sequence[int]) -> tuple[int, int]:
 
 
 def passes(size: Sequence[int], target: Sequence[int], own: int) -> list[tuple[int, int]]:
-    """The size after each pass of a network of scale `own` from `size` to `target`.
+    """The (height, width) after each pass of a network of scale `own` from `size` to `target`.
 
-    Each but the last is the least from which one more pass reaches the next: what the network made
-    beyond that is filtered away, and the last pass is not (docs/decisions.md). Empty where the
-    target is smaller than the image, which no network is asked for.
+    Each intermediate size is the smallest from which one more pass reaches the next size; the
+    network's result is filtered down to it (docs/decisions.md). Empty if the target is smaller than
+    the image: downscaling does not use the network.
     """
     height, width = target
     if height <= size[0] and width <= size[1] and (height, width) != tuple(size):
@@ -155,17 +155,17 @@ def passes(size: Sequence[int], target: Sequence[int], own: int) -> list[tuple[i
 
 
 def nearest(scale: float | Size | None, scales: Sequence[int]) -> int:
-    """Of the networks' `scales` that of the result, else the next larger one, else the largest.
+    """The smallest of `scales` that is at least `scale`, or else the largest.
 
-    For a Size the largest: which factor it asks for is another for each image.
+    A Size gets the largest, since its scale differs from image to image.
     """
     number = scale.scale if isinstance(scale, Size) else scale
     able = [each for each in scales if number is not None and each >= number]
     return min(able, default=max(scales))
 
 
-def said(scale: float | Size) -> str:
-    """`scale` as messages name it: "x4", "to a width of 1920"."""
+def scale_text(scale: float | Size) -> str:
+    """`scale` for messages: "x4", "to a width of 1920"."""
     if not isinstance(scale, Size):
         return f"x{scale:g}"
     if scale.fit:
@@ -176,7 +176,7 @@ def said(scale: float | Size) -> str:
 
 
 def tag(scale: float | Size) -> str:
-    """`scale` as names of results have it: "x4", "w1920", "1920x1080"."""
+    """`scale` for names of results: "x4", "w1920", "1920x1080"."""
     if not isinstance(scale, Size):
         return f"x{scale:g}"
     if scale.fit:
@@ -187,7 +187,7 @@ def tag(scale: float | Size) -> str:
 
 
 def named(template: str, stem: str, scale: float | Size) -> str:
-    """The name that a template with {stem} and {scale} makes; InputError if it can be none."""
+    """Fills a template with {stem} and {scale}; raises InputError if it is invalid."""
     plain = f"{scale:g}" if not isinstance(scale, Size) else tag(scale)
     name = template.replace("{scale}", plain).replace("{stem}", "\0")
     if not template or set(name) & set("{}/\\"):
@@ -201,7 +201,7 @@ def named(template: str, stem: str, scale: float | Size) -> str:
 def _number(scale: Any) -> float:
     if isinstance(scale, bool) or not isinstance(scale, Real):
         raise InputError(f"scale: expected a number or an espan.Size, got {short(scale)}")
-    # Compared before it becomes a float, which has no room for every whole number.
+    # Compared before the conversion to float, which fails for huge ints.
     number: Any = scale
     if not 1 <= number <= LARGEST:
         got = f"{number:g}" if isinstance(number, float) else short(number)

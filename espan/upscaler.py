@@ -1,4 +1,4 @@
-"""`Upscaler`: a network held ready for images of every kind."""
+"""`Upscaler`: a loaded network that upscales images of all kinds."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -48,36 +48,35 @@ if TYPE_CHECKING:
 
 
 class Upscaler:
-    """A network held ready to upscale images; call it, from as many threads as you like.
+    """A loaded network that upscales images when called. Thread-safe.
 
     Args:
-        model: a built-in name, a weights file, or a network; None is the built-in one of scale 4.
-        device: "auto" (the first GPU, else the CPU), "cpu", "cuda", "cuda:1", ...
-        dtype: "auto", "fp32", "fp16", "bf16" or, on a GPU, "tf32": fp32 whose convolutions may be
-            multiplied in TF32, which "fp32" never does; "auto" keeps fp32 for images of more than
-            8 bits.
-        backend: "auto", or one to insist on: "cuda" or "triton" (kernels of `espan_kernels`),
+        model: a built-in name, a weights file, or a network; None is the built-in x4 network.
+        device: "auto" (the first GPU, or else the CPU), "cpu", "cuda", "cuda:1", ...
+        dtype: "auto", "fp32", "fp16", "bf16" or, on a GPU, "tf32": fp32 with convolutions in TF32,
+            which "fp32" never uses. "auto" computes images with more than 8 bits in fp32.
+        backend: "auto", or a specific one: "cuda" or "triton" (kernels of `espan_kernels`),
             "eager" (PyTorch's own operators), "compile" (`torch.compile`: half a minute before the
-            first image, faster ones after it), or on a CPU "openvino" or "onnx" (extras).
-        tile: "auto", None (never cut), an int or (height, width) in input pixels, halo not
-            counted. In fp32 the result does not depend on it; in half precision its rounding does.
-        nonfinite: "error" refuses an image with NaN or infinite values; "replace" takes 0 for NaN
-            and -inf, and 1 for inf.
-        limits: which image files are read.
+            first image, faster afterwards), or on a CPU "openvino" or "onnx" (extras).
+        tile: "auto", None (no tiling), an int or (height, width) in input pixels, without halo.
+            Does not affect the result in fp32; affects its rounding in half precision.
+        nonfinite: "error" raises for images with NaN or infinite values; "replace" replaces NaN
+            and -inf by 0, and inf by 1.
+        limits: limits for image files.
 
     Attributes:
-        network: the network, folded or not, as it was given or read.
-        options: the `UpscalerOptions`, with the device that "auto" stands for.
-        scale: how many times larger the network makes an image: 2, 3 or 4.
-        radius: input pixels to each side that an output pixel depends on.
-        device: the `torch.device` that computes.
-        dtype: the `torch.dtype` that images of 8 bits are computed in.
+        network: the network as passed or loaded, folded or not.
+        options: the `UpscalerOptions`, with "auto" resolved to a device.
+        scale: upscaling factor of the network: 2, 3 or 4.
+        radius: radius of the receptive field in input pixels.
+        device: the `torch.device` of the network.
+        dtype: the `torch.dtype` in which 8-bit images are computed.
         tile: "auto", None or (height, width).
-        limits: which image files are read.
+        limits: limits for image files.
 
     Raises:
-        WeightsError: `model` names no network, or its file is damaged.
-        InputError: `model`, `tile` or `nonfinite` is of the wrong kind.
+        WeightsError: `model` is not a network, or its file is damaged.
+        InputError: `model`, `tile` or `nonfinite` is invalid.
         DeviceError: this machine lacks the device, dtype or backend.
     """
 
@@ -106,7 +105,7 @@ class Upscaler:
 
     @classmethod
     def from_options(cls, model: Model, options: UpscalerOptions) -> "Upscaler":
-        """The upscaler of a network by options that are held in one object.
+        """Creates an upscaler from an options object.
 
         Args:
             model: as for `Upscaler`.
@@ -116,7 +115,7 @@ class Upscaler:
             The same as `Upscaler(model, device=options.device, ...)`.
 
         Raises:
-            EspanError: as `Upscaler` does.
+            EspanError: as for `Upscaler`.
         """
         if not isinstance(options, UpscalerOptions):
             got = type(options).__name__
@@ -124,29 +123,29 @@ class Upscaler:
         return cls(model, **vars(options))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process makes its own, of the same network."""
+        """Pickles network and options: another process constructs its own upscaler."""
         return type(self).from_options, (self.network, self.options)
 
     @property
     def redone(self) -> int:
-        """Tiles so far that overflowed in half precision and were computed again in float32."""
+        """Number of tiles that overflowed in half precision and were computed again in float32."""
         return self._runner.redone
 
     @property
     def redone_here(self) -> int:
-        """Tiles computed again in float32 so far by calls of the calling thread."""
+        """Number of tiles computed again in float32 in calls by the calling thread."""
         return self._runner.redone_here
 
     def explain(self) -> str:
-        """What computes images of 8 bits, step by step, and why nothing faster does.
+        """Describes how 8-bit images are computed, and why nothing faster is used.
 
         Returns:
-            Lines of text: one per step of the network where kernels run it.
+            Lines of text, one per step of the network if kernels run it.
         """
         return self._runner.explain()
 
-    # The result is of the same kind as the image. A str and a tuple are sequences too, which their
-    # own overloads take first; a list goes by Sequence, as one of ImageFiles is no list of Images.
+    # The result has the kind of the image. str and tuple are sequences too, but their overloads
+    # come first. Lists match Sequence, since list[ImageFile] is not a list[Image] (invariance).
     @overload
     def __call__(self, image: One, scale: Scale = None, **more: "Unpack[CallKeywords]") -> One: ...
     @overload
@@ -222,32 +221,32 @@ class Upscaler:
         format: str | None = None,
         progress: Progress | None = None,
     ) -> Any:
-        """`image` made `scale` times larger, as an image of the same kind.
+        """Upscales `image` by `scale`; returns an image of the same kind.
 
         Args:
             image: a PIL image of mode 1, L, LA, P, RGB, RGBA or I;16; an `Image16`; an array
                 (H, W) or (H, W, C), or a tensor (C, H, W) or (N, C, H, W) on any device, C = 1
                 grey, 2 grey and alpha, 3 RGB, 4 RGBA, of uint8, uint16 or float in 0..1; the path
                 of a file; its bytes, or an open binary file; or a list or tuple of these.
-            scale: a number from 1 to 64, or a `Size`; None is the network's own. What lies between
-                the network's powers is filtered down, what is larger goes through it several times.
+            scale: a number from 1 to 64, or a `Size`; None is the network's own scale. Scales
+                between powers of the network's scale are filtered down from the next power.
             output: for a path, bytes or an open file: the path or open binary file to write to.
-            format: of bytes and open files to write: png, jpg, ...; None keeps the input's.
-            progress: called as `progress(done, total)` after every tile, in pixels that enter the
-                network, of the image or batch under way.
+            format: format to write for bytes and open files: png, jpg, ...; None keeps the input's.
+            progress: called as `progress(done, total)` after each tile, in input pixels of the
+                network, per image or batch.
 
         Returns:
-            The kind, mode, dtype, layout, device and range of `image`, round(H * scale) by
-            round(W * scale) pixels, or as large as a `Size` has it; float64 is computed in float32.
-            A path gives a PIL image, or an `Image16` for colour of more than 8 bits; bytes and
-            open files give bytes in the same format. With `output` it gives that.
+            An image with the kind, mode, dtype, layout, device and range of `image`, and
+            round(H * scale) by round(W * scale) pixels, or the size from a `Size`; float64 is
+            computed in float32. A path gives a PIL image, or an `Image16` for colour with more than
+            8 bits; bytes and open files give bytes in the same format. With `output`, returns that.
 
         Raises:
-            InputError: `image`, `scale` or `output` cannot be used; LimitError where the image is
-                over `limits` or memory is short, NonFiniteError for NaN and infinite values.
+            InputError: `image`, `scale` or `output` is invalid; LimitError if the image exceeds
+                `limits` or memory is short, NonFiniteError for NaN and infinite values.
             OutputError: `output` cannot be written.
-            DeviceError: not even the smallest tile fits into the device's memory, or the call is
-                made while a CUDA graph is captured.
+            DeviceError: the smallest tile does not fit into the device's memory, or a CUDA graph
+                is being captured.
             DeviceLostError: a GPU failed; only another process can use it again.
         """
         factor = check_scale(scale, self.scale)

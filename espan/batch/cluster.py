@@ -1,4 +1,4 @@
-"""Jobs done by the machines of a Ray cluster: actors that hold the network, files they all see."""
+"""Runs jobs on a Ray cluster: actors hold the network, and all machines share the files."""
 
 import logging
 import os
@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from espan.batch.journal import Journal, Mark, mark
+from espan.batch.journal import Journal, Stamp, stamp_of
 from espan.batch.planning import FileJob, Outcome, failed, skipped
 from espan.batch.work import do
 from espan.checkpoints.weights import Model
@@ -20,13 +20,12 @@ from espan.system.extras import extra
 if TYPE_CHECKING:
     from espan.upscaler import Upscaler
 
-# How often a picture is tried again whose worker was lost. One that ends every worker it meets must
-# not go round for ever.
+# Retries of an image after its worker died. An image that kills its workers must not loop forever.
 RETRIES = 3
-# Actors that share a GPU: while one computes, others decode and encode.
+# Actors per GPU: while one computes, others decode and encode.
 PER_GPU = 4
-# Seconds to wait for the first worker: a cluster may have to start a machine.
-PATIENCE = 600
+# Seconds until the first worker must start: a cluster may have to boot a machine.
+START_TIMEOUT = 600
 
 
 def run(
@@ -40,14 +39,14 @@ def run(
     journal: Journal | None = None,
     progress: Callable | None = None,
 ) -> Generator[Outcome]:
-    """`espan.batch.run` on Ray: outcomes come as they are ready, `progress` is never called.
+    """`espan.batch.run` on Ray: yields outcomes as they complete; never calls `progress`.
 
-    model, options: what each actor makes an `Upscaler` of. With device "auto" the actors share the
-    cluster's GPUs, without any each takes a core. workers: actors at most. Joins the cluster that
-    RAY_ADDRESS or `ray start` gives, else starts one on this machine. The picture of a lost worker
-    is done again, three times at most. Every machine must see the files under the same names.
+    model, options: each actor constructs an `Upscaler` from them. With device "auto" the actors
+    share the cluster's GPUs, or take a core each if there are none. workers: maximum of actors.
+    Connects to the cluster of RAY_ADDRESS or `ray start`, or starts one on this machine. Retries
+    the image of a lost worker at most three times. Paths must be the same on all machines.
 
-    DeviceError without Ray, or when no worker starts; what an `Upscaler` raises if one cannot be.
+    Raises DeviceError without Ray, or if no worker starts; raises the errors of `Upscaler`.
     """
     ray, left = extra("ray", "--engine ray", "ray", DeviceError), []
     for job in jobs:
@@ -64,34 +63,34 @@ def run(
         remove_leftovers(folder)
     ours = not ray.is_initialized()
     if ours:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
         ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     actors: list = []
     try:
-        actors += _hire(ray, model, options, min(workers or len(left), len(left)))
-        yield from _share_out(ray, actors, left, scale, journal)
+        actors += _start_actors(ray, model, options, min(workers or len(left), len(left)))
+        yield from _distribute(ray, actors, left, scale, journal)
     finally:
         for actor in actors:
             ray.kill(actor)
         if ours:
             ray.shutdown()
-            for folder in folders:  # of those that Ctrl-C ended
+            for folder in folders:  # temporary files of actors stopped by Ctrl-C
                 remove_leftovers(folder)
 
 
 class Worker:
-    """The actor. One picture at a time, so that a picture which ends its process harms no other."""
+    """The actor. Runs one image at a time: an image that kills the process affects no other."""
 
     def __init__(self, model: Model, options: UpscalerOptions):
         self.model, self.options = model, options
         self.upscaler: Upscaler | None = None
 
     def ready(self) -> None:
-        """Loads the network before the first picture."""
+        """Loads the network before the first image."""
         self._loaded()
 
     def _loaded(self) -> "Upscaler":
-        """The upscaler. An actor that was restarted comes here with its next picture."""
+        """The upscaler, created on first use, also in restarted actors."""
         if self.upscaler is None:
             from espan.upscaler import Upscaler
 
@@ -102,41 +101,43 @@ class Worker:
         try:
             return do(job, self._loaded(), scale)
         except DeviceLostError:
-            # Only a new process can use the GPU again: Ray starts one, and tries the picture there.
+            # Only a new process can use the GPU again: Ray restarts the actor and retries there.
             os._exit(1)
 
 
-def _hire(ray, model: Model, options: UpscalerOptions, most: int) -> list:
+def _start_actors(ray, model: Model, options: UpscalerOptions, most: int) -> list:
     there = ray.cluster_resources()
     gpus = int(there.get("GPU", 0)) if options.device in ("auto", "cuda") else 0
     count = gpus * PER_GPU if gpus else int(there.get("CPU", 1))
     needs = {"num_cpus": 1, "num_gpus": 1 / PER_GPU if gpus else 0}
-    hired = ray.remote(max_restarts=-1, max_task_retries=RETRIES, **needs)(Worker)
-    return [hired.remote(model, options) for _ in range(min(count, most))]
+    actor_class = ray.remote(max_restarts=-1, max_task_retries=RETRIES, **needs)(Worker)
+    return [actor_class.remote(model, options) for _ in range(min(count, most))]
 
 
-def _share_out(
+def _distribute(
     ray, actors: list, jobs: list[FileJob], scale: float | Size, journal
 ) -> Generator[Outcome]:
-    """A job for whoever is free: an actor is when it is ready, which some may never be."""
+    """Gives jobs to actors as they become ready; some actors may never start."""
     waiting, free = deque(jobs), deque[Any]()
-    working: dict[Any, tuple[FileJob, Any, Mark | None]] = {}
+    working: dict[Any, tuple[FileJob, Any, Stamp | None]] = {}
     starting = {actor.ready.remote(): actor for actor in actors}
     while waiting or working:
         if waiting and free:
             job, actor = waiting.popleft(), free.popleft()
             there = replace(job, input=job.input.absolute(), output=job.output.absolute())
-            working[actor.upscale.remote(there, scale)] = job, actor, mark(job.input)
+            working[actor.upscale.remote(there, scale)] = job, actor, stamp_of(job.input)
             continue
-        tasks, _ = ray.wait([*starting, *working], timeout=None if working else PATIENCE)
+        tasks, _ = ray.wait([*starting, *working], timeout=None if working else START_TIMEOUT)
         if not tasks:
-            raise DeviceError(f"ray: no worker came in {PATIENCE} s; there is {_there(ray)}")
+            resources = _resources(ray)
+            raise DeviceError(f"ray: no worker started in {START_TIMEOUT} s; have {resources}")
         (task,) = tasks
         if task in starting:
             try:
                 _result(ray, task)
             except ray.exceptions.RayActorError as error:
-                raise DeviceError(f"ray: a worker died as it started; {_there(ray)}") from error
+                resources = _resources(ray)
+                raise DeviceError(f"ray: a worker died at its start; have {resources}") from error
             free.append(starting.pop(task))
             continue
         job, actor, source = working.pop(task)
@@ -144,14 +145,14 @@ def _share_out(
         try:
             outcome = _as_named(job, _result(ray, task))
         except ray.exceptions.RayActorError:
-            outcome = failed(job, f"lost {RETRIES + 1} times with the worker that had it")
+            outcome = failed(job, f"its worker died, {RETRIES + 1} times")
         if journal and outcome.status == "done":
             journal.add(job, source)
         yield outcome
 
 
 def _result(ray, task):
-    """What a task returned; what it raised is raised as it was there."""
+    """The result of a task; re-raises the task's own exception."""
     try:
         return ray.get(task)
     except ray.exceptions.RayTaskError as error:
@@ -159,12 +160,12 @@ def _result(ray, task):
 
 
 def _as_named(job: FileJob, outcome: Outcome) -> Outcome:
-    """The worker had absolute names; the caller gets his own."""
+    """Replaces the worker's absolute paths by the caller's paths."""
     there, here = escaped(str(job.input.absolute())), escaped(str(job.input))
     error = outcome.error and outcome.error.replace(there, here)
     return replace(outcome, input=str(job.input), output=str(job.output), error=error)
 
 
-def _there(ray) -> str:
+def _resources(ray) -> str:
     facts = ray.cluster_resources()
     return f"{facts.get('CPU', 0):g} CPUs, {facts.get('GPU', 0):g} GPUs"

@@ -1,4 +1,4 @@
-"""What a folder of results holds and was made from, so that `--resume` does only what is left."""
+"""The journal of a folder of results: lets `--resume` skip finished files."""
 
 import hashlib
 import json
@@ -19,11 +19,11 @@ log = logging.getLogger("espan")
 
 NAME = ".espan-journal"
 
-Mark = tuple[int, int]
+Stamp = tuple[int, int]
 
 
-def mark(path: Path) -> Mark | None:
-    """Size and time of change of a file, which its next version will not both have; None: gone."""
+def stamp_of(path: Path) -> Stamp | None:
+    """Size and modification time of a file, to detect changes; None if it does not exist."""
     try:
         facts = path.stat()
     except (OSError, ValueError):
@@ -32,22 +32,22 @@ def mark(path: Path) -> Mark | None:
 
 
 def settings_of(model: str | Path, scale: float | Size, options: UpscalerOptions) -> str:
-    """A fingerprint of all that decides a result beside its input: weights, version, settings."""
+    """A digest of what affects a result besides its input: weights, version, settings."""
     path = Path(model)
     if str(model) in BUILTIN:
         path = Path(str(resources.files("espan"))) / "builtin" / BUILTIN[str(model)]
     settings = scale, options.dtype, options.backend, options.limits.allow_truncated
-    said = json.dumps([__version__, *map(str, settings)]).encode()
-    return hashlib.sha256(path.read_bytes() + said).hexdigest()[:16]
+    described = json.dumps([__version__, *map(str, settings)]).encode()
+    return hashlib.sha256(path.read_bytes() + described).hexdigest()[:16]
 
 
 class Journal:
-    """One line of JSON per finished picture, appended to a hidden file in the folder of results.
+    """One line of JSON per finished image, appended to a hidden file in the folder of results.
 
-    settings: see `settings_of`. part: what tells the files of machines apart that write one folder.
-    A line holds the result's name and both marks; it counts as long as these are what is found. A
-    line that a killed process left torn counts for nothing. Deleting the file loses nothing else.
-    A link under its name is not followed: who may write the folder chose where it leads.
+    settings: from `settings_of`. part: a suffix per machine, if several write to one folder.
+    A line has the result's name and the stamps of input and result, and is valid while both match.
+    Incomplete lines of killed processes are ignored. The file can be deleted at any time.
+    A symbolic link is not followed: anyone with write access to the folder may have created it.
     """
 
     def __init__(self, settings: str, part: str = ""):
@@ -57,21 +57,21 @@ class Journal:
         self._known: dict[Path, set] = {}
 
     def has(self, job: FileJob) -> bool:
-        """Whether the result is there, made by these settings from the input as it is now."""
+        """Whether the result exists and was made with these settings from the current input."""
         if job.root is None:
             return False
         with self._lock:
             if job.root not in self._known:
                 self._known[job.root] = _read_all(job.root)
             known = self._known[job.root]
-        source, result = mark(job.input), mark(job.output)
+        source, result = stamp_of(job.input), stamp_of(job.output)
         if source is None or result is None:
             return False
         return self._entry(job.root, job, source, result) in known
 
-    def add(self, job: FileJob, source: Mark | None) -> None:
-        """Notes that `job` is done; `source` is the input's mark from before it was read."""
-        result = mark(job.output)
+    def add(self, job: FileJob, source: Stamp | None) -> None:
+        """Records that `job` is done; `source` is the stamp of the input before it was read."""
+        result = stamp_of(job.output)
         if job.root is None or source is None or result is None:
             return
         line = json.dumps(self._entry(job.root, job, source, result)) + "\n"
@@ -94,7 +94,7 @@ class Journal:
                     os.close(descriptor)
             self._descriptors.clear()
 
-    def _entry(self, root: Path, job: FileJob, source: Mark, result: Mark) -> tuple:
+    def _entry(self, root: Path, job: FileJob, source: Stamp, result: Stamp) -> tuple:
         name = job.output.relative_to(root).as_posix()
         return (name, self.settings, job.input.name, *source, *result)
 
@@ -112,15 +112,15 @@ class Journal:
         return self._descriptors[root]
 
     def _give_up(self, root: Path, error: OSError) -> None:
-        """Results matter more than the record of them."""
-        log.warning("%s: %s; --resume will do this run again", root / self.name, error.strerror)
+        """Stops recording after an error; the run goes on."""
+        log.warning("%s: %s; --resume will repeat this run", root / self.name, error.strerror)
         if (descriptor := self._descriptors.get(root)) is not None:
             os.close(descriptor)
         self._descriptors[root] = None
 
 
 def _read_all(root: Path) -> set[tuple]:
-    """The entries of every journal in a folder."""
+    """The entries of all journals in a folder."""
     known = set()
     for path in _journals(root):
         try:

@@ -1,4 +1,4 @@
-"""What goes where: the jobs that files and folders come to, and a machine's share of them."""
+"""Plans the jobs of files and folders: where results go, and the share of each machine."""
 
 import hashlib
 import os
@@ -16,10 +16,10 @@ from espan.system.paths import as_path, names_folder, resolved
 
 @dataclass
 class FileJob:
-    """One picture file and where its result goes.
+    """An image file and the path of its result.
 
-    root: the folder of results that `output` lies in, if one was asked for. problem: why this
-    cannot be done, known before it is tried.
+    root: the folder of results that contains `output`, if there is one. problem: the reason if it
+    is known in advance that the job must fail.
     """
 
     input: Path
@@ -30,7 +30,7 @@ class FileJob:
 
 @dataclass
 class Outcome:
-    """What became of a job: status "done", "skipped" or "failed" (then with the error).
+    """The outcome of a job: status "done", "skipped" or "failed", and the error if it failed.
 
     redone: tiles that overflowed in half precision and were computed again in float32.
     """
@@ -50,7 +50,7 @@ def skipped(job: FileJob) -> Outcome:
 
 
 def failed(job: FileJob, reason: str) -> Outcome:
-    """The outcome of a job that could not be done; its message names the picture, once."""
+    """The outcome of a failed job; its message contains the name of the image once."""
     name = escaped(f"{job.input}: ")
     named = reason if reason.startswith(name) else name + reason
     return Outcome(str(job.input), str(job.output), "failed", escaped(named))
@@ -67,17 +67,16 @@ def plan(
 ) -> list[FileJob]:
     """The jobs of files and folders (searched recursively).
 
-    A file goes to `output` (a file, or a folder if it is one, ends in "/", or several pictures go
-    there), by default beside the input as NAME_x4.EXT, or as NAME_w1920.EXT for a width. A folder
-    keeps its structure in `output`, by default FOLDER_x4. The extension stays if that format can be
-    written, else it is .png;
-    `format` (such as "png") sets it. A picture named twice is one job. Two pictures never share one
-    result, and no result replaces an input: such a job has a `problem`, as has a folder that cannot
-    be read. alone: nothing but these inputs goes to `output`. name: a template
-    of the results' names, with {stem} and {scale}; without it they are NAME, or NAME_x4 beside the
-    input.
+    The result of a file goes to `output`: a file, or a folder if it is one, ends in "/", or several
+    images go there. The default is NAME_x4.EXT beside the input, NAME_w1920.EXT for a width. A
+    folder keeps its structure in `output`, by default FOLDER_x4. The extension is kept if that
+    format can be written, or else .png; `format` (such as "png") sets it. An image given twice is
+    one job. If two images had the same result, or a result replaced an input, the job gets a
+    `problem`; so does an unreadable folder. alone: only these inputs go to `output`. name: a
+    template for the names of results, with {stem} and {scale}; without it they are NAME, or NAME_x4
+    beside the input.
 
-    InputError for arguments that cannot be right: an unknown format, several inputs into one file.
+    Raises InputError for invalid arguments: an unknown format, several inputs into one file.
     """
     suffix = None if format is None else files.suffix_named(format)
     named = [as_path(each, "input") for each in inputs]
@@ -87,7 +86,7 @@ def plan(
     single = alone and len(found) == 1 and found[0][1] is None
     one_file = None if output is None or names_folder(output) else Path(output)
     if one_file and not single and one_file.suffix.lower() in files.WRITE_FORMATS:
-        raise InputError(f"output: {output} is one file, and there are several pictures")
+        raise InputError(f"output: {output} is one file, but there are several images")
     if one_file and single:
         try:
             only = one_file.suffix.lower() in {*animation.SUFFIXES} - {*files.WRITE_FORMATS}
@@ -100,8 +99,8 @@ def plan(
 
     tag = f"_{sizes.tag(scale)}"
 
-    def stem_of(picture: Path, usual: str = "") -> str:
-        stem = _stem(picture)
+    def stem_of(path: Path, usual: str = "") -> str:
+        stem = _stem(path)
         return stem + usual if name is None else sizes.named(name, stem, scale)
 
     sources = {resolved(job.input) for path, jobs in found for job in jobs or [FileJob(path, path)]}
@@ -119,17 +118,17 @@ def plan(
         else:
             here = resolved(path)
             if output is None and not here.name:
-                raise InputError(f"output: needed for {here}, beside which nothing can be")
+                raise InputError(f"output: required for {here}, which has no parent folder")
             root = here.with_name(here.name + tag) if output is None else Path(output)
             planned += [_into(root, path, job, suffix, stem_of) for job in searched]
     return settle(planned, sources, {})
 
 
 def shard(jobs: Sequence[FileJob], index: int, count: int) -> list[FileJob]:
-    """Those of part `index` (from 1) of `count`: by a hash of the name below the folder of results.
+    """The jobs of part `index` (from 1) of `count`, by a hash of the name in the folder of results.
 
-    Nothing else decides it, so machines that look at a growing folder at different times never do
-    the same picture, nor leave one out.
+    Depends on the name only, so machines that list a growing folder at different times neither
+    repeat nor miss an image.
     """
 
     def part(job: FileJob) -> int:
@@ -149,11 +148,10 @@ def _into(
 
 
 def settle(jobs: Sequence[FileJob], sources: set[Path], taken: dict[Path, Path]) -> list[FileJob]:
-    """The jobs, each once, of which no two have one result: one of them keeps it, the one whose
-    extension it is or else the first, and others get a `problem`.
+    """Removes repeated jobs, and sets the `problem` of jobs whose result another job has.
 
-    sources: what no result may replace. taken: results of other jobs, with their inputs. Their
-    paths are resolved.
+    The job that keeps the result is the one with the same extension, or else the first. sources:
+    inputs that no result may replace. taken: {result of another job: its input}. Resolved paths.
     """
     repeated = set()
     for job in sorted(jobs, key=lambda job: job.output.suffix != job.input.suffix):
@@ -172,9 +170,9 @@ def settle(jobs: Sequence[FileJob], sources: set[Path], taken: dict[Path, Path])
 
 
 def _search(folder: Path, output: str | Path | None) -> list[FileJob] | None:
-    """The pictures below a folder, and what there cannot be read; None for a file.
+    """Jobs for the images below a folder, including unreadable ones; None if it is a file.
 
-    What lies under `output` is passed over.
+    Skips the folder `output`.
     """
     if not paths.is_folder(folder):
         return None
@@ -185,15 +183,14 @@ def _search(folder: Path, output: str | Path | None) -> list[FileJob] | None:
     return [FileJob(path, path, problem=problem) for path, problem in found]
 
 
-def _kept_suffix(picture: Path) -> str:
-    """That of the input; of a GIF or an APNG only where it is animated, as no picture is written
-    so."""
-    suffix = picture.suffix.lower()
+def _kept_suffix(path: Path) -> str:
+    """The suffix of the input, except for GIF and APNG files that are not animated: .png."""
+    suffix = path.suffix.lower()
     if suffix in animation.SUFFIXES and suffix not in files.WRITE_FORMATS:
-        return picture.suffix if animation.is_animated(picture) else ".png"
-    return files.kept_suffix(picture)
+        return path.suffix if animation.is_animated(path) else ".png"
+    return files.kept_suffix(path)
 
 
-def _stem(picture: Path) -> str:
-    """The name without its extension, if that says it is a picture: scan.v1 is all name."""
-    return picture.stem if picture.suffix.lower() in files.READ_SUFFIXES else picture.name
+def _stem(path: Path) -> str:
+    """The name without its extension if that is one of an image: "scan.v1" is unchanged."""
+    return path.stem if path.suffix.lower() in files.READ_SUFFIXES else path.name

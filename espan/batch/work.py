@@ -1,4 +1,4 @@
-"""Jobs done by threads, each taking a picture from file to file, and what became of each job."""
+"""Runs jobs on a pool of threads, each from file to file, and reports their outcomes."""
 
 import os
 import queue
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from espan import animation
-from espan.batch.journal import Journal, mark
+from espan.batch.journal import Journal, stamp_of
 from espan.batch.planning import FileJob, Outcome, failed, skipped
 from espan.errors import DeviceLostError, EspanError, LimitError, OutputError
 from espan.execution import streaming
@@ -28,17 +28,17 @@ from espan.system.paths import reason
 if TYPE_CHECKING:
     from espan.upscaler import Upscaler
 
-# Pixels of a result that one core makes by itself on a CPU; all cores make a larger one, alone. As
-# many for each core are in memory at once where there is room for them, and twice as many anywhere.
-HELD = 50_000_000
-# Bytes of free memory that are wanted for each of them: pixels, PIL's copy, what is compressed.
+# On a CPU, a single core computes results up to this size, and all cores together a larger one,
+# alone. In pixels. Results in memory total up to SMALL per core if memory is free, else 2 * SMALL.
+SMALL = 50_000_000
+# Bytes of free memory per pixel of a result: pixels, PIL's copy, compressed data.
 ROOM = 32
-# Seconds that a run which is stopped waits for the tiles and files under way.
+# Seconds that a stopped run waits for tiles and files in progress.
 GRACE = 2.0
 
 Progress = Callable[[FileJob, int, int], None]
-# Calls a function of no arguments, in the thread that is to do such work.
-Doer = Callable[[Callable[[], int]], int]
+# Runs a function in the right thread, and returns its result.
+RunIn = Callable[[Callable[[], int]], int]
 
 
 def run(
@@ -51,25 +51,24 @@ def run(
     journal: Journal | None = None,
     progress: Progress | None = None,
 ) -> Generator[Outcome]:
-    """Upscales files, yielding what became of each, in order; never raises for a single file.
+    """Upscales files and yields their outcomes in order; never raises for a single file.
 
-    upscalers: one per device; pictures go to whichever is free. workers: pictures under way at
-    once, see `default_workers`. On a CPU they share the cores instead of each taking all; what a
-    picture becomes does not depend on it. skip: jobs to leave, asked when their turn comes.
-    journal: notes what is done. `progress(job, done, total)` counts the input pixels of a picture
-    under way; any thread calls it.
+    upscalers: one per device; images go to a free one. workers: images in parallel, see
+    `default_workers`; on a CPU they share the cores, which does not change results. skip: called
+    before a job, to skip it. journal: records finished jobs. `progress(job, done, total)`: counts
+    the input pixels of an image; called from any thread.
 
-    Leaving the iterator early, as Ctrl-C does, stops the pictures under way at their next tile.
+    Closing the iterator early, as Ctrl-C does, stops the images in progress at their next tile.
     """
     for folder in {job.output.parent for job in jobs}:
         remove_leftovers(folder)
     workers = workers or default_workers(upscalers)
     workers = max(1, min(workers, len(jobs)))
-    crew = Crew(upscalers, scale, workers, skip, journal, progress)
-    with closing(crew), shutdown.calling(crew.close):
+    pool = WorkerPool(upscalers, scale, workers, skip, journal, progress)
+    with closing(pool), shutdown.calling(pool.close):
         under_way: deque[Future] = deque()
         for job in jobs:
-            under_way.append(crew.begin(job))
+            under_way.append(pool.submit(job))
             while under_way and (under_way[0].done() or len(under_way) >= 2 * workers):
                 yield under_way.popleft().result()
         while under_way:
@@ -77,9 +76,9 @@ def run(
 
 
 def default_workers(upscalers: "Sequence[Upscaler]") -> int:
-    """One per processor core, or two where GPUs compute, which workers wait for; two at least.
+    """One worker per core, or two with GPUs, since workers wait for them; at least two per device.
 
-    On a CPU more of them only take more processor time (docs/folder.md).
+    More workers on a CPU only use more processor time (docs/folder.md).
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     each = 1 if _on_cpu(upscalers) else 2
@@ -91,7 +90,7 @@ def _on_cpu(upscalers: "Sequence[Upscaler]") -> bool:
 
 
 @contextmanager
-def _here(pixels: int) -> Iterator[Doer]:
+def _here(pixels: int) -> Iterator[RunIn]:
     yield lambda make: make()
 
 
@@ -99,14 +98,14 @@ def do(
     job: FileJob,
     upscaler: "Upscaler",
     scale: float | Size,
-    hold: Callable[[int], AbstractContextManager[Doer]] = _here,
+    reserve: Callable[[int], AbstractContextManager[RunIn]] = _here,
     progress: Callable[[int, int], None] | None = None,
     computing: AbstractContextManager = streaming.ALWAYS,
 ) -> Outcome:
-    """One job from file to file; its result is made and written in the context `hold(pixels)`, by
-    what that gives, and made in the context `computing`.
+    """Runs one job from file to file.
 
-    Raises what is no fault of the picture.
+    Computes and writes the result in the context `reserve(pixels)`, by the function it provides;
+    enters the context `computing` to compute. Raises errors that are not the image's fault.
     """
     if job.problem:
         return failed(job, job.problem)
@@ -115,9 +114,9 @@ def do(
         try:
             image = files.read(job.input, scale=scale, limits=upscaler.limits)
         except files.AnimatedError:
-            return _animated(job, upscaler, scale, hold, progress)
+            return _animated(job, upscaler, scale, reserve, progress)
         size = result_size(scale, image.size)
-        _check_place(job.output, image.mode, size)  # before the work, not after it
+        _check_output(job.output, image.mode, size)  # raises before the work
 
         def make() -> int:
             before = upscaler.redone_here
@@ -125,13 +124,13 @@ def do(
             return upscaler.redone_here - before
 
         try:
-            with hold(size[0] * size[1]) as done_by:
-                redone = done_by(make)
+            with reserve(size[0] * size[1]) as run_in:
+                redone = run_in(make)
         except (LimitError, MemoryError, RuntimeError) as error:
             if not isinstance(error, LimitError) and not memory.ran_out(error):
                 raise
-            with hold(sys.maxsize) as done_by:  # perhaps those beside it had the memory: now alone
-                redone = done_by(make)
+            with reserve(sys.maxsize) as run_in:  # other images may have used the memory: now alone
+                redone = run_in(make)
     except Exception as error:
         lost = isinstance(error, DeviceLostError)
         if lost or (not isinstance(error, EspanError) and not memory.ran_out(error)):
@@ -145,10 +144,10 @@ def _animated(
     job: FileJob,
     upscaler: "Upscaler",
     scale: float | Size,
-    hold: Callable[[int], AbstractContextManager[Doer]],
+    reserve: Callable[[int], AbstractContextManager[RunIn]],
     progress: Callable[[int, int], None] | None,
 ) -> Outcome:
-    """`do` for an animation, which has all cores to itself."""
+    """`do` for an animation, which uses all cores, alone."""
     began = time.perf_counter()
     _make_folder(job.output.parent)
     made: list[animation.Report] = []
@@ -158,44 +157,44 @@ def _animated(
         made.append(animation.convert(job.input, job.output, upscaler, scale, progress))
         return upscaler.redone - before
 
-    with hold(sys.maxsize) as done_by:
-        redone = done_by(make)
+    with reserve(sys.maxsize) as run_in:
+        redone = run_in(make)
     size = made[0].width, made[0].height
     seconds = round(time.perf_counter() - began, 3)
     return Outcome(str(job.input), str(job.output), "done", None, *size, seconds, redone)
 
 
-class Crew:
-    """Threads that take jobs by turns. They never keep the interpreter from ending."""
+class WorkerPool:
+    """A pool of threads that run jobs. The threads do not prevent the interpreter from ending."""
 
     def __init__(self, upscalers, scale: float | Size, workers: int, skip, journal, progress):
         self.scale, self.skip, self.journal = scale, skip, journal
         self.progress = progress or (lambda job, done, total: None)
         self.workers, self.cores = workers, torch.get_num_threads()
         room = (memory.available() or 0) // ROOM
-        self.most = max(2 * HELD, min(HELD * self.cores, room))
+        self.most = max(2 * SMALL, min(SMALL * self.cores, room))
         self.on_cpu = _on_cpu(upscalers)
         self._large: queue.SimpleQueue = queue.SimpleQueue()
         self._jobs: queue.SimpleQueue = queue.SimpleQueue()
         self._idle: queue.SimpleQueue = queue.SimpleQueue()
-        for i in range(workers):  # a worker uses whichever device has the fewest pictures
+        for i in range(workers):  # shares of the devices, taken and returned by workers
             self._idle.put(upscalers[i % len(upscalers)])
         self._stopping = threading.Event()
-        self._held, self._changed = 0, threading.Condition()
-        # More at once would only take memory: a core computes one, a GPU has two stream slots.
+        self._used, self._changed = 0, threading.Condition()
+        # More would only take memory: a core computes one, a GPU has two stream slots.
         self._computing = threading.BoundedSemaphore(max(2, self.cores))
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
         self._threads.append(threading.Thread(target=self._work_large, daemon=True))
         for thread in self._threads:
             thread.start()
 
-    def begin(self, job: FileJob) -> Future:
+    def submit(self, job: FileJob) -> Future:
         future: Future = Future()
         self._jobs.put((job, future))
         return future
 
     def close(self) -> None:
-        """Ends the threads: at once those that wait, at its next tile one that computes."""
+        """Stops the threads: waiting ones immediately, computing ones at their next tile."""
         self._stopping.set()
         with self._changed:
             self._changed.notify_all()
@@ -208,14 +207,14 @@ class Crew:
         torch.set_num_threads(self.cores)
 
     def _work(self) -> None:
-        _take_threads(max(1, self.cores // self.workers))
+        _set_threads(max(1, self.cores // self.workers))
         while (taken := self._jobs.get()) is not None:
             job, future = taken
             try:
-                self._go_on()
+                self._raise_if_stopping()
                 future.set_result(self._do(job))
             except _Stopped:
-                return  # and who waits for it, as the interpreter ends, waits on
+                return  # its future stays pending, as the interpreter ends
             except BaseException as error:
                 future.set_exception(error)
 
@@ -224,12 +223,12 @@ class Crew:
             return skipped(job)
 
         def progress(done: int, total: int) -> None:
-            self._go_on()
+            self._raise_if_stopping()
             self.progress(job, done, total)
 
-        source, upscaler = mark(job.input), self._idle.get()
+        source, upscaler = stamp_of(job.input), self._idle.get()
         try:
-            outcome = do(job, upscaler, self.scale, self._hold, progress, self._computing)
+            outcome = do(job, upscaler, self.scale, self._reserve, progress, self._computing)
         finally:
             self._idle.put(upscaler)
         if self.journal and outcome.status == "done":
@@ -237,8 +236,8 @@ class Crew:
         return outcome
 
     def _work_large(self) -> None:
-        """The one thread that computes with all cores: OpenMP wants no second (`one_thread`)."""
-        _take_threads(self.cores)
+        """The only thread that computes with all cores; see `one_thread` for the reason."""
+        _set_threads(self.cores)
         while (taken := self._large.get()) is not None:
             make, future = taken
             try:
@@ -251,42 +250,42 @@ class Crew:
         self._large.put((make, future))
         return future.result()
 
-    def _go_on(self) -> None:
+    def _raise_if_stopping(self) -> None:
         if self._stopping.is_set():
             raise _Stopped
 
     @contextmanager
-    def _hold(self, pixels: int) -> Iterator[Doer]:
-        """Waits until a result of so many pixels may be in memory; gives who is to make it."""
-        alone = pixels > (HELD if self.on_cpu else self.most)
+    def _reserve(self, pixels: int) -> Iterator[RunIn]:
+        """Waits until memory for so many pixels is free; provides the function to compute with."""
+        alone = pixels > (SMALL if self.on_cpu else self.most)
         share = self.most if alone else pixels
-        handed_over = alone and self.on_cpu and self.workers > 1  # else this thread has all cores
+        all_cores = alone and self.on_cpu and self.workers > 1  # a single worker has all anyway
         with self._changed:
             self._changed.wait_for(
-                lambda: self._stopping.is_set() or not self._held or self._held + share <= self.most
+                lambda: self._stopping.is_set() or not self._used or self._used + share <= self.most
             )
-            self._go_on()
-            self._held += share
+            self._raise_if_stopping()
+            self._used += share
         try:
-            yield self._by_all_cores if handed_over else lambda make: make()
+            yield self._by_all_cores if all_cores else lambda make: make()
         finally:
             with self._changed:
-                self._held -= share
+                self._used -= share
                 self._changed.notify_all()
 
 
 class _Stopped(BaseException):
-    """Ends a picture that nobody waits for any more."""
+    """Raised in a job to stop it."""
 
 
-def _take_threads(count: int) -> None:
-    """Gives PyTorch's operators so many threads in the calling one."""
-    torch.get_num_threads()  # whose first call in a thread would undo it, by what another has set
+def _set_threads(count: int) -> None:
+    """Sets PyTorch's number of threads for the calling thread."""
+    torch.get_num_threads()  # its first call in a thread would overwrite the setting
     torch.set_num_threads(count)
 
 
-def _check_place(output: Path, mode: str, size: tuple[int, int]) -> None:
-    """OutputError if a result cannot go to `output`; its folder is made."""
+def _check_output(output: Path, mode: str, size: tuple[int, int]) -> None:
+    """Creates the folder of `output`; raises OutputError if the result cannot be written there."""
     _make_folder(output.parent)
     files.check_output(output, mode, size)
 
@@ -295,4 +294,4 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        raise OutputError(f"{folder}: could not be made: {reason(error)}") from error
+        raise OutputError(f"{folder}: could not be created: {reason(error)}") from error

@@ -1,4 +1,4 @@
-"""The mean of several networks' weights: of fine-tunes of one network it is often the best one."""
+"""Averages the weights of networks; the mean of several fine-tunes is often better than each."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,31 +11,31 @@ from espan.networks.network import Network
 
 
 def average(paths: Sequence[str | Path]) -> Network:
-    """The network whose weights are the means of those of several weights files.
+    """Averages the weights of several weights files.
 
-    Summed in float64 and rounded once, to float32; files in train form are folded first.
+    Sums in float64 and rounds once, to float32. Files in training form are folded first.
 
     Args:
-        paths: two or more files, or built-in names, that `load` reads.
+        paths: two or more files or built-in names, as for `load`.
 
     Returns:
         The network in eval mode, in float32, on the CPU.
 
     Raises:
-        InputError: fewer than two files, or two that hold different networks; both are named.
-        WeightsError: a file holds no network.
+        InputError: fewer than two files, or two files with different networks; both are named.
+        WeightsError: `load` cannot read a file.
     """
     if len(paths) < 2:
         raise InputError(f"average: expected two or more weights files, got {len(paths)}")
-    # A list: a file that is named twice counts twice.
+    # Not a dict: a file named twice counts twice.
     return mean([(str(path), load(path)) for path in paths])
 
 
 @torch.no_grad()
 def mean(nets: Sequence[tuple[str, Network]]) -> Network:
-    """The mean of folded networks, each with the name it is called in errors.
+    """Averages folded networks, given as (name for error messages, network).
 
-    Raises InputError for networks that are not alike.
+    Raises InputError if the networks differ in more than weights.
     """
     check_alike(nets)
     states = [net.state_dict() for _, net in nets]
@@ -51,18 +51,18 @@ def mean(nets: Sequence[tuple[str, Network]]) -> Network:
 
 
 def check_alike(nets: Sequence[tuple[str, Network]]) -> None:
-    """Raises InputError, naming both, where a network differs in form from the first one."""
+    """Raises InputError if a network has another architecture or config than the first one."""
     (first, one), *others = nets
     for name, other in others:
-        if differences := _differences(_form(one), _form(other)):
+        if differences := _differences(_config_of(one), _config_of(other)):
             raise InputError(f"average: {first} and {name} are different networks: {differences}")
 
 
-def _form(net: Network) -> dict[str, object]:
+def _config_of(net: Network) -> dict[str, object]:
     return {"architecture": type(net).__name__, "scale": net.scale, **net.config}
 
 
 def _differences(one: Mapping[str, object], other: Mapping[str, object]) -> str:
-    # Another architecture has other settings: what they are called says nothing more.
+    # Settings of different architectures cannot be compared.
     keys = ["architecture"] if one["architecture"] != other["architecture"] else [*one]
     return ", ".join(f"{key} {one[key]} and {other[key]}" for key in keys if one[key] != other[key])

@@ -1,4 +1,4 @@
-"""Other projects' weight files: recognised by their keys, translated to the names used here."""
+"""Weights files of other projects: detected by their keys, renamed to our keys."""
 
 import re
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from espan.networks.network import Network
 from espan.networks.span import SPAN
 from espan.networks.spanf import SPANF
 
-# Class and constructor arguments of a network, and its state by our key names.
+# Class and constructor arguments of a network, and its state with our keys.
 Found = tuple[type[Network], dict, State]
 
 
 class Layout(NamedTuple):
-    """One foreign file format: keys it must have, and how it becomes a network."""
+    """A foreign file format: its required keys, and the function that converts it."""
 
     name: str
     keys: tuple[str, ...]
@@ -26,7 +26,7 @@ class Layout(NamedTuple):
 
 
 def _rename(state: State, *rules: tuple[str, str]) -> State:
-    """Keys translated by regular expressions; a number written as @n counts from 0, not from 1."""
+    """Renames keys by regular expressions; then @n becomes n - 1, to count from 0."""
     renamed = {}
     for key, tensor in state.items():
         for pattern, to in rules:
@@ -67,7 +67,7 @@ _SPAN_BLOCKS = (r"^block_(\d+)\.c(\d)_r", r"blocks.@\1.convs.@\2")
 
 
 def _span_config(state: State, rep: str | None) -> dict:
-    no_norm = "no_norm" in state  # neosr's mark for networks trained without normalisation
+    no_norm = "no_norm" in state  # neosr marks networks without normalisation with this key
     return {
         "channels": state["conv_cat.weight"].shape[0],
         "blocks": _count(state, r"block_(\d+)\."),
@@ -86,7 +86,7 @@ def _span_slim(state: State) -> Found:
 
 def _span_train(state: State) -> Found:
     config = _span_config(state, rep="span")
-    # eval_conv is the authors' cache of the merged kernel; the branches are the truth.
+    # Drops eval_conv, the authors' cache of the merged kernel.
     state = {k: v for k, v in state.items() if ".eval_conv." not in k and k != "no_norm"}
     state = _rename(
         state,
@@ -110,7 +110,7 @@ def _spanf(state: State) -> Found:
         "scale": _scale(state, "conv_2.eval_conv.weight"),
     }
     state = {key: tensor for key, tensor in state.items() if key != "conv_near.weight"}
-    # The gateless first block is a list of its own, so block_2 becomes blocks.0.
+    # The first block, without a gate, is not in `blocks`: block_2 becomes blocks.0.
     state = _rename(
         state, (r"\.eval_conv", ""), (r"^block_1\.c(\d)_r", r"block_1.@\1"), _SPAN_BLOCKS
     )
@@ -173,8 +173,8 @@ def recognise(state: State) -> Found:
         if all(key in state for key in layout.keys):
             if flat := [key for key in layout.keys if state[key].ndim != 4]:
                 raise WeightsError(
-                    f"looks like {layout.name}, but {flat[0]} has the shape "
-                    f"{tuple(state[flat[0]].shape)}, which is no convolution's"
+                    f"looks like {layout.name}, but {flat[0]} has shape "
+                    f"{tuple(state[flat[0]].shape)}, expected a convolution with 4 dimensions"
                 )
             try:
                 return layout.build(state)
@@ -183,7 +183,7 @@ def recognise(state: State) -> Found:
     nearest = max(LAYOUTS, key=lambda each: sum(k in state for k in each.keys) / len(each.keys))
     missing = [key for key in nearest.keys if key not in state]
     raise WeightsError(
-        "no network known here. Looked for the metadata of this package and for the keys of "
-        f"{', '.join(layout.name for layout in LAYOUTS)}. Nearest: {nearest.name}, of which "
-        f"{some(missing)} is missing; the file has {some(list(state))}"
+        "not a known network: it has neither the metadata of this package nor the keys of "
+        f"{', '.join(layout.name for layout in LAYOUTS)}. Nearest: {nearest.name}, without "
+        f"{some(missing)}; the file has {some(list(state))}"
     )

@@ -1,4 +1,4 @@
-"""spandrel, the library by which ComfyUI, chaiNNer and InvokeAI load networks: ours for it."""
+"""Support for spandrel, the library with which ComfyUI, chaiNNer and InvokeAI load networks."""
 
 import re
 from typing import Any
@@ -14,27 +14,27 @@ from espan.networks.network import Network
 from espan.networks.span import DIV2K_MEAN, SPAN
 from espan.networks.spanf import SPANF
 
-# Of the SPAN that spandrel has. The mean is the paper's, or there is none.
+# Of spandrel's own SPAN, whose mean is either the paper's or zero.
 BLOCKS, RANGE = 6, 255.0
 
 
 def register_spandrel() -> None:
-    """Lets spandrel's `ModelLoader` load the files that `espan.save` writes, folded.
+    """Lets spandrel's `ModelLoader` load folded networks that `espan.save` wrote. Idempotent.
 
-    Networks are ESPAN, SPAN and SPAN-F. spandrel sees the weights of a file and not its metadata:
-    a SPAN is taken to have the paper's mean and range of pixels; `espan.export` writes one with
-    others in spandrel's own layout. Calling it again changes nothing.
+    Supports ESPAN, SPAN and SPAN-F. spandrel reads the weights of a file but not its metadata, so a
+    SPAN gets the paper's mean and pixel range; for a SPAN with others, `espan.export` writes
+    spandrel's own layout.
 
     Raises:
         InputError: spandrel is not installed.
     """
-    try:  # no extra brings it: it wants a torchvision, which may bring another torch
+    try:  # not in an extra: it requires torchvision, which may install another torch
         import spandrel
     except ImportError as error:
         raise InputError(f"register_spandrel() needs spandrel: {error}") from error
 
     class Ours(spandrel.Architecture):
-        """One network of ours; under a name of its own, as spandrel has a SPAN."""
+        """One of our networks, with an id apart from spandrel's own SPAN."""
 
         def __init__(self, network: type[Network]):
             def detect(state: State) -> bool:
@@ -64,7 +64,7 @@ def register_spandrel() -> None:
 
 
 def _found(state: State) -> type[Network] | None:
-    """Which of our networks has these keys."""
+    """The class of our network that has these keys."""
     if {"block_1.0.weight", "conv_2.weight", "conv_cat.weight"} <= state.keys():
         return SPANF
     if not {"conv_1.weight", "blocks.0.convs.0.weight", "upsampler.weight"} <= state.keys():
@@ -73,7 +73,7 @@ def _found(state: State) -> type[Network] | None:
 
 
 def _config(network: type[Network], state: State) -> dict[str, int]:
-    """The arguments that made a network of these weights, or an equal one."""
+    """Constructor arguments for a network with these weights."""
     convs = [_count(state, rf"blocks\.{i}\.convs\.(\d+)\.") for i in range(len(state))]
     blocks = len([count for count in convs if count == 3])
     up = state["conv_2.weight" if network is SPANF else "upsampler.weight"]
@@ -92,10 +92,11 @@ def _count(state: State, pattern: str) -> int:
 
 
 def spandrels_span(net: SPAN) -> State:
-    """The weights of a folded SPAN as spandrel's own SPAN has them, and with it many programs.
+    """The weights of a folded SPAN in the layout of spandrel's SPAN, which many programs read.
 
-    Its convolutions merge branches at every call: here the branches pass the kernel through, in
-    products with 1 and 0 that are exact. Raises InputError for a SPAN that it cannot run.
+    spandrel's convolutions merge their branches at each call. The branches written here pass the
+    kernel through, by products with 1 and 0, which are exact. Raises InputError for a SPAN that
+    spandrel's class cannot represent.
     """
     mean, blocks = net.config["mean"], len(net.blocks)
     if blocks != BLOCKS:
@@ -103,7 +104,7 @@ def spandrels_span(net: SPAN) -> State:
     if mean not in (DIV2K_MEAN, (0.0, 0.0, 0.0)):
         raise InputError(f"spandrel's SPAN subtracts {DIV2K_MEAN} or nothing, this one {mean}")
     state: State = {}
-    if not any(mean):  # then pixels stay 0..1
+    if not any(mean):  # pixels stay in 0..1
         state["no_norm"] = torch.zeros(1)
     factor = net.img_range / (RANGE if any(mean) else 1.0)
     weight, bias = kernel_of(net.conv_1)
@@ -119,7 +120,10 @@ def spandrels_span(net: SPAN) -> State:
 
 
 def _branches(name: str, weight: Tensor, bias: Tensor) -> State:
-    """1x1 (c_in -> 2 c_in), 3x3 (-> 2 c_out), 1x1 (-> c_out), a 1x1 beside them, and their sum."""
+    """Branches that merge into this kernel, and the merged kernel itself (eval_conv).
+
+    conv.0 is 1x1 (c_in -> 2 c_in), conv.1 3x3 (-> 2 c_out), conv.2 1x1 (-> c_out), sk a 1x1 of 0.
+    """
     c_out, c_in = weight.shape[:2]
     middle = weight.new_zeros(2 * c_out, 2 * c_in, 3, 3)
     middle[:c_out, :c_in] = weight

@@ -1,4 +1,4 @@
-"""Weight files: ours are safetensors with metadata, foreign ones are recognised by their keys."""
+"""Weights files: own safetensors with metadata, and files of other projects, detected by keys."""
 
 import hashlib
 import json
@@ -31,8 +31,8 @@ from espan.sizes import Scale, check_scale, nearest
 from espan.system.atomic import whole_file
 from espan.system.paths import NOTHING, as_path, why_no_file
 
-# Networks that ship inside the package, by name: those for pictures that were only made smaller,
-# one of which is taken where none is named, and those for JPEG, noise and blur.
+# Built-in networks by name: the defaults, for images that were only downscaled, and those for
+# images with JPEG artefacts, noise and blur.
 PLAIN = {scale: f"espan-x{scale}" for scale in SCALES}
 WEB = {scale: f"espan-x{scale}-web" for scale in (2, 4)}
 BUILTIN = {
@@ -45,31 +45,31 @@ SHA256 = {
     "espan_x4_web.safetensors": "d82a9475ae5c92538221a862a2ce22cdce35b4bf16e57308675f92e1a0f93a30",
     "espan_x2_web.safetensors": "f1283c1dff792344dc3d39e54cf2fab6d77ec077104291fb4463a41f40853148",
 }
-# What callers name a network by; None stands for a built-in one.
+# A network as callers pass it; None is a built-in one.
 Model: TypeAlias = str | Path | Network | None
 ARCHITECTURES: dict[str, type[Network]] = {net.__name__: net for net in (ESPAN, SPAN, SPANF)}
-# What our metadata may ask for.
+# Limits for metadata.
 LARGEST = {"channels": 1024, "blocks": 64}
 LONGEST_REP = 200
 
 
 def load(path_or_name: str | Path, *, folded: bool = True) -> Network:
-    """The network of a weights file, or of a built-in name such as "espan-x4".
+    """Loads a network from a weights file or by a built-in name such as "espan-x4".
 
     Args:
-        path_or_name: a built-in name; a file that `save` wrote; or a `.safetensors` or `.pth` file
-            of ESPAN, SPAN (folded or a training checkpoint) or SPAN-F as they are published. A
-            `.pth` file never runs code; a built-in file is held to its SHA-256.
-        folded: False keeps the branches of a file in train form.
+        path_or_name: a built-in name, a file written by `save`, or a published `.safetensors` or
+            `.pth` file of ESPAN, SPAN (folded or a training checkpoint) or SPAN-F. Loading never
+            runs code from a `.pth` file, and checks the SHA-256 of built-in files.
+        folded: False keeps the branches of a file in training form.
 
     Returns:
-        The network in eval mode, in float32, on the CPU. It takes (N, 3, H, W) in 0..1, of any H
-        and W; its `scale` and `radius` say the rest.
+        The network in eval mode, in float32, on the CPU, for images (N, 3, H, W) in 0..1 of any H
+        and W. See its `scale` and `radius`.
 
     Raises:
-        InputError: `path_or_name` is neither.
-        WeightsError: the file is missing, damaged, unsafe, too large, not finite, or holds no
-            network known here; the message names it, what was looked for, and the nearest match.
+        InputError: `path_or_name` is neither text nor a path.
+        WeightsError: the file is missing, damaged, unsafe, too large, not finite, or has no known
+            network; the message names the file, the known networks and the nearest match.
     """
     path, digest = as_path(path_or_name, "model", WeightsError), None
     if str(path_or_name) in BUILTIN:
@@ -90,32 +90,36 @@ def load(path_or_name: str | Path, *, folded: bool = True) -> Network:
 
 
 def model_for(scale: Scale) -> str:
-    """The name of the plain built-in network whose scale is `scale` or the next larger one; the
-    largest for more than that, and for a Size, which asks another scale of each image."""
+    """The name of the plain built-in network for `scale`: the next scale up, or else the largest.
+
+    A Size gets the largest, since its scale differs from image to image.
+    """
     return PLAIN[nearest(check_scale(scale, max(PLAIN)), [*PLAIN])]
 
 
 def _read(path: Path, digest: str | None) -> Network:
     check_size(path)
     if digest and hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-        raise WeightsError("not the file that came with this version (SHA-256); install it again")
+        raise WeightsError(
+            "not the file of this version (its SHA-256 differs); install the package again"
+        )
     with path.open("rb") as file:
         is_safetensors = path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
-    state, metadata = read_safetensors(path) if is_safetensors else (_read_pth(path), {})
+    state, notes = read_safetensors(path) if is_safetensors else (_read_pth(path), {})
     check_plain(state)
-    said: dict[str, Any] = {}
-    if "espan" in metadata:
-        network, config, said = _from_metadata(metadata["espan"])
+    metadata: dict[str, Any] = {}
+    if "espan" in notes:
+        network, config, metadata = _from_metadata(notes["espan"])
     else:
         network, config, state = recognise(state)
     _check_bounds(config)
     state = {key: tensor.float() for key, tensor in state.items()}
     try:
-        # First without memory: a size that the weights do not have must not be allocated.
+        # First on the meta device: sizes that do not match the weights must not be allocated.
         with torch.device("meta"):
             bare = network(**config)
             bare.load_state_dict(state, assign=True)
-        _check_said(said, bare)
+        _check_metadata(metadata, bare)
         net = network(**config)
         net.load_state_dict(state)
     except WeightsError:
@@ -141,26 +145,26 @@ def _read_pth(path: Path) -> State:
 
 
 def _from_metadata(text: str) -> tuple[type[Network], dict[str, Any], dict[str, Any]]:
-    """The class and the constructor's arguments that our metadata names, and all that it says."""
+    """Returns the class, its arguments and the full content of our metadata."""
     try:
         description = json.loads(text, parse_constant=_finite, parse_float=_finite)
         network, config = ARCHITECTURES[description["arch"]], dict(description["config"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WeightsError(f"metadata is not understood: {text[:200]!r}") from error
+        raise WeightsError(f"metadata cannot be parsed: {text[:200]!r}") from error
     return network, config, description
 
 
-def _check_said(said: dict[str, Any], net: Network) -> None:
-    """WeightsError where metadata says of the network, by its name, what it is not."""
+def _check_metadata(metadata: dict[str, Any], net: Network) -> None:
+    """Raises WeightsError if metadata contradicts the network."""
     for name, true in _described(net).items():
-        value = said.get(name, true)
+        value = metadata.get(name, true)
         if name not in ("arch", "config") and (type(value) is not type(true) or value != true):
             got = str(value)[:80]
             raise WeightsError(f"metadata: {name}: expected {true} for this network, got {got}")
 
 
 def _check_bounds(config: dict[str, Any]) -> None:
-    """WeightsError for a network, ours or another's, that would take for ever to make."""
+    """Raises WeightsError for a network that would take too long to construct."""
     for name, most in LARGEST.items():
         value = config.get(name, 0)
         if isinstance(value, int) and value > most:
@@ -172,17 +176,17 @@ def _check_bounds(config: dict[str, Any]) -> None:
 
 def _finite(text: str) -> float:
     if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text} is no number")
+        raise ValueError(f"{text} is not finite")
     return value
 
 
 def save(net: Network, path: str | Path, *, dtype: torch.dtype | None = None, **notes: str) -> None:
-    """Writes `net` as safetensors with the metadata that `load` reads; whole or not at all.
+    """Writes `net` as safetensors with metadata for `load`. Atomic: writes the full file or none.
 
     Args:
-        net: a network in train or deploy form.
+        net: a network in training or deploy form.
         path: the file to write.
-        dtype: converts the weights (torch.float16 halves the file); None keeps theirs.
+        dtype: converts the weights (torch.float16 halves the file); None keeps their dtype.
         notes: more metadata, such as training data, licence and scores.
 
     Raises:
@@ -194,7 +198,7 @@ def save(net: Network, path: str | Path, *, dtype: torch.dtype | None = None, **
 
 
 def to_bytes(net: Network, dtype: torch.dtype | None, notes: dict[str, str]) -> bytes:
-    """What `save` writes."""
+    """The content of a file written by `save`."""
     state = {
         key: tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
         for key, tensor in net.state_dict().items()
@@ -203,7 +207,7 @@ def to_bytes(net: Network, dtype: torch.dtype | None, notes: dict[str, str]) -> 
 
 
 def _described(net: Network) -> dict[str, Any]:
-    """What our metadata says of a network."""
+    """Our metadata for a network."""
     return {
         "arch": type(net).__name__,
         "config": net.config,

@@ -29,7 +29,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    from espan.training.pictures import prepare
+    from espan.training.image_pairs import prepare
 
     index = prepare(arguments.input, arguments.output, arguments.tile)
     for skipped in index["skipped"]:

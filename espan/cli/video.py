@@ -124,7 +124,7 @@ def _convert(video: Path, target: Path, upscaler, scale, options, arguments):
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        raise OutputError(f"{target.parent}: could not be made: {reason(error)}") from error
+        raise OutputError(f"{target.parent}: could not be created: {reason(error)}") from error
     with tqdm(desc=escaped(video.name), unit="frame", disable=silent, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:

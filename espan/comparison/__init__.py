@@ -1,4 +1,4 @@
-"""`compare`: what several networks make of one picture, side by side, with scores."""
+"""`compare`: results of several networks for one image, side by side, with scores."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from espan.options import BackendName, Device, Dtype, Tile, UpscalerOptions
 from espan.system.paths import as_path, is_folder, resolved, why_no_result
 from espan.upscaler import Upscaler
 
-# Pixels of all results together: a page holds every one of them, and a browser decodes them all.
+# Total pixels of all results: a page contains all of them, and a browser decodes them all.
 MAX_PIXELS = 200_000_000
 BASELINE, REFERENCE = RESERVED = ("bicubic", "original")
 SHEET = ".png"
@@ -38,26 +38,26 @@ def compare(
     backend: BackendName = "auto",
     tile: Tile = "auto",
 ) -> Comparison:
-    """Writes `lr` enlarged by bicubic and by each of `models` to a page or a contact sheet.
+    """Upscales `lr` by bicubic and by each of `models`, and writes a page or a contact sheet.
 
-    With `hr` the results are scored as `espan eval` does: 8 bits, `scale` pixels shaved, alpha
-    left out.
+    With `hr`, scores the results like `espan eval`: 8 bits, `scale` pixels shaved, alpha ignored.
 
     Args:
-        lr: an image file to enlarge.
-        hr: its original, 2, 3 or 4 times larger, or None.
-        output: NAME.html, one file that needs no other, or NAME.png, a labelled sheet; or several
-            of these.
-        models: built-in names and weights files; by default the built-in network of the scale,
-            which is that of `hr` to `lr`, 4 without `hr`.
+        lr: an image file to upscale.
+        hr: its original, 2, 3 or 4 times as large, or None.
+        output: NAME.html, a self-contained page, or NAME.png, a labelled sheet; or several of
+            these.
+        models: built-in names and weights files; by default the built-in network for the scale
+            from `lr` to `hr`, or x4 without `hr`.
         device, dtype, backend, tile: as for `Upscaler`, but dtype is fp32 by default.
 
     Returns:
         The images, (H, W, 3) uint8 each, and their scores.
 
     Raises:
-        InputError: sizes or scales do not fit, a file is no image, or an output is none of these.
-        WeightsError: a model names no network, or its file is damaged.
+        InputError: sizes or scales do not fit, a file is not an image, or an output has another
+            suffix.
+        WeightsError: a model is not a network, or its file is damaged.
         OutputError: an output cannot be written.
         DeviceError: this machine lacks the device, dtype or backend.
     """
@@ -76,7 +76,7 @@ def make(
     models: Sequence[File],
     upscaler: "Callable[[File], Upscaler]",
 ) -> Comparison:
-    """The pictures and scores of a comparison; `upscaler(model)` makes the network ready."""
+    """Computes the images and scores of a comparison; `upscaler(model)` loads a network."""
     small = files.read_rgb(lr)
     large = None if hr is None else files.read_rgb(hr)
     asked = None if large is None else _scale_of(lr, small, hr, large)
@@ -91,8 +91,8 @@ def make(
     panes = len(upscalers) + 1 + (large is not None)
     if panes * height * width > MAX_PIXELS:
         raise LimitError(
-            f"{lr}: {panes} pictures of {width} x {height} pixels are over the limit of "
-            f"{MAX_PIXELS:,} for all; cut a piece out"
+            f"{lr}: {panes} images of {width} x {height} pixels exceed the limit of "
+            f"{MAX_PIXELS:,} in total; crop the image"
         )
     results: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]]
     results = {BASELINE: bicubic(scale), **upscalers}
@@ -107,7 +107,7 @@ def make(
 
 
 def check_outputs(outputs: Sequence[File], inputs: Sequence[File]) -> None:
-    """Says what cannot be written, or would replace an input, before the work, not after it."""
+    """Raises before the work if an output cannot be written or would replace an input."""
     taken = {resolved(as_path(each, "input")): "would replace an input" for each in inputs}
     for path in (as_path(each, "output") for each in outputs):
         if reason := taken.get(resolved(path)):
@@ -123,13 +123,13 @@ def check_outputs(outputs: Sequence[File], inputs: Sequence[File]) -> None:
 
 
 def write(path: File, comparison: Comparison) -> None:
-    """The page or the sheet, as the name says; whole or not at all."""
+    """Writes the page or the sheet, depending on the suffix. Atomic."""
     sheet = Path(path).suffix.lower() == SHEET
     (write_sheet if sheet else write_page)(Path(path), comparison)
 
 
 def _scale_of(lr: File, small: NDArray[np.uint8], hr: File | None, large: NDArray[np.uint8]) -> int:
-    """How many times larger `large` is; up to scale - 1 rows and columns of it may be left over."""
+    """The scale from `small` to `large`, which may have up to scale - 1 more rows and columns."""
     for scale in SCALES:
         if tuple(side // scale for side in large.shape[:2]) == small.shape[:2]:
             return scale
@@ -142,7 +142,7 @@ def _built_in(scale: int | None) -> str:
 
 
 def _labels(models: Sequence[File]) -> dict[str, File]:
-    """Name to show -> model: its name without folder and extension, or all of it for namesakes."""
+    """{label: model}: the name without folder and extension, or the full path if not unique."""
     short = [Path(model).name.removesuffix(".safetensors").removesuffix(".pth") for model in models]
     taken = [*short, *RESERVED]
     labels = {}

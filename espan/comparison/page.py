@@ -1,4 +1,4 @@
-"""A comparison as one HTML file: pictures, style and script are inside, nothing is fetched."""
+"""A comparison as a self-contained HTML file with images, style and script."""
 
 import base64
 import hashlib
@@ -22,24 +22,24 @@ TITLES = {
     "psnr_rgb": "PSNR RGB, dB",
     "ssim_rgb": "SSIM RGB",
 }
-_PANES = "<!-- panes -->"  # no name can hold it: they are escaped
+_PANES = "<!-- panes -->"  # cannot occur in names, which are escaped
 
 
 def write_page(path: Path, comparison: Comparison) -> None:
-    """OutputError if it cannot be written."""
+    """Writes the page; raises OutputError if that fails."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(_pieces(comparison))
 
 
 def score_text(column: str, value: float) -> str:
-    """A score as it is shown; equal pictures have a PSNR of infinity."""
+    """A score as text; the PSNR of equal images is infinite."""
     if value == float("inf"):
         return "equal"
     return f"{value:.2f}" if column.startswith("psnr") else f"{value:.4f}"
 
 
 def _pieces(comparison: Comparison) -> Iterator[str]:
-    """The page, a picture at a time."""
+    """Yields the page in pieces with one image each."""
     height, width = comparison.panes[0].pixels.shape[:2]
     low = f"{width // comparison.scale} &times; {height // comparison.scale}"
     script = _asset("viewer.js") + _asset("compare.js")
@@ -86,7 +86,7 @@ def _data_uri(pane: Pane) -> str:
 
 
 def _table(comparison: Comparison) -> str:
-    """The scores, the best of each column marked; nothing without an original."""
+    """The table of scores with the best of each column marked; empty without an original."""
     rows = [pane for pane in comparison.panes if pane.scores]
     if not rows:
         return ""

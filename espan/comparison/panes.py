@@ -1,4 +1,4 @@
-"""What a page or a sheet shows: results of one size, each with its name and scores."""
+"""The content of a page or a sheet: results of one size, with names and scores."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass
 class Pane:
-    """A result, or the original: (H, W, 3) uint8, and its scores by `benchmark.COLUMNS`."""
+    """A result or the original, (H, W, 3) uint8, and its scores by `benchmark.COLUMNS`."""
 
     name: str
     pixels: np.ndarray
@@ -16,7 +16,7 @@ class Pane:
 
 @dataclass
 class Comparison:
-    """Panes of one size: bicubic, then every network's, then the original if there is one."""
+    """Panes of one size: bicubic, then the networks, then the original if there is one."""
 
     name: str
     scale: int

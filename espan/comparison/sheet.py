@@ -1,4 +1,4 @@
-"""A comparison as one PNG: the same piece of every result, pixel by pixel, with its name."""
+"""A comparison as a PNG: the same crop of all results at full resolution, with labels."""
 
 from pathlib import Path
 
@@ -10,40 +10,40 @@ from espan.comparison.panes import Comparison, Pane
 from espan.evaluation.benchmark import COLUMNS
 from espan.images import files
 
-PIECE = 360  # pixels a side of what is shown of each result, if it has so many
+CROP = 360  # largest side of the crops in pixels
 GAP, LINE = 16, 22
 PAPER, INK, SOFT, MARK = "#ffffff", "#1d2226", "#5b646c", "#e0342b"
 
 
 def write_sheet(path: Path, comparison: Comparison) -> None:
-    """OutputError if it cannot be written."""
+    """Writes the sheet; raises OutputError if that fails."""
     files.write(path, draw(comparison))
 
 
 def draw(comparison: Comparison) -> Image.Image:
-    """The sheet: the whole picture with the piece marked, if it is larger, then every piece."""
-    left, top, width, height = piece = most_different(comparison)
+    """Draws the crops, and before them the full image with the crop marked, if it is larger."""
+    left, top, width, height = crop = most_different(comparison)
     cells = []
     for pane in comparison.panes:
-        cells.append((_crop(pane, piece), pane.name, _scores(pane)))
+        cells.append((_cropped(pane, crop), pane.name, _scores(pane)))
     whole = comparison.panes[-1]
     if (height, width) != whole.pixels.shape[:2]:
         small = Image.fromarray(whole.pixels)
-        shrink = min(1, PIECE / max(small.size))
+        shrink = min(1, CROP / max(small.size))
         small = small.resize([max(1, round(side * shrink)) for side in small.size])
         box = [round(each * shrink) for each in (left, top, left + width - 1, top + height - 1)]
         ImageDraw.Draw(small).rectangle(box, outline=MARK, width=2)
-        cells.insert(0, (small, comparison.name, f"x{comparison.scale}, the piece marked"))
+        cells.insert(0, (small, comparison.name, f"x{comparison.scale}, crop marked"))
     return _lay_out(cells)
 
 
 def most_different(comparison: Comparison) -> tuple[int, int, int, int]:
-    """Left, top, width and height of the piece where the first network differs most from bicubic.
+    """Left, top, width and height of the crop where the first network differs most from bicubic.
 
-    Of pieces half a piece apart, the whole picture if that is no larger than a piece.
+    Tries crops half a crop apart. The full image if it is not larger than a crop.
     """
     network, base = (pane.pixels for pane in (comparison.panes[1], comparison.panes[0]))
-    height, width = (min(side, PIECE) for side in base.shape[:2])
+    height, width = (min(side, CROP) for side in base.shape[:2])
     best, place = -1.0, (0, 0)
     for top in _starts(base.shape[0], height):
         for left in _starts(base.shape[1], width):
@@ -54,12 +54,12 @@ def most_different(comparison: Comparison) -> tuple[int, int, int, int]:
     return *place, width, height
 
 
-def _starts(side: int, piece: int) -> list[int]:
-    return sorted({*range(0, side - piece + 1, max(1, piece // 2)), side - piece})
+def _starts(side: int, crop: int) -> list[int]:
+    return sorted({*range(0, side - crop + 1, max(1, crop // 2)), side - crop})
 
 
-def _crop(pane: Pane, piece: tuple[int, int, int, int]) -> Image.Image:
-    left, top, width, height = piece
+def _cropped(pane: Pane, crop: tuple[int, int, int, int]) -> Image.Image:
+    left, top, width, height = crop
     return Image.fromarray(pane.pixels[top : top + height, left : left + width])
 
 
@@ -71,7 +71,7 @@ def _scores(pane: Pane) -> str:
 
 
 def _lay_out(cells: list[tuple[Image.Image, str, str]]) -> Image.Image:
-    """Rows of at most four, or the fewest columns that make as many rows."""
+    """Arranges the cells in rows of at most four, with as few columns as possible."""
     rows = -(-len(cells) // 4)
     columns = -(-len(cells) // rows)
     width = max(240, *(image.width for image, _, _ in cells))
@@ -93,7 +93,7 @@ def _font(size: int):
 
 
 def _fit(text: str, font, width: int) -> str:
-    """`text`, its middle left out if it is wider than `width`."""
+    """`text`, with its middle elided if it is wider than `width`."""
     text = "".join(c if c.isprintable() else "?" for c in text)
     kept = len(text)
     shown = text

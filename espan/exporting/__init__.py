@@ -1,4 +1,4 @@
-"""Networks as files for other programs."""
+"""Exports networks to files for other programs."""
 
-# What the name of an exported file ends in, by its format.
+# Suffixes of exported files by format.
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}

@@ -1,7 +1,7 @@
-"""A node for ComfyUI: a folder of nodes that imports this file, and the node itself.
+"""A node for ComfyUI, and the folder of nodes that imports it.
 
-A batch is upscaled image by image into one result, so that memory holds input, output and one
-image, however many there are.
+Upscales a batch image by image, so that memory holds the batch, its result and one image in
+progress.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from espan.system.atomic import whole_file
 from espan.system.paths import as_path, reason
 from espan.upscaler import Upscaler
 
-_FACE = '''\
+_INIT = '''\
 """Nodes of espan for ComfyUI, written by `espan export --comfyui`; they need the package espan."""
 
 from pathlib import Path
@@ -36,15 +36,15 @@ def write_nodes(folder: str | Path, model: str | Path | None = None) -> Path:
     """Writes a folder to put into ComfyUI's `custom_nodes`.
 
     Args:
-        folder: where to; it is made. What else is in it stays.
-        model: a weights file that the node offers beside the built-in networks; None for none.
+        folder: the folder, created if necessary; other files in it stay.
+        model: a weights file to offer in addition to the built-in networks, or None.
 
     Returns:
         `folder` as a path.
 
     Raises:
-        WeightsError: `model` names no network, or its file is damaged.
-        InputError: `model` is a built-in name, which the node has already.
+        WeightsError: `model` is not a network, or its file is damaged.
+        InputError: `model` is a built-in name, which the node already has.
         OutputError: the folder cannot be written.
     """
     target = as_path(folder, "output")
@@ -54,17 +54,17 @@ def write_nodes(folder: str | Path, model: str | Path | None = None) -> Path:
     try:
         target.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        raise OutputError(f"{target}: could not be made: {reason(error)}") from error
+        raise OutputError(f"{target}: could not be created: {reason(error)}") from error
     if network is not None:
         weights.save(network, target / (Path(str(model)).stem + _SUFFIX))
-    for name, text in (("requirements.txt", f"espan>={__version__}\n"), ("__init__.py", _FACE)):
+    for name, text in (("requirements.txt", f"espan>={__version__}\n"), ("__init__.py", _INIT)):
         with whole_file(target / name) as temporary:
             temporary.write_text(text)
     return target
 
 
 def mappings(folder: Path) -> tuple[dict[str, type], dict[str, str]]:
-    """What ComfyUI asks a folder of nodes for: its classes, and what they are called."""
+    """The node classes and display names that ComfyUI reads from a folder of nodes."""
     found = {path.stem: str(path) for path in sorted(folder.glob(f"*{_SUFFIX}"))}
 
     class EspanUpscale(Node):
@@ -74,7 +74,7 @@ def mappings(folder: Path) -> tuple[dict[str, type], dict[str, str]]:
 
 
 class Node:
-    """Upscales a batch of images; `models` has names to choose from, and what they stand for."""
+    """Upscales a batch of images; `models` maps the names to choose from to models."""
 
     models: ClassVar[dict[str, str]] = {}
     RETURN_TYPES = ("IMAGE",)
@@ -102,31 +102,31 @@ class Node:
     def upscale(
         self, image: Tensor, model: str, scale: float = 4.0, tile: int = 0, precision: str = "auto"
     ) -> tuple[Tensor]:
-        """(N, H, W, C) in 0..1, as ComfyUI has images -> the same, larger."""
+        """Upscales ComfyUI images (N, H, W, C) in 0..1."""
         if model not in self.models:
             raise InputError(f"model: expected one of {', '.join(self.models)}, got {model!r}")
-        held = _held(self.models[model], tile, precision)
-        factor = check_scale(float(scale), held.scale)
+        upscaler = _upscaler(self.models[model], tile, precision)
+        factor = check_scale(float(scale), upscaler.scale)
         count, height, width, channels = image.shape
         across, down = result_size(factor, (width, height))
         result = image.new_empty((count, down, across, channels), device="cpu")
-        tell, stop = _bar(count), _interruption()
+        progress, stop = _bar(count), _interruption()
         for i in range(count):
             stop()
-            result[i] = held(image[i].permute(2, 0, 1), factor).permute(1, 2, 0)
-            tell(1)
+            result[i] = upscaler(image[i].permute(2, 0, 1), factor).permute(1, 2, 0)
+            progress(1)
         return (result,)
 
 
 @lru_cache(maxsize=2)
-def _held(model: str, tile: int, precision: str) -> Upscaler:
-    if precision == "auto":  # ComfyUI's images are floats, made from 8 bits by most of its nodes
+def _upscaler(model: str, tile: int, precision: str) -> Upscaler:
+    if precision == "auto":  # ComfyUI's images are floats, but most nodes make them from 8 bits
         precision = "fp16" if torch.cuda.is_available() else "auto"
     return Upscaler(model, dtype=precision, tile=tile or "auto")  # type: ignore[arg-type]
 
 
 def _bar(count: int) -> Any:
-    """ComfyUI's progress; outside of it nothing is told."""
+    """ComfyUI's progress callback, or a no-op outside of ComfyUI."""
     try:
         return importlib.import_module("comfy.utils").ProgressBar(count).update
     except ImportError:
@@ -134,7 +134,7 @@ def _bar(count: int) -> Any:
 
 
 def _interruption() -> Any:
-    """What raises when the user has stopped the queue."""
+    """A function that raises if the user has stopped ComfyUI's queue, or a no-op outside of it."""
     try:
         management = importlib.import_module("comfy.model_management")
     except ImportError:

@@ -1,6 +1,6 @@
-"""Networks as files for other programs: ONNX, a program of `torch.export`, safetensors.
+"""Exports networks for other programs: ONNX, `torch.export` programs, safetensors.
 
-A file is read back and compared with the network before it gets its name.
+Reads each file back and compares it with the network before it gets its final name.
 """
 
 import json
@@ -30,15 +30,15 @@ from espan.system.extras import extra
 
 Size: TypeAlias = tuple[int, int]  # (height, width)
 
-# The largest difference that a file may show, of pictures in 0..1. In float16 two and a half levels
-# of 8 bits: what rounding did to published networks stayed under one.
+# Largest allowed difference, of images in 0..1. For float16, 2.5 levels of 8 bits: rounding changed
+# published networks by less than one level.
 ALLOWED = {torch.float32: 1e-4, torch.float16: 1e-2}
-# Compared at these, where borders and rounding up would go wrong.
+# Image sizes for the comparison, which expose errors at borders and in rounding up.
 SIZES = ((1, 5), (17, 23), (41, 64))
 
 
 class Exported(NamedTuple):
-    """A file, and the largest difference of a picture in 0..1 through it from the network's own."""
+    """An exported file, and its largest difference from the network, of images in 0..1."""
 
     path: Path
     format: str
@@ -53,28 +53,28 @@ def export(
     fp16: bool = False,
     size: tuple[int, int] | None = None,
 ) -> Exported:
-    """Writes a network, folded, as a file that other programs run; it appears whole or not at all.
+    """Writes a folded network as a file for other programs. Atomic: writes the full file or none.
 
-    ONNX and program take float32 RGB (N, 3, H, W) in 0..1 to (N, 3, scale*H, scale*W), not
-    clamped; N is 1 in ONNX, as programs for video want it. safetensors is the layout that
-    spandrel knows for a SPAN, else ours, for which see `register_spandrel`.
+    ONNX files and programs map float32 RGB (N, 3, H, W) in 0..1 to (N, 3, scale*H, scale*W), not
+    clamped; N is 1 in ONNX, as video programs require. safetensors files of a SPAN have spandrel's
+    layout, others our own, see `register_spandrel`.
 
     Args:
         model: a built-in name, a weights file or a network.
         path: the file to write.
-        format: "onnx", "torch" (a program of `torch.export`) or "safetensors"; None goes by the
+        format: "onnx", "torch" (a program of `torch.export`) or "safetensors"; None uses the
             suffix of `path`.
-        fp16: True makes weights and arithmetic float16; images stay float32.
-        size: (height, width) in pixels of the only images that the file takes; None for any.
+        fp16: weights and arithmetic in float16; images stay float32.
+        size: fixed (height, width) of images in pixels; None for any size.
 
     Returns:
-        The path, the format, and the largest difference of an image in 0..1 through the file from
-        the network's own.
+        The path, the format, and the largest difference between the file's and the network's
+        results, of images in 0..1.
 
     Raises:
-        WeightsError: `model` names no network, or its file is damaged.
-        InputError: an argument is wrong, a package is missing, or spandrel cannot run this SPAN.
-        OutputError: the file cannot be written, or gives other images than the network.
+        WeightsError: `model` is not a network, or its file is damaged.
+        InputError: an argument is invalid, a package is missing, or spandrel cannot run this SPAN.
+        OutputError: the file cannot be written, or its results differ from the network's.
     """
     path = Path(path)
     format = _format(path, format)
@@ -90,9 +90,9 @@ def export(
         }[format]
         write(net, dtype, size, notes, temporary)
         error = difference(read(temporary), net, [size] if size else SIZES)
-        if not error <= ALLOWED[dtype]:  # not a number is no match either
+        if not error <= ALLOWED[dtype]:  # also true for NaN
             raise OutputError(
-                f"{path}: gives other pictures than the network: off by {error:.3g} of 1, allowed "
+                f"{path}: its results differ from the network's: off by {error:.3g} of 1, allowed "
                 f"are {ALLOWED[dtype]:g} in {str(dtype).removeprefix('torch.')}"
             )
     return Exported(path, format, error)
@@ -114,7 +114,7 @@ def _is_size(size: Any) -> bool:
 
 
 def _network(model: str | Path | nn.Module) -> tuple[Network, dict[str, str]]:
-    """The network, folded, in float32 on the CPU, and what its file says of it besides."""
+    """Returns the folded network in float32 on the CPU, and the notes of its file."""
     if isinstance(model, Network):
         net, notes = fold(model), {}
     elif isinstance(model, nn.Module):
@@ -125,7 +125,7 @@ def _network(model: str | Path | nn.Module) -> tuple[Network, dict[str, str]]:
 
 
 def _notes(model: str | Path) -> dict[str, str]:
-    """What a weights file that was read says of itself in words: licence, training data."""
+    """The notes in the metadata of a weights file, such as licence and training data."""
     path = Path(model)
     if str(model) in weights.BUILTIN:
         path = Path(str(resources.files("espan"))) / "builtin" / weights.BUILTIN[str(model)]
@@ -137,10 +137,10 @@ def _notes(model: str | Path) -> dict[str, str]:
 
 @torch.inference_mode()
 def difference(run: Callable[[Tensor], Tensor], net: Network, sizes: Sequence[Size]) -> float:
-    """The largest difference between run(x) and net(x), of pictures of these sizes."""
+    """The largest difference between run(x) and net(x) for images of these sizes."""
     generator, largest = torch.Generator().manual_seed(0), 0.0
     for height, width in sizes:
-        # As smooth as pictures are: noise leaves 0..1, where rounding is of no account.
+        # Smooth, like real images: results for noise exceed 0..1, where rounding does not matter.
         small = torch.rand(1, 3, height // 4 + 2, width // 4 + 2, generator=generator)
         x = F.interpolate(small, (height, width), mode="bicubic").clamp(0, 1)
         largest = max(largest, (run(x) - net(x)).abs().max().item(), key=_nan_last)
@@ -152,7 +152,7 @@ def _nan_last(value: float) -> tuple[bool, float]:
 
 
 def description(net: Network, notes: dict[str, str]) -> dict[str, str]:
-    """What a file says of itself: what is so of this one comes before any note on another."""
+    """The metadata of an exported file; entries for this network override `notes`."""
     return {
         **notes,
         "arch": type(net).__name__,
@@ -181,10 +181,10 @@ def _write_program(
     pixels = example(size, 1 if size else 2)
     program = torch.export.export(deployed(net, dtype), (pixels,), dynamic_shapes=free)
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it names folders of this machine
-    said = {"espan.json": json.dumps(description(net, notes))}
+        node.meta.pop("stack_trace", None)  # contains folder names of this machine
+    metadata = {"espan.json": json.dumps(description(net, notes))}
     with path.open("wb") as file:
-        torch.export.save(program, file, extra_files=said)
+        torch.export.save(program, file, extra_files=metadata)
 
 
 def _read_program(path: Path) -> Callable[[Tensor], Tensor]:
@@ -198,7 +198,7 @@ def _write_safetensors(
     if not isinstance(net, SPAN):
         path.write_bytes(weights.to_bytes(net, dtype, notes))
         return
-    # Without our own metadata, which would promise our names.
+    # Without our own metadata, with which `load` would expect our keys.
     state = {
         key: tensor.to(dtype).clone(memory_format=torch.contiguous_format)
         for key, tensor in spandrels_span(net).items()

@@ -1,4 +1,4 @@
 """The networks, in training and deploy form, and the folding between them."""
 
-# How many times larger a network makes an image.
+# Upscaling factors of networks.
 SCALES = (2, 3, 4)

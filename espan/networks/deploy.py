@@ -1,4 +1,4 @@
-"""Folded networks ready to run: a copy on a device, in a dtype."""
+"""Copies of folded networks for inference, on a device and in a dtype."""
 
 import torch
 
@@ -7,10 +7,9 @@ from espan.networks.network import Network
 
 
 def copy_to(net: Network, device: torch.device, dtype: torch.dtype, tf32: bool = False) -> Network:
-    """A folded network of the same weights, ready to run: eval mode, channels last, no gradient.
+    """A copy of a folded network for inference: eval mode, channels last, no gradient.
 
-    In float32 a GPU multiplies its convolutions in TF32 only if `tf32`, whatever PyTorch's switch
-    says.
+    tf32: whether float32 convolutions on a GPU use TF32; PyTorch's global switch is ignored.
     """
     copy = type(net)(**net.config)
     copy.load_state_dict(net.state_dict())
@@ -22,10 +21,10 @@ def copy_to(net: Network, device: torch.device, dtype: torch.dtype, tf32: bool =
 
 
 def convolutions(net: Network) -> list[Conv2d]:
-    """The plain convolutions of a network, in the order of its modules."""
+    """The plain convolutions of a network, in module order."""
     return [layer for layer in net.modules() if isinstance(layer, Conv2d)]
 
 
 def allows_tf32(net: Network) -> bool:
-    """Whether a GPU may multiply its float32 convolutions in TF32."""
+    """Whether float32 convolutions on a GPU may use TF32."""
     return any(layer.tf32 for layer in convolutions(net))

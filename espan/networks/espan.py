@@ -1,4 +1,4 @@
-"""ESPAN, the network of this package."""
+"""ESPAN, the main network of this package."""
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +16,15 @@ class ESPAN(Network):
     The defaults make the paper's x4 network, in deploy form.
 
     Args:
-        channels: of the feature maps, 1 or more.
-        blocks: SPABs of 3 convolutions, 1 or more.
-        last_convs: convolutions of one more SPAB after these, 0 (no such block) to 3.
+        channels: channels of the feature maps, 1 or more.
+        blocks: number of SPABs with 3 convolutions, 1 or more.
+        last_convs: convolutions of an additional last SPAB, 1 to 3; 0 for no such block.
         scale: 2, 3 or 4.
-        rep: the branches to train with, a preset or schema of `espan.networks.reparam`; None is
+        rep: the branches for training, a preset or schema of `espan.networks.reparam`; None for
             the deploy form.
 
     Raises:
-        InputError: an argument is out of its range, or `rep` is no schema.
+        InputError: an argument is out of range, or `rep` is not a schema.
     """
 
     def __init__(
@@ -56,15 +56,15 @@ class ESPAN(Network):
         return self.tail(feature, first, last)
 
     def tail(self, feature: Tensor, first: Tensor, last: Tensor) -> Tensor:
-        """The enlarged images from the outputs of the head, the first block and the last one.
+        """Merges the outputs of the head, the first and the last block into the upscaled images.
 
         Args:
-            feature: of the head, (N, channels, H, W).
-            first: of the first block, the same shape.
-            last: of the last block, the same shape.
+            feature: output of the head, (N, channels, H, W).
+            first: output of the first block, same shape.
+            last: output of the last block, same shape.
 
         Returns:
-            (N, 3, scale * H, scale * W), not clamped.
+            Images (N, 3, scale * H, scale * W), not clamped.
         """
         cat = self.conv_cat(torch.cat([feature, self.conv_2(last), first, last], 1))
         return F.pixel_shuffle(self.upsampler(cat), self.scale)

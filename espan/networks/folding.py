@@ -1,4 +1,4 @@
-"""Folding: train form -> deploy form, every re-parameterised convolution merged into one."""
+"""Folding: training form -> deploy form, with the branches of each convolution merged."""
 
 from espan.networks.network import Network
 from espan.networks.reparam import RepConv
@@ -7,15 +7,14 @@ from espan.system.devices import one_thread
 
 @one_thread()
 def fold(net: Network) -> Network:
-    """A new network of plain convolutions equal to `net`, the image border included.
+    """Creates a network of plain convolutions equal to `net`, including the image border.
 
     Args:
-        net: a network in train or deploy form; it is left as it is.
+        net: a network in training or deploy form; not modified.
 
     Returns:
-        A network of the same class in deploy form, on the same device, in the same dtype and
-        train or eval mode. It is equal up to rounding: fold in float64 for differences under
-        1e-10.
+        A network of the same class in deploy form, with the same device, dtype and train or eval
+        mode. It is equal up to rounding: fold in float64 for differences below 1e-10.
     """
     state = dict(net.state_dict())
     for name, layer in net.named_modules():

@@ -1,4 +1,4 @@
-"""The layers of the SPAN family: a convolution, re-parameterised or plain, and the block."""
+"""The layers of the SPAN family: plain or re-parameterised convolutions and attention blocks."""
 
 from typing import TypeAlias
 
@@ -12,9 +12,9 @@ from espan_kernels.convolution import conv2d
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution that may say itself what float32 is multiplied in on a GPU.
+    """`nn.Conv2d` with its own TF32 setting.
 
-    tf32: whether TF32 is allowed, or None, which leaves that to PyTorch's switch, as in training.
+    tf32: whether a GPU may use TF32; None follows PyTorch's global switch, as in training.
     """
 
     tf32: bool | None = None
@@ -29,24 +29,24 @@ Conv: TypeAlias = nn.Conv2d | RepConv
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, rep: str | None) -> Conv:
-    """A convolution that keeps H x W: re-parameterised for training, plain (`rep=None`) else."""
+    """A convolution that keeps H x W: re-parameterised by `rep`, or plain if `rep` is None."""
     if rep is None:
         return Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
     return RepConv(in_channels, out_channels, kernel, rep)
 
 
 def kernel_of(layer: Conv) -> tuple[Tensor, Tensor]:
-    """(weight, bias) of the one convolution that a layer computes."""
+    """Returns (weight, bias) of the single convolution that equals the layer."""
     if isinstance(layer, RepConv):
         return layer.merged()
-    assert layer.bias is not None  # every layer is made with one
+    assert layer.bias is not None  # all layers have one
     return layer.weight, layer.bias
 
 
 class SPAB(nn.Module):
-    """Swift parameter-free attention block: 2 or 3 convs with SiLU between, then the gate.
+    """Swift parameter-free attention block: convolutions with SiLU between them, then the gate.
 
-    x (N, channels, H, W) -> the same shape. No residual but the one inside the gate.
+    x (N, channels, H, W) -> same shape. The gate contains the only residual connection.
     """
 
     def __init__(self, channels: int, convs: int = 3, rep: str | None = None):
@@ -62,7 +62,7 @@ class SPAB(nn.Module):
         return span_gate(x, self.convs[-1](h))
 
     def with_first(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(output, SiLU of the first of its three convs): SPAN's tail concatenates the second."""
+        """Returns (output, SiLU of the first of three convolutions), both for SPAN's tail."""
         c1, c2, c3 = self.convs
         first = F.silu(c1(x))
         return span_gate(x, c3(F.silu(c2(first)))), first

@@ -1,4 +1,4 @@
-"""Lists of layers whose kind is known to tools that read types: at run time nn.ModuleList."""
+"""`LayerList[T]`: `nn.ModuleList` with a static element type; at run time it is nn.ModuleList."""
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     Layer = TypeVar("Layer", bound=nn.Module)
 
     class LayerList(nn.ModuleList, Generic[Layer]):
-        """`nn.ModuleList` of one kind of layer."""
+        """`nn.ModuleList` whose elements have one type."""
 
         def __iter__(self) -> Iterator[Layer]: ...
         @overload  # type: ignore[override]  # torch has one signature for both

@@ -1,4 +1,4 @@
-"""What all networks share."""
+"""The base class of all networks."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -10,19 +10,18 @@ from espan.networks import SCALES
 
 
 class Network(nn.Module, ABC):
-    """What all networks share: (N, 3, H, W) in 0..1 -> (N, 3, scale*H, scale*W), not clamped.
+    """Base of all networks: (N, 3, H, W) in 0..1 -> (N, 3, scale*H, scale*W), not clamped.
 
     Args:
-        config: the arguments of the network's own class, `scale`, `channels`, `blocks` and `rep`
-            among them.
+        config: the arguments of the subclass, including `scale`, `channels`, `blocks` and `rep`.
 
     Attributes:
-        scale: how many times larger the output is: 2, 3 or 4.
-        radius: input pixels to each side that an output pixel depends on.
+        scale: the upscaling factor: 2, 3 or 4.
+        radius: radius of the receptive field in input pixels.
         config: the arguments; `rep` is None in deploy form (plain convolutions only).
 
     Raises:
-        InputError: an argument is out of its range.
+        InputError: an argument is out of range.
     """
 
     scale: int
@@ -41,16 +40,16 @@ class Network(nn.Module, ABC):
 
     @property
     def folded(self) -> bool:
-        """Whether the network is in deploy form, of plain convolutions only."""
+        """Whether the network is in deploy form (plain convolutions only)."""
         return self.config["rep"] is None
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """The enlarged images, by the network's own layers.
+        """Upscales images.
 
         Args:
-            x: images (N, 3, H, W), RGB in 0..1, of any H and W.
+            x: RGB images (N, 3, H, W) in 0..1, any H and W.
 
         Returns:
-            (N, 3, scale * H, scale * W), not clamped.
+            Images (N, 3, scale * H, scale * W), not clamped.
         """

@@ -1,8 +1,8 @@
 """GRep: a convolution that trains as a sum of linear branches and runs as one kernel.
 
 A schema names the branches of a k x k convolution: `4*1-k@2, 1, k` is four chains 1x1 -> kxk, each
-with 2 middle channels for every input channel, beside one 1x1 and one kxk. docs/method.md derives
-why such a sum is one convolution.
+with 2 middle channels per input channel, plus one 1x1 and one kxk. docs/method.md derives why such
+a sum is a single convolution.
 """
 
 import re
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from espan.errors import InputError
 from espan.networks.lists import LayerList
 
-# Sources: `span` is the ancestor's block, `ecb` that of ECBSR (Zhang et al., 2021); `espan` is our
-# reading of the paper's GRep, see docs/method.md.
+# `span` is the block of SPAN, `ecb` the block of ECBSR (Zhang et al., 2021); `espan` is our reading
+# of the paper's GRep, see docs/method.md.
 PRESETS = {
     "plain": "k",
     "span": "1, 1-k-1",
@@ -24,7 +24,7 @@ PRESETS = {
     "ecb": "k, 1-k, 1-sobel_x, 1-sobel_y, 1-laplacian",
 }
 RATIO = 2
-# Far above what any schema has: a network of more would take minutes to make.
+# Far above any useful schema: constructing a larger network would take minutes.
 MAX_BRANCHES = 64
 
 FILTERS = {
@@ -37,9 +37,9 @@ _BRANCH = re.compile(r"(?:([1-9]\d?)\*)?([\w-]+)(?:@([1-9]\d?))?")
 
 
 def read_schema(text: str) -> list[tuple[int, tuple[str, ...], int]]:
-    """The branches of a preset's name or of a schema: (how many, links of the chain, ratio) each.
+    """Parses a preset name or a schema into branches: (count, links of the chain, ratio) each.
 
-    InputError for a branch that is none of CHAINS, and for more than MAX_BRANCHES.
+    Raises InputError for a branch that is not in CHAINS, and for more than MAX_BRANCHES.
     """
     branches = []
     for part in PRESETS.get(text, text).split(","):
@@ -56,10 +56,10 @@ def read_schema(text: str) -> list[tuple[int, tuple[str, ...], int]]:
 
 
 def compose(first: tuple[Tensor, Tensor], then: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """`conv(then) after conv(first)` as one (weight, bias); one of the two must be 1x1.
+    """Composes two convolutions, `first` then `then`, into one (weight, bias); one must be 1x1.
 
-    Exact also at the image border, provided the picture is padded before `first`: then `first`
-    writes its bias into the padding too, so every tap of `then` sees it.
+    Also exact at the image border if the image is padded before `first`: then `first` writes its
+    bias into the padding, so every tap of `then` sees it.
     """
     (w1, b1), (w2, b2) = first, then
     if w1.shape[-1] == 1:
@@ -72,7 +72,7 @@ def compose(first: tuple[Tensor, Tensor], then: tuple[Tensor, Tensor]) -> tuple[
 
 
 class FixedFilter(nn.Module):
-    """Each channel through the same fixed 3x3 filter, times a factor of its own, plus a bias.
+    """A fixed 3x3 filter for all channels, times a factor per channel, plus a bias.
 
     weight (channels, 1, 1, 1): the factors.
     """
@@ -94,7 +94,7 @@ class FixedFilter(nn.Module):
 
 
 class Identity(nn.Module):
-    """The picture itself: a 1x1 convolution with nothing to learn."""
+    """Identity as a 1x1 convolution without parameters."""
 
     kernel_size = (1, 1)
     weight: Tensor
@@ -113,12 +113,12 @@ Link: TypeAlias = nn.Conv2d | FixedFilter | Identity
 
 
 class RepConv(nn.Module):
-    """A k x k convolution, zero padding k // 2, that trains as a sum of linear branches.
+    """A k x k convolution with zero padding k // 2 that trains as a sum of linear branches.
 
-    rep: a schema, or the name of one of PRESETS. An `id` is left out where channels in and out
-    differ. Every branch is linear, so the branches merge into one kernel that is itself a
-    differentiable function of their weights: `forward` merges weights, never activations, and
-    runs one convolution. `branch_by_branch` is the definition it must equal.
+    rep: a schema or a name in PRESETS. `id` branches are skipped if input and output channels
+    differ. Since all branches are linear, they merge into one kernel, a differentiable function of
+    their weights: `forward` merges the weights, not activations, and runs one convolution.
+    `branch_by_branch` is the reference definition.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, rep: str = "espan"):
@@ -128,8 +128,8 @@ class RepConv(nn.Module):
         for count, links, ratio in read_schema(rep):
             if links == ("id",) and in_channels != out_channels:
                 continue
-            # n equal chains of two convolutions are one of n times the width: the sum over chains
-            # and the sum over middle channels are one sum.
+            # n equal chains of two convolutions equal one chain n times as wide: both sum over the
+            # middle channels.
             wide = links in (("1", "k"), ("k", "1"))
             for _ in range(1 if wide else count):
                 self.branches.append(self._chain(links, ratio * count if wide else ratio))
@@ -157,13 +157,13 @@ class RepConv(nn.Module):
         return chain
 
     def merged(self) -> tuple[Tensor, Tensor]:
-        """(weight, bias) of the one convolution that equals the sum of the branches."""
+        """Returns (weight, bias) of the convolution that equals the sum of the branches."""
         merged = [self._merged(chain) for chain in self.branches]
         zero = torch.zeros(())
         return sum((w for w, _ in merged), zero), sum((b for _, b in merged), zero)
 
     def _merged(self, chain: nn.Sequential) -> tuple[Tensor, Tensor]:
-        """(weight, bias) of the one convolution that equals a branch."""
+        """Returns (weight, bias) of the convolution that equals a branch."""
         first, *others = links_of(chain)
         w, b = _kernel(first)
         for link in others:
@@ -173,23 +173,23 @@ class RepConv(nn.Module):
 
     @torch.no_grad()
     def become(self, weight: Tensor, bias: Tensor) -> None:
-        """Makes `merged()` this kernel, by what the plain k x k branch lacks to it."""
+        """Sets `merged()` to this kernel, by adding the difference to the plain k x k branch."""
         single = [chain[0] for chain in self.branches if len(chain) == 1]
         convs = [link for link in single if isinstance(link, nn.Conv2d)]
         plain = [conv for conv in convs if conv.kernel_size[0] == self.kernel]
         if not plain:
-            raise InputError("rep: a network without a 'k' branch cannot go on from merged weights")
+            raise InputError("rep: expected a 'k' branch, which takes over merged weights")
         for part, wanted, now in zip(_kernel(plain[0]), (weight, bias), self.merged(), strict=True):
             part += wanted - now
 
     def forward(self, x: Tensor) -> Tensor:
-        # Under autocast too, the merge keeps the precision of the weights.
+        # Without autocast, which would lower the precision of the merge.
         with torch.autocast(x.device.type, enabled=False):
             weight, bias = self.merged()
         return F.conv2d(x, weight, bias, padding=self.kernel // 2)
 
     def branch_by_branch(self, x: Tensor) -> Tensor:
-        """The same, one branch after another: pad first, then run every chain unpadded."""
+        """Reference for `forward`: pads the input, then runs each branch without padding."""
         outputs = []
         for chain in self.branches:
             border = sum(link.kernel_size[0] // 2 for link in links_of(chain))
@@ -198,12 +198,12 @@ class RepConv(nn.Module):
 
 
 def links_of(chain: nn.Sequential) -> list[Link]:
-    """The links of a branch, first to last."""
+    """The links of a branch in order."""
     return [link for link in chain if isinstance(link, Link)]
 
 
 def _kernel(link: Link) -> tuple[Tensor, Tensor]:
-    """(weight, bias) of a link as a convolution."""
+    """Returns (weight, bias) of a link as a convolution."""
     weight = link.kernel() if isinstance(link, FixedFilter) else link.weight
-    assert link.bias is not None  # every link is made with one
+    assert link.bias is not None  # all links have one
     return weight, link.bias

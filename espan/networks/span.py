@@ -1,4 +1,4 @@
-"""SPAN, which ESPAN expands."""
+"""SPAN, the predecessor of ESPAN."""
 
 import torch
 import torch.nn.functional as F
@@ -9,27 +9,27 @@ from espan.networks.layers import SPAB, Conv2d, conv
 from espan.networks.lists import LayerList
 from espan.networks.network import Network
 
-# Mean of DIV2K in 0..1, which SPAN subtracts.
+# Mean colour of DIV2K in 0..1, which SPAN subtracts.
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 
 
 class SPAN(Network):
     """SPAN (Wan et al., CVPRW 2024): 3x3 head, 6 SPABs, 1x1 tail.
 
-    The tail concatenates SiLU of the last block's first convolution: an in-place SiLU of the
-    original code makes it so, and the published weights rely on it.
+    The tail concatenates SiLU of the first convolution of the last block: the original code does so
+    by an in-place SiLU, and the published weights rely on it.
 
     Args:
-        channels: of the feature maps, 1 or more.
-        blocks: SPABs of 3 convolutions, 1 or more.
+        channels: channels of the feature maps, 1 or more.
+        blocks: number of SPABs with 3 convolutions, 1 or more.
         scale: 2, 3 or 4.
-        mean: of red, green and blue in 0..1, which the head subtracts.
-        img_range: what the head then multiplies by; 255 in the paper's networks.
-        rep: the branches to train with, a preset or schema of `espan.networks.reparam`; None is
+        mean: mean of red, green and blue in 0..1, subtracted before the head.
+        img_range: factor applied after the subtraction; 255 in the paper's networks.
+        rep: the branches for training, a preset or schema of `espan.networks.reparam`; None for
             the deploy form.
 
     Raises:
-        InputError: an argument is out of its range, or `rep` is no schema.
+        InputError: an argument is out of range, or `rep` is not a schema.
     """
 
     mean: Tensor

@@ -1,4 +1,4 @@
-"""SPAN-F, the relative without a head."""
+"""SPAN-F, a variant of SPAN without a head."""
 
 import torch
 import torch.nn.functional as F
@@ -10,18 +10,18 @@ from espan.networks.network import Network
 
 
 class SPANF(Network):
-    """SPAN-F (NTIRE 2025): no head; the nearest-upsampled image itself enters the tail.
+    """SPAN-F (NTIRE 2025): no head; the tail reads the nearest-upsampled image.
 
     Args:
-        channels: of the feature maps, 1 or more.
-        blocks: of 3 convolutions, 1 or more. The first one maps 3 channels to `channels` and has
-            no gate, the others are SPABs.
+        channels: channels of the feature maps, 1 or more.
+        blocks: number of blocks with 3 convolutions, 1 or more. The first block maps 3 channels to
+            `channels` and has no gate, the others are SPABs.
         scale: 2, 3 or 4.
-        rep: the branches to train with, a preset or schema of `espan.networks.reparam`; None is
+        rep: the branches for training, a preset or schema of `espan.networks.reparam`; None for
             the deploy form.
 
     Raises:
-        InputError: an argument is out of its range, or `rep` is no schema.
+        InputError: an argument is out of range, or `rep` is not a schema.
     """
 
     def __init__(self, channels: int = 32, blocks: int = 5, scale: int = 4, rep: str | None = None):
@@ -39,7 +39,7 @@ class SPANF(Network):
         first = last = c3(F.silu(c2(F.silu(c1(x)))))
         for block in self.blocks:
             last = block(last)
-        # Each colour repeated scale^2 times is, before the pixel shuffle, nearest upsampling.
+        # Repeating each colour scale^2 times before a pixel shuffle is nearest upsampling.
         near = x.repeat_interleave(self.scale**2, 1)
         cat = self.conv_cat(torch.cat([near, last, first], 1))
         return F.pixel_shuffle(self.conv_2(cat), self.scale)

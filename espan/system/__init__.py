@@ -1,1 +1,1 @@
-"""The machine: devices, memory, files written whole, signals, optional packages."""
+"""The operating system: devices, memory, atomic files, paths, shutdown, optional packages."""

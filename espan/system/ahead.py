@@ -1,4 +1,4 @@
-"""Work that goes on while others work: decoding ahead, and the network ahead of the encoder."""
+"""Pipelining with threads: decoding ahead of the network, and the network ahead of the encoder."""
 
 import queue
 import threading
@@ -14,9 +14,9 @@ Made = TypeVar("Made")
 
 
 def ahead(items: Generator[Item], depth: int = 2) -> Generator[Item]:
-    """The items, made by a thread of their own, at most `depth` of them waiting.
+    """Yields the items, produced by a background thread with a queue of `depth`.
 
-    An error comes where its item would; closing it stops the thread and closes `items`.
+    Re-raises an error of `items` in its place. Closing stops the thread and closes `items`.
     """
     made: queue.Queue = queue.Queue(depth)
     stopped = threading.Event()
@@ -59,13 +59,13 @@ def in_order(
     workers: int,
     prepare: Callable[[], None] | None = None,
 ) -> Generator[tuple[Item, Made]]:
-    """(item, work(item)) for all items, by `workers` threads that each call `prepare` first."""
+    """Yields (item, work(item)) in order, by `workers` threads that first call `prepare`."""
     with ThreadPoolExecutor(workers, initializer=prepare) as pool:
         under_way: deque = deque()
         try:
             for item in items:
                 under_way.append((item, pool.submit(work, item)))
-                if len(under_way) > workers + 1:  # one more, that nobody waits for the next
+                if len(under_way) > workers + 1:  # one in the queue, so that no worker is idle
                     done, future = under_way.popleft()
                     yield done, future.result()
             while under_way:

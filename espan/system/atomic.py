@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whatever happens while they are written."""
+"""Atomic file writes: a file appears in full or not at all, even if the process is killed."""
 
 import atexit
 import os
@@ -12,24 +12,24 @@ from espan.system.paths import as_path, reason
 
 try:
     import fcntl
-except ImportError:  # Windows: leftovers of killed runs stay there
-    fcntl = None  # type: ignore[assignment]  # a module, or none
+except ImportError:  # Windows: leftovers of killed processes are not removed
+    fcntl = None  # type: ignore[assignment]  # a module or None
 
 PARTS = ".espan-*.part"
-# What this process is writing.
+# Temporary files of this process.
 _under_way: set[Path] = set()
-if hasattr(os, "register_at_fork"):  # what the parent writes is not the child's
+if hasattr(os, "register_at_fork"):  # the files belong to the parent
     os.register_at_fork(after_in_child=_under_way.clear)
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A temporary file in the same folder, empty; at the end it takes the place of `path`.
+    """A context with an empty temporary file in the folder of `path`, renamed to `path` at the end.
 
-    The file and its name are on the disk when this returns, as far as the system can tell. On any
-    error, and on an interrupt, the temporary file goes and an old file at `path` stays. A symbolic
-    link at `path` is replaced, not what it points to.
-    OutputError, naming `path`, for what the system or an encoder refuses.
+    On return, the file and its name are synced to disk, as far as the system supports it. On errors
+    and interrupts, the temporary file is removed and an old file at `path` stays. Replaces a
+    symbolic link at `path`, not its target.
+    Raises OutputError with `path` for errors of the system or an encoder.
     """
     path, temporary = as_path(path, "output", OutputError), None
     try:
@@ -55,13 +55,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Removes the temporary files of processes that were killed; those being written stay.
+    """Removes temporary files of killed processes; returns their number.
 
-    A file being written is locked, and the system drops the locks of a process that ends.
+    Processes lock the files that they write; the system releases the locks when a process ends.
     """
     removed = 0
     for part in _parts(folder):
-        with suppress(OSError):  # locked, or gone meanwhile
+        with suppress(OSError):  # locked or already removed
             descriptor = os.open(part, os.O_RDWR)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,27 +74,27 @@ def remove_leftovers(folder: Path) -> int:
 
 @atexit.register
 def _abandon() -> None:
-    """Removes what this process is writing as it ends."""
+    """Removes the temporary files of this process at its end."""
     for part in [*_under_way]:
         with suppress(OSError):
             part.unlink()
 
 
 def _new_part(folder: Path) -> tuple[Path, int | None]:
-    """An empty file in `folder`, and a descriptor that holds its lock where there are locks."""
+    """Creates a file in `folder`; returns it and the descriptor that holds its lock, if any."""
     while True:
-        # Not made from the name of the file, which may already be as long as a name can be.
+        # Not derived from the file's name, which may already have the maximum length.
         part = folder / PARTS.replace("*", uuid.uuid4().hex)
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         _under_way.add(part)
         if fcntl is None:
             os.close(descriptor)
             return part, None
-        with suppress(OSError):  # some file systems have none
+        with suppress(OSError):  # some file systems have no locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
             return part, descriptor
-        os.close(descriptor)  # taken for a leftover in the moment before the lock
+        os.close(descriptor)  # another process removed it as a leftover before the lock
         _under_way.discard(part)
 
 
@@ -106,8 +106,8 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a new name in `folder` last through a power cut, where the system knows how."""
-    with suppress(OSError):  # Windows does not open folders, some file systems do not sync them
+    """Makes a new name in `folder` survive a power cut, if the system supports it."""
+    with suppress(OSError):  # Windows cannot open folders, some file systems cannot sync them
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Devices and precisions: what "auto" means on this machine, and why something is refused."""
+"""Selects devices and dtypes: resolves "auto" on this machine, and rejects unavailable ones."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +13,11 @@ TORCH_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, full) for name, ful
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """PyTorch's operators in the calling thread alone.
+    """Runs PyTorch operators in the calling thread only.
 
-    OpenMP keeps threads for every thread that ever computed with several. Once there are more of
-    them than cores they no longer spin while they wait for each other but sleep, and a network
-    takes half as long again: who only makes a network, for another thread to run, shall have none.
+    OpenMP keeps a pool of workers for each thread that ran a parallel operator. With more workers
+    than cores, they sleep instead of spinning at barriers, which makes a network 1.5 times as slow.
+    Threads that only construct a network must not spawn OpenMP workers.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -28,7 +28,10 @@ def one_thread() -> Iterator[None]:
 
 
 def pick_device(device: Device) -> torch.device:
-    """ "auto" is the first GPU, else the CPU. DeviceError when the named one is not there."""
+    """Resolves a device; "auto" is the first GPU or else the CPU.
+
+    Raises DeviceError if the device is not available.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -39,32 +42,32 @@ def pick_device(device: Device) -> torch.device:
         torch.empty(0, device=chosen)
         if chosen.type == "meta":
             raise RuntimeError("it has no data")
-    # torch without CUDA raises AssertionError, ImportError for devices whose module is not there.
+    # torch without CUDA raises AssertionError; ImportError if the module of a device is missing.
     except (RuntimeError, AssertionError, ImportError) as error:
-        said = " ".join(str(error).split())
-        if "Could not run" in said:  # a page of all operators that a backend lacks
-            said = "this PyTorch has no such backend"
-        raise DeviceError(f"device {str(device)!r} is not available: {said[:200]}") from error
+        text = " ".join(str(error).split())
+        if "Could not run" in text:  # torch lists all missing operators
+            text = "this PyTorch has no such backend"
+        raise DeviceError(f"device {str(device)!r} is not available: {text[:200]}") from error
     return chosen
 
 
 def refuse_capture() -> None:
-    """DeviceError where the calling thread captures a CUDA graph: nothing there can be waited for.
+    """Raises DeviceError if the calling thread is capturing a CUDA graph, where it cannot wait.
 
-    Before anything is queued, so the capture goes on unharmed.
+    Nothing has been queued yet, so the capture stays valid.
     """
     if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
         raise DeviceError(
-            "a CUDA graph is being captured: an upscaler waits for its results, which no capture "
-            "can hold, and replays graphs of its own; call it outside, or capture a network of "
+            "a CUDA graph is being captured: an upscaler synchronises, which a capture cannot "
+            "record, and replays its own graphs; call it outside, or capture a network of "
             "espan.load"
         )
 
 
 def pick_dtype(dtype: Dtype, device: torch.device, backend: str = "auto") -> torch.dtype:
-    """ "auto" is fp16 on GPUs; on CPUs bf16 where the processor has it in hardware, else fp32.
+    """Resolves a dtype; "auto" is fp16 on GPUs, bf16 on CPUs with bf16 hardware, or else fp32.
 
-    ONNX Runtime has fp32 only. DeviceError for another name, and for "tf32" off a GPU.
+    ONNX Runtime supports fp32 only. Raises DeviceError for unknown names, and for "tf32" on a CPU.
     """
     if dtype == "auto" and backend == "onnx":
         return torch.float32
@@ -76,7 +79,7 @@ def pick_dtype(dtype: Dtype, device: torch.device, backend: str = "auto") -> tor
     if chosen is None or chosen not in TORCH_DTYPES.values():
         raise DeviceError(f"dtype: expected auto, {', '.join(DTYPES)}, got {dtype!r}")
     if str(dtype) == "tf32" and device.type != "cuda":
-        raise DeviceError(f"dtype 'tf32': CUDA devices have it, the device is {device}")
+        raise DeviceError(f"dtype 'tf32': needs a CUDA device, got {device}")
     return chosen
 
 

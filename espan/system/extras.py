@@ -1,4 +1,4 @@
-"""Packages that only some features need: imported by those, with a line on how to get one."""
+"""Lazy imports of optional packages, with errors that say how to install them."""
 
 from importlib import import_module
 from types import ModuleType
@@ -7,9 +7,9 @@ from espan.errors import EspanError, InputError
 
 
 def extra(package: str, what: str, name: str, error: type[EspanError] = InputError) -> ModuleType:
-    """The module `package`; without it an `error`: `what` needs it, and it comes with extra `name`.
+    """Imports `package`, which `what` needs and extra `name` installs; raises `error` without it.
 
-    A package that is there and does not import is told apart: its own reason follows.
+    If the package is installed but fails to import, the error has the reason.
     """
     try:
         return import_module(package)

@@ -1,34 +1,34 @@
-"""How much memory there is, how much a run will take, and what running out of it looks like."""
+"""Memory: how much is free, how much a network needs, and which errors mean out of memory."""
 
 import time
 from pathlib import Path
 
 import torch
 
-# Seconds for which the system's answer is believed, by needs of less than this share of it: asking
-# takes as long as everything else that a call does on the host (docs/performance.md).
+# Free memory is cached for FRESH seconds, for needs below the share SMALL of it: querying it takes
+# as long as the rest of a call on the host (docs/performance.md).
 FRESH, SMALL = 1.0, 1 / 16
 _left, _until = 0.0, 0.0
 
-# Numbers that a network run by PyTorch's own operators holds at once per input pixel and channel:
-# near the most that was measured on a CPU, at 480 x 480. What the allocator keeps between operators
-# is in it: more in one run than in the next, less for larger pictures (docs/performance.md).
+# Most numbers per input pixel and channel in memory while PyTorch's operators run a network, close
+# to the maximum measured on a CPU at 480 x 480. Includes memory that the allocator keeps between
+# operators, which varies from run to run and is less for larger images (docs/performance.md).
 PER_CHANNEL = 15
 
 
 def available() -> int | None:
-    """Bytes of host memory a process may still take, or None where the system does not tell."""
+    """Bytes of host memory that are available to this process, or None if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
     free = next((int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line), None)
     group = Path("/sys/fs/cgroup")
-    try:  # a container's own limit
+    try:  # the limit of a container
         limit = (group / "memory.max").read_text().strip()
         used = int((group / "memory.current").read_text())
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        # Files read long ago count as used, but go when memory is wanted.
+        # Inactive file cache counts as used, but is reclaimed on demand.
         left = int(limit) - used + int(stat.get("inactive_file", 0))
     except (OSError, ValueError):
         return free
@@ -36,9 +36,9 @@ def available() -> int | None:
 
 
 def missing(need: int) -> int | None:
-    """None if `need` bytes of host memory are free, as far as the system tells; else what is free.
+    """None if `need` bytes of host memory are free or it is unknown, or else the bytes that are.
 
-    What was granted since the system was asked is taken off its answer.
+    Subtracts the needs granted since the last query.
     """
     global _left, _until
     now = time.monotonic()
@@ -52,7 +52,7 @@ def missing(need: int) -> int | None:
 
 
 def total() -> int | None:
-    """Bytes of host memory that a process may have at most, or None where nobody tells."""
+    """Total bytes of host memory for this process, or None if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         most = next(int(line.split()[1]) * 1024 for line in lines if "MemTotal" in line)
@@ -65,16 +65,16 @@ def total() -> int | None:
 
 
 def free_on(device: torch.device) -> int | None:
-    """Bytes of a GPU's own memory that are free; None elsewhere."""
+    """Bytes of free memory on a GPU; None for other devices."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def for_pixels(pixels: int, channels: int, dtype: torch.dtype) -> int:
-    """Bytes PyTorch's own operators need, at most, for a network of so many channels."""
+    """Upper bound of the bytes of PyTorch's operators for a network with so many channels."""
     return pixels * channels * PER_CHANNEL * dtype.itemsize
 
 
-# What an allocation that failed says where its error has no type of its own.
+# Texts of failed allocations whose error has no special type.
 OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
     "CUDA error: out of memory",
@@ -82,9 +82,9 @@ OUT_OF_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
-# What says that work on a GPU failed; from then on everything there fails.
+# Texts of errors after which all work on the GPU fails.
 LOST = ("CUDA error", "cudaError", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
-# Unless it was refused before anything ran.
+# Exceptions to LOST: the call was rejected before anything ran.
 HARMLESS = (
     "CUDNN_STATUS_NOT_SUPPORTED",
     "CUDNN_STATUS_BAD_PARAM",
@@ -94,14 +94,14 @@ HARMLESS = (
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether `error` is an allocation that failed, on a GPU or on the host."""
+    """Whether `error` is a failed allocation, on a GPU or on the host."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(each in str(error) for each in OUT_OF_MEMORY)
     )
 
 
 def lost(error: BaseException) -> bool:
-    """Whether `error` comes of a GPU that this process cannot use again."""
+    """Whether `error` means that this process cannot use the GPU again."""
     if ran_out(error) or not isinstance(error, RuntimeError):
         return False
     if any(each in str(error) for each in HARMLESS):

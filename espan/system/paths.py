@@ -1,7 +1,7 @@
-"""What a name given by a user stands for, even one that no file can have.
+"""Safe checks of names given by users, also of names that no file can have.
 
-`pathlib` raises for a name that is too long or lies behind a folder that may not be entered, and
-whoever opens a FIFO as a file waits for ever. The functions here answer for every name.
+`pathlib` raises for names that are too long or in folders without permission, and opening a FIFO as
+a file blocks forever. The functions here handle all names.
 """
 
 import errno
@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from espan.errors import EspanError, InputError
 
-# A NUL, or a character that the file system's encoding lacks.
+# A NUL, or a character outside the file system's encoding.
 _IMPOSSIBLE = "no file can have this name"
-# With one slash where a Path was made of it.
+# With a single slash, as in a Path of a URL.
 _URL = re.compile(r"(https?|ftps?|sftp|file|s3|gs):/|data:", re.IGNORECASE)
-# What `why_no_file` says where nothing is.
+# The result of `why_no_file` if the file does not exist.
 NOTHING = os.strerror(errno.ENOENT).lower()
 _KINDS = {
     stat.S_IFDIR: "is a directory",
@@ -30,17 +30,17 @@ _KINDS = {
 
 
 class Found(NamedTuple):
-    """A file in a folder, and why it cannot be read as one, if that is known."""
+    """A file in a folder, and the reason if it is known to be unreadable."""
 
     path: Path
     problem: str | None = None
 
 
 def as_path(name: Any, what: str, error: type[EspanError] = InputError) -> Path:
-    """`name` as a path; `what` says in errors what it is a name of.
+    """`name` as a path; `what` is its argument's name in error messages.
 
-    InputError for what is no name at all. `error` for an empty one: it would stand for the current
-    folder, and comes from a variable that a script has not set.
+    Raises InputError if it is neither text nor a path. Raises `error` for an empty name, which
+    would be the current folder, but usually comes from an unset variable of a script.
     """
     plain = os.fspath(name) if isinstance(name, os.PathLike) else name
     if not isinstance(plain, str):
@@ -48,32 +48,32 @@ def as_path(name: Any, what: str, error: type[EspanError] = InputError) -> Path:
     if not plain:
         raise error(f"{what}: the name is empty")
     if _URL.match(plain) and not os.path.lexists(plain):
-        raise InputError(f"{what}: {plain} is a URL; download it first, files alone are read")
+        raise InputError(f"{what}: {plain} is a URL; download it first, only files can be read")
     return Path(plain)
 
 
 def exists(path: Path) -> bool:
-    """Whether there is anything under the name, a link to nothing too."""
+    """Whether the name exists, including broken links."""
     return os.path.lexists(path)
 
 
 def is_file(path: Path) -> bool:
-    """Whether it is a regular file, or a link to one."""
+    """Whether `path` is a regular file or a link to one."""
     return stat.S_ISREG(_mode(path) or 0)
 
 
 def is_folder(path: Path) -> bool:
-    """Whether it is a folder, or a link to one."""
+    """Whether `path` is a folder or a link to one."""
     return stat.S_ISDIR(_mode(path) or 0)
 
 
 def names_folder(output: str | Path) -> bool:
-    """Whether results go into `output`: it is a folder, or ends as only a folder's name does."""
+    """Whether `output` is a folder for results: it is one, or ends with a slash."""
     return str(output).endswith(("/", "\\")) or is_folder(Path(output))
 
 
 def resolved(path: Path) -> Path:
-    """The absolute path without links, as far as it can be told."""
+    """The absolute path with links resolved as far as possible."""
     try:
         return Path(os.path.realpath(path))
     except (OSError, ValueError):
@@ -81,12 +81,12 @@ def resolved(path: Path) -> Path:
 
 
 def why_no_file(path: Path) -> str | None:
-    """Why `path` cannot be read as a file, in a few words; None for a regular file."""
+    """The reason why `path` cannot be read as a file, or None for a regular file."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
         if error.errno == errno.ENOENT and path.is_symlink():
-            return "a link to nothing"
+            return "a broken link"
         return reason(error).lower()
     except ValueError:
         return _IMPOSSIBLE
@@ -94,7 +94,7 @@ def why_no_file(path: Path) -> str | None:
 
 
 def why_no_result(path: Path) -> str | None:
-    """Why no file can be written under the name `path`, as far as the name alone tells."""
+    """The reason why `path` cannot be the name of a result, or None; looks at the name only."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -107,15 +107,15 @@ def why_no_result(path: Path) -> str | None:
 
 
 def open_regular(path: Path, flags: int) -> int:
-    """A descriptor of the file `path`, made if `flags` say so.
+    """Opens the regular file `path` and returns its descriptor; creates it if `flags` say so.
 
-    OSError where it is a link or no file: nobody is led to another file, nor waits for a FIFO.
+    Raises OSError for links and special files: never follows a link, never blocks on a FIFO.
     """
-    careful = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    safe = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        descriptor = os.open(path, flags | careful | getattr(os, "O_BINARY", 0), 0o666)
+        descriptor = os.open(path, flags | safe | getattr(os, "O_BINARY", 0), 0o666)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK):  # what O_NOFOLLOW says of a link
+        if error.errno in (errno.ELOOP, errno.EMLINK):  # O_NOFOLLOW on a link
             raise OSError(error.errno, "a link, not a file") from error
         raise
     mode = os.fstat(descriptor).st_mode
@@ -126,14 +126,14 @@ def open_regular(path: Path, flags: int) -> int:
 
 
 def reason(error: Exception) -> str:
-    """What the system said of an error, without its number and the name; else all of it."""
+    """The system's message of an error without errno and file name, or else its full text."""
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 def listing(folder: Path, suffixes: Sequence[str]) -> list[Found]:
-    """The files in a folder whose names end so, sorted; as `below`, but no further down.
+    """The files with these suffixes in a folder, sorted; not recursive, otherwise same as `below`.
 
-    InputError where the folder cannot be read.
+    Raises InputError if the folder cannot be read.
     """
     try:
         return sorted(_files(_entries(folder), suffixes))
@@ -142,7 +142,7 @@ def listing(folder: Path, suffixes: Sequence[str]) -> list[Found]:
 
 
 def folders(folder: Path) -> list[Path]:
-    """The folders in a folder, links to some too, sorted. InputError as of `listing`."""
+    """The folders in a folder and links to folders, sorted. Raises InputError like `listing`."""
     try:
         inside = (Path(each.path) for each in _entries(folder))
     except (OSError, ValueError) as error:
@@ -153,14 +153,13 @@ def folders(folder: Path) -> list[Path]:
 def below(
     folder: Path, suffixes: Sequence[str], enter: Callable[[Path], bool] = lambda folder: True
 ) -> list[Found]:
-    """The files below a folder whose names end so, and the folders that cannot be read, sorted.
+    """The files with these suffixes below a folder, and the unreadable folders, sorted.
 
-    Names that begin with a dot are passed over, links to folders are not followed, nor are folders
-    that `enter` is not True for.
+    Skips names that start with a dot, links to folders, and folders for which `enter` is False.
     """
     found: list[Found] = []
     left = [folder]
-    while left:  # no recursion: folders nest deeper than Python's stack
+    while left:  # no recursion: folders may nest deeper than Python's stack
         here = left.pop()
         try:
             entries = _entries(here)

@@ -1,4 +1,4 @@
-"""Host memory that a GPU copies to and from by itself: locked pages, kept by PyTorch's cache."""
+"""Pinned (page-locked) host memory for asynchronous copies, from PyTorch's caching allocator."""
 
 import functools
 import logging
@@ -16,19 +16,18 @@ from espan.system import memory
 
 log = logging.getLogger("espan")
 
-# Of all host memory, what results that callers keep may take of locked pages, which nothing else
-# can have meanwhile; and at most. More of them gain nothing: to lock a page the first time takes
-# longer than to touch an ordinary one.
+# Pinned memory for results that callers keep: at most 1/SHARE of host memory, and MOST bytes. More
+# gains nothing: pinning a page the first time takes longer than touching an ordinary one.
 SHARE, MOST = 8, 2 << 30
 
-# Bytes from which on numpy asks for huge pages, which take less time to touch the first time.
+# Bytes from which numpy requests huge pages, which are faster to touch the first time.
 LARGE = 1 << 22
 
 Empty = Callable[[Sequence[int], torch.dtype], Tensor]
 
 
 def ordinary(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Memory for a result, of ordinary pages. For large ones numpy asks for huge pages."""
+    """Uninitialised pageable memory for a result; large ones by numpy, which uses huge pages."""
     size = math.prod(shape) * dtype.itemsize
     if size < LARGE:
         return torch.empty(shape, dtype=dtype)
@@ -40,17 +39,17 @@ def _shaped(memory: np.ndarray, shape: Sequence[int], dtype: torch.dtype) -> Ten
 
 
 def lock(size: int) -> Tensor:
-    """So many bytes in locked pages, from PyTorch's cache; RuntimeError where there are none."""
+    """Allocates pinned memory from PyTorch's cache; raises RuntimeError on failure."""
     return torch.empty(size, dtype=torch.uint8, pin_memory=True)
 
 
 def locked(tensor: Tensor) -> bool:
-    """Whether it lies in locked pages, its own or a caller's."""
+    """Whether the tensor is in pinned memory, ours or a caller's."""
     return tensor.is_pinned()
 
 
 def unlock_unused() -> None:
-    """Gives back what PyTorch's cache has of locked pages and nobody uses."""
+    """Releases the unused pinned memory in PyTorch's cache."""
     for name in ("_accelerator_emptyHostCache", "_host_emptyCache"):
         if hasattr(torch._C, name):
             getattr(torch._C, name)()
@@ -58,11 +57,11 @@ def unlock_unused() -> None:
 
 
 class Results:
-    """Memory for results that a GPU writes: `results(shape, dtype)`, an uninitialised tensor.
+    """Allocates results that a GPU writes: `results(shape, dtype)` is an uninitialised tensor.
 
-    Locked pages as long as all of them, used or waiting in the cache, stay within `budget` bytes;
-    ordinary ones beyond it, or once locking has failed, which the log says. They return when the
-    last tensor or array that shares them is gone. Safe between threads.
+    Uses pinned memory while all of it, used or cached, fits into `budget` bytes, or else pageable
+    memory; also after pinning has failed, which is logged. A block returns to the cache with the
+    last tensor or array that shares it. Thread-safe.
     """
 
     def __init__(
@@ -72,15 +71,15 @@ class Results:
         unlock_unused: Callable[[], None] = unlock_unused,
     ):
         self.budget, self._lock, self._unlock_unused = budget, lock, unlock_unused
-        # Blocks by their size: those that callers have, and those with what the cache has kept.
+        # {block size: count}: blocks in use, and blocks in use or cached.
         self._held: Counter[int] = Counter()
         self._locked: Counter[int] = Counter()
-        # A result may die, and call `_give_back`, while this very thread is in here.
+        # Reentrant: a result may be collected, and call `_give_back`, while this thread holds it.
         self._changing = threading.RLock()
 
     def __call__(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         size = math.prod(shape) * dtype.itemsize
-        block = 1 << max(0, size - 1).bit_length()  # as the cache rounds it
+        block = 1 << max(0, size - 1).bit_length()  # rounded up like in PyTorch's cache
         if size == 0 or not self._take(block):
             return ordinary(shape, dtype)
         try:
@@ -90,9 +89,9 @@ class Results:
                 self._held[block] -= 1
                 self._locked[block] -= 1
                 self.budget = 0
-            _say(" ".join(str(error).split())[:200])
+            _warn(" ".join(str(error).split())[:200])
             return ordinary(shape, dtype)
-        # Whatever is made of it, arrays and tensors, keeps `owner`.
+        # All arrays and tensors that share the memory keep `owner` alive.
         weakref.finalize(owner, self._give_back, block).atexit = False
         return _shaped(owner[:size], shape, dtype)
 
@@ -118,21 +117,21 @@ class Results:
         return sum(size * count for size, count in self._locked.items())
 
 
-@functools.cache  # once
-def _say(reason: str) -> None:
-    log.warning("no locked host memory, copies from and to the GPU are slower: %s", reason)
+@functools.cache  # once per reason
+def _warn(reason: str) -> None:
+    log.warning("no pinned host memory, copies to and from the GPU are slower: %s", reason)
 
 
-# Of all upscalers of this process.
+# Shared by all upscalers of this process.
 results = Results(min(MOST, (memory.total() or 0) // SHARE))
 
 
 def staging(like: Tensor) -> Tensor:
-    """Host memory laid out as `like`, in locked pages where there are any."""
+    """Host memory with the layout of `like`, pinned if possible."""
     try:
         return torch.empty_like(like, device="cpu", pin_memory=True)
     except (RuntimeError, MemoryError) as error:
         if memory.lost(error):
             raise
-        _say(" ".join(str(error).split())[:200])
+        _warn(" ".join(str(error).split())[:200])
         return torch.empty_like(like, device="cpu")

@@ -1,4 +1,4 @@
-"""Pictures under way when the interpreter ends, and processes that fork."""
+"""Computations in progress when the interpreter ends or the process forks."""
 
 import atexit
 import functools
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-# Seconds that the interpreter waits for the tiles under way.
+# Seconds that the interpreter waits for the tiles in progress.
 GRACE = 10.0
 
 _changed = threading.Condition()
@@ -20,10 +20,10 @@ _stops: set[Callable[[], None]] = set()
 
 @contextmanager
 def under_way(step: Callable[[int, int], None]) -> Iterator[Callable[[int, int], None]]:
-    """`step(done, total)` for a computation that must not go on when the interpreter has ended.
+    """Wraps `step(done, total)` for a computation that must stop when the interpreter ends.
 
-    A daemon thread that comes out of PyTorch then would abort the process; it stays in its next
-    `step`, for good.
+    A daemon thread that returns from PyTorch after that would abort the process, so its next `step`
+    blocks forever.
     """
 
     def watched(done: int, total: int) -> None:
@@ -49,7 +49,7 @@ def _count(change: int) -> None:
 
 @contextmanager
 def calling(stop: Callable[[], None]) -> Iterator[None]:
-    """If the interpreter ends meanwhile, it calls `stop` before it waits for what is under way."""
+    """A context during which the end of the interpreter calls `stop` before it waits."""
     _stops.add(stop)
     try:
         yield
@@ -59,9 +59,9 @@ def calling(stop: Callable[[], None]) -> Iterator[None]:
 
 @functools.cache
 def prepare_for_forks() -> None:
-    """From here on, forked children compute in one thread.
+    """Makes future forked children compute in one thread. Idempotent.
 
-    Their parent's pool of threads is not forked with it, and OpenMP would wait for it for ever.
+    The parent's OpenMP threads do not exist in the child, which would wait for them forever.
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
@@ -78,7 +78,7 @@ def _end() -> None:
 
 
 def _forget() -> None:
-    """A forked child has none of its parent's threads."""
+    """Resets the state in a forked child, which has no threads of its parent."""
     global _changed, _computing
     _changed, _computing = threading.Condition(), 0
     _stops.clear()

@@ -1,1 +1,1 @@
-"""Training: settings, data, losses, stages and the loop. `espan train` is its command."""
+"""Training of networks: settings, data, losses, stages and the loop. Command: `espan train`."""

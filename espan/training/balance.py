@@ -1,4 +1,4 @@
-"""How the terms of the loss stand to each other: shares held, shares and gradients told."""
+"""Balance of the terms of the loss: a fixed share for frequencies, and statistics for the log."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -11,11 +11,11 @@ from espan.training.losses import Terms
 FREQUENCIES = ("dct", "highpass", "student_dct", "student_highpass")
 
 
-def held(terms: Terms, share: float, mean: Callable[[Tensor], Tensor]) -> Terms:
-    """`terms` with those of frequencies scaled, by one factor, to `share` of the whole loss.
+def hold_share(terms: Terms, share: float, mean: Callable[[Tensor], Tensor]) -> Terms:
+    """Scales the frequency terms by one factor, without gradient, to `share` of the total loss.
 
-    The factor has no gradient. mean: over all processes, so that their number changes nothing.
-    Without such terms, or where they are 0, all stay as they are.
+    mean: averages a tensor over all processes, which makes the result independent of their number.
+    Returns `terms` unchanged if the frequency terms are absent or 0.
     """
     shaped = {name: term for name, term in terms.items() if name in FREQUENCIES}
     if not shaped or not share:
@@ -30,16 +30,16 @@ def held(terms: Terms, share: float, mean: Callable[[Tensor], Tensor]) -> Terms:
     return terms | {name: factor * term for name, term in shaped.items()}
 
 
-def told(
+def statistics_of(
     terms: Terms,
     plain: Tensor,
     parameters: Iterable[Tensor],
     mean: Callable[[Tensor], Tensor],
 ) -> dict[str, float]:
-    """For the log: the share of each term in the loss, and its gradient's cosine with L1's.
+    """For the log: each term's share of the loss and the cosine of its gradient with L1's.
 
-    plain: the L1 distance from the HR patches, whether it is part of the loss or not. mean: over
-    all processes.
+    plain: the L1 distance from the HR patches, also if it is not a term of the loss. mean: averages
+    a tensor over all processes.
     """
     wanted = [p for p in parameters if p.requires_grad]
     values = {name: mean(term.detach()).item() for name, term in terms.items()}
@@ -62,7 +62,7 @@ def _gradients(
 
 
 def _cosine(some: list[Tensor], others: list[Tensor]) -> float:
-    """Of all of them as one vector, which is never made: it would be as large as the network."""
+    """Cosine of the concatenated tensors, computed without a copy of them."""
 
     def product(left: list[Tensor], right: list[Tensor]) -> float:
         pairs = zip(left, right, strict=True)

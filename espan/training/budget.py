@@ -1,4 +1,4 @@
-"""Memory that a run will take, and a refusal before its first step where there is not so much."""
+"""Estimates the memory of a run, and refuses the run before its first step if it does not fit."""
 
 import torch
 
@@ -7,27 +7,27 @@ from espan.networks.espan import ESPAN
 from espan.system import memory
 from espan.training.config import TrainConfig
 
-# Measured on a CPU with 8 to 32 patches of 48 x 48, 32 and 64 channels, 2 to 8 blocks. What the
-# backward pass keeps, in feature maps of float32: for each convolution in the blocks, and around
-# them; and for the tail of a student.
+# Measured on a CPU with 8 to 32 patches of 48 x 48, 32 and 64 channels, 2 to 8 blocks. Float32
+# feature maps kept for the backward pass: per convolution in the blocks, for the layers around
+# them, and for the tail of a student.
 PER_CONV, AROUND, STUDENT = 3.05, 7, 6
-# The share of that in mixed precision, whose maps are kept in both kinds of numbers.
+# Factor in mixed precision, which keeps feature maps in both dtypes.
 MIXED = 0.9
-# Copies of the result in float32: of the network and its loss, in full and in mixed precision; of
-# the terms of the loss that make copies of their own, and of teachers.
+# Float32 copies of the result: by the network and its loss, in full and in mixed precision; by
+# terms of the loss that make additional copies, and by teachers.
 RESULTS, RESULTS_MIXED = 14, 5
 OF_TERMS = {"dct": 13, "highpass": 4, "teacher": 6}
-# Copies of the weights: their own, the average's, the gradients', the optimizer's and its work, and
-# the gradients of two terms of the loss, whose cosine the log tells.
+# Copies of the weights: the weights, their average, gradients, optimizer state and temporaries, and
+# the gradients of two terms of the loss, whose cosine is logged.
 COPIES, COPIES_MUON = 8, 10
-# What any run takes.
+# Bytes of any run.
 BASE = 24 << 20
-# Batches that a worker has ready.
+# Batches that a worker prefetches.
 AHEAD = 2
 
 
 def needed(config: TrainConfig, processes: int = 1) -> int:
-    """Bytes that one of so many processes takes to train a stage, near the most that was seen."""
+    """Bytes per process to train a stage with so many processes, close to measured peaks."""
     pixels = config.batch // processes * config.patch**2
     mixed = config.precision != "fp32"
     maps = PER_CONV * (3 * config.blocks + config.last_convs) + AROUND
@@ -41,7 +41,7 @@ def needed(config: TrainConfig, processes: int = 1) -> int:
 
 
 def check_memory(config: TrainConfig, device: torch.device, processes: int, here: int) -> None:
-    """LimitError for a stage that will not fit; `here` of all processes are on this machine."""
+    """Raises LimitError for a stage that does not fit; `here`: processes on this machine."""
     need, free = needed(config, processes), memory.free_on(device)
     if free is None:
         need, free = here * need, memory.available()
@@ -53,12 +53,12 @@ def check_memory(config: TrainConfig, device: torch.device, processes: int, here
 
 
 def _weights(config: TrainConfig) -> int:
-    """Numbers in the network, branches included; none of them is made."""
+    """Number of parameters with branches, without allocating them."""
     with torch.device("meta"):
         net = ESPAN(config.channels, config.blocks, config.last_convs, config.scale, config.rep)
     return sum(weights.numel() for weights in net.parameters())
 
 
 def _ahead(config: TrainConfig) -> int:
-    """Bytes of the batches that workers have ready."""
+    """Bytes of the batches that workers prefetch."""
     return AHEAD * config.workers * config.batch * 3 * config.patch**2 * (1 + config.scale**2)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the last few, whole or absent, and refused when the settings differ."""
+"""Checkpoints of a run: keeps the last few, writes atomically, refuses changed settings."""
 
 import logging
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from espan.training.config import FREE, TrainConfig
 
 log = logging.getLogger("espan")
 
-# What a checkpoint holds, and as what.
+# Entries of a checkpoint and their types.
 PARTS = {
     **dict.fromkeys(("config", "net", "average", "precision"), dict),
     **dict.fromkeys(("stage", "step"), int),
@@ -28,7 +28,7 @@ class Checkpoints:
         self.out, self.config = out, config
 
     def paths(self) -> list[Path]:
-        """Oldest first."""
+        """The checkpoint files, oldest first."""
         return sorted(self.out.glob("checkpoint-*-*.pt"))
 
     def write(self, stage: int, step: int, state: dict) -> None:
@@ -36,25 +36,25 @@ class Checkpoints:
         path = self.out / f"checkpoint-{stage:02d}-{step:08d}.pt"
         with whole_file(path) as temporary:
             torch.save(state, temporary)
-        # One of a later step is there when it was damaged and an older one was gone on from.
+        # A later step exists if its checkpoint was damaged and the run resumed from an older one.
         others = [other for other in self.paths() if other != path]
         for old in others[: max(len(others) - self.config.keep + 1, 0)]:
             old.unlink()
 
     def newest(self) -> dict | None:
-        """The newest one that is whole, and its "path"; None before the first."""
+        """The newest undamaged checkpoint, plus its "path"; None if there is none yet."""
         paths = self.paths()[::-1]
         for path in paths:
             try:
                 return self._read(path) | {"path": path}
             except WeightsError as error:
-                log.warning("%s: damaged (%s), the one before it is tried", path, error)
+                log.warning("%s: damaged (%s), trying the previous one", path, error)
         if paths:
-            raise InputError(f"{paths[0]}: damaged, as all of them; remove them to begin again")
+            raise InputError(f"{paths[0]}: damaged, like all others; remove them to start over")
         return None
 
     def _read(self, path: Path) -> dict:
-        """What a checkpoint holds; WeightsError unless it has all that a run goes on from."""
+        """Reads a checkpoint; raises WeightsError if a run cannot resume from it."""
         state = read_torch(path)
         parts = state if isinstance(state, dict) else {}
         if missing := [name for name in PARTS if not isinstance(parts.get(name), PARTS[name])]:
@@ -63,7 +63,7 @@ class Checkpoints:
         stage, step = state["stage"], state["step"]
         known = 0 <= stage < self.config.number_of_stages
         if not known or not 0 <= step <= self.config.stage(stage).steps:
-            raise WeightsError(f"of stage {stage}, step {step}, which this run does not have")
+            raise WeightsError(f"stage {stage}, step {step} does not exist in this run")
         return state
 
     def _compare(self, path: Path, before: dict) -> None:
@@ -71,4 +71,4 @@ class Checkpoints:
         changed = [key for key in now if key not in FREE and before.get(key) != now[key]]
         if changed:
             names = ", ".join(changed)
-            raise InputError(f"{path}: was made with another {names}; choose another out")
+            raise InputError(f"{path}: written with another {names}; choose another out")

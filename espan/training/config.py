@@ -1,4 +1,4 @@
-"""Training settings: typed defaults, read from YAML, with unknown keys and wrong types refused."""
+"""Training settings: typed defaults, read from YAML; rejects unknown keys and wrong types."""
 
 import dataclasses
 import difflib
@@ -19,13 +19,13 @@ from espan_kernels.dct2d import BLOCKS
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 SCHEDULES = ("cosine", "step")
-# `data` of this name: pictures made up on the spot, enough to try a recipe.
+# `data` with this value: synthetic images, enough to try a recipe.
 SYNTHETIC = "synthetic"
-# Settings of the run as a whole; a stage may change every other one.
+# Settings of the run; stages may change all others.
 _OF_THE_RUN = (
     "data out init validate channels stages average every keep seed device devices nodes workers"
 )
-# Three channels carry the picture past the blocks when training starts.
+# At least 3 channels: they pass the image around the blocks when training starts.
 _RANGES = {
     **dict.fromkeys(("steps", "every", "keep"), (1, 10**9)),
     **dict.fromkeys(("devices", "nodes"), (1, 4096)),
@@ -43,9 +43,9 @@ _RANGES = {
     "ema": (0, 0.999999),
 }
 LONGEST_LIST = 100
-# The weights that do best in the validation of a stage.
+# The weights with the best validation score of a stage.
 BEST = "best.safetensors"
-# What a run may change when it goes on: where it runs and what it shows, not what it computes.
+# Settings that may change when a run resumes: they do not affect the result.
 FREE = ["data", "out", "validate", "every", "keep", "device", "devices", "nodes", "workers"]
 
 
@@ -53,69 +53,69 @@ FREE = ["data", "out", "validate", "every", "keep", "device", "devices", "nodes"
 class TrainConfig:
     """One run of `espan train`. Patches are in LR pixels, schedules in steps."""
 
-    data: str  # folder of HR pictures, one with HR/ and LRx<scale>/, or one made by espan prepare
-    out: str  # folder of the run: checkpoints, log, the config itself
-    validate: str | None = None  # folder with HR/ and LRx<scale>/, of HR pictures, or of such sets
-    init: str | None = None  # weights to start from, of any scale: a file or a built-in name
-    stages: list[dict] = dataclasses.field(default_factory=list)  # each: settings that it changes
-    average: list[str] = dataclasses.field(default_factory=list)  # other weights, for the last mean
-    name: str = "main"  # of the stage
+    data: str  # folder of HR images, with HR/ and LRx<scale>/, or written by espan prepare
+    out: str  # folder of the run: checkpoints, log, config.json
+    validate: str | None = None  # folder of HR images, with HR/ and LRx<scale>/, or of such sets
+    init: str | None = None  # initial weights of any scale: a file or a built-in name
+    stages: list[dict] = dataclasses.field(default_factory=list)  # the settings each one changes
+    average: list[str] = dataclasses.field(default_factory=list)  # weights averaged into the result
+    name: str = "main"  # name of the stage
 
     scale: int = 4
     channels: int = 32
     blocks: int = 5
-    last_convs: int = 2  # convs of the last, shortened block
-    rep: str | None = None  # branches to train with (espan.networks.reparam); None: plain convs
-    student: int | None = None  # self-distillation: depth of the student inside; None: none
+    last_convs: int = 2  # convolutions of the last, shorter block
+    rep: str | None = None  # branches for training (espan.networks.reparam); None: plain
+    student: int | None = None  # self-distillation: blocks of the student; None: no student
 
     steps: int = 14_000
-    batch: int = 16  # over all processes together
+    batch: int = 16  # total of all processes
     patch: int = 48
-    lr: float = 1.5e-3  # Adam's, at the peak of the schedule
-    muon_lr: float | None = 7e-4  # Muon's, for the kernels inside the blocks; None: Adam for all
-    muon_decay: float = 0.2  # weight decay of those kernels, per step and learning rate
-    clip: float = 1.0  # largest norm of the gradients of each optimizer
+    lr: float = 1.5e-3  # of Adam, at the peak of the schedule
+    muon_lr: float | None = 7e-4  # of Muon, for the kernels in the blocks; None: Adam for all
+    muon_decay: float = 0.2  # weight decay of these kernels, per step, times muon_lr
+    clip: float = 1.0  # maximum gradient norm per optimizer
     schedule: str = "cosine"  # or step: times `gamma` at each of `milestones`
     milestones: list[float] = dataclasses.field(default_factory=lambda: [0.5, 0.8, 0.9, 0.95])
     gamma: float = 0.5
-    warmup: float = 0.1  # share of the steps in which the rate climbs to its peak
+    warmup: float = 0.1  # share of the steps for linear warm-up
     ema: float = 0.999
-    precision: str = "bf16"  # of both passes: bf16, fp16 or fp32 (TF32 in a GPU's convolutions)
+    precision: str = "bf16"  # of both passes: bf16, fp16 or fp32 (TF32 convolutions on a GPU)
 
     l1: float = 1.0  # weights of the terms of the loss (espan.training.losses)
     mse: float = 0.0
     dct: float = 0.0
-    dct_block: int | None = None  # side of the blocks of that DCT; None: of the whole patch
+    dct_block: int | None = None  # block side of the DCT; None: the full patch
     highpass: float = 0.0
-    frequency_share: float = 0.0  # of the loss, to which dct and highpass are scaled; 0: not
-    blur: float = 1.5  # standard deviation, in HR pixels, of the Gaussian that highpass takes off
-    distill: float = 0.01  # with a student: weight of its distance from the teacher
-    margin: float = 0.01  # by which the teacher must be better at a pixel to teach it
+    frequency_share: float = 0.0  # share of the loss to which dct and highpass are scaled; 0: off
+    blur: float = 1.5  # standard deviation, in HR pixels, of the Gaussian that highpass subtracts
+    distill: float = 0.01  # weight of the student's distance from its teacher
+    margin: float = 0.01  # a pixel counts if the teacher is better by more than this
 
     teacher: list[str] = dataclasses.field(default_factory=list)  # weights of larger networks
-    teacher_scale: int | None = None  # their scale where it is larger: outputs are scaled down
-    teacher_outputs: str | None = None  # folder that keeps their outputs; None: computed each step
-    teacher_l1: float = 1.0  # weights of the distances from the mean of the teachers' outputs
+    teacher_scale: int | None = None  # their scale if it is larger: their outputs are scaled down
+    teacher_outputs: str | None = None  # folder for their outputs; None: computed in each step
+    teacher_l1: float = 1.0  # weights of the distances from the teachers' mean output
     teacher_mse: float = 0.0
-    teacher_affinity: float = 0.0  # and of their features (espan.training.teachers)
+    teacher_affinity: float = 0.0  # weight for their features (espan.training.teachers)
 
     degrade: bool = False  # LR by a chain of real-world degradations instead of files or bicubic
-    cutblur: float = 0.0  # share of the patches with a part of the HR picture pasted into the LR
-    mixup: float = 0.0  # share of the patches that are two pictures on top of each other
-    shapes: float = 0.0  # share of the patches that are drawn: flat colours, hard edges, text
-    borders: float = 0.0  # share of the others that are cut at the border of their picture
+    cutblur: float = 0.0  # share of patches with a part of the HR image pasted into the LR image
+    mixup: float = 0.0  # share of patches that blend two images
+    shapes: float = 0.0  # share of drawn patches: flat colours, hard edges, text
+    borders: float = 0.0  # share of the other patches that are cut at an image border
 
     every: int = 1000  # steps between validations and checkpoints
-    keep: int = 2  # checkpoints kept
+    keep: int = 2  # number of checkpoints kept
     seed: int = 0
     device: str = "auto"
-    devices: int = 1  # processes on this machine, one device each; torchrun sets its own
-    nodes: int = 1  # machines
-    workers: int = 0  # processes that cut patches; 0: the training process itself
+    devices: int = 1  # processes on this machine, one device each; torchrun overrides it
+    nodes: int = 1  # number of machines
+    workers: int = 0  # processes that cut patches; 0: the training process does
 
     def __post_init__(self) -> None:
         for name in ("data", "out", "validate", "init", "teacher_outputs"):
-            if getattr(self, name) == "":  # the current folder, where a path is made of it
+            if getattr(self, name) == "":  # as a Path, the current folder
                 raise InputError(f"{name}: the name is empty")
         for name, known in (("precision", PRECISIONS), ("schedule", SCHEDULES)):
             if getattr(self, name) not in known:
@@ -144,7 +144,7 @@ class TrainConfig:
             raise InputError(f"name: expected a file name, and not 'best', got {self.name!r}")
         self._check_teachers()
         if not (self.l1 or self.mse or self.dct or self.highpass or self.teacher):
-            raise InputError("l1, mse, dct, highpass: all 0, nothing would be learnt")
+            raise InputError("l1, mse, dct, highpass: all are 0, expected one above 0")
         self._check_share()
         if self.dct_block and (self.patch * self.scale) % self.dct_block:
             side = self.patch * self.scale
@@ -158,44 +158,46 @@ class TrainConfig:
         names = [self.stage(number).name for number in range(len(self.stages))]
         if len(set(names)) < len(names) or "final" in names[:-1]:
             raise InputError(
-                f"stages: names must differ, 'final' be the last; got {', '.join(names)}"
+                f"stages: expected unique names, and 'final' last, got {', '.join(names)}"
             )
 
     def _check_share(self) -> None:
         if not self.frequency_share:
             return
         if not (self.dct or self.highpass):
-            raise InputError("frequency_share: dct and highpass are 0, nothing has that share")
+            raise InputError("frequency_share: needs dct or highpass above 0")
         if not (self.l1 or self.mse or self.teacher):
-            raise InputError("frequency_share: of what, when dct and highpass are the whole loss")
+            raise InputError("frequency_share: needs a term besides dct and highpass")
 
     def _check_teachers(self) -> None:
         if not self.teacher:
             return
         if not (self.teacher_l1 or self.teacher_mse or self.teacher_affinity):
-            raise InputError("teacher_l1, teacher_mse, teacher_affinity: all 0, nothing is taught")
+            raise InputError(
+                "teacher_l1, teacher_mse, teacher_affinity: all are 0, expected one above 0"
+            )
         if self.teacher_scale is not None and self.teacher_scale <= self.scale:
             raise InputError(
                 f"teacher_scale: expected more than scale, {self.scale}, got {self.teacher_scale}"
             )
         if self.teacher_outputs is None:
             if self.teacher_scale:
-                raise InputError("teacher_scale: scales kept outputs down; give teacher_outputs")
+                raise InputError("teacher_scale: scales stored outputs down; set teacher_outputs")
             if self.shapes:
                 raise InputError(
-                    "shapes: teachers that run at each step would teach drawings too, which they "
-                    "do not know better; give teacher_outputs, or no teacher"
+                    "shapes: teachers that run in each step would also teach drawings, whose exact "
+                    "HR patches are known; set teacher_outputs, or no teacher"
                 )
             return
         if self.teacher_affinity:
             raise InputError(
-                "teacher_affinity: needs the teachers' features, and teacher_outputs keeps none"
+                "teacher_affinity: needs the teachers' features, teacher_outputs has none"
             )
         changed = [name for name in ("degrade", "cutblur", "mixup") if getattr(self, name)]
         if changed:
             raise InputError(
-                f"{', '.join(changed)}: changes the LR pictures, and teacher_outputs are of them "
-                "as they were; leave teacher_outputs out"
+                f"{', '.join(changed)}: changes the LR images, but teacher_outputs are for the "
+                "original ones; remove teacher_outputs"
             )
 
     @property
@@ -227,10 +229,10 @@ KINDS = typing.get_type_hints(TrainConfig)
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """The settings of a YAML file or a recipe, with `key=value` overrides on top.
+    """Reads settings from a YAML file or a recipe and applies `key=value` overrides.
 
-    Raises InputError for an unreadable file, an unknown key (naming the nearest known one), a
-    missing one, or a value of the wrong type.
+    Raises InputError for an unreadable file, an unknown key (with the nearest known one), a missing
+    key, or a value of the wrong type.
     """
     yaml = extra("yaml", "training", "train")
     path = find(path)
@@ -259,7 +261,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def _known(where: object, key: str, known) -> object:
-    """The kind of a setting."""
+    """The type of a setting."""
     if key not in known:
         near = difflib.get_close_matches(str(key), known, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -270,7 +272,7 @@ def _known(where: object, key: str, known) -> object:
 def _typed(key: str, value: object, kind) -> object:
     if typing.get_origin(kind) is list:
         of = typing.get_args(kind)[0]
-        if of is str and isinstance(value, str):  # one name needs no brackets
+        if of is str and isinstance(value, str):  # a single name without brackets
             value = [value]
         if not isinstance(value, list):
             raise InputError(f"{key}: expected a list, got {value!r}")
@@ -278,7 +280,7 @@ def _typed(key: str, value: object, kind) -> object:
     kinds = typing.get_args(kind) or (kind,)
     if float in kinds and isinstance(value, int | str) and not isinstance(value, bool):
         try:
-            return float(value)  # YAML reads 1e-3 as a string
+            return float(value)  # YAML parses 1e-3 as a string
         except ValueError:
             pass
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):

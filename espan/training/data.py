@@ -1,4 +1,4 @@
-"""Patches of training pictures: cut, turned and mixed at random, a function of seed and step."""
+"""Random patches of training images, augmented; a pure function of seed and step."""
 
 import multiprocessing
 import os
@@ -13,22 +13,22 @@ from torch.utils.data import DataLoader, Dataset
 
 from espan.training.config import TrainConfig
 from espan.training.degrade import degrade
+from espan.training.image_pairs import ImagePairs, Pair
 from espan.training.outputs import LEVELS
-from espan.training.pictures import Pair, Pictures
 from espan.training.shapes import drawn
 
 
 class Patches(Dataset):
-    """Aligned LR and HR patches at random places, in all eight flips and turns.
+    """Aligned LR and HR patches at random positions, in all eight flips and rotations.
 
-    `patches[step * batch + i]` is the i-th patch of that step: uint8 tensors (3, patch, patch)
-    and (3, scale * patch, scale * patch); and the same part of the teachers' outputs, uint16, of
-    pictures that have them. Seed, stage, step and i alone decide what it is, so a resumed run, or
-    one spread over several processes, sees what a single unbroken one does.
+    `patches[step * batch + i]` is patch i of the step: uint8 tensors (3, patch, patch) and
+    (3, scale * patch, scale * patch), and the same part of the teachers' outputs, uint16, if the
+    images have them. It depends on seed, stage, step and i only, so resumed runs and runs of
+    several processes see the same patches as a single uninterrupted process.
     """
 
-    def __init__(self, pictures: Pictures, config: TrainConfig, stage: int = 0):
-        self.pictures, self.config, self.stage = pictures, config, stage
+    def __init__(self, images: ImagePairs, config: TrainConfig, stage: int = 0):
+        self.images, self.config, self.stage = images, config, stage
 
     def __getitem__(self, number: int) -> tuple[Tensor, ...]:
         random = self._random(number)
@@ -39,7 +39,7 @@ class Patches(Dataset):
             lr, hr = (_mix(a, b, share) for a, b in zip((lr, hr), self._patch(random), strict=True))
         if self.config.cutblur and random.random() < self.config.cutblur:
             lr = _cut_in(lr, hr, s, random)
-        return tuple(_planes(part) for part in (lr, hr, *outputs))
+        return tuple(_channels_first(part) for part in (lr, hr, *outputs))
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """(LR (N, 3, patch, patch), HR) of a step, uint8; and the teachers' outputs, uint16."""
@@ -48,16 +48,16 @@ class Patches(Dataset):
         return tuple(torch.stack(part) for part in zip(*patches, strict=True))
 
     def names(self, step: int) -> list[str]:
-        """Of the pictures that the patches of a step were cut from."""
+        """Names of the images from which the patches of a step are cut."""
         numbers = range(step * self.config.batch, (step + 1) * self.config.batch)
-        return [self.pictures.names[self._choice(self._random(number))] for number in numbers]
+        return [self.images.names[self._choice(self._random(number))] for number in numbers]
 
     def loader(
         self, first: int, last: int, rank: int, world: int, pinned: bool = False
     ) -> DataLoader:
-        """The batches of steps first..last-1, of each batch the part of process `rank`.
+        """Batches of steps first..last-1, each reduced to the part of process `rank`.
 
-        pinned: in memory from which a GPU copies while the CPU goes on.
+        pinned: in pinned memory, for asynchronous copies to a GPU.
         """
         size = self.config.batch
 
@@ -79,13 +79,13 @@ class Patches(Dataset):
         return np.random.default_rng((self.config.seed, self.stage, step, i))
 
     def _choice(self, random: np.random.Generator) -> int:
-        return int(random.integers(len(self.pictures.pairs)))
+        return int(random.integers(len(self.images.pairs)))
 
     def _patch(self, random: np.random.Generator) -> list[np.ndarray]:
-        config, pair = self.config, self.pictures.pairs[self._choice(random)]
+        config, pair = self.config, self.images.pairs[self._choice(random)]
         if config.shapes and random.random() < config.shapes:
             parts = drawn(config.patch, config.scale, random)
-            # Of a drawing the HR patch is known: no teacher says it better.
+            # The HR patch of a drawing is exact; no teacher improves on it.
             taught = [np.round(parts[1] * (LEVELS / 255)).astype(np.uint16)]
             return parts + taught * (len(pair) - 2)
         parts = self._cut(pair, random)
@@ -111,22 +111,22 @@ class Patches(Dataset):
 
 @contextmanager
 def closing(loader: DataLoader) -> Iterator[Iterator[tuple[Tensor, ...]]]:
-    """The batches of a loader. Its workers have ended when this is left, whichever way."""
+    """A context with the batches of a loader; on exit, its workers have ended."""
     batches = iter(loader)
     try:
         yield batches
     finally:
         if isinstance(signals := loader.worker_init_fn, _Signals):
             signals.over.set()
-            # What PyTorch itself calls once the last batch is read.
+            # PyTorch calls this only after the last batch.
             batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
 class _Signals:
-    """What the workers of a loader do with signals: `DataLoader` calls it in each of them.
+    """Signal handlers for the workers of a loader; `DataLoader` calls this in each worker.
 
-    One to the whole group is the training process's to answer, so they let it pass. SIGTERM is
-    also how that process ends a worker that is stuck: from then on, `over` is set.
+    Workers ignore signals to the process group, which the training process handles. It also ends
+    stuck workers by SIGTERM, after it has set `over`.
     """
 
     def __init__(self):
@@ -142,7 +142,7 @@ class _Signals:
 
 
 class _Once:
-    """What a DataLoader takes for a batch sampler: an iterable of lists of indices."""
+    """A batch sampler for DataLoader: an iterable of lists of indices."""
 
     def __init__(self, parts):
         self.parts = parts
@@ -151,8 +151,8 @@ class _Once:
         return self.parts()
 
 
-def _planes(picture: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+def _channels_first(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def _mix(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
@@ -160,9 +160,9 @@ def _mix(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
 
 
 def _cut_in(lr: np.ndarray, hr: np.ndarray, scale: int, random: np.random.Generator) -> np.ndarray:
-    """CutBlur (Yoo et al., 2020) in LR size: every scale-th HR pixel inside a random rectangle.
+    """CutBlur (Yoo et al., 2020) at LR size: every scale-th HR pixel in a random rectangle.
 
-    There the network must leave the picture alone, not sharpen it.
+    The network learns not to sharpen pixels that are already sharp.
     """
     side = lr.shape[0]
     height, width = (int(side * random.uniform(0.2, 0.8)) for _ in range(2))

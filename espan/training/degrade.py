@@ -1,9 +1,8 @@
-"""Second-order degradation: what photographs go through before they reach a web page.
+"""Second-order degradation: simulates photographs as found on web pages.
 
-Blur, resize, noise and JPEG, twice: the order of Real-ESRGAN (Wang et al., 2021). The second time
-the size is that of the LR picture, so that the last noise and the last JPEG are what is seen. The
-ranges are ours, milder, and written in one place; every step is left out at times, so that some
-pictures come through clean.
+Blur, resize, noise and JPEG, twice, in the order of Real-ESRGAN (Wang et al., 2021). The second
+resize goes to the LR size, so that the last noise and JPEG have LR resolution. The ranges below are
+ours and milder; each step is skipped with some probability, so that some images stay clean.
 """
 
 import io
@@ -14,12 +13,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-# Of the first and the second pass.
+# One entry each for the first and the second pass.
 BLUR = ((0.2, 1.5), (0.2, 0.8))  # standard deviations in pixels along the two axes
 RESIZE = (0.5, 1.2)  # factor of the first pass
 NOISE = ((0.0, 12.0), (0.0, 20.0))  # standard deviation in levels of 255
 SHOT = ((20.0, 400.0), (20.0, 400.0))  # photons of a white pixel
-JPEG = ((40, 96), (30, 96))  # quality, the upper end left out
+JPEG = ((40, 96), (30, 96))  # quality, upper bound exclusive
 CHANCE = ((0.4, 0.4, 0.3, 0.3), (0.2, 1.0, 0.4, 0.7))  # of blur, resize, noise, JPEG
 MODES = ("area", "bilinear", "bicubic", "bicubic")
 
@@ -49,13 +48,13 @@ def degrade(hr: np.ndarray, scale: int, random: np.random.Generator) -> np.ndarr
     return _pixels(x)
 
 
-def _blur(x: Tensor, spreads: np.ndarray, angle: float) -> Tensor:
-    """An anisotropic Gaussian, turned by `angle`; edges repeat."""
-    radius = int(np.ceil(3 * spreads.max()))
+def _blur(x: Tensor, deviations: np.ndarray, angle: float) -> Tensor:
+    """An anisotropic Gaussian, rotated by `angle`; edges repeat."""
+    radius = int(np.ceil(3 * deviations.max()))
     y, z = torch.meshgrid(*[torch.arange(-radius, radius + 1.0)] * 2, indexing="ij")
     along = np.cos(angle) * z + np.sin(angle) * y
     across = np.cos(angle) * y - np.sin(angle) * z
-    kernel = torch.exp(-0.5 * ((along / spreads[0]) ** 2 + (across / spreads[1]) ** 2))
+    kernel = torch.exp(-0.5 * ((along / deviations[0]) ** 2 + (across / deviations[1]) ** 2))
     kernel = (kernel / kernel.sum())[None, None].expand(3, 1, -1, -1)
     return F.conv2d(F.pad(x, [radius] * 4, mode="replicate"), kernel, groups=3)
 

@@ -1,4 +1,4 @@
-"""Self-distillation (SDPL): a student and its teacher on one backbone."""
+"""Self-distillation (SDPL): a student and its teacher share a backbone."""
 
 import torch
 from torch import Tensor, nn
@@ -7,10 +7,10 @@ from espan.networks.espan import ESPAN
 
 
 class SelfDistilled(nn.Module):
-    """A teacher and the student made of its head, its first `depth` blocks and a tail of its own.
+    """A teacher, and a student with the teacher's head and first `depth` blocks and its own tail.
 
-    x (N, 3, H, W) -> (the teacher's picture, the student's), the shared layers run once. Both are
-    ordinary networks: `teacher` and `student` fold, save and run alone.
+    x (N, 3, H, W) -> (the teacher's result, the student's); shared layers run once. `teacher` and
+    `student` are ordinary networks that fold, save and run alone.
     """
 
     def __init__(self, teacher: ESPAN, depth: int):
@@ -23,7 +23,7 @@ class SelfDistilled(nn.Module):
         self.share()
 
     def share(self) -> None:
-        """Makes the student's head and blocks the teacher's."""
+        """Replaces the student's head and blocks by the teacher's."""
         self.student.conv_1 = self.teacher.conv_1
         self.student.blocks = self.teacher.blocks[: len(self.student.blocks)]
 

@@ -1,4 +1,4 @@
-"""Devices, processes and precision: lightning-fabric, set up from the settings."""
+"""Sets up lightning-fabric from the settings: devices, processes and precision."""
 
 import os
 
@@ -9,9 +9,10 @@ from espan.training.config import PRECISIONS, TrainConfig
 
 
 def launch(config: TrainConfig):
-    """A Fabric whose processes are running, and its precision plugin (with the scaler of fp16).
+    """Starts the processes; returns the Fabric and its precision plugin (with the scaler of fp16).
 
-    Under torchrun its environment says how many processes there are, else `devices` and `nodes`.
+    The number of processes comes from the environment of torchrun, or else from `devices` and
+    `nodes`.
     """
     lightning = extra("lightning_fabric", "training", "train")
     plugins = lightning.plugins

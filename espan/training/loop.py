@@ -1,4 +1,4 @@
-"""Training: stage after stage, and one visible loop over the steps of each."""
+"""The training run: stages one after another, each a loop over its steps."""
 
 import time
 from contextlib import ExitStack
@@ -18,21 +18,21 @@ from espan.evaluation.benchmark import benchmark_sets
 from espan.networks.espan import ESPAN
 from espan.networks.folding import fold
 from espan.system.atomic import remove_leftovers
-from espan.training.balance import held, told
+from espan.training.balance import hold_share, statistics_of
 from espan.training.budget import check_memory
 from espan.training.checkpoints import Checkpoints
 from espan.training.config import BEST, SYNTHETIC, TrainConfig
 from espan.training.data import Patches, closing
 from espan.training.distill import SelfDistilled
 from espan.training.fabric import launch
+from espan.training.image_pairs import ImagePairs
 from espan.training.losses import Terms, distance, distillation, loss_of
 from espan.training.optim import lr_multiplier, moving_average, optimizers_of, overflow_together
-from espan.training.outputs import LEVELS, taught
-from espan.training.pictures import Pictures
+from espan.training.outputs import LEVELS, add_teacher_outputs
 from espan.training.record import Record
 from espan.training.start import initialise
-from espan.training.stopping import Stopping
-from espan.training.synthetic import make_pictures
+from espan.training.stopping import StopSignals
+from espan.training.synthetic import make_images
 from espan.training.teachers import Teachers
 from espan.training.transfer import transfer_weights
 
@@ -40,24 +40,24 @@ FINAL = "final.safetensors"
 
 
 class TrainingError(EspanError):
-    """A run that cannot go on."""
+    """Raised if a run cannot continue."""
 
 
 def train(config: TrainConfig) -> Path:
-    """Runs, or resumes, the run of `config.out`; returns its weights, final.safetensors (folded).
+    """Starts or resumes the run in `config.out`; returns its weights, final.safetensors (folded).
 
-    With `config.average` they are the mean of what was trained and of those files.
+    With `config.average`, these are the mean of the trained weights and the given files.
 
-    The folder gets config.json, log.jsonl, TensorBoard's events, checkpoints, pictures of the last
-    validation, the weights that each stage ends with, and best.safetensors, those with which the
-    stage under way did best in validation; all folded. SIGINT or SIGTERM during a step: the run
-    saves after it and raises KeyboardInterrupt; called again it goes on to the very bits an
-    unbroken run gives. A second one, or one before the first step, ends the process at once.
+    The folder gets config.json, log.jsonl, TensorBoard events, checkpoints, images of the last
+    validation, the final weights of each stage, and best.safetensors, the weights of the current
+    stage with the best validation score; all folded. On SIGINT or SIGTERM during a step, the run
+    saves after the step and raises KeyboardInterrupt; a resumed run gives the same bits as an
+    uninterrupted one. A second signal, or one before the first step, ends the process immediately.
     """
     run = Run(config)
     state = run.checkpoints.newest()
     net: nn.Module | None = _initial(config)
-    with Stopping() as stopping, Record(run.out, config, run.first) as record, run.open:
+    with StopSignals() as stopping, Record(run.out, config, run.first) as record, run.open:
         for number in range(state["stage"] if state else 0, config.number_of_stages):
             net, state = run.stage(number, net, state, record, stopping), None
             if run.first:
@@ -69,7 +69,7 @@ def train(config: TrainConfig) -> Path:
 
 
 class Run:
-    """What the stages of a run share."""
+    """The state that the stages of a run share."""
 
     def __init__(self, config: TrainConfig):
         self.config, self.out = config, Path(config.out)
@@ -77,13 +77,13 @@ class Run:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             reason = error.strerror
-            raise OutputError(f"{self.out}: not a folder to write to: {reason}") from error
+            raise OutputError(f"{self.out}: cannot write to this folder: {reason}") from error
         self.fabric, self.precision = launch(config)
         stages = [config.stage(number) for number in range(config.number_of_stages)]
         world = self.fabric.world_size
         for stage in stages:
             check_memory(stage, self.fabric.device, world, min(world, config.devices))
-        self.open = ExitStack()  # what has to be closed however the run ends
+        self.open = ExitStack()  # closed at the end of the run, also on errors
         self.first = self.fabric.is_global_zero
         if self.first:
             remove_leftovers(self.out)
@@ -92,15 +92,15 @@ class Run:
         if config.data == SYNTHETIC:
             self.data = self.out / SYNTHETIC
             if self.first:
-                make_pictures(self.data)
+                make_images(self.data)
         self.fabric.barrier()
-        # All stages' data now: what one of them lacks is not found out after days.
-        by_scale = {scale: Pictures(self.data, scale) for scale in {s.scale for s in stages}}
+        # Loads the data of all stages first: errors must not show up after days.
+        by_scale = {scale: ImagePairs(self.data, scale) for scale in {s.scale for s in stages}}
         self.teachers = [Teachers(s) if s.teacher else None for s in stages]
-        self.pictures = [
-            taught(by_scale[s.scale], teachers, self.fabric).at_least(s.patch * s.scale)
-            for s, teachers in zip(stages, self.teachers, strict=True)
-        ]
+        self.images = []
+        for s, teachers in zip(stages, self.teachers, strict=True):
+            images = add_teacher_outputs(by_scale[s.scale], teachers, self.fabric)
+            self.images.append(images.at_least(s.patch * s.scale))
         self.others = [(name, load(name)) for name in config.average]
         end = stages[-1]
         own = ESPAN(end.channels, end.blocks, end.last_convs, end.scale)
@@ -115,12 +115,12 @@ class Run:
         before: nn.Module | None,
         state: dict | None,
         record: Record,
-        stopping: Stopping,
+        stopping: StopSignals,
     ) -> nn.Module:
-        """Trains from what the stage before left, or from `state`; returns its averaged weights."""
+        """Trains from the previous stage `before` or from `state`; returns the averaged network."""
         config, fabric = self.config.stage(number), self.fabric
-        patches = Patches(self.pictures[number], config, number)
-        model = begin(config, before, patches)
+        patches = Patches(self.images[number], config, number)
+        model = network_for_stage(config, before, patches)
         average = AveragedModel(model, multi_avg_fn=moving_average(config.ema)).to(fabric.device)
         optimizers = optimizers_of(model, teacher_of(model), config)
         peaks = [group["lr"] for each in optimizers for group in each.param_groups]
@@ -133,7 +133,7 @@ class Run:
         if teachers:
             teachers.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of torch
             teachers.watch(model)
-        # Now that everything is on its device, where what is loaded goes too.
+        # After the moves to the device: loading copies into tensors where they are.
         step = self._restore(state, model, average, optimizers) if state else 0
         overall = sum(self.config.stage(i).steps for i in range(number))
         ranks = fabric.global_rank, fabric.world_size
@@ -161,12 +161,12 @@ class Run:
             for optimizer in optimizers:
                 optimizer.zero_grad()
             fabric.backward(loss)
-            # Now that what the loss was made of is freed: it is computed once more.
+            # After backward has freed the graph of the loss, since this computes the loss again.
             shares = self._shares(model, batch, config, teachers) if due else {}
             if config.precision == "fp16":
                 overflow_together(optimizers)
-            # Each on its own: with fp16 the first one's step may change the scale, which is no
-            # matter to Muon, the second, whose steps do not depend on the size of the gradients.
+            # Separately: with fp16, the first step may change the loss scale. Muon, the second
+            # optimizer, does not depend on it, because it normalises gradients.
             for optimizer in optimizers:
                 fabric.clip_gradients(
                     trained, optimizer, max_norm=config.clip, error_if_nonfinite=False
@@ -176,7 +176,7 @@ class Run:
             average.update_parameters(model)
             record.bar.update()
 
-            stop = self._any(stopping.asked)
+            stop = self._any(stopping.requested)
             if self.first and (due or stop):
                 self.checkpoints.write(number, step, self._state(model, average, optimizers))
             if due:
@@ -188,23 +188,23 @@ class Run:
         return average.module
 
     def _terms(self, sr, batch, config, teachers) -> Terms:
-        """The weighted terms of the loss, the teachers' among them, for what came of a batch."""
+        """The weighted terms of the loss of a batch, including those of teachers."""
         lr, hr, kept = batch
         terms = terms_of(sr, hr, config)
         if teachers:
             terms |= teachers.terms(lr, sr, kept, self.fabric.autocast)
-        return held(terms, config.frequency_share, self.fabric.all_reduce)
+        return hold_share(terms, config.frequency_share, self.fabric.all_reduce)
 
     def _shares(self, model, batch, config, teachers) -> dict[str, float]:
-        """How the terms stand to each other, by a forward pass that Fabric knows nothing of: it
-        allows one backward pass for each of its own."""
+        """`statistics_of` of a batch. Bypasses Fabric, which allows one backward per forward."""
         with self.fabric.autocast():
             sr = model(batch[0])
         terms = self._terms(sr, batch, config, teachers)
-        return told(terms, distance(sr, batch[1]), model.parameters(), self.fabric.all_reduce)
+        l1 = distance(sr, batch[1])
+        return statistics_of(terms, l1, model.parameters(), self.fabric.all_reduce)
 
     def _note(self, record, average, terms: Terms, shares: dict, step: int, overall: int) -> None:
-        """Validation, the log's row, and the best weights of the stage."""
+        """Validates, writes a row of the log, and saves the weights if they are the best so far."""
         means = {name: self.fabric.all_reduce(term.detach()).item() for name, term in terms.items()}
         if not self.first:
             return
@@ -215,7 +215,7 @@ class Run:
             save(net, self.out / BEST, validation=str(score))
 
     def _best(self) -> float:
-        """The score of the best weights so far, which lies in their file."""
+        """The validation score stored in the file of the best weights."""
         path = self.out / BEST
         if not path.is_file():
             return float("-inf")
@@ -239,18 +239,18 @@ class Run:
             self.precision.load_state_dict(state["precision"])
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             where = f"{state['path']}: does not fit this run"
-            raise InputError(f"{where}: {one_line(error)}; remove it to go on") from error
+            raise InputError(f"{where}: {one_line(error)}; remove it to continue") from error
         return state["step"]
 
     def _any(self, here: bool) -> bool:
-        """Whether it is so in any process: all of them stop at the same step."""
+        """Whether `here` is true in any process, so that all stop at the same step."""
         if self.fabric.world_size == 1:
             return here
         return bool(self.fabric.all_reduce(torch.tensor(float(here)), reduce_op="sum").item())
 
 
 def terms_of(sr: Tensor | tuple[Tensor, Tensor], hr: Tensor, config: TrainConfig) -> Terms:
-    """The terms of the loss; with a student, its own and its distance from the teacher too."""
+    """The terms of the loss; with a student, also its terms and its distance from the teacher."""
     if isinstance(sr, Tensor):
         return loss_of(sr.float(), hr, config)
     teacher, student = (each.float() for each in sr)
@@ -261,21 +261,20 @@ def terms_of(sr: Tensor | tuple[Tensor, Tensor], hr: Tensor, config: TrainConfig
     return terms
 
 
-def begin(config: TrainConfig, before: nn.Module | None, patches: Patches) -> nn.Module:
-    """The network of a stage: its start, and over it whatever the stage before has of it.
+def network_for_stage(config: TrainConfig, before: nn.Module | None, patches: Patches) -> nn.Module:
+    """The network of a stage: initialised, then with the weights of the previous network.
 
-    A student that a stage goes on with alone is carried on as it is, else the teacher is.
+    If the stage trains the previous student alone, takes its weights, otherwise the teacher's.
     """
     torch.manual_seed(config.seed)
     rep = config.rep
     net = ESPAN(config.channels, config.blocks, config.last_convs, config.scale, rep)
-    # A batch that no step will see.
+    # On a batch outside the steps of the stage.
     initialise(net, patches.batch(config.steps)[0].float() / 255)
     student = before.student if isinstance(before, SelfDistilled) else None
     if before is not None:
-        transfer_weights(
-            student if student and student.config == net.config else teacher_of(before), net
-        )
+        source = student if student and student.config == net.config else teacher_of(before)
+        transfer_weights(source, net)
     if config.student is None:
         return net
     model = SelfDistilled(net, config.student)
@@ -285,9 +284,9 @@ def begin(config: TrainConfig, before: nn.Module | None, patches: Patches) -> nn
 
 
 def teacher_of(model: nn.Module | None) -> ESPAN:
-    """The network without the student inside."""
+    """The network without its student."""
     net = model.teacher if isinstance(model, SelfDistilled) else model
-    assert isinstance(net, ESPAN)  # nothing else is trained
+    assert isinstance(net, ESPAN)  # the only class that is trained
     return net
 
 

@@ -1,7 +1,7 @@
-"""The loss: pixels, frequencies, and the distance between student and teacher.
+"""The loss: terms on pixels and frequencies, and the distance between student and teacher.
 
-The paper's frequency-aware loss is of "the discrete cosine transform and a high-pass filter"; that
-both are L1 distances, the Gaussian and the weights are our choices (docs/method.md).
+The paper's frequency-aware loss uses "the discrete cosine transform and a high-pass filter"; the L1
+distances, the Gaussian and the weights are our choices (docs/method.md).
 """
 
 import math
@@ -17,7 +17,7 @@ Terms = dict[str, Tensor]
 
 
 def loss_of(sr: Tensor, hr: Tensor, config: TrainConfig) -> Terms:
-    """The terms of the loss that `config` gives a weight, weighted; their sum is the loss.
+    """The weighted terms of the loss with non-zero weights in `config`; their sum is the loss.
 
     sr, hr (N, 3, H, W) float32, 0..1.
     """
@@ -29,19 +29,19 @@ def loss_of(sr: Tensor, hr: Tensor, config: TrainConfig) -> Terms:
     if config.dct:
         terms["dct"] = config.dct * dct_l1(sr, hr, block=config.dct_block)
     if config.highpass:
-        # Blurring is linear: one blur of the difference does for both.
+        # Blurring is linear: one blur of the difference instead of two.
         terms["highpass"] = config.highpass * high_pass(sr - hr, config.blur).abs().mean()
     return terms
 
 
 def distance(sr: Tensor | tuple[Tensor, Tensor], hr: Tensor) -> Tensor:
-    """L1, what every other term is compared with; of the teacher where there is a student."""
-    picture = sr if isinstance(sr, Tensor) else sr[0]
-    return (picture.float() - hr).abs().mean()
+    """The L1 distance, to which other terms are compared; with a student, the teacher's."""
+    image = sr if isinstance(sr, Tensor) else sr[0]
+    return (image.float() - hr).abs().mean()
 
 
 def high_pass(x: Tensor, spread: float) -> Tensor:
-    """x (N, C, H, W) less its Gaussian blur of `spread` pixels' deviation; edges repeat."""
+    """x (N, C, H, W) minus its Gaussian blur, standard deviation `spread` pixels; edges repeat."""
     radius = min(math.ceil(3 * spread), *(side - 1 for side in x.shape[2:]))
     taps = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
     taps = torch.exp(-0.5 * (taps / spread) ** 2)
@@ -57,11 +57,11 @@ def high_pass(x: Tensor, spread: float) -> Tensor:
 def distillation(student: Tensor, teacher: Tensor, hr: Tensor, margin: float) -> Tensor:
     """Distance of the student from its teacher where the teacher is better by more than `margin`.
 
-    The form of RIFE (Huang et al., 2022), with pictures in the place of its flows; the teacher
-    learns nothing from it. (N, 3, H, W) each.
+    As in RIFE (Huang et al., 2022), with images instead of flows; no gradient for the teacher.
+    All tensors (N, 3, H, W).
     """
     teacher = teacher.detach()
     worse = (student - hr).abs().mean(1) > (teacher - hr).abs().mean(1) + margin
-    # A root of 0 has no gradient: pixels that agree are kept off it.
+    # The gradient of a root is infinite at 0, hence the constant.
     distance = ((teacher - student).square().mean(1) + 1e-12).sqrt()
     return (worse.detach() * distance).mean()

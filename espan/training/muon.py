@@ -1,8 +1,8 @@
-"""Muon: momentum whose direction is orthogonalised, for the kernels of convolutions.
+"""Muon, an optimizer with orthogonalised momentum, for the kernels of convolutions.
 
-Source of the method and its constants: Keller Jordan et al., "Muon: an optimizer for hidden
-layers in neural networks", 2024. torch.optim.Muon takes matrices only; here a kernel
-(out, in, k, k) counts as the matrix (out, in * k * k).
+Method and constants: Keller Jordan et al., "Muon: an optimizer for hidden layers in neural
+networks", 2024. torch.optim.Muon takes matrices only; here a kernel (out, in, k, k) is treated as
+the matrix (out, in * k * k).
 """
 
 from collections import defaultdict
@@ -10,16 +10,16 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
-# Quintic whose iteration drives every singular value towards 1; five steps reach 0.7 .. 1.2.
+# A quintic whose iteration moves all singular values towards 1; five steps reach 0.7 .. 1.2.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 _STEPS = 5
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Nearly the U V^T of each matrix U S V^T, by Newton-Schulz.  (N, rows, columns).
+    """Approximates U V^T of each matrix U S V^T (N, rows, columns), by Newton-Schulz.
 
-    Every iteration multiplies from the short side by a polynomial of the Gram matrix, so all of
-    them run on matrices of the short side alone: the wide ones of a chain cost little more.
+    Each iteration multiplies by a polynomial of the Gram matrix of the short side, so wide matrices
+    cost little more.
     """
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.mT
@@ -36,20 +36,20 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """lr: root mean square of the change of a weight in one step, whatever the gradient's size.
+    """The Muon optimizer.
 
-    decay: share of itself, times lr, that a weight loses in a step. Every gradient enters the
-    momentum with norm 1: since the step's size does not depend on it either, one extreme batch
-    would otherwise set the direction of the next twenty steps.
+    lr: root mean square of the change of a weight in one step, independent of the gradient's size.
+    decay: weight decay per step, times lr. Gradients are normalised before they enter the momentum:
+    otherwise one extreme batch would set the direction of the next twenty steps.
     """
 
     def __init__(self, params, lr: float, momentum: float = 0.95, decay: float = 0.0):
         super().__init__(params, {"lr": lr, "momentum": momentum, "decay": decay})
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]  # no closure is asked again
+    def step(self) -> None:  # type: ignore[override]  # takes no closure
         for group in self.param_groups:
-            # Kernels of one shape are orthogonalised together.
+            # Kernels of one shape run as a batch.
             by_shape = defaultdict(list)
             for weight in group["params"]:
                 if weight.grad is not None:
@@ -61,7 +61,7 @@ class Muon(torch.optim.Optimizer):
                 torch._foreach_sub_(weights, [u.view_as(weights[0]) for u in updates])
 
     def _directions(self, weights: list[Tensor], momentum: float) -> Tensor:
-        """(N, out, in, k, k), Nesterov's: the gradients and the momentum as it will be after."""
+        """Updates the momentum; returns Nesterov's directions (N, out, in, k, k)."""
         moments = []
         for weight in weights:
             state = self.state[weight]

@@ -13,8 +13,8 @@ from espan.training.muon import Muon
 
 
 def lr_multiplier(step: int, config: TrainConfig) -> float:
-    """Share of the peak learning rate: linear warm-up, then half a cosine down to nothing, or
-    steps down by `gamma` at the `milestones`, shares of all steps."""
+    """The learning rate relative to its peak: linear warm-up, then a half cosine down to 0, or
+    steps down by `gamma` at the `milestones`, given as shares of all steps."""
     warmup = max(config.warmup * config.steps, 1)
     if step < warmup:
         return (step + 1) / warmup
@@ -24,7 +24,7 @@ def lr_multiplier(step: int, config: TrainConfig) -> float:
 
 
 def optimizers_of(model: nn.Module, net: ESPAN, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Adam for `model`; with `muon_lr`, Muon for the kernels inside the blocks of its `net`."""
+    """Adam for `model`; with `muon_lr`, Muon for the kernels in the blocks of its `net`."""
     if not config.muon_lr:
         return [torch.optim.Adam(model.parameters(), lr=config.lr)]
     groups = _muon_groups(net, config.muon_lr)
@@ -35,11 +35,11 @@ def optimizers_of(model: nn.Module, net: ESPAN, config: TrainConfig) -> list[tor
 
 
 def _muon_groups(net: ESPAN, lr: float) -> list[dict]:
-    """The kernels inside the blocks, and at what rate each may change.
+    """Parameter groups of the kernels in the blocks, with their learning rates.
 
-    A chain's links are wider than the kernel they merge to, and a step of one is multiplied by the
-    others: at the full rate training diverges. Their steps have the largest singular value that
-    the merged kernel's would have, and those of 1x1 links, which meet a kernel, a quarter of it.
+    The links of a chain are wider than its merged kernel, and a step of one link is multiplied by
+    the others: training diverges at the full rate. Steps of links get the largest singular value of
+    a step of the merged kernel, and steps of 1x1 links next to a kernel a quarter of it.
     """
     by_share: dict[float, list[Tensor]] = defaultdict(list)
     for layer in (conv for block in net.blocks for conv in block.convs):
@@ -59,8 +59,9 @@ def _muon_groups(net: ESPAN, lr: float) -> list[dict]:
 
 @torch.no_grad()
 def overflow_together(optimizers: list[torch.optim.Optimizer]) -> None:
-    """Where one gradient is not finite, none is: with fp16 each optimizer leaves out a step by its
-    own gradients, and half a step would be taken.
+    """Sets all gradients to NaN if one is not finite.
+
+    With fp16, each optimizer skips a step based on its own gradients only; this makes all skip.
     """
     parameters = (p for each in optimizers for group in each.param_groups for p in group["params"])
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -70,7 +71,7 @@ def overflow_together(optimizers: list[torch.optim.Optimizer]) -> None:
 
 
 def moving_average(decay: float):
-    """For `AveragedModel`: begins as a plain mean, so that the start is soon forgotten."""
+    """Update for `AveragedModel`: a plain mean at first, which soon forgets the initial weights."""
 
     @torch.no_grad()
     def update(means: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:

@@ -1,4 +1,4 @@
-"""Outputs of the teachers for whole pictures, computed once and kept in a memory-mapped file."""
+"""Outputs of the teachers for full images, computed once and kept in a memory-mapped file."""
 
 import hashlib
 import json
@@ -10,33 +10,33 @@ import numpy as np
 from espan.errors import InputError, OutputError
 from espan.system.atomic import remove_leftovers, whole_file
 from espan.system.paths import is_file, reason
-from espan.training.pictures import Pictures
+from espan.training.image_pairs import ImagePairs
 from espan.training.teachers import Teachers
 from espan.upscaler import Upscaler
 
 log = logging.getLogger("espan")
 
-LEVELS = 65535  # outputs are uint16: half a level is a five-hundredth of one of 8 bits
+LEVELS = 65535  # outputs are uint16: rounding errors are 1/500 of an 8-bit level
 
 
-def taught(pictures: Pictures, teachers: Teachers | None, fabric) -> Pictures:
-    """`pictures` with the outputs of their teachers, computed first where need be, by one process.
+def add_teacher_outputs(images: ImagePairs, teachers: Teachers | None, fabric) -> ImagePairs:
+    """Adds the teachers' outputs to `images`; the first process computes them if they are missing.
 
-    As they are without teachers, or where the outputs are not to be kept.
+    Returns `images` unchanged without teachers or without `teacher_outputs`.
     """
     if teachers is None or teachers.config.teacher_outputs is None:
-        return pictures
+        return images
     folder = Path(teachers.config.teacher_outputs)
     if fabric.is_global_zero:
-        keep(teachers, pictures, folder, str(fabric.device))
+        compute_outputs(teachers, images, folder, str(fabric.device))
     fabric.barrier()
-    return with_outputs(teachers, pictures, folder)
+    return load_outputs(teachers, images, folder)
 
 
-def keep(teachers: Teachers, pictures: Pictures, folder: Path, device: str) -> None:
-    """Computes the mean output of `teachers` for every LR picture, unless `folder` has it.
+def compute_outputs(teachers: Teachers, images: ImagePairs, folder: Path, device: str) -> None:
+    """Computes the mean output of `teachers` for all LR images, unless `folder` has them.
 
-    Raises OutputError for a folder that cannot be written to.
+    Raises OutputError if the folder cannot be written to.
     """
     data, index = _paths(teachers, folder)
     if is_file(index) and is_file(data):
@@ -44,47 +44,49 @@ def keep(teachers: Teachers, pictures: Pictures, folder: Path, device: str) -> N
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        raise OutputError(f"{folder}: not a folder to write to: {reason(error)}") from error
+        raise OutputError(f"{folder}: cannot write to this folder: {reason(error)}") from error
     remove_leftovers(folder)
-    count, scale = len(pictures.pairs), teachers.config.scale
-    log.warning("%s: computing the teachers' outputs for %d pictures", data, count)
+    count, scale = len(images.pairs), teachers.config.scale
+    log.warning("%s: computing the teachers' outputs for %d images", data, count)
     upscalers = [Upscaler(net, device=device, dtype="fp32") for net in teachers.nets]
     index.unlink(missing_ok=True)
     with whole_file(data) as temporary, temporary.open("wb") as file:
-        for lr, *_ in pictures.pairs:
+        for lr, *_ in images.pairs:
             x = lr.astype(np.float32) / 255
             outputs = [upscaler(x, scale).astype(np.float64) for upscaler in upscalers]
             mean = sum(outputs) / len(outputs)
             file.write(np.round(mean * LEVELS).astype(np.uint16).tobytes())
-    about = {"pictures": _digest(pictures), "count": count, "folder": str(pictures.folder)}
+    about = {"pictures": _digest(images), "count": count, "folder": str(images.folder)}
     with whole_file(index) as temporary:
         temporary.write_text(json.dumps(about | {"teachers": teachers.config.teacher}))
 
 
-def with_outputs(teachers: Teachers, pictures: Pictures, folder: Path) -> Pictures:
-    """`pictures`, each with its kept output (scale * H, scale * W, 3), uint16, as the third part.
+def load_outputs(teachers: Teachers, images: ImagePairs, folder: Path) -> ImagePairs:
+    """Adds the kept output (scale * H, scale * W, 3), uint16, to each pair of `images`.
 
-    Raises InputError where the file is damaged, or of other pictures.
+    Raises InputError if the file is damaged, or belongs to other images.
     """
     data, index = _paths(teachers, folder)
     try:
         about = json.loads(index.read_text())
         outputs = np.memmap(data, np.uint16, "r")
-        digest, was = about["pictures"], f"{about['count']} pictures of {about['folder']}"
+        digest, was = about["pictures"], f"{about['count']} images of {about['folder']}"
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{data}: not outputs of teachers: {error}; remove it") from error
-    if digest != _digest(pictures):
-        now = f"{len(pictures.pairs)} of {pictures.folder}"
+        raise InputError(
+            f"{data}: cannot read the outputs of teachers: {error}; remove it"
+        ) from error
+    if digest != _digest(images):
+        now = f"{len(images.pairs)} of {images.folder}"
         raise InputError(
             f"{data}: teachers' outputs for the {was}, not for the {now}; "
             "remove it or choose another teacher_outputs"
         )
-    sizes = [hr.size for _, hr, *_ in pictures.pairs]
+    sizes = [hr.size for _, hr, *_ in images.pairs]
     if outputs.size != sum(sizes):
-        raise InputError(f"{data}: not of the size of its pictures; remove it")
+        raise InputError(f"{data}: its size does not match the images; remove it")
     parts = np.split(outputs, np.cumsum(sizes)[:-1])
-    return pictures.with_third(
-        [part.reshape(hr.shape) for part, (_, hr, *_) in zip(parts, pictures.pairs, strict=True)]
+    return images.with_teacher_outputs(
+        [part.reshape(hr.shape) for part, (_, hr, *_) in zip(parts, images.pairs, strict=True)]
     )
 
 
@@ -93,9 +95,9 @@ def _paths(teachers: Teachers, folder: Path) -> tuple[Path, Path]:
     return folder / f"{name}.bin", folder / f"{name}.json"
 
 
-def _digest(pictures: Pictures) -> str:
-    """Of the LR pictures in their order: the outputs depend on nothing else."""
+def _digest(images: ImagePairs) -> str:
+    """Digest of the LR images in order, the only input of the outputs."""
     digest = hashlib.sha256()
-    for lr, *_ in pictures.pairs:
+    for lr, *_ in images.pairs:
         digest.update(f"{lr.shape}".encode() + lr.tobytes())
     return digest.hexdigest()

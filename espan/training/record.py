@@ -1,4 +1,4 @@
-"""What a run leaves to read: log.jsonl, TensorBoard, pictures, and the bar on the terminal."""
+"""The record of a run: log.jsonl, TensorBoard, validation images and the progress bar."""
 
 import json
 import time
@@ -14,11 +14,11 @@ from espan.networks.network import Network
 from espan.training.config import TrainConfig
 from espan.upscaler import Upscaler
 
-PICTURES = 4  # of the validation set, kept as they come out
+IMAGES = 4  # saved per validation set
 
 
 class Record:
-    """The record of one run; of no effect in any process but the first."""
+    """The record of one run; a no-op in all processes except the first."""
 
     def __init__(self, out: Path, config: TrainConfig, active: bool):
         self.out, self.config, self.active = out, config, active
@@ -35,7 +35,7 @@ class Record:
             self.board.close()
 
     def begin(self, stage: TrainConfig, step: int) -> None:
-        """A stage begins, or goes on, at `step`."""
+        """Starts the record of a stage at `step`."""
         self.stage, self.first = stage, step
         self.began, self.waited = time.monotonic(), 0.0
         self.bar = tqdm(
@@ -52,9 +52,9 @@ class Record:
     def write(
         self, step: int, overall: int, terms: dict[str, float], shares: dict, scores: dict
     ) -> None:
-        """One row: the loss, its terms and how they stand, validation, and how fast it went.
+        """Writes a row: the loss, its terms and their statistics, validation scores and speed.
 
-        overall: steps of all stages together, the axis of TensorBoard.
+        overall: steps of all stages, the axis of TensorBoard.
         """
         if not self.log:
             return
@@ -82,7 +82,7 @@ class Record:
                     self.board.add_scalar(key, value, overall)
 
     def validate(self, net: Network, overall: int, device: str) -> dict[str, float]:
-        """Mean Y PSNR of each validation set; the first pictures are kept as files."""
+        """Mean Y PSNR of each validation set; saves the first images as files."""
         if self.config.validate is None:
             return {}
         kept: list[np.ndarray] = []
@@ -90,23 +90,23 @@ class Record:
 
         def keeping(image: np.ndarray) -> np.ndarray:
             result = upscaler(image)
-            if len(kept) < PICTURES:
+            if len(kept) < IMAGES:
                 kept.append(result)
             return result
 
         rows = list(evaluate(keeping, self.config.validate, net.scale))
         names = [row.name for row in rows if row.name != "mean" and not row.error]
         (self.out / "pictures").mkdir(exist_ok=True)
-        for name, picture in zip(names, kept, strict=False):
-            files.write(self.out / "pictures" / f"{name}.png", Image.fromarray(picture))
+        for name, image in zip(names, kept, strict=False):
+            files.write(self.out / "pictures" / f"{name}.png", Image.fromarray(image))
             if self.board:
-                self.board.add_image(name, picture, overall, dataformats="HWC")
+                self.board.add_image(name, image, overall, dataformats="HWC")
         return {f"{row.dataset} psnr_y": row.values["psnr_y"] for row in rows if row.name == "mean"}
 
 
 def _tensorboard(out: Path):
     try:
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:  # it comes with espan[train], and nothing else needs it
+    except ImportError:  # optional: part of espan[train]
         return None
     return SummaryWriter(out / "tensorboard")

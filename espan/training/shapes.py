@@ -1,8 +1,7 @@
-"""Drawn patches: flat colours, hard edges, text and pixel art, which photographs do not have.
+"""Drawn patches: flat colours, hard edges, text and pixel art, which photographs lack.
 
-Drawing has no smoothing, neither at the size of the HR patch nor where it is made smaller: that is
-how screens look. What a network makes of such edges and of flat colours at the border of an image
-it can only learn from such images.
+Neither drawing nor downscaling smooths, as on screens. A network learns such edges, and flat
+colours at the border of an image, only from such images.
 """
 
 import numpy as np
@@ -13,29 +12,29 @@ Colour = tuple[int, int, int]
 
 
 def drawn(patch: int, scale: int, random: np.random.Generator) -> list[np.ndarray]:
-    """[LR (patch, patch, 3), HR (scale * patch, scale * patch, 3)], uint8.
+    """Draws [LR (patch, patch, 3), HR (scale * patch, scale * patch, 3)], uint8.
 
-    A quarter is pixel art, drawn in LR size and enlarged by repetition; the others are drawn in HR
-    size and made smaller by the mean of each LR pixel's box or by taking one pixel of it.
+    A quarter is pixel art, drawn at LR size and enlarged by repetition; the rest is drawn at HR
+    size and downscaled by box mean or by subsampling.
     """
     if random.random() < 0.25:
-        small = _picture(patch, random)
+        small = _drawing(patch, random)
         return [small, small.repeat(scale, 0).repeat(scale, 1)]
-    # Half of the drawings have their edges between LR pixels.
-    large = _picture(scale * patch, random, scale if random.random() < 0.5 else 1)
+    # Half of the drawings have edges only between LR pixels.
+    large = _drawing(scale * patch, random, scale if random.random() < 0.5 else 1)
     if random.random() < 0.5:
         boxes = large.reshape(patch, scale, patch, scale, 3)
         return [np.round(boxes.mean((1, 3))).astype(np.uint8), large]
-    # An even scale has no middle pixel: the one before and the one after it in turn.
+    # An even scale has no middle pixel: picks one of the two next to it.
     middle = int(random.integers(scale - 1, scale + 1)) // 2
     return [np.ascontiguousarray(large[middle::scale, middle::scale]), large]
 
 
-def _picture(side: int, random: np.random.Generator, grid: int = 1) -> np.ndarray:
-    """One drawing, whose rectangles, stripes and lines have corners at multiples of `grid`."""
+def _drawing(side: int, random: np.random.Generator, grid: int = 1) -> np.ndarray:
+    """A drawing whose rectangles, stripes and lines have corners at multiples of `grid`."""
     image = Image.new("RGB", (side, side), _colour(random))
     draw = ImageDraw.Draw(image)
-    draw.fontmode = "1"  # no smoothing of letters; shapes have none
+    draw.fontmode = "1"  # no anti-aliasing of text; shapes never have it
     kind = random.integers(5)
     if kind == 1:  # a step
         at, end = _place(side, random, grid), side
@@ -48,7 +47,7 @@ def _picture(side: int, random: np.random.Generator, grid: int = 1) -> np.ndarra
             _shape(draw, side, random, grid)
     elif kind == 4:
         _text(draw, side, random)
-    return np.asarray(image)  # of kind 0: one colour alone
+    return np.asarray(image)  # kind 0: a single colour
 
 
 def _stripes(draw: ImageDraw.ImageDraw, side: int, random: np.random.Generator, grid: int) -> None:
@@ -86,7 +85,7 @@ def _place(side: int, random: np.random.Generator, grid: int) -> int:
 
 
 def _colour(random: np.random.Generator) -> Colour:
-    """Any colour; in half of the cases one of the eight corners of the cube, black and white."""
+    """A random colour; half of the time a corner of the RGB cube, mostly black or white."""
     if random.random() < 0.5:
         return _corner(random)
     return tuple(random.integers(256, size=3).tolist())

@@ -1,7 +1,7 @@
-"""Where training starts: weights scaled on real pictures, a gate half open, nearest upsampling.
+"""Initialisation: weights scaled on real images, half-open gates, nearest upsampling.
 
-There is no global skip in the network and the gate multiplies small signals, so PyTorch's default
-initialisation lets almost no gradient through (docs/method.md has the measurements).
+The network has no global skip connection and its gates multiply small signals, so PyTorch's default
+initialisation passes almost no gradient (docs/method.md has the measurements).
 """
 
 from collections.abc import Iterator
@@ -15,45 +15,45 @@ from espan.networks.espan import ESPAN
 from espan.networks.layers import Conv, kernel_of
 from espan.networks.reparam import Link, RepConv, links_of
 
-STD = 1.0  # of every conv's output on a real batch
-STD_UP = 0.1  # of the last conv's: the residual on top of nearest upsampling
-# Bias of a block's last conv: sigmoid(2) - 1/2 = 0.38, so that blocks begin nearly linear.
+STD = 1.0  # of the output of each convolution on a real batch
+STD_UP = 0.1  # of the output of the last one: the residual on top of nearest upsampling
+# Bias of the last convolution of a block: sigmoid(2) - 1/2 = 0.38, so blocks start nearly linear.
 GATE_BIAS = 2.0
 
 
 class _ReachedError(Exception):
-    """Thrown by a hook to stop a forward pass at the layer under way."""
+    """Raised by a hook to stop a forward pass after a layer."""
 
 
 @torch.no_grad()
-def initialise(net: ESPAN, pictures: Tensor) -> None:
-    """Sets the weights of `net`, in place, from a batch (N, 3, H, W) of real LR pictures.
+def initialise(net: ESPAN, images: Tensor) -> None:
+    """Initialises `net` in place, with a batch (N, 3, H, W) of real LR images.
 
-    Kaiming-normal, then layer by layer rescaled so that its output has the standard deviation
-    above; then channels 0..2 carry the picture past the blocks, so that the network begins as
-    nearest upsampling plus a small residual. The architecture has the path: no layer is added.
+    Kaiming-normal, rescaled layer by layer to the output's standard deviation above. Then channels
+    0..2 pass the image around the blocks, so that the network starts as nearest upsampling plus a
+    small residual. Uses existing connections; adds no layers.
     """
     for layer in _convolutions(net):
         for conv in _parts(layer):
-            # A 1x1 that widens a chain starts as an isometry: the chain is then as well
-            # conditioned as the kernel it ends in.
+            # A 1x1 that widens a chain starts as an isometry, so that the chain is as well
+            # conditioned as its last kernel.
             widens = conv.kernel_size[0] == 1 and conv.out_channels > conv.in_channels
             weight, bias = kernel_of(conv)
             (nn.init.orthogonal_ if widens else nn.init.kaiming_normal_)(weight)
             nn.init.zeros_(bias)
     gates = {block.convs[-1] for block in net.blocks}
     for layer in _convolutions(net):
-        factor = (STD_UP if layer is net.upsampler else STD) / _output(net, layer, pictures).std()
+        factor = (STD_UP if layer is net.upsampler else STD) / _output(net, layer, images).std()
         for last in _ends(layer, -1):
             last.weight.mul_(factor)
         if layer in gates:
             last_bias = _ends(layer, -1)[0].bias
-            assert last_bias is not None  # every layer is made with one
+            assert last_bias is not None  # all layers have one
             last_bias.add_(GATE_BIAS)
-    _carry_picture(net)
+    _pass_image_through(net)
 
 
-def _carry_picture(net: ESPAN) -> None:
+def _pass_image_through(net: ESPAN) -> None:
     for last in _ends(net.conv_1, -1):
         last.weight[:3] = 0
     net.conv_cat.weight[:3] = 0
@@ -68,15 +68,15 @@ def _carry_picture(net: ESPAN) -> None:
 
 
 def _convolutions(net: ESPAN) -> Iterator[Conv]:
-    """In the order in which the network runs them."""
+    """The convolutions in execution order."""
     yield net.conv_1
     for block in net.blocks:
         yield from block.convs
     yield from (net.conv_2, net.conv_cat, net.upsampler)
 
 
-def _output(net: ESPAN, layer: nn.Module, pictures: Tensor) -> Tensor:
-    """What a layer makes of the pictures."""
+def _output(net: ESPAN, layer: nn.Module, images: Tensor) -> Tensor:
+    """The output of a layer for these images."""
     outputs: list[Tensor] = []
 
     def stop(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -85,7 +85,7 @@ def _output(net: ESPAN, layer: nn.Module, pictures: Tensor) -> Tensor:
 
     handle = layer.register_forward_hook(stop)
     with suppress(_ReachedError):
-        net(pictures)
+        net(images)
     handle.remove()
     return outputs[0]
 
@@ -95,7 +95,7 @@ def _parts(layer: nn.Module) -> list[nn.Conv2d]:
 
 
 def _ends(layer: Conv, end: int) -> list[Link]:
-    """The first (0) or last (-1) links of the branches, those with something to learn."""
+    """The first (0) or last (-1) links of the branches, if they have parameters."""
     if not isinstance(layer, RepConv):
         return [layer]
     links = (links_of(chain)[end] for chain in layer.branches)
@@ -103,7 +103,7 @@ def _ends(layer: Conv, end: int) -> list[Link]:
 
 
 def _centre_tap(layer: Conv) -> Tensor:
-    """(out, in) view of the centre tap of the conv, or of the branch that is a single conv."""
+    """View (out, in) of the centre tap of the convolution, or of a branch of one convolution."""
     if isinstance(layer, RepConv):
         single = [chain[0] for chain in layer.branches if len(chain) == 1]
         convs = [link for link in single if isinstance(link, nn.Conv2d)]

@@ -1,4 +1,4 @@
-"""How a signal ends a run: at once before its first step, after the step under way from then on."""
+"""Signals that stop a run: immediately before its first step, later after the current step."""
 
 import signal
 import threading
@@ -7,23 +7,23 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stopping:
-    """SIGINT and SIGTERM while a run is on; what they did before comes back at its end.
+class StopSignals:
+    """Handles SIGINT and SIGTERM during a run, and restores the previous handlers at its end.
 
-    Until `watch` they do what they did before: nothing has been computed that could be lost. From
-    then on the first one sets `asked`, for the loop to stop after its step; any second one ends the
-    process at once, even inside of a long call of PyTorch's.
+    Until `watch`, the previous handlers stay: there is nothing to lose yet. Then the first signal
+    sets `requested`, and the loop stops after its step; a second signal ends the process
+    immediately, even inside a long PyTorch call.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "Stopping":
+    def __enter__(self) -> "StopSignals":
         return self
 
     def watch(self) -> None:
-        """A step begins. Outside of the main thread, to which signals come, it does nothing."""
+        """Installs the handlers, before the first step. A no-op outside the main thread."""
         if self._before or threading.current_thread() is not threading.main_thread():
             return
         for number in SIGNALS:
@@ -31,9 +31,9 @@ class Stopping:
 
     def __exit__(self, *_error: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler or signal.SIG_DFL)  # None: not from Python
+            signal.signal(number, handler or signal.SIG_DFL)  # None: not installed by Python
 
     def _note(self, _number: int, _frame: object) -> None:
-        self.asked = True
+        self.requested = True
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Teachers from weights files: larger networks whose outputs and features are learnt from."""
+"""Teachers from weights files: larger networks whose outputs and features the student learns."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -16,15 +16,15 @@ from espan.training.config import TrainConfig
 from espan.training.distill import SelfDistilled
 from espan.training.losses import Terms
 
-# Side, in LR pixels, of the windows inside which features are compared with each other: over a
-# whole patch the comparisons would grow with the fourth power of its side.
+# Side of the windows in which features are compared, in LR pixels. The number of pairs in a patch
+# grows with the fourth power of its side.
 WINDOW = 8
 
 
 class Teachers(nn.Module):
-    """The networks of `config.teacher`, frozen; what counts is the mean of what they say.
+    """The frozen networks of `config.teacher`; their mean output is the target.
 
-    Raises WeightsError for a file that holds no network, InputError for one of another scale than
+    Raises WeightsError for a file without a network, InputError for a network of another scale than
     `config.teacher_scale`, by default the run's own.
     """
 
@@ -45,7 +45,7 @@ class Teachers(nn.Module):
         self._learners: list[tuple[str, _Features]] = []
 
     def watch(self, model: nn.Module) -> None:
-        """Learns from now on where `model`, an ESPAN or one with a student, has its features."""
+        """Starts recording the features of `model`, an ESPAN or `SelfDistilled`."""
         nets = {"": model}
         if isinstance(model, SelfDistilled):
             nets = {"": model.teacher, "student_": model.student}
@@ -58,10 +58,10 @@ class Teachers(nn.Module):
         kept: Sequence[Tensor] = (),
         autocast: Callable[[], AbstractContextManager] = nullcontext,
     ) -> Terms:
-        """The weighted terms of the loss for a batch, lr in 0..1, of which `watch`'s model made sr.
+        """The weighted terms of the loss for a batch: lr in 0..1, sr by the model of `watch`.
 
-        kept: the teachers' outputs of the batch, 0..1, where they were computed before. Otherwise
-        the teachers run now, inside of `autocast()`.
+        kept: precomputed outputs of the teachers, 0..1. Without them, the teachers run now, under
+        `autocast()`.
         """
         with torch.no_grad():
             if kept:
@@ -73,27 +73,27 @@ class Teachers(nn.Module):
                 if self.config.teacher_affinity:
                     affinities = torch.stack([affinity(f.last) for f in self._theirs]).mean(0)
         config, terms = self.config, {}
-        pictures = [sr] if isinstance(sr, Tensor) else sr
-        for (name, features), picture in zip(self._learners, pictures, strict=True):
-            picture = picture.float()
+        results = [sr] if isinstance(sr, Tensor) else sr
+        for (name, features), result in zip(self._learners, results, strict=True):
+            result = result.float()
             if config.teacher_l1:
-                terms[f"{name}teacher_l1"] = config.teacher_l1 * F.l1_loss(picture, pixels)
+                terms[f"{name}teacher_l1"] = config.teacher_l1 * F.l1_loss(result, pixels)
             if config.teacher_mse:
-                terms[f"{name}teacher_mse"] = config.teacher_mse * F.mse_loss(picture, pixels)
+                terms[f"{name}teacher_mse"] = config.teacher_mse * F.mse_loss(result, pixels)
             if config.teacher_affinity:
                 distance = F.l1_loss(affinity(features.last), affinities)
                 terms[f"{name}teacher_affinity"] = config.teacher_affinity * distance
         return terms
 
     def key(self) -> str:
-        """Names the teachers by what they compute, whatever their files are called."""
+        """Identifies the teachers by their weights, independent of file names."""
         return _digest(sorted(_digest(_bytes_of(net)) for net in self.nets))[:12]
 
 
 class _Features:
-    """What a network's tail made of its features in the last forward pass, (N, C, H, W).
+    """Records the features of a network in each forward pass, as `last` (N, C, H, W).
 
-    The output of the 1x1 convolution that all networks have in front of the upsampling one.
+    They are the output of the 1x1 convolution before the upsampler, which all networks have.
     """
 
     def __init__(self, net: nn.Module):
@@ -104,10 +104,10 @@ class _Features:
 
 
 def affinity(features: Tensor) -> Tensor:
-    """Cosines between the features of any two places in a window: (N, C, H, W) -> (..., P, P).
+    """Cosines between the features of all pairs of pixels in a window: (N, C, H, W) -> (..., P, P).
 
-    They tell which places are alike to the network, and do not depend on its number of channels.
-    Windows of 8x8 places, P = 64; what is left over at the right and lower border does not count.
+    They compare pixels as the network sees them, independent of its number of channels. Windows are
+    8x8, P = 64; pixels beyond the last full window are ignored.
     """
     side = min(WINDOW, *features.shape[2:])
     rows, columns = (n // side for n in features.shape[2:])

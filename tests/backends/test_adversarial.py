@@ -1,4 +1,4 @@
-"""Pictures made to break numbers, through every backend; and what is no number, through none."""
+"""Images that provoke overflow and rounding errors, through all backends; NaN, through none."""
 
 import shutil
 
@@ -53,7 +53,7 @@ NETS = {
 
 
 def exactly(net, image: np.ndarray) -> np.ndarray:
-    """The picture by PyTorch's operators in float64, not rounded to levels."""
+    """The result by PyTorch's operators in float64, not rounded to levels."""
     x = torch.from_numpy(image).permute(2, 0, 1)[None].double() / 255
     with torch.no_grad():
         y = type(net)(**net.config).double()
@@ -61,13 +61,13 @@ def exactly(net, image: np.ndarray) -> np.ndarray:
         return (255 * y(x)[0].clamp(0, 1)).permute(1, 2, 0).numpy()
 
 
-# Levels of 255 beside rounding: float32 sums in another order; float16 and bfloat16 round each
+# Tolerance in levels of 255: float32 sums in another order; float16 and bfloat16 round each
 # feature to 11 and 8 bits.
 ALLOWED = {"fp32": 0.01, "fp16": 2.0, "bf16": 20.0}
 
 
 def assert_near(up: Upscaler, net, dtype: str, size=SIZE) -> None:
-    """Of all pictures, or of a corner of a few where each pixel takes long."""
+    """Compares all images, or a corner of a few if each pixel is slow."""
     for name, image in PICTURES.items():
         if size != SIZE and name not in ("binary noise", "checkerboard", "white"):
             continue
@@ -79,28 +79,28 @@ def assert_near(up: Upscaler, net, dtype: str, size=SIZE) -> None:
 @pytest.mark.parametrize("dtype", ALLOWED)
 @pytest.mark.parametrize("backend", ["auto", "eager"])
 @pytest.mark.parametrize("kind", NETS)
-def test_adversarial_pictures(kind, backend, dtype):
+def test_adversarial_images(kind, backend, dtype):
     net = NETS[kind]
     assert_near(Upscaler(net, device="cpu", dtype=dtype, backend=backend, tile=17), net, dtype)
 
 
 @pytest.mark.skipif(bool(machine.no_triton()), reason=str(machine.no_triton()))
-def test_adversarial_pictures_through_triton():
+def test_adversarial_images_through_triton():
     net = random_net(channels=32)
     assert_near(Upscaler(net, device=DEVICE, dtype="fp32", backend="triton"), net, "fp32", (9, 12))
 
 
 @pytest.mark.usefixtures("host_build")
-def test_adversarial_pictures_through_cuda():
+def test_adversarial_images_through_cuda():
     net = random_net(channels=32)
     up = Upscaler(net, device="cpu", dtype="fp16", backend="cuda")
-    with_slots(up)  # 8 bits from the tail's kernel
+    with_slots(up)  # uint8 written by the tail's kernel
     assert {chosen.name for chosen in up._runner.backends[torch.float16].chosen} == {"cuda"}
     assert_near(up, net, "fp16", (9, 12))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-def test_adversarial_pictures_compiled():
+def test_adversarial_images_compiled():
     net = random_net(channels=8)
     assert_near(Upscaler(net, device="cpu", dtype="fp32", backend="compile"), net, "fp32")
 
@@ -118,7 +118,7 @@ def poisoned(piece: str, where: int, value: float, as_bias: bool):
 
 
 def numbers_or_an_error(up: Upscaler, image: np.ndarray) -> None:
-    """Float pixels are finite; 8-bit ones are where float ones are and their rounding."""
+    """Float pixels are finite; 8-bit pixels equal the rounded float pixels."""
     pixels = image.astype(np.float32) / 255
     try:
         result = up(pixels)
@@ -139,7 +139,7 @@ def numbers_or_an_error(up: Upscaler, image: np.ndarray) -> None:
     backend=st.sampled_from(["auto", "eager", "plan", "slots"]),
 )
 def test_nothing_but_numbers_becomes_a_pixel(piece, where, value, as_bias, backend):
-    """Weights that overflow somewhere, in any form of the network."""
+    """With weights that overflow somewhere, through all backends."""
     net = poisoned(piece, where, value, as_bias)
     plain = "auto" if backend == "auto" else "eager"
     up = Upscaler(net, device="cpu", dtype="fp32", backend=plain)

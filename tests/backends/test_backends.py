@@ -1,4 +1,4 @@
-"""Upscaling through kernels or other programs gives the picture that plain PyTorch gives."""
+"""All backends give the same images as plain PyTorch."""
 
 import sys
 
@@ -20,7 +20,7 @@ from tests.support.makers import noise, python, random_net
 from tests.support.threads import same_bits_in_threads
 
 needs_triton = pytest.mark.skipif(bool(machine.no_triton()), reason=str(machine.no_triton()))
-# One network of each kind, two blocks deep: the interpreter takes a second for each.
+# One network of each kind with two blocks: the interpreter takes a second for each.
 NETWORKS = {
     "espan": lambda: random_net(channels=32, blocks=1, last_convs=2),
     "span": lambda: random_net(SPAN, channels=28, blocks=2),
@@ -30,22 +30,22 @@ NETWORKS = {
 
 @needs_triton
 @pytest.mark.parametrize("name", NETWORKS)
-def test_triton_gives_the_picture_of_eager(name):
-    net, picture = NETWORKS[name](), noise(20, 24, 3)
+def test_triton_gives_the_image_of_eager(name):
+    net, image = NETWORKS[name](), noise(20, 24, 3)
     eager, triton = (
-        Upscaler(net, device=DEVICE, dtype="fp32", backend=backend)(picture)
+        Upscaler(net, device=DEVICE, dtype="fp32", backend=backend)(image)
         for backend in ("eager", "triton")
     )
-    # Sums in another order: where a value lies between two levels, the nearer may change.
+    # Sums in another order: a value halfway between two levels may be rounded the other way.
     difference = np.abs(eager.astype(int) - triton.astype(int))
     assert difference.max() <= 1 and difference.mean() < 1e-3
 
 
 @needs_triton
-def test_triton_in_tiles_gives_the_whole_picture():
-    net, picture = NETWORKS["espan"](), noise(20, 24, 3, dtype=np.float32)
+def test_triton_in_tiles_gives_the_whole_image():
+    net, image = NETWORKS["espan"](), noise(20, 24, 3, dtype=np.float32)
     whole, tiled = (
-        Upscaler(net, device=DEVICE, dtype="fp32", backend="triton", tile=tile)(picture)
+        Upscaler(net, device=DEVICE, dtype="fp32", backend="triton", tile=tile)(image)
         for tile in (None, (20, 12))
     )
     np.testing.assert_allclose(tiled, whole, atol=2e-6)
@@ -58,7 +58,7 @@ def test_a_backend_that_is_not_there_is_refused_with_its_reason():
 
 @pytest.fixture(params=["openvino", "onnx"])
 def program(request) -> str:
-    """The backend of another program that is here."""
+    """A backend of another project, if installed."""
     for package in {"openvino": ["openvino"], "onnx": ["onnxruntime", "onnxscript"]}[request.param]:
         pytest.importorskip(package)
     return request.param
@@ -72,17 +72,17 @@ def upscalers(net, program: str, dtype: str = "fp32", tile="auto") -> list[Upsca
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_other_programs_give_the_picture_of_eager(name, program):
-    """At any size, borders included, one after another; grey and 16 bits too."""
+def test_runtimes_give_the_image_of_eager(name, program):
+    """At any size, with borders, one after another; also for grey and 16 bits."""
     eager, other = upscalers(NETWORKS[name](), program)
     for shape in ((20, 24, 3), (1, 1, 3), (37, 5, 3), (7, 41)):
-        picture = noise(*shape, dtype=np.float32)
-        np.testing.assert_allclose(other(picture), eager(picture), atol=2e-6, err_msg=str(shape))
-    picture = noise(9, 14, 3, dtype=np.uint16)
-    assert np.abs(other(picture).astype(int) - eager(picture)).max() <= 1
+        image = noise(*shape, dtype=np.float32)
+        np.testing.assert_allclose(other(image), eager(image), atol=2e-6, err_msg=str(shape))
+    image = noise(9, 14, 3, dtype=np.uint16)
+    assert np.abs(other(image).astype(int) - eager(image)).max() <= 1
 
 
-def test_other_programs_give_a_batch_and_tiles_too(program):
+def test_runtimes_support_batches_and_tiles(program):
     net = NETWORKS["espan"]()
     eager, other = upscalers(net, program, tile=(20, 12))
     batch = torch.rand(3, 3, 33, 30, generator=torch.Generator().manual_seed(0))
@@ -93,8 +93,8 @@ def test_other_programs_give_a_batch_and_tiles_too(program):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_no_other_program_makes_a_number_of_what_is_none(bad, program):
-    """By which the runner knows a tile that overflowed."""
+def test_runtimes_keep_nan_and_infinity(bad, program):
+    """The runner detects overflowed tiles by them."""
     run = backend_of(random_net(), program)
     x = torch.rand(1, 3, 30, 30, generator=torch.Generator().manual_seed(0))
     assert run(x).isfinite().all()
@@ -109,9 +109,9 @@ def test_threads_share_another_program(program):
 
 def test_a_tensor_that_wants_a_gradient_goes_in(program):
     up = Upscaler(NETWORKS["espan"](), device="cpu", dtype="fp32", backend=program)
-    picture = torch.rand(3, 5, 6, requires_grad=True)
+    image = torch.rand(3, 5, 6, requires_grad=True)
     with torch.no_grad():
-        assert not up(picture).requires_grad
+        assert not up(image).requires_grad
 
 
 def test_openvino_computes_in_bf16_where_the_processor_has_it():
@@ -121,8 +121,8 @@ def test_openvino_computes_in_bf16_where_the_processor_has_it():
             Upscaler(random_net(), device="cpu", dtype="bf16", backend="openvino")
         return
     eager, other = upscalers(random_net(channels=32, blocks=2), "openvino", "bf16")
-    picture = noise(24, 40, 3)
-    difference = np.abs(other(picture).astype(int) - eager(picture))
+    image = noise(24, 40, 3)
+    difference = np.abs(other(image).astype(int) - eager(image))
     assert difference.max() <= 8 and difference.mean() < 0.7
     assert "OpenVINO on the CPU in torch.bfloat16" in other.explain()
 
@@ -168,7 +168,7 @@ def test_onnx_runtime_has_float32_alone():
         Upscaler(random_net(), device="cpu", dtype="bf16", backend="onnx")
 
 
-def test_other_programs_compute_on_the_cpu_alone(program):
+def test_runtimes_need_the_cpu(program):
     net = random_net().to("meta")
     with pytest.raises(DeviceError, match=f"'{program}': runs on the CPU, the device is meta"):
         backend_of(net, program)

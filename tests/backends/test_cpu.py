@@ -33,7 +33,7 @@ def made(name: str, dtype=torch.float64):
     torch.manual_seed(0)
     net = NETS[name]().eval().requires_grad_(False)
     for key, parameter in net.named_parameters():
-        if key.endswith("bias"):  # large, so that a border of anything but zeros shows
+        if key.endswith("bias"):  # large, so that borders other than zero are detected
             parameter.normal_()
     return net.to(dtype)
 
@@ -60,7 +60,7 @@ def test_equals_the_network(name, strip_sizes):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_is_as_exact_as_the_network(dtype):
+def test_is_as_accurate_as_the_network(dtype):
     net = made("espan", dtype)
     x = image(1, 3, 30, 22, dtype=dtype)
     want = made("espan")(x.double())
@@ -68,7 +68,7 @@ def test_is_as_exact_as_the_network(dtype):
     assert errors.abs().max() <= 2 * own.abs().max()
 
 
-def test_memory_used_again_leaves_no_trace(strip_sizes):
+def test_reused_memory_does_not_affect_results(strip_sizes):
     net = made("span")
     run = CpuNetwork(net)
     first, second = image(1, 3, 20, 14), image(1, 3, 20, 14)
@@ -81,10 +81,10 @@ def test_memory_used_again_leaves_no_trace(strip_sizes):
 def test_threads_do_not_see_each_other():
     net = made("espan")
     run = CpuNetwork(net)
-    pictures = [image(1, 3, 16 + i % 2, 20) for i in range(12)]
-    want = [run(x) for x in pictures]
+    images = [image(1, 3, 16 + i % 2, 20) for i in range(12)]
+    want = [run(x) for x in images]
     with ThreadPoolExecutor(4) as pool:
-        got = pool.map(run, pictures)
+        got = pool.map(run, images)
     assert all(a.equal(b) for a, b in zip(got, want, strict=True))
 
 
@@ -96,7 +96,7 @@ def test_strides_of_the_input_do_not_matter():
     assert run(view).equal(run(view.contiguous()))
 
 
-def test_its_weights_are_its_own():
+def test_weights_are_copied():
     net = made("espan")
     run, x = CpuNetwork(net), image(1, 3, 12, 12)
     before = run(x)
@@ -111,7 +111,7 @@ def test_the_result_is_channels_last_and_without_gradient():
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
-def test_compiled_gives_the_same_picture():
+def test_compiled_gives_the_same_image():
     net = made("one block", torch.float32)
     image = np.random.default_rng(0).integers(0, 256, (20, 28, 3), dtype=np.uint8)
     want = Upscaler(net, device="cpu", dtype="fp32")(image)
@@ -125,7 +125,7 @@ def test_compiling_needs_a_compiler(monkeypatch):
         Upscaler(made("espan", torch.float32), device="cpu", backend="compile")
 
 
-def test_an_upscaler_on_a_cpu_takes_it():
+def test_an_upscaler_on_a_cpu_uses_it_for_fp32():
     up = Upscaler(made("espan", torch.float32), device="cpu", dtype="fp32")
     assert {type(backend) for backend in up._runner.backends.values()} == {CpuNetwork}
 
@@ -133,7 +133,7 @@ def test_an_upscaler_on_a_cpu_takes_it():
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("model", ['"espan-x4"', "espan.ESPAN(channels=32)"])
 def test_making_an_upscaler_starts_no_threads(model):
-    """Beside another thread's they would make that one wait in its sleep."""
+    """More OpenMP threads than cores would make the threads of others sleep at barriers."""
     code = f"""
 import os, threading
 import numpy, torch
@@ -155,8 +155,8 @@ assert threads() == before + 3, (before, threads())
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("backend", ["auto", "eager"])
-def test_a_new_thread_keeps_to_the_number_of_threads_that_was_set(backend):
-    """PyTorch tells a new thread of it at the first operator that asks: convolutions do not."""
+def test_a_new_thread_uses_the_number_of_threads_that_was_set(backend):
+    """PyTorch passes it to a new thread at the first call that reads it; convolutions do not."""
     code = f"""
 import os, threading
 import numpy, torch

@@ -1,4 +1,4 @@
-"""Operators and bytes of the eager backends are recorded: a run may not take more than that."""
+"""Operators and bytes of the eager backends do not exceed the recorded costs."""
 
 import json
 from pathlib import Path

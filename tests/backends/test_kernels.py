@@ -1,4 +1,4 @@
-"""Plans equal their networks, through every implementation."""
+"""Plans equal their networks, with all implementations."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from tests.support.gpu import DEVICE, GPU
 
 pytestmark = pytest.mark.usefixtures("kernel_device")
 
-# The interpreter needs about 0.2 s for a layer at 24x20: full depth for ESPAN, two blocks else.
+# The interpreter takes about 0.2 s per layer at 24x20: full depth for ESPAN only.
 NETWORKS = {
     "espan": lambda: ESPAN(),
     "espan depth 5": lambda: ESPAN(blocks=2, last_convs=0, scale=2),
@@ -33,7 +33,7 @@ def network(name: str, dtype=torch.float32):
     with torch.no_grad():
         for key, parameter in net.named_parameters():
             if key.endswith("bias"):
-                # Large, so that a border of anything but zeros shows.
+                # Large, so that borders other than zero are detected.
                 parameter.normal_(0, 0.5)
     return net.to(DEVICE, dtype)
 
@@ -45,7 +45,7 @@ def test_equals_the_network(name, impl):
     net = network(name)
     x = torch.rand(1, 3, 24, 20)
     truth = net.double()(x.double())
-    # Both round differently: as far from the truth as float32 may be after 20 layers.
+    # Both round differently: allows the error of float32 after 20 layers.
     torch.testing.assert_close(
         Plan(net.float(), impl)(x).double(), truth, atol=2e-6 * truth.abs().max().item(), rtol=0
     )
@@ -107,7 +107,7 @@ def test_refuses_other_networks():
 
 
 @torch.no_grad()
-def test_a_batch_in_uint8_is_the_picture_rounded():
+def test_a_batch_in_uint8_is_the_image_rounded():
     plan = Plan(network("espan depth 5"), "eager")
     x = torch.randint(256, (2, 3, 9, 11), dtype=torch.uint8)
     y, trusted = plan.checked(x)
@@ -119,13 +119,13 @@ def test_a_batch_in_uint8_is_the_picture_rounded():
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["espan depth 5", "span 28", "spanf"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
-def test_a_picture_is_trusted_as_long_as_nothing_can_overflow(name, dtype):
+def test_an_image_is_trusted_as_long_as_nothing_can_overflow(name, dtype):
     x = torch.randint(256, (1, 3, 4, 5), dtype=torch.uint8)
     net = network(name)
     last = net.get_submodule("block_1.2" if name == "spanf" else "blocks.0").requires_grad_(False)
     plan = Plan(net.to(dtype), "eager")
     assert plan.checked(x)[1]
-    # What the first block gives, in the order of the limit: the tail reads it.
+    # The output of the first block, which the tail reads, close to the limit.
     layer = last if name == "spanf" else last.convs[-1]
     layer.bias += 4 * plan.limit if plan.limit < 1e30 else float("inf")
     assert not Plan(net, "eager").checked(x)[1]
@@ -143,7 +143,7 @@ def test_weights_that_are_no_numbers_are_never_trusted(value):
 def test_explains_itself():
     plan = Plan(network("espan depth 5"))
     lines = plan.explain().splitlines()
-    assert lines[0].startswith("feature = conv9x9_head(picture)")
+    assert lines[0].startswith("feature = conv9x9_head(image)")
     assert lines[3].startswith("result = tail(block 2, feature, block 1)")
     if not GPU:
         assert lines[1] == "block 1 = spab(feature): eager"
@@ -151,7 +151,7 @@ def test_explains_itself():
         assert plan.memory(1, 100, 100) == memory.for_pixels(100 * 100, 32, torch.float32)
 
 
-# What CUDA kernels run of it: "-" is no op, "e" what they refuse; and its buffers.
+# (steps by CUDA kernels: "-" is no op, "e" is refused; number of buffers)
 CUDA = {
     "espan depth 4": (lambda: ESPAN(blocks=3, last_convs=2), "cccccc", 4),
     "espan, a block of one conv": (lambda: ESPAN(blocks=1, last_convs=1), "cccc", 3),
@@ -191,7 +191,7 @@ def test_what_cuda_kernels_run_and_where_shim(name):
     assert [one.shape[2:] for one in held] == [(5, 6, layout.PLANE)] * buffers
     others = plan.memory(2, 5, 6) - sum(one.nbytes for one in held)
     assert (others > 0) == ("e" in who) and others >= 0
-    # One line for each step, and one for each op that has no kernel for these channels.
+    # One line per step, and one per op without a kernel for these channels.
     assert len(plan.explain().splitlines()) == len(who) + len(plan.refusals("cuda"))
     assert bool(plan.refusals("cuda")) == ("e" in who)
 
@@ -202,7 +202,7 @@ def test_wgmma_kernels_run_before_the_others_where_they_are_asked_for_shim(name)
     _, who, buffers = CUDA[name]
     plan = Plan(network(name, torch.float16), "cuda_wgmma")
     for step, chosen, letter in zip(plan.steps, plan.chosen, who, strict=True):
-        # The sum of SPAN-F's tail, which the others refuse.
+        # The sum in SPAN-F's tail, which the other kernels refuse.
         has_wgmma = letter == "c" or (name == "spanf" and step.name == "tail")
         assert (chosen.name == "cuda_wgmma") == has_wgmma, step
     assert plan.buffers == buffers

@@ -1,4 +1,4 @@
-"""fp32 means float32 on a GPU whose convolutions are TF32 by default, and TF32 has a name."""
+"""fp32 never uses TF32, even if PyTorch's default does; dtype "tf32" does."""
 
 import copy
 import threading
@@ -18,7 +18,7 @@ from espan.cli import main
 from espan.evaluation.benchmark import evaluate
 from espan.networks.deploy import copy_to
 from espan.options import WITH_TF32
-from espan.shortcut import _held
+from espan.shortcut import _cached
 from espan.system.devices import pick_dtype
 from espan_kernels import convolution
 from tests.support.makers import noise, random_net
@@ -35,7 +35,7 @@ def device(monkeypatch):
 
 @pytest.fixture(scope="module")
 def net():
-    """One deep enough for TF32 to show: on an H100 it is off by 0.0024 of 1.86."""
+    """A network deep enough to detect TF32: on an H100 the error is 0.0024 of 1.86."""
     return espan.load("espan-x4")
 
 
@@ -57,8 +57,8 @@ def test_a_convolution_says_what_it_is_multiplied_in(device):
         assert torch.equal(convolution.conv2d(x, weight, padding=2, tf32=True), coarse)
 
 
-def test_what_is_compiled_says_it_too(device):
-    """Inductor would make a convolution by PyTorch's switch of any but an op of our own."""
+def test_compiled_networks_control_tf32_too(device):
+    """Inductor would compile convolutions by PyTorch's switch, except for our own op."""
     graphs = []
 
     def keep(graph, _inputs):
@@ -84,7 +84,7 @@ def test_what_is_compiled_says_it_too(device):
 
 
 class Kernels(Eager):
-    """In place of a plan: the network by kernels of its own, which no switch concerns."""
+    """Replaces `Plan`: kernels that ignore PyTorch's switch."""
 
     def __init__(self, net, impl):
         super().__init__(copy_to(net, CPU, torch.float64))
@@ -98,7 +98,7 @@ class Kernels(Eager):
 
 
 class Tf32Kernels(Kernels):
-    """That multiply in TF32, and are wrong for it."""
+    """Kernels with the errors of TF32."""
 
     def __init__(self, net, impl):
         Eager.__init__(self, copy_to(net, CPU, torch.float32, tf32=True))
@@ -129,20 +129,20 @@ def test_a_kernel_with_the_error_of_tf32_is_skipped(device, net, monkeypatch, ca
 
 
 def test_a_correct_kernel_would_be_skipped_for_a_network_in_tf32(device, net, monkeypatch):
-    """What happened on the first GPU; without it the tests above would show nothing."""
+    """The original bug; proves that the tests above can fail."""
     monkeypatch.setattr("espan.backends.select.Plan", Kernels)
     with device:
         assert net_of(fastest_proven(net)) is net
 
 
-# What a GPU runs in float32: the network, or its plan, some steps by the ops' definitions.
+# Backends on a GPU in float32: the network, or a plan with some steps by reference ops.
 BACKENDS = {"eager": Eager, "plan": lambda net: Plan(net, "eager")}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @torch.no_grad()
 def test_the_process_keeps_its_switches(device, net, backend):
-    """As every thread sees them, at any moment of a float32 picture."""
+    """In all threads, at any time during a float32 image."""
     x = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(0))
     run = BACKENDS[backend](copy_to(net, CPU, torch.float32))
     want = copy_to(net, CPU, torch.float64)(x.double()).float()
@@ -175,7 +175,7 @@ def test_threads_have_a_precision_each(net, device):
 
 
 def on_slots(net, run) -> Upscaler:
-    """An upscaler in float32 that works as one on a GPU does, by `run` of its copy."""
+    """A float32 upscaler that runs `run` on stream slots, as on a GPU."""
     up = Upscaler(net, device="cpu", dtype="fp32")
     up._runner.backends[torch.float32] = run
     with_slots(up)
@@ -183,13 +183,13 @@ def on_slots(net, run) -> Upscaler:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_pictures_of_16_bits_are_float32(device, net, backend):
-    picture = noise(17, 21, 3, dtype=np.uint16)
-    want = Upscaler(net, device="cpu", dtype="fp32")(picture)
+def test_images_of_16_bits_are_float32(device, net, backend):
+    image = noise(17, 21, 3, dtype=np.uint16)
+    want = Upscaler(net, device="cpu", dtype="fp32")(image)
     up = on_slots(net, BACKENDS[backend](copy_to(net, CPU, torch.float32)))
     with device:
-        got = up(picture)
-        coarse = on_slots(net, Eager(copy_to(net, CPU, torch.float32, tf32=True)))(picture)
+        got = up(image)
+        coarse = on_slots(net, Eager(copy_to(net, CPU, torch.float32, tf32=True)))(image)
     assert np.abs(got.astype(int) - want).max() <= 1
     assert np.abs(coarse.astype(int) - want).max() > 20
 
@@ -197,7 +197,7 @@ def test_pictures_of_16_bits_are_float32(device, net, backend):
 @pytest.mark.shared
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_set5_is_the_cpus_to_a_thousandth_of_a_decibel(device, net, backend, shared):
-    """Through the slots, convolutions and 8 bits of a GPU's float32."""
+    """With stream slots, convolutions and 8-bit results of a GPU in float32."""
     on_cpu = Upscaler(net, device="cpu", dtype="fp32")
     on_gpu = on_slots(net, BACKENDS[backend](copy_to(net, CPU, torch.float32)))
     data = shared / "data/benchmark/Set5"
@@ -215,9 +215,9 @@ def test_tf32_is_refused_by_name_without_a_gpu(net, weights, tmp_path, capsys):
         Upscaler(net, device="cpu", dtype="tf32")
     with pytest.raises(DeviceError, match="dtype 'tf32'"):
         espan.upscale(noise(4, 5, 3), device="cpu", dtype="tf32")
-    picture = tmp_path / "picture.png"
-    Image.fromarray(noise(4, 5, 3)).save(picture)
-    command = ["upscale", str(picture), "-n", weights, "--device", "cpu", "--dtype", "tf32"]
+    image = tmp_path / "picture.png"
+    Image.fromarray(noise(4, 5, 3)).save(image)
+    command = ["upscale", str(image), "-n", weights, "--device", "cpu", "--dtype", "tf32"]
     assert main(command) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "dtype 'tf32'" in said
@@ -230,10 +230,10 @@ def test_tf32_is_float32_by_another_name(net, monkeypatch):
     for each in (up, copy.deepcopy(up)):
         assert each.dtype == torch.float32
         assert each.explain() == "ESPAN by PyTorch's own operators in torch.float32 with TF32"
-    _held.cache_clear()
+    _cached.cache_clear()
     for dtype in ("fp32", "tf32", "fp32", "tf32"):
         espan.upscale(noise(4, 5, 3), model="espan-x2", scale=2, device="cpu", dtype=dtype)
-    assert (_held.cache_info().misses, _held.cache_info().hits) == (2, 2)
+    assert (_cached.cache_info().misses, _cached.cache_info().hits) == (2, 2)
 
 
 @pytest.mark.parametrize("backend", ["cuda", "triton", "openvino", "onnx"])

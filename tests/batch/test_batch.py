@@ -1,4 +1,4 @@
-"""Folders of pictures: several at once, by one device or more, whatever becomes of each."""
+"""Folders of images: several in parallel, on one or more devices, independent of each other."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ from espan import Upscaler, batch
 from espan.batch import work
 from espan.errors import LimitError, OutputError
 from espan.images import files
-from tests.support.folders import FakeUpscaler, larger, pictures
+from tests.support.folders import FakeUpscaler, image_jobs, larger
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def until(condition, seconds: float = 60) -> bool:
 
 
 def test_outcomes_come_in_order_whoever_is_first(tmp_path):
-    jobs, calls = pictures(tmp_path, 6), []
+    jobs, calls = image_jobs(tmp_path, 6), []
 
     def slow_at_first(image, scale, progress):
         calls.append(image)
@@ -42,14 +42,14 @@ def test_outcomes_come_in_order_whoever_is_first(tmp_path):
     assert {(one.width, one.height) for one in outcomes} == {(20, 16)}
 
 
-def test_as_many_pictures_are_under_way_as_there_are_workers(tmp_path, many_cores):
+def test_as_many_images_are_under_way_as_there_are_workers(tmp_path, many_cores):
     together = threading.Barrier(3, timeout=60)
 
     def meets_the_others(image, scale, progress):
         together.wait()
         return larger(image, scale, progress)
 
-    outcomes = [*batch.run(pictures(tmp_path, 6), [FakeUpscaler(meets_the_others)], 4, workers=3)]
+    outcomes = [*batch.run(image_jobs(tmp_path, 6), [FakeUpscaler(meets_the_others)], 4, workers=3)]
     assert {one.status for one in outcomes} == {"done"}
 
 
@@ -58,7 +58,7 @@ def test_as_many_pictures_are_under_way_as_there_are_workers(tmp_path, many_core
 )
 def test_results_in_memory_are_few(tmp_path, monkeypatch, many_cores, cores, held, at_once):
     monkeypatch.setattr(work.torch, "get_num_threads", lambda: cores)
-    monkeypatch.setattr(work, "HELD", held)
+    monkeypatch.setattr(work, "SMALL", held)
     lock, inside, most = threading.Lock(), [], []
 
     def counted(image, scale, progress):
@@ -71,21 +71,21 @@ def test_results_in_memory_are_few(tmp_path, monkeypatch, many_cores, cores, hel
             inside.remove(image)
         return larger(image, scale, progress)
 
-    outcomes = [*batch.run(pictures(tmp_path, 12), [FakeUpscaler(counted)], 4, workers=4)]
+    outcomes = [*batch.run(image_jobs(tmp_path, 12), [FakeUpscaler(counted)], 4, workers=4)]
     assert {one.status for one in outcomes} == {"done"}
     assert max(most) == at_once
 
 
 def test_results_in_memory_are_as_many_as_it_has_room_for(tmp_path, monkeypatch, many_cores):
-    monkeypatch.setattr(work, "HELD", 20 * 16)
+    monkeypatch.setattr(work, "SMALL", 20 * 16)
     for free, most in ((None, 2), (0, 2), (5 * 20 * 16 * work.ROOM, 5), (10**12, 8)):
         monkeypatch.setattr(work.memory, "available", lambda free=free: free)
-        crew = work.Crew([FakeUpscaler(larger)], 4, 1, None, None, None)
-        assert crew.most == most * 20 * 16
-        crew.close()
+        pool = work.WorkerPool([FakeUpscaler(larger)], 4, 1, None, None, None)
+        assert pool.most == most * 20 * 16
+        pool.close()
 
 
-def test_every_device_gets_pictures_and_none_gets_all(tmp_path, net, many_cores):
+def test_every_device_gets_images_and_none_gets_all(tmp_path, net, many_cores):
     devices = [Upscaler(net, device="cpu", dtype="fp32") for _ in range(3)]
     used, together = set(), threading.Barrier(3, timeout=60)
 
@@ -98,7 +98,7 @@ def test_every_device_gets_pictures_and_none_gets_all(tmp_path, net, many_cores)
 
         return FakeUpscaler(upscale)
 
-    jobs = pictures(tmp_path, 6)
+    jobs = image_jobs(tmp_path, 6)
     assert {one.status for one in batch.run(jobs, [*map(watched, range(3))], 4, workers=3)} == {
         "done"
     }
@@ -107,8 +107,8 @@ def test_every_device_gets_pictures_and_none_gets_all(tmp_path, net, many_cores)
         assert Image.open(job.output).tobytes() == devices[0](job.input).tobytes()
 
 
-def test_what_a_picture_becomes_does_not_depend_on_the_workers(tmp_path, net):
-    jobs = pictures(tmp_path, 5)
+def test_what_an_image_becomes_does_not_depend_on_the_workers(tmp_path, net):
+    jobs = image_jobs(tmp_path, 5)
     made = []
     for workers in (1, 4):
         [*batch.run(jobs, [Upscaler(net, device="cpu")], 4, workers=workers)]
@@ -129,10 +129,10 @@ def test_cores_are_not_asked_for_more_than_they_are(tmp_path, monkeypatch):
         inside.remove(image)
         return larger(image, scale, progress)
 
-    jobs = pictures(tmp_path, 12)
+    jobs = image_jobs(tmp_path, 12)
     [*batch.run(jobs, [FakeUpscaler(counted)], 4, workers=6)]
     assert max(most) == 3
-    # The workers', the one's that makes large results; at the end the caller's is put back.
+    # Set by the workers, by the thread for large results, and restored at the end.
     assert sorted(asked[:-1]) == [1] * 6 + [3] and asked[-1] == 3
 
 
@@ -145,20 +145,20 @@ def test_small_results_are_made_by_each_worker_with_its_share_of_cores(tmp_path)
 
     for turn in range(5):
         (tmp_path / str(turn)).mkdir()
-        [*batch.run(pictures(tmp_path / str(turn), 8), [FakeUpscaler(watched)], 4, workers=8)]
+        [*batch.run(image_jobs(tmp_path / str(turn), 8), [FakeUpscaler(watched)], 4, workers=8)]
     assert {*seen} == {share}
 
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_large_results_are_made_by_one_thread_with_all_cores(tmp_path, monkeypatch, workers):
-    monkeypatch.setattr(work, "HELD", 20 * 16 - 1)
+    monkeypatch.setattr(work, "SMALL", 20 * 16 - 1)
     cores, seen = torch.get_num_threads(), []
 
     def watched(image, scale, progress):
         seen.append((threading.get_ident(), torch.get_num_threads()))
         return larger(image, scale, progress)
 
-    jobs = pictures(tmp_path, 8)
+    jobs = image_jobs(tmp_path, 8)
     assert {one.status for one in batch.run(jobs, [FakeUpscaler(watched)], 4, workers=workers)} == {
         "done"
     }
@@ -167,7 +167,7 @@ def test_large_results_are_made_by_one_thread_with_all_cores(tmp_path, monkeypat
 
 
 def test_tiles_done_again_are_counted_for_large_results_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(work, "HELD", 0)
+    monkeypatch.setattr(work, "SMALL", 0)
 
     class Overflowing(FakeUpscaler):
         def __call__(self, image, scale, *, progress):
@@ -175,12 +175,12 @@ def test_tiles_done_again_are_counted_for_large_results_too(tmp_path, monkeypatc
             return super().__call__(image, scale, progress=progress)
 
     upscaler = Overflowing(larger)
-    outcomes = [*batch.run(pictures(tmp_path, 3), [upscaler], 4, workers=3)]
+    outcomes = [*batch.run(image_jobs(tmp_path, 3), [upscaler], 4, workers=3)]
     assert [one.redone for one in outcomes] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("error", [LimitError("little memory is free"), MemoryError()])
-def test_a_picture_that_lacks_memory_beside_others_is_tried_alone(tmp_path, many_cores, error):
+def test_an_image_that_lacks_memory_beside_others_is_tried_alone(tmp_path, many_cores, error):
     inside, refused = [], []
 
     def hungry(image, scale, progress):
@@ -194,7 +194,7 @@ def test_a_picture_that_lacks_memory_beside_others_is_tried_alone(tmp_path, many
         finally:
             inside.remove(image)
 
-    outcomes = [*batch.run(pictures(tmp_path, 6), [FakeUpscaler(hungry)], 4, workers=3)]
+    outcomes = [*batch.run(image_jobs(tmp_path, 6), [FakeUpscaler(hungry)], 4, workers=3)]
     assert {one.status for one in outcomes} == {"done"} and refused
 
 
@@ -202,7 +202,7 @@ def test_a_picture_that_lacks_memory_beside_others_is_tried_alone(tmp_path, many
     "error", [OutputError("no space left"), LimitError("large"), MemoryError()]
 )
 def test_what_fails_stops_nothing(tmp_path, monkeypatch, error):
-    jobs, write = pictures(tmp_path, 5), files.write
+    jobs, write = image_jobs(tmp_path, 5), files.write
 
     def full(path, image):
         if path.name == "1.png":
@@ -217,7 +217,7 @@ def test_what_fails_stops_nothing(tmp_path, monkeypatch, error):
 
 def test_a_defect_is_raised(tmp_path):
     with pytest.raises(ZeroDivisionError):
-        [*batch.run(pictures(tmp_path, 4), [FakeUpscaler(lambda *_: 1 / 0)], 4)]
+        [*batch.run(image_jobs(tmp_path, 4), [FakeUpscaler(lambda *_: 1 / 0)], 4)]
 
 
 def test_leaving_early_stops_what_is_under_way(tmp_path):
@@ -228,7 +228,7 @@ def test_leaving_early_stops_what_is_under_way(tmp_path):
             progress(1, 2)
             time.sleep(0.001)
 
-    jobs = pictures(tmp_path, 6)
+    jobs = image_jobs(tmp_path, 6)
     jobs[0].problem = "not this one"
     run = batch.run(jobs, [FakeUpscaler(endless)], 4, workers=3)
     assert next(run).status == "failed"
@@ -238,7 +238,7 @@ def test_leaving_early_stops_what_is_under_way(tmp_path):
 
 
 def test_a_file_that_goes_after_the_plan_is_named(tmp_path):
-    jobs = pictures(tmp_path, 3)
+    jobs = image_jobs(tmp_path, 3)
     jobs[1].input.unlink()
     outcomes = [*batch.run(jobs, [FakeUpscaler(larger)], 4)]
     assert [one.status for one in outcomes] == ["done", "failed", "done"]

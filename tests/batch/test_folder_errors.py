@@ -1,4 +1,4 @@
-"""A folder on a device that overflows, and on one that is lost."""
+"""A folder on a device that overflows, and on a lost device."""
 
 import pytest
 from PIL import Image

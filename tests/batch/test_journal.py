@@ -1,4 +1,4 @@
-"""`--resume`: what is done stays, what has changed is done again."""
+"""`--resume`: skips finished files and repeats changed ones."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def resume(folder, weights, capsys):
-    """Runs `espan upscale in -o out --resume`: the names that were done, not skipped."""
+    """Runs `espan upscale in -o out --resume`; returns the names of files not skipped."""
 
     def run(*more: str, model: str = weights) -> list[str]:
         inout = [f"{folder}/in", "-o", f"{folder}/out"]
@@ -84,7 +84,7 @@ def test_other_settings_are_done_again(folder, resume, tmp_path):
     assert resume("--scale", "2") == []
     assert resume("--scale", "2", "--dtype", "fp32") == ALL
     assert resume("-f", "webp") == ALL
-    # Other weights under the name of the first.
+    # Other weights with the same file name.
     other = tmp_path / "weights/tiny.safetensors"
     save(random_net(seed=5), other)
     assert resume("--scale", "2", "--dtype", "fp32", model=str(other)) == ALL
@@ -93,7 +93,7 @@ def test_other_settings_are_done_again(folder, resume, tmp_path):
 
 def test_results_of_before_do_not_count_when_others_took_their_place(folder, resume):
     resume()
-    resume("--dtype", "bf16")  # c.bmp has the size that it had
+    resume("--dtype", "bf16")  # the size of c.bmp is unchanged
     assert resume() == ALL
 
 
@@ -111,7 +111,7 @@ def test_a_torn_line_counts_for_nothing_and_costs_no_other(folder, resume, last)
     assert resume() == []
 
 
-def test_a_torn_line_is_one_picture(folder, resume):
+def test_a_torn_line_is_one_image(folder, resume):
     resume()
     path = folder / "out/.espan-journal"
     path.write_bytes(path.read_bytes()[:-3])
@@ -133,15 +133,13 @@ def test_shards_write_journals_of_their_own_and_read_all(folder, resume):
 
 
 def opened(path) -> bool:
-    """Whether this process still holds `path` open; False where a system does not tell."""
+    """Whether this process has `path` open; False if unknown."""
     held = Path("/proc/self/fd")
     return held.is_dir() and any(descriptor.resolve() == path for descriptor in held.iterdir())
 
 
 @pytest.mark.parametrize("how", ["folder", "write"])
-def test_a_journal_that_cannot_be_written_fails_no_picture(
-    folder, resume, monkeypatch, caplog, how
-):
+def test_a_journal_that_cannot_be_written_fails_no_image(folder, resume, monkeypatch, caplog, how):
     if how == "folder":
         (folder / "out/.espan-journal").mkdir(parents=True)
     else:
@@ -151,8 +149,8 @@ def test_a_journal_that_cannot_be_written_fails_no_picture(
 
         monkeypatch.setattr(journals.os, "write", full)
     assert resume() == ALL
-    assert not opened(folder / "out/.espan-journal")  # else its disk could not be unmounted
-    assert len([r for r in caplog.records if "--resume will do this run again" in r.message]) == 1
+    assert not opened(folder / "out/.espan-journal")  # otherwise its disk could not be unmounted
+    assert len([r for r in caplog.records if "--resume will repeat this run" in r.message]) == 1
     monkeypatch.undo()
     assert resume() == ALL
 
@@ -180,7 +178,7 @@ def test_reading_damaged_files_is_a_setting(folder, resume):
 
 @pytest.mark.parametrize("name", [".espan-journal", ".espan-journal-other"])
 def test_a_link_is_not_followed(folder, resume, name, caplog):
-    """Neither to append to its target nor to believe it."""
+    """Neither to append to its target nor to read it."""
     resume()
     target = folder / "precious.txt"
     (folder / "out/.espan-journal").rename(target)
@@ -202,5 +200,5 @@ def test_what_is_no_file_is_not_waited_for(folder, resume, kind, caplog):
         os.mknod(journal, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
     else:
         pytest.skip("only root makes devices")
-    assert resume() == ALL  # would wait for ever to read it
+    assert resume() == ALL  # reading it would block forever
     assert f"a {'FIFO' if kind == 'fifo' else 'device'}, not a file; --resume" in caplog.text

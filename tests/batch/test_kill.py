@@ -1,6 +1,6 @@
-"""Runs that are killed, interrupted, left by their program or forked.
+"""Runs that are killed, interrupted, abandoned by their program, or forked.
 
-The long form is tests/verification/kills.py.
+tests/verification/kills.py does the same for longer.
 """
 
 import os
@@ -99,13 +99,13 @@ while not [*folder.glob("out/*.png")]:
     done = python(code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     results = [*(folder / "out").glob("*.png")]
-    # A thread that is no daemon is waited for, to its end.
+    # The interpreter waits for non-daemon threads.
     assert len(results) == 40 if not daemon else 0 < len(results) < 40
     assert all(Image.open(path).size == (96, 96) and Image.open(path).load() for path in results)
     assert [*(folder / "out").glob(".espan-*.part")] == []
 
 
-def test_the_interpreter_ends_while_a_picture_is_computed():
+def test_the_interpreter_ends_while_an_image_is_computed():
     code = """
 import threading, time, numpy, espan
 upscaler = espan.Upscaler("espan-x2", device="cpu", tile=32)
@@ -150,6 +150,7 @@ if __name__ == "__main__":
         capture_output=True,
         text=True,
         timeout=500,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # as the script lies elsewhere
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(sys.path)},  # because the script is elsewhere
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""What goes where: jobs of files and folders, and a machine's share of them."""
+"""Planning of jobs: names of results, and the share of each machine."""
 
 import os
 from pathlib import Path
@@ -8,12 +8,12 @@ from PIL import Image
 
 from espan import batch
 from espan.images import files
-from tests.support.folders import FakeUpscaler, larger, pictures
+from tests.support.folders import FakeUpscaler, image_jobs, larger
 from tests.support.makers import noise
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
-    jobs = pictures(tmp_path, 2)
+    jobs = image_jobs(tmp_path, 2)
     (tmp_path / "in/closed").mkdir()
     scandir = os.scandir
 
@@ -32,16 +32,16 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
 
 
 def test_hidden_files_and_folders_are_passed_over(tmp_path):
-    pictures(tmp_path, 1)
+    image_jobs(tmp_path, 1)
     for name in (".hidden.png", ".thumbs/small.png"):
         (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
         files.write(tmp_path / "in" / name, Image.fromarray(noise(2, 2, 3)))
     assert [job.input.name for job in batch.plan([tmp_path / "in"])] == ["0.png"]
 
 
-def test_a_result_goes_to_the_picture_whose_extension_it_keeps(tmp_path):
+def test_a_result_goes_to_the_image_whose_extension_it_keeps(tmp_path):
     (tmp_path / "in").mkdir()
-    for name in ("a.gif", "a.png"):  # by name, the one that has to change it comes first
+    for name in ("a.gif", "a.png"):  # the one that has to change its extension sorts first
         Image.fromarray(noise(2, 2, 3)).save(tmp_path / "in" / name)
     first, second = batch.plan([tmp_path / "in"], tmp_path / "big")
     assert first.problem == f"{tmp_path}/big/a.png is already the result of {tmp_path}/in/a.png"
@@ -49,14 +49,14 @@ def test_a_result_goes_to_the_picture_whose_extension_it_keeps(tmp_path):
 
 
 def test_named_twice_is_one_job(tmp_path):
-    (job,) = pictures(tmp_path, 1)
+    (job,) = image_jobs(tmp_path, 1)
     twice = [job.input, tmp_path / "in/../in/0.png"]
     assert len(batch.plan(twice, tmp_path / "big")) == 1
     assert len(batch.plan([*twice, tmp_path / "in"], tmp_path / "big")) == 1
 
 
 def test_names_that_are_no_text_survive(tmp_path):
-    (job,) = pictures(tmp_path, 1)
+    (job,) = image_jobs(tmp_path, 1)
     odd = os.fsdecode(b"caf\xe9 \xff.png")
     job.input.rename(job.input.with_name(odd))
     (job,) = batch.plan([tmp_path / "in"], tmp_path / "big")

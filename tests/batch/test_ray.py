@@ -29,7 +29,7 @@ def cluster():
 
 
 def rows_of(capsys) -> list[dict]:
-    """The command's JSON. Before it a cluster that outlives a run may say that a worker ended."""
+    """The command's JSON, after possible messages of the cluster on ended workers."""
     shown = capsys.readouterr().out
     return json.loads(shown[shown.index("[\n") :])
 
@@ -51,11 +51,11 @@ def test_bad_files_stay_alone_and_the_rest_can_be_resumed(cluster, tmp_path, net
     assert main([*arguments, "--engine", "ray", "--resume"]) == 0
     rows = {Path(row["input"]).name: row["status"] for row in rows_of(capsys)}
     assert rows.pop("bad.png") == "done" and set(rows.values()) == {"skipped"}
-    assert main([*arguments, "--resume"]) == 0  # the same journal, whoever wrote it
+    assert main([*arguments, "--resume"]) == 0  # the same journal with and without Ray
     assert {row["status"] for row in rows_of(capsys)} == {"skipped"}
 
 
-def test_the_picture_of_a_lost_worker_is_done_again(cluster, tmp_path, net, monkeypatch):
+def test_the_image_of_a_lost_worker_is_done_again(cluster, tmp_path, net, monkeypatch):
     from espan.batch import cluster as engine
     from espan.batch import plan
 
@@ -77,7 +77,7 @@ def test_the_picture_of_a_lost_worker_is_done_again(cluster, tmp_path, net, monk
     jobs = plan([folder], tmp_path / "out")
     outcomes = {Path(one.input).name: one for one in engine.run(jobs, net, options, 4)}
     poison = outcomes.pop("4.png")
-    assert poison.error == f"{folder}/4.png: lost 2 times with the worker that had it"
+    assert poison.error == f"{folder}/4.png: its worker died, 2 times"
     assert (folder / "4.png.died").read_text() == "xx"
     assert (folder / "1.png.died").read_text() == "x"
     assert len(outcomes) == 5 and {one.status for one in outcomes.values()} == {"done"}
@@ -111,7 +111,7 @@ def test_a_worker_whose_gpu_is_lost_ends_its_process(monkeypatch):
 
 def test_a_worker_that_dies_as_it_starts_is_named(monkeypatch):
     class Ray:
-        """Of Ray what is asked of it, whose one actor is dead."""
+        """A fake Ray whose only actor is dead."""
 
         exceptions = SimpleNamespace(RayActorError=ConnectionError, RayTaskError=ValueError)
 
@@ -125,8 +125,8 @@ def test_a_worker_that_dies_as_it_starts_is_named(monkeypatch):
             return {"CPU": 2}
 
     actor = SimpleNamespace(ready=SimpleNamespace(remote=lambda: "task"))
-    with pytest.raises(DeviceError, match="a worker died as it started"):
-        [*cluster_engine._share_out(Ray(), [actor], [None], 4, None)]
+    with pytest.raises(DeviceError, match="a worker died at its start"):
+        [*cluster_engine._distribute(Ray(), [actor], [None], 4, None)]
 
 
 def test_without_ray_one_line_says_what_to_install(tmp_path, weights, monkeypatch, capsys):

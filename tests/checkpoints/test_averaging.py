@@ -1,4 +1,4 @@
-"""Averaging of weights: exact, and of equal networks alone."""
+"""Averaging of weights: exact, and only for networks with the same config."""
 
 from pathlib import Path
 

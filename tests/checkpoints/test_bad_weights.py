@@ -1,4 +1,4 @@
-"""Weight files that must not be trusted: each ends in one WeightsError that names the file."""
+"""Damaged and unsafe weights files raise a WeightsError that names the file."""
 
 import json
 import os
@@ -110,14 +110,14 @@ def test_damaged_bytes_end_in_no_other_error(tmp_path, net, kind):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_flipped_numbers_are_found_by_the_archives_checksums(tmp_path, seed):
-    """In a file of another project's too: torch.load would give other weights."""
+    """Also in files of other projects, for which torch.load would return wrong weights."""
     path = tmp_path / "net.pth"
     torch.save(OriginalSPAN(8, 2).state_dict(), path)
     content = np.frombuffer(path.read_bytes(), np.uint8).copy()
     random = np.random.default_rng(seed)
     content[random.integers(len(content) // 4, len(content) * 3 // 4) :][:64] ^= 1
     path.write_bytes(content.tobytes())
-    refused(path, "damaged: .* has another CRC-32 than was written")
+    refused(path, "damaged: the CRC-32 of .* does not match")
 
 
 def test_two_entries_of_one_name(tmp_path):
@@ -125,7 +125,7 @@ def test_two_entries_of_one_name(tmp_path):
     torch.save(OriginalSPAN(8, 2).state_dict(), path)
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("net/data/0", archive.read("net/data/0"))
-    refused(path, "two entries of its archive have one name")
+    refused(path, "two entries of its archive have the same name")
 
 
 def test_folder(tmp_path):
@@ -142,16 +142,16 @@ def test_unknown_network_says_what_was_looked_for_and_the_nearest(tmp_path):
     state = OriginalSPAN(8, 2).state_dict()
     del state["conv_cat.weight"]
     torch.save(state, tmp_path / "net.pth")
-    message = refused(tmp_path / "net.pth", "no network known here")
+    message = refused(tmp_path / "net.pth", "not a known network")
     for name in ("ESPAN", "SPAN (training checkpoint)", "SPAN (folded)", "SPAN-F"):
         assert name in message
-    assert "Nearest: SPAN (training checkpoint), of which conv_cat.weight is missing" in message
+    assert "Nearest: SPAN (training checkpoint), without conv_cat.weight" in message
     assert "conv_1.sk.weight" in message
 
 
 @pytest.mark.shared
 def test_relative_that_is_not_supported_is_named(shared):
-    refused(shared / "weights/spanv2_x4_ntire2026.pth", "no network known here.*Nearest: ")
+    refused(shared / "weights/spanv2_x4_ntire2026.pth", "not a known network.*Nearest: ")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_relative_that_is_not_supported_is_named(shared):
 )
 def test_other_objects(tmp_path, content):
     torch.save(content, tmp_path / "net.pth")
-    refused(tmp_path / "net.pth", "expected a dictionary of tensors|no network known here")
+    refused(tmp_path / "net.pth", "expected a dictionary of tensors|not a known network")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=str)
@@ -200,7 +200,7 @@ def test_wrong_shapes(tmp_path, key, shape):
 
 
 def test_shape_that_claims_more_than_any_memory(tmp_path):
-    # Stride 0: a file of a few bytes whose tensor has 40 billion elements.
+    # Stride 0: a file of a few bytes with a tensor of 40 billion elements.
     huge = torch.zeros(1).expand(10**6, 4 * 10**4, 1, 1)
     torch.save(OriginalSPAN(8, 2).state_dict() | {"conv_cat.weight": huge}, tmp_path / "net.pth")
     refused(tmp_path / "net.pth", "claim more numbers than the file has: conv_cat.weight")
@@ -237,7 +237,7 @@ def test_missing_and_surplus_tensors_are_named(tmp_path, key):
 def test_metadata_that_is_not_understood(tmp_path, description):
     path = tmp_path / "net.safetensors"
     save_file({"a": torch.zeros(2)}, path, metadata={"espan": description})
-    refused(path, "metadata is not understood|does not fit|channels: expected at most")
+    refused(path, "metadata cannot be parsed|does not fit|channels: expected at most")
 
 
 def test_names_of_one_storage_count_each(tmp_path):

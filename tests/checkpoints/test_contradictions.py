@@ -1,4 +1,4 @@
-"""Weight files that say one thing and hold another, or scalars where tensors belong."""
+"""Weights files whose metadata contradicts their weights, or with scalars instead of tensors."""
 
 import json
 import time
@@ -53,7 +53,7 @@ def test_blocks_of_foreign_files_are_bounded(tmp_path, suffix):
     [
         (
             {"conv_cat.weight": torch.tensor(1.0)},
-            r"conv_cat.weight has the shape \(\), which",
+            r"conv_cat.weight has shape \(\), expected",
         ),
         ({"epoch": 3}, "expected a dictionary of tensors, epoch is a int"),
         (

@@ -1,4 +1,4 @@
-"""Our networks in spandrel, by which other programs load them. With the real one, where it is."""
+"""Our networks in spandrel, with the real package if it is installed."""
 
 import sys
 from importlib.util import find_spec
@@ -14,7 +14,7 @@ from tests.support.makers import random_net
 
 
 def _no_torchvision() -> dict[str, ModuleType]:
-    """What spandrel takes of torchvision when it is imported, for two networks not used here."""
+    """Stubs for spandrel's imports from torchvision, for networks not used here."""
     functional = ModuleType("torchvision.transforms.functional")
     functional.InterpolationMode = type("InterpolationMode", (), {"NEAREST": 0, "BILINEAR": 1})
     functional.rotate = functional.normalize = None
@@ -34,7 +34,7 @@ def spandrel():
     return library
 
 
-def picture() -> torch.Tensor:
+def image() -> torch.Tensor:
     return torch.rand(1, 3, 19, 7, generator=torch.Generator().manual_seed(1))
 
 
@@ -62,7 +62,7 @@ def test_files_of_ours_load(make, config, tmp_path, spandrel):
     assert loaded.size_requirements.check(1, 1), "any size"
     assert loaded.tags == [f"{config['channels']}nf"]
     with torch.no_grad():
-        assert torch.equal(loaded(picture()), net(picture()).clamp(0, 1))
+        assert torch.equal(loaded(image()), net(image()).clamp(0, 1))
 
 
 def test_half_precision_is_on_offer(tmp_path, spandrel):
@@ -70,7 +70,7 @@ def test_half_precision_is_on_offer(tmp_path, spandrel):
     loaded = spandrel.ModelLoader().load_from_file(path)
     assert loaded.supports_half and loaded.supports_bfloat16
     with torch.no_grad():
-        full, half = loaded(picture()), loaded.half()(picture().half())
+        full, half = loaded(image()), loaded.half()(image().half())
     torch.testing.assert_close(half.float(), full, atol=1e-2, rtol=0)
 
 
@@ -84,14 +84,14 @@ def test_half_precision_is_on_offer(tmp_path, spandrel):
     ids=str,
 )
 def test_an_exported_span_loads_without_us(mean, img_range, tmp_path, spandrel):
-    """By spandrel's own SPAN, whatever the range of its pixels is."""
+    """By spandrel's own SPAN, with any pixel range."""
     net = random_net(SPAN, blocks=6, mean=mean, img_range=img_range, scale=2)
     path = espan.export(net, tmp_path / "net.safetensors").path
     loaded = spandrel.ModelLoader().load_from_file(path)
     assert (loaded.architecture.id, loaded.scale) == ("SPAN", 2)
     with torch.no_grad():
-        loaded_picture = loaded.eval()(picture())
-        torch.testing.assert_close(loaded_picture, net(picture()).clamp(0, 1), atol=1e-5, rtol=0)
+        loaded_image = loaded.eval()(image())
+        torch.testing.assert_close(loaded_image, net(image()).clamp(0, 1), atol=1e-5, rtol=0)
 
 
 def test_registering_again_changes_nothing(spandrel):

@@ -1,4 +1,4 @@
-"""Nothing in the tree runs what a file says."""
+"""No code in the tree unpickles, or otherwise runs code from files."""
 
 import ast
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# Whatever runs what a file says: by the name after imports are resolved.
+# Functions that can run code from a data file, by full name.
 UNSAFE = {
     *(f"{module}.{name}" for module in ("pickle", "_pickle", "cPickle", "dill", "cloudpickle",
                                         "joblib", "marshal") for name in ("load", "loads")),
@@ -16,7 +16,7 @@ UNSAFE = {
 
 
 def unsafe_calls(text: str) -> list[str]:
-    """The calls in a Python file that would run what a file of data tells them to."""
+    """The calls in a Python file that could run code from a data file."""
     tree, names, found = ast.parse(text), {}, []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

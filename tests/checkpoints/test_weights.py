@@ -1,4 +1,4 @@
-"""Loading: published files and their published numbers, training checkpoints, our own format."""
+"""Loading of published files (with their published PSNR), training checkpoints, our format."""
 
 import json
 from importlib import resources
@@ -26,7 +26,7 @@ OFFICIAL = {
 
 
 def decibels(upscaler, folder) -> tuple[float, float]:
-    """Mean PSNR of Y and of RGB on the published LR files, as many pixels shaved as the scale."""
+    """Mean PSNR of Y and RGB on the published LR files, `scale` pixels shaved."""
     values, scale = [], upscaler.scale
     for path in sorted((folder / "HR").iterdir()):
         hr = modcrop(np.asarray(Image.open(path).convert("RGB")), scale)
@@ -44,7 +44,7 @@ def test_official_files_are_recognised(shared, kind):
     assert config.items() <= net.config.items()
 
 
-# RGB and Y of docs/method.md: whole pictures, float32.
+# RGB and Y from docs/method.md: full images, float32.
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("kind", "dataset", "y", "rgb"),
@@ -64,9 +64,9 @@ def test_published_decibels(shared, kind, dataset, y, rgb):
 
 
 @pytest.mark.shared
-def test_spanf_gives_a_picture(shared):
-    # No published number is known; the reference picture of docs/method.md puts it 0.2 dB
-    # under ESPAN.
+def test_spanf_gives_an_image(shared):
+    # No published number is known; the reference image of docs/method.md puts it 0.2 dB
+    # below ESPAN.
     upscaler = Upscaler(shared / "weights" / OFFICIAL["spanf"][0], device="cpu", dtype="fp32")
     y, _ = decibels(upscaler, shared / "data/benchmark/Set5")
     assert 31.5 < y < 31.94
@@ -106,7 +106,7 @@ def test_scales_are_given_to_the_nearest_built_in_network(scale, name):
 
 
 def original(channels: int, scale: int, seed: int = 0) -> OriginalSPAN:
-    """With weights scaled so that signals neither vanish nor explode after (x - mean) * 255."""
+    """With weights that keep signals in range after (x - mean) * 255."""
     torch.manual_seed(seed)
     net = OriginalSPAN(channels, scale)
     with torch.no_grad():
@@ -125,7 +125,7 @@ def test_original_training_checkpoint(tmp_path, channels, scale, wrapper):
     state = {
         "params": {"params": net.state_dict()},
         "params_ema": {"params_ema": net.state_dict()},
-        # The average is the better network of the two.
+        # The averaged weights are better than the raw ones.
         "both": {
             "params": original(channels, scale, seed=1).state_dict(),
             "params_ema": net.state_dict(),

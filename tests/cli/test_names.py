@@ -139,7 +139,7 @@ def test_an_empty_name_is_wrong_use(pictures, monkeypatch, capsys, arguments):
 
 @pytest.fixture
 def mixed(tmp_path):
-    """A picture, a FIFO and a link to nothing, all under names of pictures."""
+    """A picture, a FIFO and a broken link, all under names of pictures."""
     folder = tmp_path / "mixed"
     folder.mkdir()
     files.write(folder / "a.png", Image.fromarray(noise(48, 48, 3)))
@@ -149,7 +149,7 @@ def mixed(tmp_path):
 
 
 def reasons(mixed) -> set[str]:
-    return {f"{mixed}/fifo.png: a FIFO, not a file", f"{mixed}/link.png: a link to nothing"}
+    return {f"{mixed}/fifo.png: a FIFO, not a file", f"{mixed}/link.png: a broken link"}
 
 
 def test_upscale_of_what_is_no_file(mixed, upscale, capsys):
@@ -173,7 +173,7 @@ def test_eval_of_a_small_picture_that_is_no_file(mixed, capsys):
     (mixed / "LRx4/a.png").symlink_to("nowhere")
     assert main(["eval", "--data", str(mixed), "--bicubic", "--json"]) == 1
     (row,) = json.loads(capsys.readouterr().out)
-    assert row["error"].endswith(f"{mixed}/LRx4/a.png: a link to nothing")
+    assert row["error"].endswith(f"{mixed}/LRx4/a.png: a broken link")
 
 
 def test_prepare_and_train_of_what_is_no_file(mixed, tmp_path, capsys, caplog):
@@ -185,7 +185,7 @@ def test_prepare_and_train_of_what_is_no_file(mixed, tmp_path, capsys, caplog):
         tmp_path / "c.yaml", data=str(mixed), out=str(tmp_path / "run"), **TINY_RUN | {"steps": 1}
     )
     assert main(["train", config]) == 0
-    assert "2 files are not trained on" in caplog.text
+    assert "2 files left out of training" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["fifo.mp4", "link.mp4"])

@@ -1,4 +1,4 @@
-"""`espan compare`: page and sheet hold what the networks make, the scores are those of `eval`."""
+"""`espan compare`: page and sheet show the networks' results, with the scores of `espan eval`."""
 
 import base64
 import io
@@ -36,14 +36,14 @@ def folder(tmp_path):
 
 @pytest.fixture
 def compare(folder, monkeypatch):
-    """compare(arguments): the exit code, with both networks."""
+    """compare(arguments): runs both networks, returns the exit code."""
     monkeypatch.chdir(folder)
     models = ["-n", "tiny.safetensors", "-n", "nearest.safetensors"]
     return lambda *arguments: main(["compare", "--device=cpu", *arguments, *models])
 
 
 def figures(path) -> dict[str, np.ndarray]:
-    """Name -> pixels of the pictures in a page."""
+    """{name: pixels} of the images in a page."""
     found = re.findall(r'data-name="([^"]*)".*?base64,([^"]+)"', path.read_text(), re.S)
     pngs = {name: io.BytesIO(base64.b64decode(data)) for name, data in found}
     return {name: np.asarray(Image.open(png)) for name, png in pngs.items()}
@@ -83,7 +83,7 @@ def test_scores_are_those_of_eval(compare, folder, tmp_path, capsys):
         assert f"{row['psnr_y']:.2f}" in page and f"{row['ssim_rgb']:.4f}" in page
 
 
-def test_equal_pictures_are_called_equal(folder):
+def test_equal_images_are_called_equal(folder):
     enlarged = files.read_rgb(folder / "small.png").repeat(4, 0).repeat(4, 1)
     files.write(folder / "original.png", Image.fromarray(enlarged))
     espan.compare(
@@ -170,12 +170,12 @@ def test_sheet_shows_the_same_piece_of_each(compare, folder):
     piece = result.panes[1].pixels[top : top + height, left : left + width]
     assert sheet.shape[2] == 3 and not (sheet == 255).all()
     wanted = draw(result)
-    assert wanted.width == 3 * (360 + 16) + 16  # the whole, bicubic, nearest
+    assert wanted.width == 3 * (360 + 16) + 16  # the full image, bicubic, nearest
     at = np.asarray(wanted)[16 : 16 + 360, 16 + 2 * 376 : 16 + 2 * 376 + 360]
     np.testing.assert_array_equal(at, piece)
 
 
-def test_small_pictures_are_whole_on_the_sheet(folder):
+def test_small_images_are_not_cropped_on_the_sheet(folder):
     result = espan.compare(
         folder / "small.png",
         folder / "original.png",
@@ -254,7 +254,7 @@ def test_an_output_that_cannot_be_is_said_before_the_work(folder, name, monkeypa
 
 def test_too_large_for_a_page(folder, monkeypatch):
     monkeypatch.setattr(comparison, "MAX_PIXELS", 50_000)
-    with pytest.raises(LimitError, match="2 pictures of 200 x 168 pixels are over the limit"):
+    with pytest.raises(LimitError, match="2 images of 200 x 168 pixels exceed the limit"):
         espan.compare(folder / "small.png", device="cpu", output=folder / "page.html")
 
 

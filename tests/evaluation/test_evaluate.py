@@ -17,7 +17,7 @@ from tests.support.makers import nearest_net, noise
 
 @pytest.fixture
 def sets(tmp_path):
-    """Two sets: one with LR files, one of HR pictures that do not divide by 4."""
+    """Two sets: one with LR files, one with HR sizes not divisible by 4."""
     for name, size in (("one", (48, 64)), ("two", (50, 63))):
         (tmp_path / name / "HR").mkdir(parents=True)
         for seed in range(2):
@@ -54,14 +54,14 @@ def test_lr_file_of_the_wrong_size(sets):
 
 
 @pytest.mark.parametrize("size", [(4, 4), (8, 8), (16, 18), (3, 50)], ids=str)
-def test_picture_too_small_to_measure_is_named(sets, size):
+def test_image_too_small_to_measure_is_named(sets, size):
     files.write(sets / "two/HR/0.png", Image.new("RGB", size))
     rows = list(evaluate(bicubic(4), sets / "two", 4))
     assert "0.png: " in rows[0].error and not rows[0].values
     assert all(row.name != "0" for row in rows[1:])
 
 
-def test_one_bad_picture_does_not_stop_the_table(sets, capsys):
+def test_one_bad_image_does_not_stop_the_table(sets, capsys):
     good = list(evaluate(bicubic(4), sets / "one", 4))
     (sets / "one/HR/bad.png").write_bytes(b"not a picture")
     assert main(["eval", "--data", str(sets / "one"), "--bicubic", "--json"]) == 1
@@ -73,11 +73,11 @@ def test_one_bad_picture_does_not_stop_the_table(sets, capsys):
 
 
 @pytest.mark.parametrize("what", ["missing", "empty"])
-def test_no_pictures(tmp_path, what):
+def test_no_images(tmp_path, what):
     folder = tmp_path / what
     if what == "empty":
         folder.mkdir()
-    with pytest.raises(InputError, match=what if what == "missing" else "expected pictures"):
+    with pytest.raises(InputError, match=what if what == "missing" else "expected images"):
         list(evaluate(bicubic(4), folder, 4))
 
 

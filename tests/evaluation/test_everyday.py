@@ -1,7 +1,7 @@
-"""What the built-in networks make of everyday images, held to what was measured (docs/models.md).
+"""Results of the built-in networks for everyday images stay as good as measured (docs/models.md).
 
-The bounds are the measured values, gains less 0.03 dB. What was aimed at for edges, 8 of 255, and
-for flat colours, 4, is not reached by all: the bounds say how far each network is.
+The bounds are the measured values, with 0.03 dB tolerance for gains. Some networks miss the goals
+of 8 of 255 at edges and 4 in flat colours: the bounds show by how much.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ GAINS = {
         "noise 15": 1.96,
     },
 }
-# Of 255: beside a step, in flat colours.
+# Largest errors of 255: near a step, in flat colours.
 EDGES = {
     "espan-x2": (3, 25),
     "espan-x3": (4, 35),
@@ -59,13 +59,13 @@ def near(image: np.ndarray) -> np.ndarray:
 
 
 def test_the_measures_find_what_they_are_for():
-    """Repeated pixels are exact for steps and flat colours, and worse than bicubic elsewhere."""
+    """Nearest upsampling is exact for steps and flat colours, worse than bicubic elsewhere."""
     assert ghost(near, 4) == 0 and border(near) == 0
 
     def spoilt(image: np.ndarray) -> np.ndarray:
         result = near(image).copy()
         result[0, 0] ^= 16  # a corner
-        result[:, 21 * 4] ^= 64  # beside the step
+        result[:, 21 * 4] ^= 64  # near the step
         return result
 
     assert ghost(spoilt, 4) == 64 and border(spoilt) == 64

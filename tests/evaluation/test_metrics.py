@@ -1,4 +1,4 @@
-"""PSNR and SSIM: scikit-image, numbers known by hand, the published bicubic ones, refusals."""
+"""PSNR and SSIM against scikit-image, values computed by hand, and published bicubic values."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ RANGES = {np.uint8: 255, np.uint16: 65535, np.float32: 1, np.float64: 1}
 
 
 def pair(*shape: int, dtype=np.uint8) -> tuple[np.ndarray, np.ndarray]:
-    """A smooth picture and a noisy copy."""
+    """A smooth image and a noisy copy."""
     random = np.random.default_rng(0)
     a = np.add.outer(np.sin(np.arange(shape[0]) / 5), np.cos(np.arange(shape[1]) / 7)) / 4 + 0.5
     a = np.broadcast_to(a.reshape(*shape[:2], *[1] * (len(shape) - 2)), shape)
@@ -64,7 +64,7 @@ def test_known_distances():
     a = np.full((20, 20, 3), 100, np.uint8)
     b = a + np.uint8(1)
     assert psnr(a, b, space="rgb", border=0, range=255) == pytest.approx(20 * np.log10(255))
-    # On Y a step of one is 219/255 of one.
+    # On Y a difference of one becomes 219/255.
     y = 20 * np.log10(255 / (219 / 255))
     assert psnr(a, b, space="y", border=0, range=255) == pytest.approx(y)
     # "rgb" pools the channels before the logarithm.
@@ -77,7 +77,7 @@ def test_known_distances():
 
 
 @pytest.mark.parametrize("space", ["y", "rgb"])
-def test_equal_pictures(space):
+def test_equal_images(space):
     a, _ = pair(30, 40, 3)
     assert psnr(a, a, space=space, border=2, range=255) == float("inf")
     assert ssim(a, a, space=space, border=2, range=255) == 1
@@ -115,13 +115,13 @@ def test_border_is_left_out(metric):
 
 @pytest.mark.parametrize("band", [1, 3000, 2**40])
 def test_bands_of_ssim_leave_no_trace(monkeypatch, band):
-    monkeypatch.setattr("espan.evaluation.metrics.BAND", band)
+    monkeypatch.setattr("espan.evaluation.metrics.STRIP", band)
     a, b = pair(70, 50, 3)
     value = ssim(a, b, space="rgb", border=0, range=255)
     assert value == pytest.approx(their_ssim(a, b, 255), abs=1e-9)
 
 
-# Published by most papers of the field for MATLAB's bicubic; they round Y, which costs 0.01 dB.
+# Published for MATLAB's bicubic in most papers, which round Y; that costs 0.01 dB.
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("scale", "decibels", "similarity"),

@@ -1,4 +1,4 @@
-"""The edges of `Upscaler`, `espan.upscale` and their options: one line says what was wrong."""
+"""Invalid arguments of `Upscaler`, `espan.upscale` and their options give one-line errors."""
 
 from fractions import Fraction
 

@@ -1,4 +1,4 @@
-"""Pictures as bytes and open files: read from them, written to them, whole or not at all."""
+"""Images as bytes and open files: reading, and atomic writing."""
 
 import io
 
@@ -105,7 +105,7 @@ def test_large_results_are_streamed(monkeypatch):
     ],
     ids=["empty", "garbage", "cut", "open", "text"],
 )
-def test_what_is_no_picture(data, reason):
+def test_data_that_is_not_an_image(data, reason):
     target = io.BytesIO()
     with pytest.raises(InputError, match=reason):
         UP(data, output=target)
@@ -129,7 +129,7 @@ def test_limits_hold(monkeypatch):
 
 
 class Broken(io.RawIOBase):
-    """A pipe whose reader has gone."""
+    """A pipe whose reader is closed."""
 
     def __init__(self):
         self.calls = 0
@@ -185,7 +185,7 @@ def test_names_with_colons_that_are_there_are_no_urls(tmp_path, monkeypatch):
 
 
 class Sips(io.RawIOBase):
-    """A file without a buffer, which takes a thousand bytes at a time."""
+    """An unbuffered file that accepts 1000 bytes per write."""
 
     def __init__(self):
         self.taken = b""

@@ -1,4 +1,4 @@
-"""Executors on CUDA kernels: in the host build without a GPU, with graphs and streams on one."""
+"""Executors with CUDA kernels: in the host build, or on a GPU with graphs and streams."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.support.makers import noise, random_net
 from tests.support.slots import with_slots
 from tests.support.threads import same_bits_in_threads
 
-# Channels enough for the CUDA kernels: all of one network goes through them, the other's head not.
+# Enough channels for the CUDA kernels; they run one network in full, the other without its head.
 WIDE = {
     "espan": lambda: random_net(channels=32, blocks=1, last_convs=2),
     "span": lambda: random_net(SPAN, channels=28, blocks=2),
@@ -19,7 +19,7 @@ WIDE = {
 
 @pytest.mark.usefixtures("host_build")
 @pytest.mark.parametrize("tile", [None, 14])
-def test_cuda_kernels_give_the_picture_shim(tile, caplog):
+def test_cuda_kernels_give_the_image_shim(tile, caplog):
     net, image = WIDE["espan"](), noise(3, 38, 3)
     expected = Upscaler(net, device="cpu", dtype="fp32")(image).astype(int)
     up = Upscaler(net, device="cpu", dtype="fp16", backend="cuda", tile=tile)
@@ -44,7 +44,7 @@ def test_what_cuda_kernels_refuse_is_said_and_runs_shim(caplog):
 def test_more_bits_go_round_the_cuda_kernels_shim():
     net, image = WIDE["espan"](), noise(9, 14, 3, dtype=np.uint16)
     up = Upscaler(net, device="cpu", backend="cuda", dtype="fp16")
-    up._runner.low_precision = False  # as dtype="auto" has it on a GPU
+    up._runner.low_precision = False  # as dtype="auto" on a GPU
     exact = Upscaler(net, device="cpu", dtype="fp32")(image).astype(int)
     assert np.abs(up(image) - exact).max() <= 2
 
@@ -60,7 +60,7 @@ def test_replays_equal_plain_launches(name, backend, caplog):
     up = on_gpu(name, backend=backend)
     for size in [(31, 45), (64, 17), (1, 1), (31, 45)]:
         for image in (noise(*size, 3), noise(*size), noise(*size, 3, dtype=np.uint16)):
-            first = up(image)  # as it is
+            first = up(image)  # without a graph
             for _ in range(3):
                 np.testing.assert_array_equal(up(image), first)
             expected = Upscaler(WIDE[name](), device="cpu", dtype="fp32")(image).astype(int)
@@ -101,7 +101,7 @@ def test_gpu_out_of_memory_goes_on_with_smaller_tiles(caplog):
 
 @pytest.mark.gpu
 def test_gpu_stream_slots_overlap():
-    """While one slot computes, the other's copies and kernels are under way."""
+    """Copies and kernels of the two slots overlap."""
     up, image = on_gpu(tile=400), noise(800, 1600, 3)
     up(image)
     with profile(activities=[ProfilerActivity.CUDA]) as seen:

@@ -1,4 +1,4 @@
-"""Executors: through slots, graphs and staging memory the same pictures, whatever happens."""
+"""Executors: stream slots, graphs and staging memory do not change images, even after errors."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ EAGER = {"dtype": "fp32", "backend": "eager"}
 
 
 def planned(net=NET, **options) -> Upscaler:
-    """An upscaler whose backends are plans, as on a GPU; with the eager ops."""
+    """An upscaler whose backends are plans, as on a GPU, with reference ops."""
     up = Upscaler(net, device="cpu", **(EAGER | options))
     up._runner.backends = {
         dtype: Plan(eager.net, "eager") for dtype, eager in up._runner.backends.items()
@@ -43,13 +43,13 @@ def test_stream_slots_give_the_image(name, backend):
     up = planned(tile=26) if backend == "plan" else Upscaler(NET, device="cpu", tile=26, **EAGER)
     expected = up(PICTURES[name])
     slots = with_slots(up)
-    for _ in range(3):  # as it is, captured, replayed
+    for _ in range(3):  # without a graph, captured, replayed
         got = up(PICTURES[name])
         assert type(got) is type(expected) and got.dtype == expected.dtype
-        # Pictures of a batch go side by side, where sums are taken in another order.
+        # Images of a batch run together, which changes the order of sums.
         error = np.abs(np.asarray(got, np.float64) - np.asarray(expected, np.float64)).max()
         assert error <= (1 if name == "batch" else 0)
-    # Two slots for the four tiles, one for the batch, whose pictures go side by side.
+    # Two slots for the four tiles, one for the batch, whose images run together.
     logs = [slot.log for slot in slots if slot.log]
     assert len(logs) == (1 if name == "batch" else 2)
     for log in logs:
@@ -57,7 +57,7 @@ def test_stream_slots_give_the_image(name, backend):
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
-def test_tiles_of_8_bits_are_those_of_the_whole_picture(dtype):
+def test_tiles_of_8_bits_are_those_of_the_whole_image(dtype):
     up, image = planned(tile=26, dtype=dtype), PICTURES["uint8"]
     whole = Upscaler(NET, device="cpu", tile=None, dtype="fp32")(image)
     with_slots(up)
@@ -110,13 +110,13 @@ def test_shapes_are_kept_until_others_take_their_place(monkeypatch):
     sizes = [(8, 8), (8, 9), (8, 8), (8, 10), (8, 8), (8, 9)]
     for size in sizes:
         up(noise(*size, 3))
-    # Only the third and fifth call find their shape; the last one's has gone.
+    # Only the third and fifth call find their shape; that of the last call was evicted.
     assert slot.log.count("capture") == 1 and slot.log.count("replay") == 2
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
-def test_a_picture_that_cannot_be_trusted_is_computed_again(dtype, caplog):
-    """What overflows in the tail's sum would be a NaN, for which uint8 has no value."""
+def test_an_image_that_cannot_be_trusted_is_computed_again(dtype, caplog):
+    """An overflow in the tail's sum would give NaN, which uint8 cannot represent."""
     image = PICTURES["uint8"]
     up = planned(loud_net(2.0**16), dtype=dtype, tile=20)
     with_slots(up)
@@ -155,7 +155,7 @@ def test_out_of_memory_on_a_slot(monkeypatch, error):
 
     monkeypatch.setattr(Runner, "_bind", failing)
     np.testing.assert_array_equal(up(image), expected)
-    # The other tile of that size is not even tried.
+    # The other tile of this size is not tried.
     assert failed == [(40, 54)]
 
 
@@ -177,7 +177,7 @@ def test_memory_of_other_shapes_goes_first(monkeypatch):
     assert failed
 
 
-def test_out_of_memory_halves_the_pictures_first(monkeypatch):
+def test_out_of_memory_halves_the_images_first(monkeypatch):
     up, batch = planned(), PICTURES["batch"]
     expected = up(batch)
     with_slots(up)
@@ -220,7 +220,7 @@ def test_a_tile_that_never_fits_is_an_error_and_frees_its_slot(monkeypatch):
 
 
 class Lost:
-    """A job on a GPU that has failed, of which everything fails from then on."""
+    """A task on a failed GPU, where all calls fail."""
 
     dtype = torch.float32
 

@@ -1,4 +1,4 @@
-"""Frames upscaled in their order: how many at once, on how many cores, and their count."""
+"""Frames upscaled in order: how many in parallel, on how many cores, and progress."""
 
 import threading
 
@@ -24,7 +24,7 @@ def test_frames_share_the_cores(cores, device, there, workers, each):
     together = threading.Barrier(workers)
 
     def enlarge(number: int) -> tuple[int, str, int]:
-        together.wait(60)  # as many as there should be are in here at once
+        together.wait(60)  # blocks until the expected number of frames run in parallel
         return -number, threading.current_thread().name, torch.get_num_threads()
 
     whole = (number for number in range(3 * workers))

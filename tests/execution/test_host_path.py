@@ -1,4 +1,4 @@
-"""What surrounds the network: copies, bytes, allocations and waits of a call, counted."""
+"""Counts the copies, bytes, allocations and waits of a call around the network."""
 
 import numpy as np
 import pytest
@@ -43,17 +43,17 @@ def test_pixels_go_there_and_back_once_and_are_waited_for_once(kind):
     image = KINDS[kind]
     want = alone(image)
     with on_device(NET, **EAGER) as (up, slots, pages):
-        for _ in range(3):  # as it is, captured, replayed
+        for _ in range(3):  # without a graph, captured, replayed
             for slot in slots:
                 slot.log.clear()
             with Transfers() as seen:
                 got = up(image)
             back = size(want) * 4 // 3 if kind == "PIL" else size(want)
             assert same(got, want)
-            # PIL keeps four bytes a pixel: the fourth is put there by the device.
+            # PIL stores four bytes per pixel; the device writes the fourth.
             assert seen.moved.pop("device to device", []) == [size(want)] * (kind == "PIL")
             assert seen.moved == {
-                "host to host": [size(image)],  # into locked pages
+                "host to host": [size(image)],  # into pinned memory
                 "host to device": [size(image)],
                 "device to host": [back],
             }
@@ -83,11 +83,11 @@ def test_tensors_of_the_device_stay_there(layout):
             there = image.permute(1, 2, 0).contiguous().to(up.device).permute(2, 0, 1)
         with Transfers() as seen:
             got = up(there)
-        # Whether it can be trusted is read on the host, with the one wait there is.
+        # The trusted flag is read on the host, after the only wait.
         assert seen.moved == {"device to device": [size(image), size(want)]}
         assert seen.waits == 0 and pages.locked == 0
         events = [event for slot in slots for event in slot.log]
-        # The caller's work first, and nothing that the caller's next work could overtake.
+        # After the caller's work so far, and done before the caller's next work.
         assert events == ["follow", "mark", "wait"]
         assert torch.equal(got.cpu(), want)
 
@@ -116,12 +116,12 @@ def test_bands_for_a_file_are_written_by_the_device(tmp_path):
         assert np.abs(np.asarray(read) - want).max() <= 1
     tiles = len(seen.moved["device to host"])
     assert tiles > 2 and seen.moved["host to host"] == seen.moved["host to device"]
-    # Three bands at once and one for the writer, of a power of two each.
+    # Three strips and one for the writer, each rounded up to a power of two.
     assert pages.locked <= 4 * (1 << (4 * 130 * 4 * 64 * 3).bit_length())
 
 
 def test_what_a_call_does_on_the_host(monkeypatch):
-    """Nothing twice: the system is not asked again, and tiles of a size are listed once."""
+    """Caches work: free memory is not queried again, and tiles of a size are planned once."""
     asked, listed = [], []
     available = memory.available
     monkeypatch.setattr(memory, "available", lambda: asked.append(1) or available())
@@ -145,10 +145,10 @@ def test_free_memory_is_asked_for_again_where_it_matters(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: next(answers))
     monkeypatch.setattr(memory, "_until", 0.0)
     assert memory.missing(60) is None
-    assert memory.missing(58) is None  # believed
+    assert memory.missing(58) is None  # cached
     assert memory.missing(501) == 500
     assert memory.missing(100) is None
-    assert memory.missing(400) is None  # nobody tells
+    assert memory.missing(400) is None  # unknown
 
 
 def test_a_capture_of_the_callers_is_refused_by_name(monkeypatch):

@@ -1,4 +1,4 @@
-"""Lists of images: one pipeline on a device, one after another on a CPU."""
+"""Lists of images: a pipeline on a device, one after another on a CPU."""
 
 from io import BytesIO
 
@@ -23,9 +23,9 @@ def test_a_list_is_one_pipeline():
         got = up(images)
     assert all(map(same, got, want))
     order = [event for event in events if event in ("mark", "wait")]
-    # Two images are under way whenever one is waited for, each once.
+    # At each wait two images are in progress, and each image is waited for once.
     assert order == ["mark", *["mark", "wait"] * 5, "wait"]
-    assert events.count("capture") == 2  # images of one size share a program, one for each slot
+    assert events.count("capture") == 2  # images of one size share a program per slot
 
 
 def test_lists_in_lists_and_files_among_them(tmp_path):
@@ -58,7 +58,7 @@ def test_an_error_in_a_list_comes_when_those_before_are_done(device):
         assert same(up(KINDS["RGB"]), alone(KINDS["RGB"]))
 
 
-def test_slots_are_freed_where_a_list_is_left():
+def test_slots_are_freed_when_a_list_is_abandoned():
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 

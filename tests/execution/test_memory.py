@@ -1,4 +1,4 @@
-"""Memory: bounded by the tile, and what a picture four times larger adds."""
+"""Memory is bounded by the tile plus the pixels of the image."""
 
 import json
 import os
@@ -46,12 +46,12 @@ def test_twelve_megapixels_and_four_times_more():
     )
     before, first, second = json.loads(result.stdout)
     assert before < first < 1.5 * 2**30
-    # Its own pixels: in and out, three bytes each. Some slack for the allocator.
+    # Pixels of input and output, three bytes each, and some slack for the allocator.
     pixels = 3 * (1 + 16) * (2 * 866) ** 2
     assert second - first < pixels + 100 * 2**20
 
 
-# What an upscaler says it needs and what it takes at its peak, each in a process of its own.
+# Estimated and measured peak memory of an upscaler, in a new process.
 AGREE = """
 import json, os, sys
 import numpy as np
@@ -95,8 +95,8 @@ MEASURED = [
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs /proc")
 def test_the_estimate_is_near_the_measured_peak():
-    # Between PyTorch's own operators the heap keeps maps of less than 32 MiB, as many as it happens
-    # to. With a mapping for each map all runs take the same, about half of what is to be allowed.
+    # The heap caches a varying number of feature maps below 32 MiB between operators. With
+    # one mapping per feature map all runs take the same, about half of the allowed memory.
     ours = [case for case in MEASURED if "backend" not in case[3]]
     pytorchs = [case for case in MEASURED if "backend" in case[3]]
     for case, (need, took) in zip(ours, _said_and_taken(ours), strict=True):

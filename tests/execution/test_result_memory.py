@@ -1,4 +1,4 @@
-"""Memory of results on the host: locked pages within a budget, whatever callers do with them."""
+"""Memory of results on the host: pinned within a budget, whatever callers do with it."""
 
 import gc
 
@@ -16,13 +16,13 @@ from tests.support.transfers import Pages, on_device
 
 @pytest.fixture(autouse=True)
 def said_anew():
-    pinned._say.cache_clear()
+    pinned._warn.cache_clear()
 
 
 def test_what_callers_keep_is_bounded_and_comes_back():
     images = [noise(6, 6, 3, seed=n % 7) for n in range(90)]
     want = [alone(image) for image in images[:7]]
-    budget = 20 * 2048  # of 24 x 24 x 3 bytes each, as the cache rounds them
+    budget = 20 * 2048  # of 24 x 24 x 3 bytes each, rounded up like in the cache
     with on_device(NET, budget, **EAGER) as (up, _, pages):
         kept = []
         for image in images:
@@ -33,7 +33,7 @@ def test_what_callers_keep_is_bounded_and_comes_back():
         del kept[:10]
         again = [up(image) for image in images[:15]]
         assert pages.locked == budget and sum(pages.has(torch.from_numpy(a)) for a in again) == 10
-        # Blocks of another size take the place of those that nobody uses.
+        # Blocks of another size replace unused blocks.
         del kept, again
         gc.collect()
         large = up(noise(20, 20, 3))
@@ -47,7 +47,7 @@ def test_what_shares_a_result_keeps_its_memory(kind):
         result = up(KINDS[kind])
         part = np.asarray(result)[1:] if kind == "PIL" else result[1:][0]
         if kind == "PIL":
-            part = result  # whose pixels asarray has copied
+            part = result  # asarray has copied the pixels
         del result
         before = np.asarray(part).copy()
         up(KINDS[kind])
@@ -64,8 +64,8 @@ def test_a_result_is_the_callers_to_change():
         first = up(image)
         first[:] = 0
         second = up(image)
-        picture = up(KINDS["PIL"])
-        picture.putpixel((0, 0), (1, 2, 3))
+        result = up(KINDS["PIL"])
+        result.putpixel((0, 0), (1, 2, 3))
         assert same(second, want) and not first.any()
         assert same(up(KINDS["PIL"]), alone(KINDS["PIL"]))
 
@@ -82,7 +82,7 @@ def test_a_result_may_go_while_the_next_is_computed():
 
 
 def test_threads_share_the_budget():
-    # The make-believe device is of one thread; memory for results is not.
+    # The make-believe device supports one thread only; memory for results supports many.
     pages = Pages()
     results = pinned.Results(3 * 8192, pages.lock, pages.unlock_unused)
     up = Upscaler(NET, device="cpu", tile=20, **EAGER)
@@ -101,7 +101,7 @@ def test_no_locked_pages_are_said_once_and_harm_nothing(kind, caplog):
             assert same(up(image), want)
     said = [record.getMessage() for record in caplog.records]
     why = "CUDA error: out of memory while locking pages"
-    assert said == [f"no locked host memory, copies from and to the GPU are slower: {why}"]
+    assert said == [f"no pinned host memory, copies to and from the GPU are slower: {why}"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has locked pages")

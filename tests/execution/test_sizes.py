@@ -1,4 +1,4 @@
-"""Results of a wanted size: factors beyond the network's, widths, boxes; the same in Python and on
+"""Results of a given size: scales beyond the network's, widths, boxes; the same in Python and on
 the command line."""
 
 import numpy as np
@@ -11,7 +11,7 @@ from espan import InputError, LimitError, Size, Upscaler
 from espan.execution import streaming
 from espan.images import files
 from espan.images.resize import resize
-from espan.sizes import LARGEST, from_text, nearest, passes, said, tag
+from espan.sizes import LARGEST, from_text, nearest, passes, scale_text, tag
 from tests.support.makers import noise, random_net
 
 NET = random_net()
@@ -96,7 +96,7 @@ def test_passes(target, own, expected):
 
 
 def by_hand(image, *sizes):
-    """The passes of the network one by one, with what is between filtered down."""
+    """The passes of the network one by one, with the results in between filtered down."""
     for size in sizes:
         image = resize(UP(image), size)
     return image
@@ -132,7 +132,7 @@ def test_smaller_is_an_antialiased_filter_without_the_network(channels):
 
 def test_smaller_with_transparency_has_no_dark_edge():
     image = np.full((20, 20, 4), 255, np.uint8)
-    image[:, :9] = 0  # black where nothing shows
+    image[:, :9] = 0  # black where fully transparent
     out = UP(image, Size(height=10))
     assert (out[..., :3] == 255).all() and out[0, 0, 3] == 0 and out[0, 9, 3] == 255
 
@@ -175,7 +175,7 @@ def test_the_builtin_network_for_a_size():
 def test_how_messages_and_names_call_it():
     every = [8, Size(width=9), Size(height=9), Size(fit=(9, 8)), Size(max_side=9)]
     assert [tag(each) for each in every] == ["x8", "w9", "h9", "9x8", "max9"]
-    assert said(every[0]) == "x8" and len({said(each) for each in every}) == 5
+    assert scale_text(every[0]) == "x8" and len({scale_text(each) for each in every}) == 5
 
 
 def test_functions_take_sizes_too(tmp_path, weights):

@@ -1,4 +1,4 @@
-"""Large results: written row by row, the same pixels, in little memory, whole or absent."""
+"""Row streaming of large results: same pixels, little memory, atomic files."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ def up():
     return Upscaler(random_net(), **TILES)
 
 
-def picture(mode: str, height: int = 107, width: int = 90):
+def made(mode: str, height: int = 107, width: int = 90):
     channels, dtype = MODES[mode]
     pixels = noise(height, width, *channels, dtype=dtype)
     if channels in ((2,), (4,)):
@@ -54,8 +54,8 @@ def picture(mode: str, height: int = 107, width: int = 90):
         ("LA", "tif", 1),
     ],
 )
-def test_the_same_pixels_as_at_once(tmp_path, up, mode, suffix, scale):
-    image, output = picture(mode), tmp_path / f"a.{suffix}"
+def test_the_same_pixels_as_without_streaming(tmp_path, up, mode, suffix, scale):
+    image, output = made(mode), tmp_path / f"a.{suffix}"
     steps = []
     streaming.stream_upscaled(output, up, image, scale, lambda *done: steps.append(done))
     result = files.read(output)
@@ -67,7 +67,7 @@ def test_the_same_pixels_as_at_once(tmp_path, up, mode, suffix, scale):
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
 @pytest.mark.parametrize("tile", ["auto", None, (40, 48)], ids=str)
 def test_of_any_precision_and_tile(tmp_path, dtype, tile):
-    up, image = Upscaler(random_net(), device="cpu", dtype=dtype, tile=tile), picture("RGB")
+    up, image = Upscaler(random_net(), device="cpu", dtype=dtype, tile=tile), made("RGB")
     streaming.stream_upscaled(tmp_path / "a.png", up, image, 4)
     result = np.asarray(files.read(tmp_path / "a.png"))
     np.testing.assert_array_equal(result, np.asarray(up(image)))
@@ -77,7 +77,7 @@ def test_of_any_precision_and_tile(tmp_path, dtype, tile):
 def test_out_of_memory_in_the_middle_of_a_row_of_tiles(tmp_path, failing):
     up, image = (
         Upscaler(random_net(), dtype="fp32", **TILES),
-        picture("RGB", 130, 170),
+        made("RGB", 130, 170),
     )
     expected = np.asarray(up(image))
     forward, calls = up._runner._forward, []
@@ -92,14 +92,14 @@ def test_out_of_memory_in_the_middle_of_a_row_of_tiles(tmp_path, failing):
     streaming.stream_upscaled(tmp_path / "a.png", up, image, 4)
     assert len(calls) > 12
     difference = np.asarray(files.read(tmp_path / "a.png")).astype(int) - expected
-    assert np.abs(difference).max() <= 1  # other windows may round otherwise
+    assert np.abs(difference).max() <= 1  # other windows may round differently
 
 
 def test_profile_exif_and_resolution_are_kept(tmp_path, up):
     exif = Image.Exif()
     exif[0x010F] = "Zenith"
     exif.get_ifd(0x8769).update({0xA002: 2, 0xA003: 3})
-    image = picture("RGB")
+    image = made("RGB")
     image.info = {"icc_profile": PROFILE, "exif": exif.tobytes(), "dpi": (300, 300)}
     for suffix in ("png", "tif"):
         streaming.stream_upscaled(tmp_path / f"a.{suffix}", up, image, 4)
@@ -121,7 +121,7 @@ def test_profile_exif_and_resolution_are_kept(tmp_path, up):
 )
 def test_chosen_for_large_results_of_these_formats(tmp_path, monkeypatch, up, name, large, banded):
     monkeypatch.setattr(streaming, "LARGE", 107 * 90 * 16 - large)
-    path = files.write(tmp_path / "in.png", picture("RGB"))
+    path = files.write(tmp_path / "in.png", made("RGB"))
     used, stream_upscaled = [], streaming.stream_upscaled
     monkeypatch.setattr(
         streaming, "stream_upscaled", lambda *all: (used.append(all), stream_upscaled(*all))[1]
@@ -139,7 +139,7 @@ def test_failure_leaves_what_was_there(tmp_path, up):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        streaming.stream_upscaled(tmp_path / "a.png", up, picture("RGB"), 4, stop)
+        streaming.stream_upscaled(tmp_path / "a.png", up, made("RGB"), 4, stop)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.png", b"old")]
 
 
@@ -153,14 +153,14 @@ def test_full_disk_is_named(tmp_path, monkeypatch, up, suffix):
 
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(OutputError, match=rf"a\.{suffix}: could not be written: No space left"):
-        streaming.stream_upscaled(tmp_path / f"a.{suffix}", up, picture("RGB"), 4)
+        streaming.stream_upscaled(tmp_path / f"a.{suffix}", up, made("RGB"), 4)
     assert not [*tmp_path.iterdir()]
 
 
 def test_memory_is_checked_before_the_work(tmp_path, monkeypatch, up):
     free_memory(monkeypatch, 2**20)
     with pytest.raises(LimitError, match="row by row"):
-        streaming.stream_upscaled(tmp_path / "a.png", up, picture("RGB"), 4)
+        streaming.stream_upscaled(tmp_path / "a.png", up, made("RGB"), 4)
 
 
 @pytest.mark.parametrize(("before", "after"), [(40, 33), (40, 10), (33, 40), (7, 7), (5, 1)])
@@ -184,7 +184,7 @@ def test_bands_are_compressed_side_by_side(tmp_path, monkeypatch, threads, suffi
     monkeypatch.setattr(f"espan.images.files.{'png' if suffix == 'png' else 'tiff'}.BAND", 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     ramp = np.arange(90, dtype=np.uint8)
-    pixels = np.concatenate(  # what each of the filters is best at
+    pixels = np.concatenate(  # an image for which each PNG filter is the best
         [
             np.tile(noise(40, 1, 3), (1, 90, 1)),
             np.tile(noise(1, 90, 3), (40, 1, 1)),
@@ -202,7 +202,7 @@ def test_bigtiff_beyond_4_gb(tmp_path, monkeypatch):
     exif = Image.Exif()
     exif[0x010F] = "Zenith"
     exif.get_ifd(0x8769)[0x829A] = 0.5
-    image = picture("RGB;16")
+    image = made("RGB;16")
     image.info = {"icc_profile": PROFILE, "exif": exif.tobytes()}
     path = files.write(tmp_path / "a.tif", image)
     assert path.read_bytes()[:4] == b"II+\0"
@@ -214,7 +214,7 @@ def test_bigtiff_beyond_4_gb(tmp_path, monkeypatch):
     assert kept[0x010F] == "Zenith" and kept.get_ifd(0x8769)[0x829A] == 0.5
 
 
-# Peak memory of a process: a row of tiles, then a result of 48 megapixels of as many columns.
+# Peak memory of a process: a row of tiles, then a result of 48 megapixels of the same width.
 MEASURE = """
 import json, sys
 import numpy as np
@@ -238,7 +238,7 @@ print(json.dumps([small, run(5000)]))
 
 
 def peak() -> int:
-    # Not ru_maxrss: a new process inherits its parent's.
+    # Not ru_maxrss, which a new process inherits from its parent.
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
@@ -253,7 +253,7 @@ def test_memory_does_not_hold_the_result(tmp_path, suffix):
         check=True,
     )
     small, large = json.loads(result.stdout)
-    # The picture itself, in PIL, in numpy, and some slack. The result would take 16 times that.
+    # The image in PIL and in numpy, and some slack. The result would take 16 times as much.
     assert large - small < 8 * 600 * 5000 * 3
 
 
@@ -263,7 +263,7 @@ def test_folders_stream_large_results(tmp_path, monkeypatch, up):
     monkeypatch.setattr(
         streaming, "stream_upscaled", lambda *all: (used.append(all[0]), stream_upscaled(*all))[1]
     )
-    path = files.write(tmp_path / "in.png", picture("RGBA;16"))
+    path = files.write(tmp_path / "in.png", made("RGBA;16"))
     (outcome,) = batch.run(batch.plan([path], tmp_path / "a.png"), [up], 4)
     assert (outcome.status, outcome.width, used) == ("done", 360, [tmp_path / "a.png"])
     expected = up(files.read(path))

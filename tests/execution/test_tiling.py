@@ -21,7 +21,7 @@ def whole(image=IMAGE, **options) -> np.ndarray:
 
 
 def assert_same(result: np.ndarray, expected: np.ndarray) -> None:
-    # float32 convolutions of another shape may add up in another order.
+    # float32 convolutions of other shapes may sum in another order.
     assert np.abs(result - expected).max() <= 1e-6
 
 
@@ -42,14 +42,14 @@ def test_tiled_equals_whole_for_every_network(kind):
 
 
 def test_a_halo_one_pixel_too_small_shows():
-    # Otherwise the tests above would prove nothing.
+    # Proves that the tests above can fail.
     up = Upscaler(NET, device="cpu", dtype="fp32", tile=13)
     up._runner.radius -= 1
     assert np.abs(up(IMAGE) - whole()).max() > 1e-6
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (2, 3)], ids=str)
-def test_pictures_smaller_than_the_halo(size):
+def test_images_smaller_than_the_halo(size):
     image = noise(*size, 3, dtype=np.float32)
     assert_same(Upscaler(NET, device="cpu", dtype="fp32", tile=4)(image), whole(image))
 
@@ -65,7 +65,7 @@ def test_train_form_gives_the_deploy_forms_result():
 @pytest.mark.parametrize("tile", [1, 2, 5, 16, 99])
 def test_tiles_cover_everything_once_from_windows_of_one_size(tile):
     for height, width, halo in [(1, 1, 0), (10, 7, 1), (64, 65, 9), (5, 200, 23)]:
-        # The whole picture, its corner, its middle.
+        # The whole image, its corner, its middle.
         for whole in (
             Tile(0, height, 0, width),
             Tile(0, height - height // 3, width // 2, width),
@@ -89,7 +89,7 @@ def test_tiles_cover_everything_once_from_windows_of_one_size(tile):
 
 
 def test_borders_take_the_halo_they_do_not_need():
-    # Two windows of 40 hold 60 columns: 30 each, and a halo of 10 to one side.
+    # Two windows of 40 cover 60 columns: 30 each, plus a halo of 10 on one side.
     parts = [*cut(Tile(0, 8, 0, 60), (8, 60), (99, 20), 10)]
     assert [(tile.x0, tile.x1) for tile, _ in parts] == [(0, 30), (30, 60)]
     assert [(window.x0, window.x1) for _, window in parts] == [(0, 40), (20, 60)]
@@ -134,7 +134,7 @@ def test_out_of_memory_goes_on_with_smaller_tiles(monkeypatch, calls, error):
 def test_out_of_memory_does_not_repeat_finished_tiles(monkeypatch):
     failing = Failing(monkeypatch, {4}, OUT["torch"])
     Upscaler(NET, device="cpu", dtype="fp32", tile=60)(noise(90, 122, 3))
-    assert failing.count == 4 + 4  # the fourth tile again, in 2 x 2
+    assert failing.count == 4 + 4  # the fourth tile again, as 2 x 2
 
 
 def test_out_of_memory_for_the_smallest_tile_is_an_error(monkeypatch):
@@ -181,7 +181,7 @@ def test_a_lost_device_stops_at_once_and_says_so(monkeypatch, error):
 
 @torch.no_grad()
 def loud_net(factor: float):
-    """The same function, through activations so large that float16 overflows in bright places."""
+    """The same function, with activations that overflow float16 in bright areas."""
     net = random_net()
     for layer in (net.conv_cat.weight, net.conv_cat.bias):
         layer *= factor
@@ -226,7 +226,7 @@ def test_automatic_tiles_fit_the_free_memory_of_a_gpu(monkeypatch, free):
 
 
 @torch.no_grad()
-def test_overflow_in_float32_is_an_error_and_no_picture():
+def test_overflow_in_float32_is_an_error_and_no_image():
     net = random_net()
     net.upsampler.bias += float("inf")
     for dtype in ("fp32", "bf16"):

@@ -1,4 +1,4 @@
-"""`espan.upscale` and `Upscaler`: every kind of picture in, the same kind out, nothing changed."""
+"""`espan.upscale` and `Upscaler` return the kind of image they get, and do not modify it."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_arrays_are_rounded_not_cut(dtype):
     image, white = noise(H, W, 3, dtype=dtype), DTYPES[dtype]
     out = UP(image)
     assert out.dtype == dtype and out.shape == (4 * H, 4 * W, 3)
-    # Half a step of the kind, and what float32 may leave: cutting would be off by a whole one.
+    # Half a level plus float32 error: truncation would be off by a full level.
     step = 0.5 if white > 1 else np.finfo(dtype).eps
     assert np.abs(out - truth(image, white)).max() <= step + 4e-6 * white
 
@@ -45,8 +45,8 @@ def test_arrays_are_rounded_not_cut(dtype):
 def test_rounding_has_no_bias(dtype, low):
     image = noise(16, 16, 3, dtype=dtype)
     error = UP(image) - truth(image, DTYPES[dtype])
-    assert abs(error.mean()) < 0.02  # cutting would give -0.5
-    assert UP(image).max() > low  # and not because everything is small
+    assert abs(error.mean()) < 0.02  # truncation would give -0.5
+    assert UP(image).max() > low  # and not because all values are small
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
@@ -78,11 +78,11 @@ def test_tensor_is_like_the_array(shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", TENSORS, ids=str)
-@pytest.mark.parametrize("pictures", [1, 3])
-def test_batch_is_its_pictures(pictures, dtype):
-    batch = tensor(pictures, 3, H, W, dtype=dtype)
+@pytest.mark.parametrize("n", [1, 3])
+def test_batch_is_its_images(n, dtype):
+    batch = tensor(n, 3, H, W, dtype=dtype)
     out = UP(batch)
-    assert out.shape == (pictures, 3, 4 * H, 4 * W) and out.dtype == dtype
+    assert out.shape == (n, 3, 4 * H, 4 * W) and out.dtype == dtype
     for one, expected in zip(out, batch, strict=True):
         assert torch.equal(one, UP(expected))
 
@@ -112,7 +112,7 @@ def test_list_gives_a_list(kind):
 
 
 @pytest.mark.parametrize("as_text", [True, False], ids=["str", "path"])
-def test_path_gives_a_picture(tmp_path, as_text):
+def test_path_gives_an_image(tmp_path, as_text):
     image = Image.fromarray(noise(H, W, 3))
     path = files.write(tmp_path / "a.png", image)
     out = UP(str(path) if as_text else path)

@@ -1,4 +1,4 @@
-"""The folder of nodes for ComfyUI, loaded as it does so, with a stand-in for its modules."""
+"""The folder of nodes, loaded like ComfyUI does, with stubs of its modules."""
 
 import importlib.util
 import sys
@@ -17,16 +17,16 @@ from tests.support.makers import noise, random_net
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
-    comfyui._held.cache_clear()
+    comfyui._upscaler.cache_clear()
     monkeypatch.setattr(
         comfyui, "Upscaler", lambda model, **how: Upscaler(model, device="cpu", **how)
     )
     yield
-    comfyui._held.cache_clear()
+    comfyui._upscaler.cache_clear()
 
 
 def load(folder):
-    """As ComfyUI loads a folder of custom nodes: by its `__init__.py`, then its two mappings."""
+    """Loads a folder of custom nodes like ComfyUI: `__init__.py`, then its two mappings."""
     spec = importlib.util.spec_from_file_location("custom_nodes.espan", folder / "__init__.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -35,7 +35,7 @@ def load(folder):
 
 
 def execute(node, **inputs):
-    """As ComfyUI calls a node: inputs within what it declares, by the function it names."""
+    """Calls a node like ComfyUI: checks inputs against its declaration, calls its FUNCTION."""
     declared = node.INPUT_TYPES()["required"]
     for name, (kind, *more) in declared.items():
         if name not in inputs:
@@ -85,8 +85,8 @@ def test_a_batch_is_streamed_image_by_image(folder, monkeypatch):
             most.append(sum(each() is not None for each in alive))
             return result
 
-    monkeypatch.setattr(comfyui, "_held", lambda *how: Counted())
-    monkeypatch.setattr(comfyui._held, "cache_clear", lambda: None, raising=False)
+    monkeypatch.setattr(comfyui, "_upscaler", lambda *how: Counted())
+    monkeypatch.setattr(comfyui._upscaler, "cache_clear", lambda: None, raising=False)
     execute(load(folder), image=torch.zeros(100, 8, 8, 3))
     assert len(most) == 100 and max(most) <= 1
 
@@ -133,7 +133,7 @@ def test_without_a_model_of_ones_own(tmp_path):
     [
         (["espan-x4", "--comfyui", "nodes"], "model: espan-x4 is built in"),
         (["none.pth", "--comfyui", "nodes"], "none.pth: no such weights file"),
-        (["--comfyui", "file"], "file: could not be made: "),
+        (["--comfyui", "file"], "file: could not be created: "),
         (["--comfyui", "nodes", "-o", "a.onnx"], "output: --comfyui names the folder"),
         (["espan-x4"], "output: needed"),
         (["-o", "a.onnx"], "model: needed"),

@@ -1,4 +1,4 @@
-"""Files for other programs give the network's own pictures, say what they are, and are whole."""
+"""Exported files reproduce the network's results, have metadata, and are written atomically."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ from espan.cli import main
 from espan.exporting import export
 from tests.support.makers import random_net
 
-# Tens of times less than the trained ones: PyTorch's exporters take seconds of their own.
+# Much smaller than trained networks: PyTorch's exporters take seconds anyway.
 NETWORKS = {
     "espan": lambda: random_net(channels=12, blocks=2, last_convs=2),
     "span": lambda: random_net(SPAN, channels=8, blocks=6, scale=2),
@@ -27,7 +27,7 @@ NETWORKS = {
 SHAPES = ((1, 3, 1, 1), (1, 3, 19, 7), (1, 3, 40, 33))
 
 
-def picture(*shape: int) -> torch.Tensor:
+def image(*shape: int) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(1))
 
 
@@ -43,19 +43,19 @@ def session(runtime, path: Path):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_onnx_gives_the_networks_picture_at_any_size(name, tmp_path, runtime):
+def test_onnx_gives_the_networks_image_at_any_size(name, tmp_path, runtime):
     net = NETWORKS[name]()
     made = espan.export(net, tmp_path / "net.onnx")
     assert made.format == "onnx" and made.error < 1e-5
     run = session(runtime, made.path)
     for shape in SHAPES:
-        x = picture(*shape)
+        x = image(*shape)
         (y,) = run.run(["output"], {"input": x.numpy()})
         np.testing.assert_allclose(y, net(x).detach(), atol=1e-5, err_msg=str(shape))
 
 
-def test_onnx_is_of_the_form_that_video_programs_take(tmp_path, runtime):
-    """Float RGB, one picture, named sides; nothing but standard operators; it says what it is."""
+def test_onnx_files_have_the_inputs_that_video_programs_expect(tmp_path, runtime):
+    """Float RGB, one image, named dimensions, standard operators only, metadata."""
     import onnx
 
     made = espan.export("espan-x4", tmp_path / "net.onnx")
@@ -83,27 +83,27 @@ def test_onnx_of_one_size_takes_no_other(tmp_path, runtime, net):
     assert run.get_inputs()[0].shape == [1, 3, 9, 14]
     assert run.get_outputs()[0].shape == [1, 3, 36, 56]
     with pytest.raises(Exception, match=r"[Ii]nvalid dimensions"):
-        run.run(None, {"input": picture(1, 3, 9, 15).numpy()})
+        run.run(None, {"input": image(1, 3, 9, 15).numpy()})
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".safetensors"])
-def test_float16_halves_the_file_and_keeps_the_picture(suffix, tmp_path, runtime):
+def test_float16_halves_the_file_and_keeps_the_image(suffix, tmp_path, runtime):
     full, half = (
         espan.export("espan-x4", tmp_path / f"{fp16}{suffix}", fp16=fp16) for fp16 in (False, True)
     )
     assert half.path.stat().st_size < 0.62 * full.path.stat().st_size
     assert half.error < export.ALLOWED[torch.float16] < 3 / 255
-    if suffix == ".onnx":  # computed in float16 inside, pictures stay float32
+    if suffix == ".onnx":  # computes in float16, images stay float32
         assert session(runtime, half.path).get_inputs()[0].type == "tensor(float)"
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_program_gives_the_networks_picture_at_any_size(name, tmp_path):
+def test_a_program_gives_the_networks_image_at_any_size(name, tmp_path):
     net = NETWORKS[name]()
     made = espan.export(net, tmp_path / "net.pt2")
     run = torch.export.load(made.path).module()
     for shape in (*SHAPES, (3, 3, 5, 6)):
-        x = picture(*shape)
+        x = image(*shape)
         torch.testing.assert_close(run(x), net(x), atol=1e-5, rtol=0)
     with zipfile.ZipFile(made.path) as archive:
         (said,) = (name for name in archive.namelist() if name.endswith("espan.json"))
@@ -116,7 +116,7 @@ def test_safetensors_load_again(name, tmp_path):
     made = espan.export(net, tmp_path / "net.safetensors")
     again = espan.load(made.path)
     assert type(again) is type(net)
-    torch.testing.assert_close(again(picture(1, 3, 9, 8)), net(picture(1, 3, 9, 8)))
+    torch.testing.assert_close(again(image(1, 3, 9, 8)), net(image(1, 3, 9, 8)))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -129,7 +129,7 @@ def test_notes_of_any_name_are_kept_and_none_is_believed(name, tmp_path):
     with safe_open(made.path, framework="pt") as file:
         said = file.metadata()
     assert said["net"] == "b" and said["licence"] == "d"
-    # Of a SPAN, as others read it, these are the file's own; the rest is one description.
+    # A SPAN file for other programs has these keys of its own; the rest is the same description.
     assert said["scale"] == str(net.scale) if "radius" in said else "espan" in said
     assert espan.load(made.path).scale == net.scale
 
@@ -137,7 +137,7 @@ def test_notes_of_any_name_are_kept_and_none_is_believed(name, tmp_path):
 def test_a_network_in_train_form_is_folded_first(tmp_path):
     net = random_net(rep="espan")
     made = espan.export(net, tmp_path / "net.pt2")
-    x = picture(1, 3, 9, 8)
+    x = image(1, 3, 9, 8)
     torch.testing.assert_close(
         torch.export.load(made.path).module()(x), espan.fold(net)(x), atol=1e-5, rtol=0
     )
@@ -155,14 +155,14 @@ def test_no_folder_of_this_machine_is_in_a_file(suffix, tmp_path, net, runtime):
     assert b".py" not in content
 
 
-def test_a_file_that_gives_another_picture_is_not_kept(tmp_path, net, monkeypatch):
+def test_a_file_that_gives_another_image_is_not_kept(tmp_path, net, monkeypatch):
     def wrong(_net, _dtype, _size, _notes, path):
         espan.save(random_net(seed=1), path)
 
     path = tmp_path / "net.safetensors"
     path.write_bytes(b"what was there")
     monkeypatch.setattr(export, "_write_safetensors", wrong)
-    with pytest.raises(OutputError, match=r"net\.safetensors: gives other pictures .* 0\.0001"):
+    with pytest.raises(OutputError, match=r"net\.safetensors: its results differ .* 0\.0001"):
         espan.export(net, path)
     assert path.read_bytes() == b"what was there"
     assert [each.name for each in tmp_path.iterdir()] == ["net.safetensors"]
@@ -216,7 +216,7 @@ def test_the_command_writes_a_file_and_says_how_near_it_is(tmp_path, weights, ca
     assert main(["export", weights, "-o", str(path), "--size", "9x14"]) == 0
     shown = capsys.readouterr()
     assert shown.out == "" and "off by at most" in shown.err and "net.pt2 torch" in shown.err
-    assert torch.export.load(path).module()(picture(1, 3, 9, 14)).shape == (1, 3, 36, 56)
+    assert torch.export.load(path).module()(image(1, 3, 9, 14)).shape == (1, 3, 36, 56)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_the_commands_exit_codes(rest, code, tmp_path, weights, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     try:
         got = main(["export", weights, *rest])
-    except SystemExit as refused:  # argparse's own
+    except SystemExit as refused:  # from argparse
         got = refused.code
     assert got == code
     assert "Traceback" not in capsys.readouterr().err

@@ -163,6 +163,6 @@ def test_small_overshoot_is_welcome():
     ],
     ids=lambda i: str(getattr(i, "shape", getattr(i, "mode", i))),
 )
-def test_what_is_no_picture(image):
+def test_data_that_is_not_an_image(image):
     with pytest.raises(InputError, match="picture: "):
         UP(image)

@@ -122,7 +122,7 @@ def test_a_folder_that_takes_the_place_while_a_result_is_written(tmp_path):
 def test_a_file_in_the_place_of_a_folder(folder, upscale, capsys):
     (folder / "out").write_bytes(b"mine")
     assert upscale() == 1
-    assert capsys.readouterr().err.count("out: could not be made: File exists") == 4
+    assert capsys.readouterr().err.count("out: could not be created: File exists") == 4
     assert (folder / "out").read_bytes() == b"mine"
 
 

@@ -1,4 +1,4 @@
-"""The networks: sizes, receptive fields, train form against its definition, folding."""
+"""Networks: parameter counts, receptive fields, training form against its definition, folding."""
 
 import copy
 
@@ -24,7 +24,7 @@ def count(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
-def picture(*size: int, seed: int = 0) -> torch.Tensor:
+def image(*size: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(1, 3, *size, dtype=torch.float64, generator=generator)
 
@@ -44,7 +44,7 @@ def small(kind: str, rep: str | None, scale: int = 4) -> nn.Module:
         pytest.param(lambda: SPAN(48, scale=2), 410_700, id="span48-x2"),
         pytest.param(lambda: SPAN(52), 498_208, id="span52"),
         pytest.param(lambda: SPAN(52, scale=2), 481_324, id="span52-x2"),
-        # The published 148,288 count the fixed 48x1x3x3 kernel of nearest upsampling.
+        # The published 148,288 include the fixed 48x1x3x3 kernel of nearest upsampling.
         pytest.param(SPANF, 148_288 - 432, id="spanf"),
     ],
 )
@@ -81,7 +81,7 @@ def test_published_radius(net, radius):
 def test_radius_is_how_far_a_pixel_reaches(make, config):
     net = random_net(make, **config).double()
     middle = net.radius + 3
-    x = picture(2 * middle + 1, 2 * middle + 1)
+    x = image(2 * middle + 1, 2 * middle + 1)
     changed = x.clone()
     changed[..., middle, middle] += 10
     rows, columns = (net(x) != net(changed))[0].any(0).nonzero().T // net.scale
@@ -94,7 +94,7 @@ def test_radius_is_how_far_a_pixel_reaches(make, config):
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_output_is_scale_times_larger(kind, scale, rep):
-    assert small(kind, rep, scale)(picture(5, 7)).shape == (1, 3, 5 * scale, 7 * scale)
+    assert small(kind, rep, scale)(image(5, 7)).shape == (1, 3, 5 * scale, 7 * scale)
 
 
 @pytest.mark.parametrize("scale", [1, 5, 0])
@@ -116,7 +116,7 @@ def test_merged_kernel_equals_padding_first_then_every_branch(rep, kernel):
     layer = RepConv(3, 5, kernel, rep).double()
     for part in layer.parameters():
         nn.init.normal_(part)
-    x, edge = picture(6, 4), kernel // 2
+    x, edge = image(6, 4), kernel // 2
     padded = nn.functional.pad(x, [edge] * 4)
     expected = 0
     for chain in layer.branches:
@@ -131,7 +131,7 @@ def test_merged_kernel_equals_padding_first_then_every_branch(rep, kernel):
 @pytest.mark.parametrize("kind", KINDS)
 def test_train_form_equals_branch_by_branch(monkeypatch, kind, rep):
     merged, parts = small(kind, rep), small(kind, rep)
-    x = picture(9, 8).requires_grad_()
+    x = image(9, 8).requires_grad_()
     direction = torch.linspace(-1, 1, 3 * 36 * 32, dtype=torch.float64).view(1, 3, 36, 32)
     y = merged(x)
     (y * direction).sum().backward()
@@ -153,7 +153,7 @@ def test_train_form_equals_branch_by_branch(monkeypatch, kind, rep):
 @torch.no_grad()
 def test_fold_is_exact_borders_included(kind, rep, scale, size):
     net = small(kind, rep, scale)
-    x = picture(*size)
+    x = image(*size)
     assert (fold(net)(x) - net(x)).abs().max() <= 1e-10
 
 
@@ -177,7 +177,7 @@ def test_fold_leaves_its_argument_alone():
 def test_fold_of_a_folded_network_is_a_copy():
     net = small("espan", None)
     again = fold(net)
-    x = picture(5, 5)
+    x = image(5, 5)
     assert torch.equal(again(x), net(x))
     with torch.no_grad():
         again.conv_1.weight.zero_()
@@ -199,9 +199,9 @@ def test_compose_needs_a_1x1():
 
 
 @torch.no_grad()
-def test_a_batch_is_its_pictures_one_by_one():
+def test_a_batch_is_its_images_one_by_one():
     net = small("espan", None)
-    x = torch.cat([picture(6, 9, seed=seed) for seed in range(3)])
+    x = torch.cat([image(6, 9, seed=seed) for seed in range(3)])
     each = torch.cat([net(one[None]) for one in x])
     torch.testing.assert_close(net(x), each, rtol=0, atol=1e-12)
 
@@ -210,7 +210,7 @@ def test_a_batch_is_its_pictures_one_by_one():
 @torch.no_grad()
 def test_gpu_agrees_with_cpu():
     net = random_net(ESPAN, channels=32, blocks=5, last_convs=2)
-    x = picture(40, 50).float()
+    x = image(40, 50).float()
     y = net(x)
     on_gpu = copy_to(net, torch.device("cuda"), torch.float32)
     torch.testing.assert_close(on_gpu(x.cuda()).cpu(), y, rtol=0, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Schemas of re-parameterised convolutions: read, merged, started from a given kernel."""
+"""Schemas of re-parameterised convolutions: parsing, merging, and setting a given kernel."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_merged_equals_branch_by_branch_in_value_and_gradient(rep, kernel):
 
 
 def test_equal_chains_are_one_wide_chain():
-    """Four chains, each of its own, against the one chain that `4*1-k` is."""
+    """Four separate chains against the single wide chain of `4*1-k`."""
     wide = layer_of("4*1-k")
     chains = [layer_of("1-k") for _ in range(4)]
     for i, chain in enumerate(chains):

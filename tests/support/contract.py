@@ -10,7 +10,7 @@ from tests.support.gpu import DEVICE
 from tests.support.guards import guarded
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
-# Lengths of a picture's side for Triton's tiles of 8x16 and less: every way to fill one, alone and
+# Lengths of an image's side for Triton's tiles of 8x16 and less: every way to fill one, alone and
 # behind whole ones, and both sides of 64.
 LENGTHS = [*range(1, 36), *range(63, 68)]
 

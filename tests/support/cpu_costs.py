@@ -1,10 +1,10 @@
-"""What the eager backends cost, counted.
+"""Counts the costs of the eager backends.
 
-`python -m tests.support.cpu_costs > tests/backends/cpu_costs.json` keeps them.
+`python -m tests.support.cpu_costs > tests/backends/cpu_costs.json` records them.
 
-Instructions cannot be counted everywhere (virtual machines hide the counters, valgrind knows no
-AVX-512), and differ between processors. Operators and the bytes they touch are the same on all: a
-pass, a copy or a conversion too many shows as one.
+Instructions cannot be counted everywhere (virtual machines hide counters, valgrind lacks AVX-512)
+and differ between processors. Operators and the bytes they touch are the same everywhere, and
+reveal an additional pass, copy or conversion.
 """
 
 import json
@@ -30,7 +30,7 @@ NETS = {
 
 
 class Counting(TorchDispatchMode):
-    """Counts operators that read or write, and the bytes of what they read and write."""
+    """Counts operators and the bytes that they read and write."""
 
     def __init__(self):
         super().__init__()
@@ -53,7 +53,7 @@ class Counting(TorchDispatchMode):
 
 
 def counted(run) -> dict:
-    """{operator: how often, "bytes per pixel": of the input}"""
+    """{operator: number of calls, "bytes per pixel": per input pixel}"""
     with torch.inference_mode(), Counting() as counting:
         run()
     found = dict(sorted(counting.operators.items()))

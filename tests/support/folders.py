@@ -1,4 +1,4 @@
-"""Folders of pictures, and an upscaler without a network, made for tests."""
+"""Folders of images, and a fake upscaler without a network."""
 
 from pathlib import Path
 
@@ -19,13 +19,13 @@ def noisy(folder: Path, count: int, height: int = 4, width: int = 5) -> Path:
     return folder
 
 
-def pictures(folder: Path, count: int) -> list[batch.FileJob]:
-    """Jobs from folder/in into folder/big."""
+def image_jobs(folder: Path, count: int) -> list[batch.FileJob]:
+    """Jobs from folder/in to folder/big."""
     return batch.plan([noisy(folder / "in", count)], folder / "big")
 
 
 class FakeUpscaler:
-    """All that a folder asks of an `Upscaler` on a CPU, with `call` for the network."""
+    """The parts of a CPU `Upscaler` that `espan.batch` uses, with `call` instead of a network."""
 
     device = torch.device("cpu")
     limits = LIMITS
@@ -39,6 +39,6 @@ class FakeUpscaler:
 
 
 def larger(image, scale, progress):
-    """PIL pictures enlarged without a network."""
+    """Enlarges PIL images without a network."""
     progress(20, 20)
     return image.resize((image.width * scale, image.height * scale))

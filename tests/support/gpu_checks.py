@@ -200,7 +200,7 @@ DCT_SHAPES = [
 ]
 CHECKS = [check_agrees, check_reruns, check_stream, check_threads]
 
-# An upscaler takes a picture (H, W, 3) of uint8, or a list of them, as `espan.Upscaler` does.
+# An upscaler takes an image (H, W, 3) of uint8, or a list of them, as `espan.Upscaler` does.
 SIZES = [(1, 1), (1, 67), (67, 1), (5, 3), (64, 64), (127, 129), (271, 481)]
 # Levels of 255 between float16 and float32; PyTorch's own float16 differs by 1 and by 0.04.
 LARGEST, MEAN = 2, 0.1
@@ -208,28 +208,28 @@ LARGEST, MEAN = 2, 0.1
 
 def check_upscaler_agrees(upscaler, exact):
     for size in SIZES:
-        picture = noise(*size, 3)
-        ours, theirs = upscaler(picture), exact(picture)
+        image = noise(*size, 3)
+        ours, theirs = upscaler(image), exact(image)
         assert ours.shape == theirs.shape and ours.dtype == theirs.dtype == np.uint8
         off = np.abs(ours.astype(int) - theirs)
         assert off.max() <= LARGEST and off.mean() <= MEAN, f"{size}: {off.max()}, {off.mean():.3f}"
 
 
 def check_upscaler_reruns(upscaler):
-    picture = noise(64, 66, 3)
-    first = upscaler(picture)
+    image = noise(64, 66, 3)
+    first = upscaler(image)
     for i in range(RERUNS):
-        assert np.array_equal(upscaler(picture), first), f"rerun {i}"
+        assert np.array_equal(upscaler(image), first), f"rerun {i}"
 
 
 def check_upscaler_batch(upscaler):
-    """A list of pictures, of several sizes, gives what each alone gives, and so does a tensor.
+    """A list of images, of several sizes, gives what each alone gives, and so does a tensor.
 
-    But for a level: who takes pictures together may sum in another order.
+    But for a level: who takes images together may sum in another order.
     """
-    pictures = [noise(*size, 3, seed=i) for i, size in enumerate([*SIZES[:5], SIZES[4]])]
+    images = [noise(*size, 3, seed=i) for i, size in enumerate([*SIZES[:5], SIZES[4]])]
     batch = torch.from_numpy(noise(3, 3, 35, 33))
-    pairs = [*zip(upscaler(pictures), map(upscaler, pictures), strict=True)]
+    pairs = [*zip(upscaler(images), map(upscaler, images), strict=True)]
     pairs += [*zip(upscaler(batch).numpy(), (upscaler(x).numpy() for x in batch), strict=True)]
     for i, (got, alone) in enumerate(pairs):
         assert got.shape == alone.shape, f"picture {i}: {got.shape}, not {alone.shape}"
@@ -238,15 +238,15 @@ def check_upscaler_batch(upscaler):
 
 def check_upscaler_stream(upscaler, device: str):
     """A tensor on the device that is filled late, on another stream."""
-    picture = torch.from_numpy(noise(3, 65, 67)).to(device)
-    expected = upscaler(picture)
+    image = torch.from_numpy(noise(3, 65, 67)).to(device)
+    expected = upscaler(image)
     with other_stream(device):
-        late = torch.full_like(picture, 171)
-        late.copy_(picture)
+        late = torch.full_like(image, 171)
+        late.copy_(image)
         got = upscaler(late)
     assert torch.equal(got, expected)
 
 
 def check_upscaler_threads(upscaler):
-    pictures = [noise(40 + i, 50, 3, seed=i) for i in range(THREADS)]
-    same_bits_in_threads(upscaler, pictures, RUNS_PER_THREAD)
+    images = [noise(40 + i, 50, 3, seed=i) for i in range(THREADS)]
+    same_bits_in_threads(upscaler, images, RUNS_PER_THREAD)

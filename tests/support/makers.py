@@ -1,4 +1,4 @@
-"""Pictures, picture files and networks made for tests."""
+"""Creates images, image files and networks for tests."""
 
 import json
 import struct
@@ -18,7 +18,7 @@ from espan.system import memory
 
 @torch.no_grad()
 def random_net(make=ESPAN, seed: int = 0, scale: int = 4, **config) -> Network:
-    """A small network whose borders matter: biases as large as its signals.
+    """A small network that is sensitive to borders: biases as large as signals.
 
     Its output has mean 0.5 and standard deviation 0.15, so that clamping hides little.
     """
@@ -42,7 +42,7 @@ def random_net(make=ESPAN, seed: int = 0, scale: int = 4, **config) -> Network:
 
 @torch.no_grad()
 def nearest_net() -> Network:
-    """x4 by repeating every pixel: the result is known exactly."""
+    """x4 by repeating pixels, with a known result."""
     net = random_net()
     for part in net.parameters():
         part.zero_()
@@ -53,7 +53,7 @@ def nearest_net() -> Network:
 
 
 def free_memory(monkeypatch, free: int | None) -> None:
-    """What the system says of free memory from here on, and that it is asked again."""
+    """Patches the free memory that the system reports, and clears the cache."""
     monkeypatch.setattr(memory, "available", lambda: free)
     monkeypatch.setattr(memory, "_until", 0.0)
 
@@ -76,21 +76,21 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, bits: int, colour: int, rows: bytes | None, *extra: bytes):
-    """The bytes of a PNG; `rows` are the unfiltered scanlines, None leaves them out."""
+    """A PNG as bytes; `rows` are the unfiltered scanlines, or None for no image data."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
     body = b"" if rows is None else chunk(b"IDAT", zlib.compress(rows))
     return b"\x89PNG\r\n\x1a\n" + head + b"".join(extra) + body + chunk(b"IEND", b"")
 
 
 def scanlines(pixels: np.ndarray) -> bytes:
-    """(H, W, C) or (H, W) as PNG has it: big-endian, a filter byte of 0 before each row."""
+    """PNG scanlines of (H, W, C) or (H, W): big-endian, a filter byte of 0 before each row."""
     big = pixels.astype(pixels.dtype.newbyteorder(">"))
     return b"".join(b"\0" + row.tobytes() for row in big)
 
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 
-# Settings of a training run of a second, on the CPU also where a GPU is.
+# Settings of a training run of one second, on the CPU even if there is a GPU.
 TINY_RUN = {
     "device": "cpu",
     "channels": 8,
@@ -110,5 +110,5 @@ def as_yaml(path: Path, **settings) -> str:
 
 
 def python(code: str) -> subprocess.CompletedProcess:
-    """A Python of its own that runs `code`."""
+    """Runs `code` in a new Python process."""
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Stream slots without a GPU: what an executor does with streams, staging and graphs shows."""
+"""Stream slots without a GPU, to test how executors use streams, staging memory and graphs."""
 
 from contextlib import nullcontext
 from functools import partial
@@ -10,7 +10,7 @@ from espan.execution.executors import StreamExecutor
 
 
 class FakeSlot:
-    """As `espan.execution.cuda_graph.StreamSlot`, on the host. `failure` is what captures raise."""
+    """A fake `espan.execution.cuda_graph.StreamSlot` on the host. Captures raise `failure`."""
 
     device = torch.device("cpu")
 
@@ -52,12 +52,12 @@ class FakeSlot:
 
 
 def with_slots(up: Upscaler, *slots: FakeSlot) -> list[FakeSlot]:
-    """Makes the upscaler, on a CPU, work as it would on a GPU: through these slots, or two."""
+    """Makes a CPU upscaler use these stream slots, by default two, as on a GPU."""
     slots = [*slots] or [FakeSlot(), FakeSlot()]
     runner = up._runner
 
     def bind(dtype, pixels):
-        return runner._bind(dtype, pixels)  # looked up when it runs: tests replace it
+        return runner._bind(dtype, pixels)  # looked up late, since tests replace it
 
     runner._executors = {
         each: StreamExecutor(partial(bind, each), slots, runner._direct(each))

@@ -36,7 +36,7 @@ def _resident_mib() -> float:
     return int(fields[1]) * 4096 / 2**20
 
 
-def _picture(side: int) -> bytes:
+def _image(side: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(noise(side, side, 3)).save(file, "PNG")
     return file.getvalue()
@@ -44,7 +44,7 @@ def _picture(side: int) -> bytes:
 
 def storm(folder: Path, *, clients: int, rounds: int, seed: int) -> dict:
     """`clients` threads that each do `rounds` things chosen at random; what came of them."""
-    good, broken = _picture(80), _picture(40)[:500]
+    good, broken = _image(80), _image(40)[:500]
     counts: Counter = Counter()
     unexpected: list[str] = []
     most_bytes = 0

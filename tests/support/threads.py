@@ -1,4 +1,4 @@
-"""Work in several threads at once, whose errors are the test's."""
+"""Runs work in several threads and re-raises their errors."""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def in_threads(work: Callable[[int], None], count: int) -> None:
-    """work(i) in `count` threads at once; the first error of theirs is raised."""
+    """Runs work(i) in `count` parallel threads; raises their first error."""
     errors = []
 
     def safely(i):
@@ -25,12 +25,12 @@ def in_threads(work: Callable[[int], None], count: int) -> None:
         raise errors[0]
 
 
-def same_bits_in_threads(upscaler, pictures: list[np.ndarray], runs: int) -> None:
-    """A thread for each picture gets, `runs` times, what one alone gets."""
-    alone = [upscaler(picture) for picture in pictures]
+def same_bits_in_threads(upscaler, images: list[np.ndarray], runs: int) -> None:
+    """One thread per image gets the same bits, `runs` times, as sequential calls."""
+    alone = [upscaler(image) for image in images]
 
     def work(i: int) -> None:
         for _ in range(runs):
-            np.testing.assert_array_equal(upscaler(pictures[i]), alone[i], f"thread {i}")
+            np.testing.assert_array_equal(upscaler(images[i]), alone[i], f"thread {i}")
 
-    in_threads(work, len(pictures))
+    in_threads(work, len(images))

@@ -1,6 +1,6 @@
-"""What a call moves between host and device, counted on the make-believe device.
+"""Counts the transfers of a call between host and device, on the make-believe device.
 
-Locked pages are made believe too: ordinary memory that is known by its addresses.
+Pinned memory is simulated too: ordinary memory, recognised by its addresses.
 """
 
 import weakref
@@ -22,9 +22,9 @@ _aten = torch.ops.aten
 
 
 class Pages:
-    """Locked pages as PyTorch's cache has them: freed blocks wait for the next of their size.
+    """Simulates PyTorch's cache of pinned memory, which reuses freed blocks of the same size.
 
-    `most` is how many bytes there can be in all, `locked` how many there are, used or waiting.
+    `most`: bytes that can be pinned in total; `locked`: bytes that are, used or cached.
     """
 
     def __init__(self, most: int = 1 << 40):
@@ -56,7 +56,7 @@ class Pages:
 
 
 class DeviceSlot(FakeSlot):
-    """A slot of the make-believe device, which copies by the rules of a real one."""
+    """A slot of the make-believe device, with the copy rules of a real one."""
 
     def __init__(self, device: torch.device):
         super().__init__()
@@ -68,7 +68,7 @@ class DeviceSlot(FakeSlot):
         return nullcontext()
 
     def capture(self, work):
-        """Replays run the work, and copy nothing."""
+        """Replays run the work again without copies."""
         self.log.append("capture")
         results = [*work()]
 
@@ -83,10 +83,10 @@ class DeviceSlot(FakeSlot):
 
 
 class Transfers(TorchDispatchMode):
-    """Counts, from where to where, copies of whole images and their bytes; and waits.
+    """Counts copies of images, by direction, their bytes, and synchronisations.
 
-    moved: {"host to device": [bytes, ...], ...} of tensors with more than one element; waits: how
-    often a number of the device was asked for.
+    moved: {"host to device": [bytes, ...], ...} of tensors with more than one element; waits: the
+    number of values read from the device.
     """
 
     def __init__(self):
@@ -106,7 +106,7 @@ class Transfers(TorchDispatchMode):
 
 @contextmanager
 def on_device(net, budget: int = 1 << 30, pages: Pages | None = None, **options) -> Iterator[tuple]:
-    """(an upscaler on the make-believe device, its slots, the pages); results within `budget`."""
+    """Yields (an upscaler on the make-believe device, its slots, the pages)."""
     pages = pages or Pages()
     with make_believe() as device, mock.patch.object(pinned, "locked", pages.has):
         up = Upscaler(net, device=device, **options)

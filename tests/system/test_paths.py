@@ -1,4 +1,4 @@
-"""Names that no file can have and names of what is no file: every question has an answer."""
+"""Names that no file can have, and names of other things than files, are handled safely."""
 
 import os
 import socket
@@ -34,7 +34,7 @@ def test_the_reason_a_name_is_refused_for(tmp_path):
 
 
 def not_files(folder: Path) -> dict[str, str]:
-    """Names made in `folder` that are no files -> why not."""
+    """{name in `folder` that is not a file: reason}."""
     os.mkfifo(folder / "fifo.png")
     (folder / "link.png").symlink_to("nowhere")
     (folder / "loop.png").symlink_to("loop.png")
@@ -42,12 +42,12 @@ def not_files(folder: Path) -> dict[str, str]:
     (folder / "pipe.png").symlink_to("fifo.png")
     here = Path.cwd()
     with socket.socket(socket.AF_UNIX) as made:
-        os.chdir(folder)  # a socket's path is short
+        os.chdir(folder)  # paths of sockets must be short
         made.bind("socket.png")
         os.chdir(here)
     return {
         "fifo.png": "a FIFO, not a file",
-        "link.png": "a link to nothing",
+        "link.png": "a broken link",
         "loop.png": "too many levels of symbolic links",
         "null.png": "a device, not a file",
         "pipe.png": "a FIFO, not a file",
@@ -59,7 +59,7 @@ def test_what_is_no_file_says_what_it_is(tmp_path):
     for name, reason in not_files(tmp_path).items():
         assert paths.why_no_file(tmp_path / name) == reason
         assert paths.exists(tmp_path / name) and not paths.is_file(tmp_path / name)
-        assert paths.why_no_result(tmp_path / name) is None  # it is replaced
+        assert paths.why_no_result(tmp_path / name) is None  # replaced by the test
     assert paths.why_no_file(tmp_path) == "is a directory"
     assert paths.why_no_file(tmp_path / "none") == paths.NOTHING
 
@@ -95,7 +95,7 @@ def test_folders_deeper_than_pythons_stack(tmp_path, monkeypatch):
     Path("a.png").touch()
     found = paths.below(tmp_path, [".png"])
     Path("a.png").unlink()
-    for _ in range(deep):  # pytest removes folders by recursion
+    for _ in range(deep):  # pytest removes folders recursively, which fails at this depth
         os.chdir("..")
         Path("d").rmdir()
     assert [(each.path.name, each.problem) for each in found] == [("a.png", None)]
@@ -108,7 +108,7 @@ def test_a_folder_that_may_be_listed_but_not_entered(tmp_path, capfd, monkeypatc
     (tmp_path / "b.png").touch()
     shut.chmod(0o444)
     tmp_path.chmod(0o755)
-    monkeypatch.chdir(tmp_path)  # pytest's own folders are not for others to enter
+    monkeypatch.chdir(tmp_path)  # other users cannot enter pytest's folders
 
     def look() -> int:
         found = paths.below(Path(), [".png"])

@@ -1,4 +1,4 @@
-"""Frequencies held at their share of the loss, what the log says of it, and the last mean."""
+"""The fixed share of frequency terms in the loss, its statistics, and the final average."""
 
 import json
 from dataclasses import replace
@@ -10,7 +10,7 @@ import torch
 import espan
 from espan import ESPAN, InputError, load
 from espan.checkpoints.averaging import average
-from espan.training.balance import held, told
+from espan.training.balance import hold_share, statistics_of
 from espan.training.config import TrainConfig
 from espan.training.loop import train
 from tests.support.folders import noisy
@@ -18,7 +18,7 @@ from tests.support.makers import TINY_RUN, random_net
 
 
 def alone(x: torch.Tensor) -> torch.Tensor:
-    """The mean over all processes, of one."""
+    """The mean over a single process."""
     return x
 
 
@@ -34,7 +34,7 @@ def terms_of(weight: torch.Tensor) -> dict:
 @pytest.mark.parametrize("share", [0.03, 0.05, 0.5])
 def test_frequencies_have_their_share_and_their_proportion(share):
     weight = torch.tensor([0.5, -1.0, 2.0], requires_grad=True)
-    before, after = terms_of(weight), held(terms_of(weight), share, alone)
+    before, after = terms_of(weight), hold_share(terms_of(weight), share, alone)
     assert after["l1"] == before["l1"] and after["teacher_l1"] == before["teacher_l1"]
     part = after["dct"] + after["student_highpass"]
     assert (part / sum(after.values())).item() == pytest.approx(share, rel=1e-5)
@@ -43,9 +43,9 @@ def test_frequencies_have_their_share_and_their_proportion(share):
 
 
 def test_the_factor_has_no_gradient():
-    """Else the term could be made small by making the others small."""
+    """Otherwise the network could reduce the term by reducing the others."""
     weight = torch.tensor([0.5, -1.0, 2.0], requires_grad=True)
-    terms = held(terms_of(weight), 0.04, alone)
+    terms = hold_share(terms_of(weight), 0.04, alone)
     (gradient,) = torch.autograd.grad(terms["dct"], weight)
     factor = (terms["dct"] / terms_of(weight)["dct"]).item()
     torch.testing.assert_close(gradient, factor * 10 * weight.detach())
@@ -54,18 +54,18 @@ def test_the_factor_has_no_gradient():
 def test_what_stays_as_it_is():
     weight = torch.tensor([0.5], requires_grad=True)
     plain = {"l1": weight.abs().sum()}
-    assert held(plain, 0.04, alone) is plain
+    assert hold_share(plain, 0.04, alone) is plain
     terms = terms_of(weight)
-    assert held(terms, 0.0, alone) is terms
+    assert hold_share(terms, 0.0, alone) is terms
     nothing = terms | {"dct": 0 * terms["dct"], "student_highpass": 0 * terms["dct"]}
-    assert held(nothing, 0.04, alone) is nothing
+    assert hold_share(nothing, 0.04, alone) is nothing
 
 
 def test_shares_and_cosines_are_their_definitions():
     weight = torch.tensor([3.0, 4.0], requires_grad=True)
     unused = torch.tensor([1.0], requires_grad=True)
     terms = {"l1": weight[0] + 0, "dct": 2 * weight.sum(), "highpass": -weight[0] + 5}
-    row = told(terms, weight[0] * 7, [weight, unused], alone)
+    row = statistics_of(terms, weight[0] * 7, [weight, unused], alone)
     assert row["l1 share"] == pytest.approx(3 / 19) and row["dct share"] == pytest.approx(14 / 19)
     assert row["l1 cosine"] == pytest.approx(1) and row["highpass cosine"] == pytest.approx(-1)
     assert row["dct cosine"] == pytest.approx(0.5**0.5)
@@ -94,7 +94,7 @@ def test_the_log_of_a_run_tells_shares_and_cosines(config, precision):
 
 
 def test_the_log_changes_nothing(config, tmp_path):
-    """Its gradients are its own: with a row after every step the weights are the same."""
+    """Weights are the same with a row of statistics after every step."""
     rare = train(replace(config, dct=0.1, steps=4, every=4))
     often = train(replace(config, dct=0.1, steps=4, every=1, out=str(tmp_path / "other")))
     one, other = load(rare).state_dict(), load(often).state_dict()
@@ -104,8 +104,8 @@ def test_the_log_changes_nothing(config, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"frequency_share": 0.04}, "frequency_share: dct and highpass are 0"),
-        ({"frequency_share": 0.04, "dct": 1, "l1": 0}, "frequency_share: of what"),
+        ({"frequency_share": 0.04}, "frequency_share: needs dct or highpass above 0"),
+        ({"frequency_share": 0.04, "dct": 1, "l1": 0}, "frequency_share: needs a term besides"),
         ({"frequency_share": 1, "dct": 1}, "frequency_share: expected at most 0.9, got 1"),
         ({"frequency_share": -1, "dct": 1}, "frequency_share: expected at least 0, got -1"),
     ],

@@ -1,4 +1,4 @@
-"""Training says before its first step what memory it takes, and is refused if that is not free."""
+"""Training estimates its memory before its first step, and refuses to start if it does not fit."""
 
 import json
 import subprocess
@@ -12,10 +12,10 @@ from espan.system import memory
 from espan.training.budget import needed
 from espan.training.config import TrainConfig
 from espan.training.loop import train
-from espan.training.synthetic import make_pictures
+from espan.training.synthetic import make_images
 from tests.support.makers import TINY_RUN
 
-# What a run says it takes and what it does take, after a small one that has loaded all there is.
+# Estimated and measured memory of a run, after a small run that has loaded all libraries.
 MEASURE = """
 import json, sys
 from dataclasses import replace
@@ -51,7 +51,7 @@ print(json.dumps([needed(config), memory("VmHWM") - before]))
     ids=str,
 )
 def test_the_estimate_is_near_the_measured_peak(tmp_path, settings):
-    make_pictures(tmp_path / "data")
+    make_images(tmp_path / "data")
     command = [sys.executable, "-c", MEASURE, json.dumps(settings), str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     said, took = json.loads(result.stdout.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""Checkpoints: a damaged one is not believed, one without its parts gives way, kills lose none."""
+"""Checkpoints: damaged and incomplete ones are skipped, kills lose none."""
 
 import logging
 from dataclasses import asdict, replace
@@ -27,7 +27,7 @@ def kept(tmp_path) -> Checkpoints:
 
 
 def changed(path: Path, **parts) -> None:
-    """A checkpoint with other parts; None leaves one out."""
+    """A checkpoint with replaced parts; None removes a part."""
     content = torch.load(path, weights_only=True) | parts
     torch.save({name: part for name, part in content.items() if part is not None}, path)
 
@@ -35,7 +35,7 @@ def changed(path: Path, **parts) -> None:
 def test_64_flipped_bytes_are_found_and_the_one_before_it_is_taken(kept, caplog):
     path = kept.paths()[-1]
     content = bytearray(path.read_bytes())
-    for place in range(4000, 4064):  # numbers of a tensor
+    for place in range(4000, 4064):  # tensor data
         content[place] ^= 0xFF
     path.write_bytes(content)
     back = kept.newest()
@@ -89,7 +89,7 @@ def test_what_is_no_checkpoint_at_all(kept, content):
 def test_all_without_their_parts_are_said_to_be_damaged(kept):
     for path in kept.paths():
         changed(path, net=None)
-    with pytest.raises(InputError, match=r"checkpoint-00-00000004\.pt: damaged, as all of them"):
+    with pytest.raises(InputError, match=r"checkpoint-00-00000004\.pt: damaged, like all others"):
         kept.newest()
 
 

@@ -59,7 +59,7 @@ def test_make_believe_device_raises_on_mixing(mix):
 
 
 def test_make_believe_device_raises_on_what_failed_on_a_gpu():
-    """Merged weights of a stage on the device, added to the next stage's on the CPU."""
+    """Adds merged weights on the device to weights of the next stage on the CPU."""
     before, after = (ESPAN(8, 1, 0, rep="espan").conv_1 for _ in range(2))
     before.to(DEVICE)
     with pytest.raises(RuntimeError, match=APART):
@@ -122,7 +122,7 @@ def test_make_believe_device_takes_a_module_and_its_optimizer_goes_on():
     torch.manual_seed(0)
     ours, theirs = (nn.Conv2d(3, 4, 3, padding=1) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
-    pictures = torch.rand(2, 3, 8, 8)
+    images = torch.rand(2, 3, 8, 8)
     for net, device in ((ours, DEVICE), (theirs, torch.device("cpu"))):
         optimizer = torch.optim.Adam(net.parameters(), 0.1)
         weight = net.weight
@@ -130,7 +130,7 @@ def test_make_believe_device_takes_a_module_and_its_optimizer_goes_on():
         assert net.weight is weight and isinstance(weight, nn.Parameter)
         for _ in range(2):
             net.zero_grad()
-            net(pictures.to(device)).square().mean().backward()
+            net(images.to(device)).square().mean().backward()
             assert weight.grad.device == device
             optimizer.step()
         optimizer.load_state_dict(optimizer.state_dict())
@@ -140,7 +140,7 @@ def test_make_believe_device_takes_a_module_and_its_optimizer_goes_on():
     copied.load_state_dict(theirs.state_dict())
     assert copied.bias.device == DEVICE and copied.bias.requires_grad
     with pytest.raises(RuntimeError, match=APART):
-        ours(pictures)
+        ours(images)
 
 
 def test_make_believe_device_saves_as_a_gpu_does():

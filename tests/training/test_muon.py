@@ -1,4 +1,4 @@
-"""Muon: the direction of a singular value decomposition, at the size that was asked for."""
+"""Muon steps have the direction from a singular value decomposition and the given size."""
 
 import copy
 
@@ -50,7 +50,7 @@ def test_decay_momentum_and_parameters_without_gradient():
     weight.grad = torch.eye(2)[:, :, None, None]
     optimizer.step()
     assert torch.equal(idle, torch.ones_like(idle))
-    # 1 - 0.1 * 2.0 is left of the weight; an update of root mean square 0.1 is taken off.
+    # The weight decays by 1 - 0.1 * 2.0; the update has a root mean square of 0.1.
     change = (0.8 - weight.detach()).flatten()
     assert change.square().mean().sqrt().item() == pytest.approx(0.1, rel=1e-4)
     direction = weight.grad / weight.grad.norm()

@@ -1,4 +1,4 @@
-"""Training spread over processes: the same losses as one process has with the whole batch."""
+"""Training in several processes gives the same losses as one process with the full batch."""
 
 import json
 import os
@@ -29,7 +29,7 @@ NOT_TERMS = {"stage", "steps_per_second", "images_per_second", "data_wait_ms"}
 
 
 def with_teacher(folder) -> dict:
-    """Settings of two stages: the teacher runs at each step, then its outputs are kept."""
+    """Settings of two stages: first the teacher runs in each step, then its outputs are kept."""
     torch.manual_seed(0)
     espan.save(espan.SPAN(8, 1), folder / "teacher.safetensors")
     live = {"name": "live", "teacher_affinity": 0.1, "steps": 3}

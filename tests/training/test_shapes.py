@@ -1,4 +1,4 @@
-"""Drawn patches, and patches cut at the border of their picture."""
+"""Drawn patches, and patches at the border of an image."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from espan import InputError
 from espan.images import files
 from espan.training.config import TrainConfig
 from espan.training.data import Patches
+from espan.training.image_pairs import ImagePairs
 from espan.training.outputs import LEVELS
-from espan.training.pictures import Pictures
 from espan.training.shapes import drawn
 from tests.support.makers import TINY_RUN
 
@@ -35,7 +35,7 @@ def test_drawings_have_few_colours_and_lr_pixels_come_from_their_box(scale):
     kinds = set()
     for lr, hr in draw(200, scale):
         colours = np.unique(hr.reshape(-1, 3), axis=0)
-        assert len(colours) <= 9  # no smoothing: the ground and at most eight more
+        assert len(colours) <= 9  # no anti-aliasing: the background and at most eight more
         boxes = hr.reshape(12, scale, 12, scale, 3).swapaxes(1, 2).astype(float)
         mean = np.array_equal(lr, np.round(boxes.mean((2, 3))))
         one_of_them = (boxes == lr[:, :, None, None]).all(-1).any((2, 3)).all()
@@ -45,8 +45,8 @@ def test_drawings_have_few_colours_and_lr_pixels_come_from_their_box(scale):
     assert len(kinds) >= 3
 
 
-def test_sampling_has_no_side():
-    """The mean place of an edge in LR is the one in HR."""
+def test_sampling_is_unbiased():
+    """The mean position of an edge is the same in LR and HR."""
     shifts = []
     for seed in range(2000):
         lr, hr = drawn(12, 4, np.random.default_rng(seed))
@@ -59,35 +59,35 @@ def test_sampling_has_no_side():
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Two pictures without a drawing's colours: each pixel tells its row and column."""
+def images(tmp_path):
+    """Two images without colours of drawings, whose pixels encode row and column."""
     y, x = np.mgrid[:40, :48].astype(np.uint8)
     for number in (1, 2):
         pixels = np.stack([y, x, np.full_like(x, number)], 2)
         files.write(tmp_path / f"{number}.png", Image.fromarray(pixels))
-    return Pictures(tmp_path, 2)
+    return ImagePairs(tmp_path, 2)
 
 
-def patches(pictures, **changes) -> Patches:
+def patches(images, **changes) -> Patches:
     small = {"data": "data", "out": "out", "patch": 6, "scale": 2, "batch": 200}
-    return Patches(pictures, TrainConfig(**(TINY_RUN | small | changes)))
+    return Patches(images, TrainConfig(**(TINY_RUN | small | changes)))
 
 
 def is_cut(hr: torch.Tensor) -> torch.Tensor:
-    """Which patches come from the pictures of the fixture."""
+    """Which patches are cut from the images of the fixture."""
     return ((hr[:, 2] == 1) | (hr[:, 2] == 2)).flatten(1).all(1)
 
 
-def test_a_share_of_the_patches_is_drawn(pictures):
-    assert is_cut(patches(pictures).batch(0)[1]).all()
-    share = float(is_cut(patches(pictures, shapes=0.25).batch(0)[1]).float().mean())
+def test_a_share_of_the_patches_is_drawn(images):
+    assert is_cut(patches(images).batch(0)[1]).all()
+    share = float(is_cut(patches(images, shapes=0.25).batch(0)[1]).float().mean())
     assert 0.65 < share < 0.85
-    assert not is_cut(patches(pictures, shapes=1.0).batch(0)[1]).any()
+    assert not is_cut(patches(images, shapes=1.0).batch(0)[1]).any()
 
 
-def test_of_a_drawing_the_teachers_say_what_it_is(pictures):
-    outputs = [np.zeros(hr.shape, np.uint16) for _, hr in pictures.pairs]
-    lr, hr, taught = patches(pictures.with_third(outputs), shapes=0.5).batch(0)
+def test_of_a_drawing_the_teachers_say_what_it_is(images):
+    outputs = [np.zeros(hr.shape, np.uint16) for _, hr in images.pairs]
+    lr, hr, taught = patches(images.with_teacher_outputs(outputs), shapes=0.5).batch(0)
     cut = is_cut(hr)
     assert 50 < cut.sum() < 150 and lr.shape[0] == 200
     assert not taught[cut].any()
@@ -95,9 +95,9 @@ def test_of_a_drawing_the_teachers_say_what_it_is(pictures):
     assert torch.equal(taught[~cut].int(), exact)
 
 
-def test_a_share_of_the_patches_lies_at_the_border(pictures):
+def test_a_share_of_the_patches_lies_at_the_border(images):
     def at_border(**changes) -> list[float]:
-        hr = patches(pictures, **changes).batch(0)[1]
+        hr = patches(images, **changes).batch(0)[1]
         rows, columns = hr[:, 0].flatten(1), hr[:, 1].flatten(1)
         touches = [rows.amin(1) == 0, rows.amax(1) == 39, columns.amin(1) == 0]
         touches.append(columns.amax(1) == 47)
@@ -109,7 +109,7 @@ def test_a_share_of_the_patches_lies_at_the_border(pictures):
 
 
 def test_drawings_are_not_taught_by_teachers_that_run_at_each_step():
-    with pytest.raises(InputError, match="shapes: teachers that run at each step"):
+    with pytest.raises(InputError, match="shapes: teachers that run in each step"):
         TrainConfig("data", "out", shapes=0.1, teacher=["a.pth"])
     TrainConfig("data", "out", shapes=0.1, teacher=["a.pth"], teacher_outputs="kept")
     with pytest.raises(InputError, match="shapes: expected at most 1, got 2"):

@@ -1,4 +1,4 @@
-"""The method's parts: losses against their definitions, student and teacher, weights carried on."""
+"""Losses against their definitions, student and teacher, transfer of weights, stages."""
 
 import copy
 import json
@@ -15,7 +15,7 @@ from espan import ESPAN, InputError, fold
 from espan.networks.reparam import RepConv
 from espan.training.config import TrainConfig, read_config
 from espan.training.distill import SelfDistilled
-from espan.training.loop import begin, terms_of, train
+from espan.training.loop import network_for_stage, terms_of, train
 from espan.training.losses import distillation, high_pass, loss_of
 from espan.training.transfer import transfer_weights
 from tests.support.makers import TINY_RUN, as_yaml, noise
@@ -29,13 +29,13 @@ def net_of(blocks=2, last_convs=3, scale=4, rep=None, seed=0) -> ESPAN:
     return ESPAN(8, blocks, last_convs, scale, rep)
 
 
-def pictures(n=2, side=16, seed=0, dtype=torch.float64) -> torch.Tensor:
+def images(n=2, side=16, seed=0, dtype=torch.float64) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(n, 3, side, side, generator=generator, dtype=dtype)
 
 
 def test_terms_of_the_loss_are_their_definitions():
-    sr, hr = pictures(seed=1), pictures(seed=2)
+    sr, hr = images(seed=1), images(seed=2)
     config = replace(CONFIG, l1=2.0, mse=3.0, dct=4.0, highpass=5.0, blur=1.0)
     terms = loss_of(sr, hr, config)
     side = torch.arange(16.0, dtype=torch.float64)
@@ -51,7 +51,7 @@ def test_terms_of_the_loss_are_their_definitions():
 
 
 def test_high_pass_against_a_full_convolution():
-    x, spread = pictures(side=20), 1.3
+    x, spread = images(side=20), 1.3
     far = torch.arange(-4, 5, dtype=torch.float64)
     kernel = torch.exp(-(far[:, None] ** 2 + far[None] ** 2) / (2 * spread**2))
     kernel = (kernel / kernel.sum()).expand(3, 1, 9, 9)
@@ -79,7 +79,7 @@ def test_distillation_moves_only_the_student_and_only_where_the_teacher_is_bette
 def test_student_and_teacher_share_the_backbone_and_run_alone(rep):
     model = SelfDistilled(net_of(3, 2, rep=rep).double(), 2).double()
     model.share()
-    x = pictures()
+    x = images()
     teacher, student = model(x)
     torch.testing.assert_close(teacher, model.teacher(x), rtol=0, atol=1e-12)
     torch.testing.assert_close(student, model.student(x), rtol=0, atol=1e-12)
@@ -96,7 +96,7 @@ def test_student_and_teacher_share_the_backbone_and_run_alone(rep):
 
 
 def test_terms_with_a_student():
-    teacher, student, hr = (pictures(seed=i, dtype=torch.float32) for i in range(3))
+    teacher, student, hr = (images(seed=i, dtype=torch.float32) for i in range(3))
     terms = terms_of((teacher, student), hr, replace(CONFIG, distill=0.5))
     assert set(terms) == {"l1", "student_l1", "distill"}
     assert terms["distill"] == 0.5 * distillation(student, teacher, hr, CONFIG.margin)
@@ -125,14 +125,14 @@ def test_carry_names_what_has_to_start_anew():
 def test_carry_into_other_branches_is_the_same_function(rep):
     source, target = net_of(rep="plain").double(), net_of(rep=rep, seed=3).double()
     transfer_weights(source, target)
-    x = pictures()
+    x = images()
     torch.testing.assert_close(target(x), source(x), rtol=0, atol=1e-12)
 
 
 def test_carry_refuses_what_cannot_be():
     with pytest.raises(InputError, match="channels: weights of 8 cannot start a network of 16"):
         transfer_weights(net_of(), ESPAN(16, 2, 3))
-    with pytest.raises(InputError, match="without a 'k' branch"):
+    with pytest.raises(InputError, match="expected a 'k' branch"):
         transfer_weights(net_of(), net_of(rep="span"))
 
 
@@ -142,32 +142,32 @@ def test_carry_between_scales_picks_the_nearest_sub_pixel(scales):
     before, after = scales
     source, target = net_of(scale=before).double(), net_of(scale=after, seed=2).double()
     transfer_weights(source, target)
-    x = pictures(1, 6)
+    x = images(1, 6)
     small, large = source(x), target(x)
     rows = [int((i + 0.5) * before / after) for i in range(6 * after)]
     torch.testing.assert_close(large, small[..., rows, :][..., rows], rtol=0, atol=1e-12)
 
 
 class Given:
-    """Patches that are always the same."""
+    """Constant patches."""
 
     def batch(self, step):
-        batch = (255 * pictures(4, 12, dtype=torch.float32)).round().byte()
+        batch = (255 * images(4, 12, dtype=torch.float32)).round().byte()
         return batch, batch.repeat_interleave(4, 2).repeat_interleave(4, 3)
 
 
 def test_begin_goes_on_with_the_student_when_the_stage_is_of_its_depth():
     joint = replace(CONFIG, blocks=2, last_convs=3, student=2)
-    model = begin(joint, None, Given())
-    x = pictures(dtype=torch.float32)
+    model = network_for_stage(joint, None, Given())
+    x = images(dtype=torch.float32)
     torch.testing.assert_close(*(n.conv_cat.weight for n in (model.teacher, model.student)))
     with torch.no_grad():
         model.student.conv_cat.weight.mul_(1.5)
-    alone = begin(replace(joint, student=None, last_convs=0), model, Given())
+    alone = network_for_stage(replace(joint, student=None, last_convs=0), model, Given())
     torch.testing.assert_close(alone(x), model.student(x), rtol=0, atol=0)
-    tuned = begin(replace(joint, student=None), model, Given())
+    tuned = network_for_stage(replace(joint, student=None), model, Given())
     torch.testing.assert_close(tuned(x), model.teacher(x), rtol=0, atol=0)
-    again = begin(joint, model, Given())
+    again = network_for_stage(joint, model, Given())
     torch.testing.assert_close(again(x)[1], model.student(x), rtol=0, atol=0)
 
 
@@ -195,7 +195,7 @@ def test_smoke_recipe_runs_every_stage_and_its_result_upscales(smoke):
 
 
 def test_a_run_of_stages_stopped_between_them_goes_on_to_the_same_bits(smoke, tmp_path):
-    """As the last stage's first checkpoint shows it: everything after it is run again."""
+    """Resumes from the first checkpoint of the last stage."""
     config = json.loads((smoke / "config.json").read_text())
     (tmp_path / "run").mkdir()
     first = sorted(smoke.glob("checkpoint-*.pt"))[0]
@@ -226,7 +226,7 @@ def test_every_recipe_is_read_and_takes_data_and_out(path, tmp_path):
         ({"milestones": [0.5, "x"]}, r"milestones\[1\]: expected float, got 'x'"),
         ({"student": 3}, "student: expected 1 to 1 blocks, got 3"),
         ({"student": 1}, "student: as deep as its teacher"),
-        ({"l1": 0}, "nothing would be learnt"),
+        ({"l1": 0}, "all are 0, expected one above 0"),
         ({"dct": 1, "dct_block": 7}, "dct_block: expected one of 4, 8, 16, 32, got 7"),
         ({"dct": 1, "dct_block": 0}, "dct_block: expected one of"),
         ({"dct": 1, "dct_block": 8, "patch": 9}, "dct_block: 8 does not divide a patch of 36"),
@@ -241,8 +241,8 @@ def test_every_recipe_is_read_and_takes_data_and_out(path, tmp_path):
         ({"scale": 0}, "scale: expected at least 2, got 0"),
         ({"stages": [{"name": "a/b"}]}, r"stages\[0\]: name: expected a file name"),
         ({"stages": [{"name": "best"}]}, r"stages\[0\]: name: expected a file name, and not"),
-        ({"stages": [{"name": "a"}, {"name": "a"}]}, "stages: names must differ"),
-        ({"stages": [{"name": "final"}, {}]}, "stages: names must differ, 'final' be the last"),
+        ({"stages": [{"name": "a"}, {"name": "a"}]}, "stages: expected unique names"),
+        ({"stages": [{"name": "final"}, {}]}, "stages: expected unique names, and 'final' last"),
         ({"schedule": "linear"}, "schedule: expected cosine or step"),
         ({"degrade": 1}, "degrade: expected bool, got 1"),
     ],
@@ -270,8 +270,8 @@ def test_init_is_where_training_starts(tmp_path):
     config = replace(
         CONFIG, out=str(tmp_path / "run"), init=str(tmp_path / "start.safetensors"), rep="espan"
     )
-    x = pictures(dtype=torch.float32)
-    net = begin(config, espan.load(config.init), Given())
+    x = images(dtype=torch.float32)
+    net = network_for_stage(config, espan.load(config.init), Given())
     assert isinstance(net.conv_1, RepConv) and not isinstance(net.conv_cat, RepConv)
     torch.testing.assert_close(net(x), net_of(1, 0)(x), rtol=1e-4, atol=1e-5)
     train(replace(config, steps=1, lr=1e-9, muon_lr=None))
@@ -281,7 +281,7 @@ def test_init_is_where_training_starts(tmp_path):
 
 
 def test_gradients_do_not_depend_on_the_number_of_modules_that_share_them():
-    """A shared layer is trained once, by Adam or by Muon, not twice."""
+    """A shared layer has one optimizer, Adam or Muon, not two."""
     from espan.training.optim import optimizers_of
 
     model = SelfDistilled(net_of(3, 2), 2)

@@ -1,4 +1,4 @@
-"""Teachers from weights files: terms by their definitions, kept outputs, what cannot be."""
+"""Teachers from weights files: terms by their definitions, kept outputs, invalid settings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +15,9 @@ from espan.images import files
 from espan.training.config import TrainConfig, read_config
 from espan.training.data import Patches
 from espan.training.distill import SelfDistilled
+from espan.training.image_pairs import ImagePairs
 from espan.training.loop import train
-from espan.training.outputs import LEVELS, keep, with_outputs
-from espan.training.pictures import Pictures
+from espan.training.outputs import LEVELS, compute_outputs, load_outputs
 from espan.training.teachers import Teachers, affinity
 from tests.support.folders import noisy
 from tests.support.makers import TINY_RUN, as_yaml, noise
@@ -26,7 +26,7 @@ from tests.support.makers import TINY_RUN, as_yaml, noise
 def saved(path: Path, network, *arguments, seed: int = 0, **options) -> str:
     torch.manual_seed(seed)
     net = network(*arguments, **options)
-    with torch.no_grad():  # outputs within 0..1, which clamping leaves, and brighter than the data
+    with torch.no_grad():  # outputs within 0..1, unaffected by clamping, and brighter than the data
         up = net.conv_2 if network is SPANF else net.upsampler
         up.weight *= 0.1
         up.bias.fill_(0.8)
@@ -45,14 +45,14 @@ def config(tmp_path) -> TrainConfig:
     return TrainConfig(**(TINY_RUN | run))
 
 
-def kept(config: TrainConfig, folder: Path) -> Pictures:
-    teachers, pictures = Teachers(config), Pictures(config.data, config.scale)
-    keep(teachers, pictures, folder, "cpu")
-    return with_outputs(teachers, pictures, folder)
+def kept(config: TrainConfig, folder: Path) -> ImagePairs:
+    teachers, images = Teachers(config), ImagePairs(config.data, config.scale)
+    compute_outputs(teachers, images, folder, "cpu")
+    return load_outputs(teachers, images, folder)
 
 
 def features_of(net, lr: torch.Tensor) -> torch.Tensor:
-    """The output of `conv_cat`: what the upsampling convolution is given."""
+    """The output of `conv_cat`, the input of the upsampler."""
     given = []
     up = net.conv_2 if isinstance(net, SPANF) else net.upsampler
     handle = up.register_forward_pre_hook(lambda _layer, inputs: given.append(inputs[0]))
@@ -94,10 +94,10 @@ def test_terms_are_their_definitions(config, student):
     nets = {"": model.teacher, "student_": model.student} if student else {"": net}
     assert len(terms) == 3 * len(nets)
     for name, each in nets.items():
-        picture = each(lr)
-        torch.testing.assert_close(terms[f"{name}teacher_l1"], 2 * (picture - pixels).abs().mean())
+        image = each(lr)
+        torch.testing.assert_close(terms[f"{name}teacher_l1"], 2 * (image - pixels).abs().mean())
         torch.testing.assert_close(
-            terms[f"{name}teacher_mse"], 3 * (picture - pixels).square().mean()
+            terms[f"{name}teacher_mse"], 3 * (image - pixels).square().mean()
         )
         ours, *theirs = (affinity(features_of(net, lr)) for net in (each, *teachers.nets))
         expected = 4 * (ours - (theirs[0] + theirs[1]) / 2).abs().mean()
@@ -118,9 +118,9 @@ def test_kept_outputs_take_the_place_of_the_teachers(config):
 
 
 def test_kept_outputs_are_the_mean_of_the_teachers(config, tmp_path):
-    pictures = kept(config, tmp_path / "kept")
-    assert len(pictures.pairs) == 3
-    for lr, hr, output in pictures.pairs:
+    images = kept(config, tmp_path / "kept")
+    assert len(images.pairs) == 3
+    for lr, hr, output in images.pairs:
         assert output.dtype == np.uint16 and output.shape == hr.shape
         x = torch.from_numpy(np.array(lr)).permute(2, 0, 1)[None].float() / 255
         expected = mean_output(config, x)[0].permute(1, 2, 0).numpy()
@@ -132,18 +132,18 @@ def test_kept_outputs_are_the_mean_of_the_teachers(config, tmp_path):
 def test_patches_of_outputs_are_cut_in_line(config, tmp_path, workers):
     folder = tmp_path / "data"
     teachers = Teachers(config)
-    pictures = kept(config, tmp_path / "kept")
-    # Outputs that are the HR pictures, so that any other cut, flip or turn shows.
+    images = kept(config, tmp_path / "kept")
+    # Outputs equal to the HR images detect wrong positions, flips and rotations.
     data = tmp_path / f"kept/teachers-x4-{teachers.key()}.bin"
-    np.concatenate([hr.reshape(-1).astype(np.uint16) * 257 for _, hr, _ in pictures.pairs]).tofile(
+    np.concatenate([hr.reshape(-1).astype(np.uint16) * 257 for _, hr, _ in images.pairs]).tofile(
         data
     )
-    pictures = with_outputs(teachers, Pictures(folder, 4), tmp_path / "kept").at_least(32)
-    patches = Patches(pictures, replace(config, workers=workers))
-    plain = Patches(Pictures(folder, 4).at_least(32), config)
+    images = load_outputs(teachers, ImagePairs(folder, 4), tmp_path / "kept").at_least(32)
+    patches = Patches(images, replace(config, workers=workers))
+    plain = Patches(ImagePairs(folder, 4).at_least(32), config)
     for step, (lr, hr, output) in enumerate(patches.loader(0, 8, 0, 1)):
         assert torch.equal(hr.int() * 257, output.int())
-        assert all(map(torch.equal, (lr, hr), plain.batch(step)))  # the same as without teachers
+        assert all(map(torch.equal, (lr, hr), plain.batch(step)))  # same as without teachers
 
 
 def test_outputs_are_computed_once(config, tmp_path, monkeypatch):
@@ -151,20 +151,20 @@ def test_outputs_are_computed_once(config, tmp_path, monkeypatch):
     monkeypatch.setattr("espan.training.outputs.Upscaler", None)
     renamed = tmp_path / "renamed.safetensors"
     renamed.write_bytes(Path(config.teacher[0]).read_bytes())
-    # The same networks, by other names and in another order.
+    # The same networks with other names and in another order.
     again = kept(replace(config, teacher=[config.teacher[1], str(renamed)]), tmp_path / "kept")
     for a, b in zip(first.pairs, again.pairs, strict=True):
         assert np.array_equal(a[2], b[2])
-    with pytest.raises(TypeError):  # other teachers have a file of their own
+    with pytest.raises(TypeError):  # other teachers have another file
         kept(replace(config, teacher=config.teacher[:1]), tmp_path / "kept")
 
 
-def test_outputs_of_other_pictures_are_refused(config, tmp_path):
+def test_outputs_of_other_images_are_refused(config, tmp_path):
     config = replace(config, teacher_outputs=str(tmp_path / "kept"))
     kept(config, tmp_path / "kept")
     files.write(tmp_path / "data/1.png", Image.fromarray(noise(48, 44, 3, seed=9)))
     with pytest.raises(
-        InputError, match=r"kept/teachers-x4-\w+\.bin: .* 3 pictures of .*data, not for the 3 of"
+        InputError, match=r"kept/teachers-x4-\w+\.bin: .* 3 images of .*data, not for the 3 of"
     ):
         train(config)
     assert not list((tmp_path / "run").glob("checkpoint*"))
@@ -175,14 +175,14 @@ def test_damaged_outputs_are_refused_or_made_anew(config, tmp_path, damage):
     kept(config, tmp_path / "kept")
     data, index = (next((tmp_path / "kept").glob(f"*.{end}")) for end in ("bin", "json"))
     whole = data.read_bytes()
-    if damage == "no index":  # killed between the two
+    if damage == "no index":  # killed between the two files
         index.unlink()
         data.write_bytes(b"")
         kept(config, tmp_path / "kept")
         assert data.read_bytes() == whole
         return
     data.write_bytes(whole[:-2]) if damage == "cut" else index.write_text("{}")
-    with pytest.raises(InputError, match=r"teachers-x4-\w+\.bin: not .*; remove it"):
+    with pytest.raises(InputError, match=r"teachers-x4-\w+\.bin: (cannot|its) .*; remove it"):
         kept(config, tmp_path / "kept")
 
 
@@ -213,11 +213,11 @@ def test_outputs_of_a_larger_scale_are_scaled_down(config, tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"no network", b"PK\x03\x04" + bytes(50)], ids=str)
-def test_a_teacher_that_is_no_network_is_refused(config, tmp_path, content):
+def test_a_teacher_that_is_not_a_network_is_refused(config, tmp_path, content):
     bad = tmp_path / "bad.pth"
     if content is not None:
         bad.write_bytes(content)
-    # In the last stage: found before the first step of the first one.
+    # An error in the last stage is raised before the first step of the first stage.
     config = replace(config, stages=[{"name": "a"}, {"name": "b", "teacher": [str(bad)]}])
     with pytest.raises(WeightsError, match=r"bad\.pth"):
         train(config)
@@ -227,14 +227,14 @@ def test_a_teacher_that_is_no_network_is_refused(config, tmp_path, content):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"degrade": True}, "degrade: changes the LR pictures"),
-        ({"mixup": 0.1, "cutblur": 0.5}, "cutblur, mixup: changes the LR pictures"),
+        ({"degrade": True}, "degrade: changes the LR images"),
+        ({"mixup": 0.1, "cutblur": 0.5}, "cutblur, mixup: changes the LR images"),
         ({"teacher_affinity": 1}, "teacher_affinity: needs the teachers' features"),
-        ({"teacher_l1": 0}, "teacher_l1, teacher_mse, teacher_affinity: all 0"),
+        ({"teacher_l1": 0}, "teacher_l1, teacher_mse, teacher_affinity: all are 0"),
         ({"teacher": [3]}, r"teacher\[0\]: expected str, got 3"),
         ({"teacher_mse": -1}, "teacher_mse: expected at least 0"),
         ({"teacher_scale": 3}, "teacher_scale: expected more than scale, 4, got 3"),
-        ({"scale": 3, "teacher_scale": 4, "teacher_outputs": None}, "give teacher_outputs"),
+        ({"scale": 3, "teacher_scale": 4, "teacher_outputs": None}, "set teacher_outputs"),
     ],
 )
 def test_settings_that_cannot_be(tmp_path, change, message):
@@ -255,7 +255,7 @@ def test_the_network_comes_nearer_to_its_teachers(config, tmp_path, outputs):
     config = replace(config, l1=0, steps=60, batch=8, lr=3e-3, ema=0.9, every=60)
     net = espan.load(train(replace(config, teacher_outputs=outputs)))
     other = espan.load(train(replace(config, teacher=[], l1=1, out=str(tmp_path / "other"))))
-    lr = Patches(Pictures(config.data, 4).at_least(32), config).batch(100)[0].float() / 255
+    lr = Patches(ImagePairs(config.data, 4).at_least(32), config).batch(100)[0].float() / 255
     target = mean_output(config, lr)
     with torch.no_grad():
         near, far = ((each(lr) - target).abs().mean() for each in (net, other))

@@ -1,4 +1,4 @@
-"""Training: it learns, it stops and goes on to the very bits of an unbroken run."""
+"""Training learns, and stops and resumes with the same bits as an uninterrupted run."""
 
 import json
 import os
@@ -21,16 +21,16 @@ from espan.images import files
 from espan.training import loop
 from espan.training.config import TrainConfig
 from espan.training.data import Patches
+from espan.training.image_pairs import ImagePairs
 from espan.training.loop import train
 from espan.training.losses import loss_of
 from espan.training.optim import lr_multiplier
-from espan.training.pictures import Pictures
 from espan.training.start import initialise
 from tests.support.makers import TINY_RUN, as_yaml, noise
 
 
-def picture(size: int, seed: int) -> np.ndarray:
-    """Smooth, with edges: something that can be learnt."""
+def image(size: int, seed: int) -> np.ndarray:
+    """Smooth, with edges: easy to learn."""
     y, x = np.mgrid[:size, :size] / 9 + seed
     waves = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], 2) / 3 + 0.5
     return np.round(np.where(waves > 0.6, 0.9, waves) * 255).astype(np.uint8)
@@ -40,7 +40,7 @@ def picture(size: int, seed: int) -> np.ndarray:
 def config(tmp_path) -> TrainConfig:
     for seed in range(3):
         (tmp_path / "data/deep").mkdir(parents=True, exist_ok=True)
-        files.write(tmp_path / f"data/deep/{seed}.png", Image.fromarray(picture(48, seed)))
+        files.write(tmp_path / f"data/deep/{seed}.png", Image.fromarray(image(48, seed)))
     return TrainConfig(data=str(tmp_path / "data"), out=str(tmp_path / "run"), **TINY_RUN)
 
 
@@ -58,7 +58,7 @@ def assert_equal_weights(a, b) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_loss_goes_down(config, precision, rep):
     config = replace(config, steps=150, precision=precision, rep=rep, lr=3e-3, ema=0.9)
-    patches = Patches(Pictures(config.data, 4).at_least(32), replace(config, batch=16, seed=1))
+    patches = Patches(ImagePairs(config.data, 4).at_least(32), replace(config, batch=16, seed=1))
     lr, hr = (each.float() / 255 for each in patches.batch(0))
     torch.manual_seed(config.seed)
     start = ESPAN(8, 1, 0, 4, rep)
@@ -106,7 +106,7 @@ def test_same_seed_same_bits(config, tmp_path):
 
 
 class Stopping:
-    """Sends this process a signal after so many steps, as a person or a scheduler would."""
+    """Sends this process a signal after so many steps, like a user or a scheduler."""
 
     def __init__(self, monkeypatch, step: int, number: int):
         get = Patches.__getitem__
@@ -159,7 +159,7 @@ def test_finished_run_is_not_run_again(config, monkeypatch):
 def test_resuming_with_other_settings_is_refused(config):
     train(config)
     with pytest.raises(
-        InputError, match=r"checkpoint-00-00000006\.pt: was made with another lr, seed"
+        InputError, match=r"checkpoint-00-00000006\.pt: written with another lr, seed"
     ):
         train(replace(config, lr=1e-4, seed=3))
 
@@ -185,7 +185,7 @@ def test_loss_that_is_not_finite_stops_the_run(config, monkeypatch):
         train(config)
 
 
-# `espan train`, and a file when it is at its third step: a batch of each of two workers has come.
+# `espan train`; creates a file at the third step, after a batch of each of two workers.
 UNDER_WAY = """
 import sys
 from pathlib import Path
@@ -203,7 +203,7 @@ sys.exit(main(["train", sys.argv[1]]))
 
 
 def under_way(config: TrainConfig, folder: Path) -> subprocess.Popen:
-    """A process that trains endlessly by these settings, in a group of its own."""
+    """A process in its own group that trains with these settings until it is stopped."""
     path = as_yaml(folder / "run.yaml", **asdict(replace(config, steps=10**6, every=10**6)))
     process = subprocess.Popen(
         [sys.executable, "-c", UNDER_WAY, path, str(folder / "under_way")],
@@ -229,7 +229,7 @@ def test_sigterm_saves_and_exits_130(config, tmp_path):
 
 
 def test_a_signal_to_the_whole_group_stops_a_run_with_workers(config, tmp_path):
-    """As schedulers send it: the workers leave the answer to the run."""
+    """Like schedulers send it; the workers ignore it."""
     process = under_way(replace(config, workers=2), tmp_path)
     os.killpg(process.pid, signal.SIGTERM)
     _, err = process.communicate(timeout=300)
@@ -282,14 +282,14 @@ def test_rate_climbs_then_falls_to_nothing():
 @torch.no_grad()
 def test_start_is_near_nearest_upsampling_with_signal_in_every_block(rep, scale):
     torch.manual_seed(0)
-    pictures = torch.from_numpy(np.stack([picture(24, seed) for seed in range(4)]))
-    pictures = pictures.permute(0, 3, 1, 2).float() / 255
+    batch = torch.from_numpy(np.stack([image(24, seed) for seed in range(4)]))
+    batch = batch.permute(0, 3, 1, 2).float() / 255
     net = ESPAN(16, 3, 2, scale, rep)
-    initialise(net, pictures)
-    near = pictures.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    residual = (net(pictures) - near)[..., 12:-12, 12:-12]
+    initialise(net, batch)
+    near = batch.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    residual = (net(batch) - near)[..., 12:-12, 12:-12]
     assert 0.02 < residual.std() < 0.4
-    x = net.conv_1(pictures)
+    x = net.conv_1(batch)
     for block in net.blocks:
         x = block(x)
         assert 0.1 < x.std() < 10

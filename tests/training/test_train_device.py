@@ -1,4 +1,4 @@
-"""Training on a device that is not the CPU: every stage, every precision, from one to the other."""
+"""Training on a device: all kinds of stages and precisions, and moves between device and CPU."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from tests.support.make_believe_device import DEVICE, make_believe
 from tests.support.makers import TINY_RUN, noise
 
 SMOKE = Path(__file__).parents[2] / "configs/smoke.yaml"
-# Both optimizers, branches, a student, every term of the loss; the second stage carries on.
+# Both optimizers, branches, a student, all terms of the loss; two stages.
 METHOD = TINY_RUN | {
     "blocks": 2,
     "last_convs": 1,
@@ -54,7 +54,7 @@ def assert_alike(ours: Path, theirs: Path, names: list[str], atol: float = 1e-4)
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory) -> dict[str, Path]:
-    """configs/smoke.yaml, a few steps of each stage, on either device."""
+    """configs/smoke.yaml with a few steps per stage, on the CPU and the make-believe device."""
     folder = tmp_path_factory.mktemp("smoke")
     (folder / "sets/HR").mkdir(parents=True)
     files.write(folder / "sets/HR/a.png", Image.fromarray(noise(24, 36, 3)))
@@ -78,15 +78,15 @@ def test_make_believe_device_trains_every_stage_of_smoke_as_the_cpu_does(smoke):
         assert ours.keys() == theirs.keys() and {"dct", "highpass", "sets psnr_y"} <= ours.keys()
         measured = ours.keys() - {"steps_per_second", "images_per_second", "data_wait_ms"}
         for key in measured - {"stage"}:
-            # A cosine near 0 is a difference of what is far larger.
+            # A cosine near 0 is the difference of far larger numbers.
             near = {"abs": 5e-3} if key.endswith("cosine") else {"rel": 5e-3}
             assert ours[key] == pytest.approx(theirs[key], **near), key
     assert_alike(smoke["there"], smoke["cpu"], stages[:1])
-    # Rounding grows from step to step: Adam moves a weight by its rate however small its gradient.
+    # Rounding errors grow with each step: Adam moves weights by its rate even for tiny gradients.
     assert_alike(smoke["there"], smoke["cpu"], [*stages, "best"], atol=0.01)
 
 
-def test_make_believe_device_leaves_pictures_and_curves(smoke):
+def test_make_believe_device_leaves_images_and_curves(smoke):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     board = events.EventAccumulator(str(smoke["there"] / "tensorboard"))
     tags = board.Reload().Tags()
@@ -106,7 +106,7 @@ def test_make_believe_device_has_every_tensor_of_a_step(tmp_path, monkeypatch, p
     monkeypatch.setattr(loop, "loss_of", noted)
     config = TrainConfig(data="synthetic", out=str(tmp_path), **METHOD | {"precision": precision})
     run = trained(config, "there")
-    assert set(seen) == {DEVICE} and len(seen) == 24  # each loss again for the terms' shares
+    assert set(seen) == {DEVICE} and len(seen) == 24  # each loss again for the statistics
     for name in ("stage0", "second"):
         net = espan.load(run / f"{name}.safetensors")
         assert all(each.isfinite().all() for each in net.state_dict().values())

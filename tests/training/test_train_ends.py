@@ -1,4 +1,4 @@
-"""A run ends when its work has, and takes its workers along, whichever way it ends."""
+"""A run ends together with its workers, also after errors and signals."""
 
 import multiprocessing
 import os
@@ -16,12 +16,12 @@ from espan import EspanError
 from espan.training import loop
 from espan.training.config import TrainConfig
 from espan.training.data import Patches, closing
+from espan.training.image_pairs import ImagePairs
 from espan.training.loop import train
-from espan.training.pictures import Pictures
-from espan.training.synthetic import make_pictures
+from espan.training.synthetic import make_images
 from tests.support.makers import TINY_RUN, as_yaml
 
-# Seconds that PyTorch waits for a worker before it ends it, usually five. The interpreter's own end
+# Seconds that PyTorch waits for a worker before it kills it, usually five. The interpreter's end
 # takes one; SOON, below it, leaves time for other tests on the same cores.
 WAITS, SOON = 120.0, 60.0
 
@@ -81,7 +81,7 @@ def test_workers_of_a_finished_run_have_ended(config):
 
 
 def test_workers_that_are_stuck_do_not_keep_a_run(config, monkeypatch):
-    """As on a disk that answers no more."""
+    """Like on a disk that stopped responding."""
     get = Patches.__getitem__
 
     def stuck(patches, at):
@@ -102,10 +102,10 @@ def test_workers_that_are_stuck_do_not_keep_a_run(config, monkeypatch):
 
 
 def test_workers_let_signals_to_the_whole_group_pass(config, tmp_path):
-    make_pictures(tmp_path / "data")
-    patches = Patches(Pictures(tmp_path / "data", 4), config)
+    make_images(tmp_path / "data")
+    patches = Patches(ImagePairs(tmp_path / "data", 4), config)
     with closing(patches.loader(0, 30, 0, 1)) as batches:
-        for _ in range(config.workers):  # one from each: all have begun
+        for _ in range(config.workers):  # one of each worker: all have started
             next(batches)
         workers = multiprocessing.active_children()
         for worker in workers:
@@ -115,31 +115,31 @@ def test_workers_let_signals_to_the_whole_group_pass(config, tmp_path):
     assert len(workers) == config.workers and not multiprocessing.active_children()
 
 
-# A run that tells when it is in a function of the loop's, and stays there; and of each signal that
-# it has noted.
+# A run that reports when it enters a function of the loop, and blocks there; it also reports each
+# signal that it has handled.
 STAYING = """
 import sys, time
 from espan.cli import main
 from espan.training import loop
-from espan.training.stopping import Stopping
+from espan.training.stopping import StopSignals
 
 def stays(*arguments):
     print("there", flush=True)
     time.sleep(600)
 
-def telling(*arguments, note=Stopping._note):
+def telling(*arguments, note=StopSignals._note):
     note(*arguments)
     print("noted", flush=True)
 
 setattr(loop, sys.argv[1], stays)
-Stopping._note = telling
+StopSignals._note = telling
 sys.exit(main(["train", sys.argv[2]]))
 """
 
 
 @pytest.fixture
 def staying(config, tmp_path):
-    """staying(name): the process of a run that stays in `name`, and has told so."""
+    """staying(name): a process of a run that blocks in function `name`, once it is there."""
     started = []
 
     def start(name: str) -> subprocess.Popen:
@@ -155,7 +155,7 @@ def staying(config, tmp_path):
         process.communicate()
 
 
-@pytest.mark.parametrize("name", ["make_pictures", "initialise"])
+@pytest.mark.parametrize("name", ["make_images", "initialise"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (2, 130)])
 def test_a_signal_before_the_first_step_ends_the_process_at_once(staying, name, number, code):
     process = staying(name)

@@ -17,7 +17,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from espan.batch.journal import NAME, Journal, mark
+from espan.batch.journal import NAME, Journal, stamp_of
 from espan.batch.planning import FileJob
 from espan.errors import EspanError, InputError
 from tests.support import clips, demo_server
@@ -71,7 +71,7 @@ def journals(stack: ExitStack) -> tuple[bytes, Callable[[bytes], None]]:
         for job in jobs:
             job.input.touch()
             job.output.touch()
-            journal.add(job, mark(job.input))
+            journal.add(job, stamp_of(job.input))
     done = FileJob(root / "never.in", root / "never.out", root)
     done.input.touch()
     done.output.touch()

@@ -61,13 +61,13 @@ def microseconds(call: Callable[[], object], rounds: int, calls: int) -> float:
 def measured(rounds: int = ROUNDS, calls: int = CALLS) -> dict[str, float]:
     """{what is given: microseconds}"""
     torch.set_num_threads(1)
-    up, held = upscaler(), shortcut._held
+    up, held = upscaler(), shortcut._cached
     try:
-        shortcut._held = lambda *args: up
+        shortcut._cached = lambda *args: up
         found = contenders(up).items()
         return {name: microseconds(call, rounds, calls) / n for name, (call, n) in found}
     finally:
-        shortcut._held = held
+        shortcut._cached = held
 
 
 def main() -> None:

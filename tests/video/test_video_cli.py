@@ -130,7 +130,7 @@ def test_no_result_replaces_an_input_or_another_result(folder, upscale, capsys):
 def test_a_folder_that_cannot_be_made_fails_its_video_alone(folder, upscale, capsys):
     assert upscale(folder / "one.mp4", folder / "two.avi", "-o", f"{folder}/a.png/x/") == 1
     shown = capsys.readouterr().err
-    assert shown.count("could not be made") == 2 and "2 of 2 failed" in shown
+    assert shown.count("could not be created") == 2 and "2 of 2 failed" in shown
 
 
 def test_a_picture_goes_into_the_folder_of_a_video(folder, upscale):

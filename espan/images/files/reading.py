@@ -20,7 +20,7 @@ from espan.images.files.streams import Encoded
 from espan.images.files.writing import WRITE_FORMATS
 from espan.images.image16 import Image16
 from espan.options import LIMITS, Limits
-from espan.sizes import Size, result_size, said
+from espan.sizes import Size, result_size, scale_text
 from espan.system.paths import as_path, why_no_file
 
 log = logging.getLogger("espan")
@@ -183,7 +183,7 @@ def check_size(size: tuple[int, int], scale: float | Size, limits: Limits) -> No
     if across * down > limits.max_output:
         most = limits.max_output
         raise LimitError(
-            f"{width} x {height} pixels {said(scale)} are over the output limit of {most:,}"
+            f"{width} x {height} pixels {scale_text(scale)} are over the output limit of {most:,}"
         )
 
 

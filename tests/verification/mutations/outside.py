@@ -45,7 +45,7 @@ OUTSIDE = [
             "espan/execution/streaming.py",
             "missing -= (rows.stop - rows.start) *",
             "missing -= 2 * (rows.stop - rows.start) *",
-            "tests/execution/test_streaming.py::test_the_same_pixels_as_at_once",
+            "tests/execution/test_streaming.py::test_the_same_pixels_as_without_streaming",
         ),
         (
             "what a living process writes is left alone",
@@ -122,7 +122,7 @@ OUTSIDE = [
             "espan/system/shutdown.py",
             "threading.Event().wait()",
             "pass",
-            "tests/batch/test_kill.py::test_the_interpreter_ends_while_a_picture_is_computed",
+            "tests/batch/test_kill.py::test_the_interpreter_ends_while_an_image_is_computed",
         ),
         (
             "other sites may not use the page",
@@ -186,7 +186,7 @@ OUTSIDE = [
             "espan/exporting/export.py",
             "if not error <= ALLOWED[dtype]:",
             "if error < 0:",
-            "tests/exporting/test_export.py::test_a_file_that_gives_another_picture_is_not_kept",
+            "tests/exporting/test_export.py::test_a_file_that_gives_another_image_is_not_kept",
         ),
         (
             "a report names no folder, user or machine",

@@ -83,7 +83,7 @@ PROMISES = [
         (
             "metadata that contradicts the network is refused",
             "espan/checkpoints/weights.py",
-            "        _check_said(said, bare)\n",
+            "        _check_metadata(metadata, bare)\n",
             "",
             "tests/checkpoints/test_contradictions.py::test_metadata_that_contradicts_the_network",
         ),

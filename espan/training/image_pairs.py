@@ -1,7 +1,7 @@
-"""Training pictures: HR and LR, decoded once, in memory or in one memory-mapped file.
+"""Training images: HR and LR pairs, decoded once, in memory or in a memory-mapped file.
 
-A prepared folder holds `pictures.bin` (HR pixels, RGB uint8, picture after picture), `LRx4.bin` and
-so on, and `index.json`, which says where each picture lies and which files could not be read.
+A prepared folder has `pictures.bin` (HR pixels, RGB uint8, one image after another), `LRx4.bin` and
+so on, and `index.json` with the position of each image and the files that could not be read.
 """
 
 import copy
@@ -27,24 +27,23 @@ log = logging.getLogger("espan")
 INDEX = "index.json"
 # Tiles are cut to multiples of 12 pixels: x2, x3 and x4 all divide them.
 MULTIPLE = 12
-Pair = tuple[np.ndarray, ...]  # LR, HR and, for a while, what teachers make of the LR
+Pair = tuple[np.ndarray, ...]  # LR, HR and optionally the teachers' output for the LR image
 
 
 @dataclass
 class Skipped:
-    """A file that is not trained on, and why; the reason names it too."""
+    """A file left out of training, and the reason, which includes its name."""
 
     path: str
     reason: str
 
 
-class Pictures:
-    """HR pictures and their LR versions at one scale: `pairs[i]` is (LR, HR), (H, W, 3) uint8.
+class ImagePairs:
+    """HR images and their LR versions at one scale: `pairs[i]` is (LR, HR), (H, W, 3) uint8.
 
-    folder: pictures, searched recursively (LR by MATLAB's bicubic); or one with HR/ and
-    LRx<scale>/ of the same names; or one made by `prepare`. `names[i]` is the file of a pair;
-    `skipped` lists what could not be read. Raises InputError for an LR file that does not fit its
-    HR file.
+    folder: a folder of images, searched recursively (LR by MATLAB's bicubic); one with HR/ and
+    LRx<scale>/ with the same names; or one written by `prepare`. `names[i]` is the file of a pair;
+    `skipped` lists unreadable files. Raises InputError if an LR file does not fit its HR file.
     """
 
     def __init__(self, folder: str | Path, scale: int):
@@ -58,32 +57,32 @@ class Pictures:
         self.pairs = [pair for _, pair in found]
         if self.skipped:
             first = self.skipped[0].reason
-            log.warning("%d files are not trained on: %s ...", len(self.skipped), first)
+            log.warning("%d files left out of training: %s ...", len(self.skipped), first)
 
-    def at_least(self, side: int) -> "Pictures":
-        """Without pictures that have a side of fewer HR pixels; InputError if none is left."""
+    def at_least(self, side: int) -> "ImagePairs":
+        """Drops images with an HR side below `side`; raises InputError if none is left."""
         large = [i for i, pair in enumerate(self.pairs) if min(pair[1].shape[:2]) >= side]
         if not large:
-            raise InputError(f"{self.folder}: no picture of at least {side} pixels a side")
+            raise InputError(f"{self.folder}: no image with at least {side} pixels a side")
         some = copy.copy(self)
         some.names, some.pairs = [self.names[i] for i in large], [self.pairs[i] for i in large]
         return some
 
-    def with_third(self, parts: list[np.ndarray]) -> "Pictures":
-        """The same pictures, `pairs[i]` being (LR, HR, parts[i])."""
+    def with_teacher_outputs(self, parts: list[np.ndarray]) -> "ImagePairs":
+        """A copy in which `pairs[i]` is (LR, HR, parts[i])."""
         more = copy.copy(self)
         more.pairs = [(*pair[:2], part) for pair, part in zip(self.pairs, parts, strict=True)]
         return more
 
 
 def prepare(folder: str | Path, out: str | Path, tile: int = 480) -> dict:
-    """Decodes every picture under `folder` once, into tiles in the folder `out`; returns the index.
+    """Decodes all images under `folder` into tiles in the folder `out`; returns the index.
 
-    tile: side of the tiles in HR pixels, cut to a multiple of 12; smaller pictures stay whole. LR
-    pictures come from LRx<scale>/ where `folder` has it and are made by MATLAB's bicubic, of the
-    whole picture, at the scales 2, 3 and 4 otherwise.
+    tile: side of the tiles in HR pixels, rounded down to a multiple of 12; smaller images are not
+    cut. LR images are read from LRx<scale>/ if `folder` has it, or else computed from the full
+    image by MATLAB's bicubic, at scales 2, 3 and 4.
 
-    Raises InputError when there is no picture to read, or LR and HR sizes do not fit.
+    Raises InputError if no image can be read, or if LR and HR sizes do not fit.
     """
     source, out = as_path(folder, "input"), as_path(out, "output")
     if tile < MULTIPLE:
@@ -92,10 +91,10 @@ def prepare(folder: str | Path, out: str | Path, tile: int = 480) -> dict:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        raise InputError(f"{out}: not a folder to write to: {reason(error)}") from error
+        raise InputError(f"{out}: cannot write to this folder: {reason(error)}") from error
     skipped: list[Skipped] = []
     entries: list[list] = []
-    (out / INDEX).unlink(missing_ok=True)  # until all files are whole, there is none
+    (out / INDEX).unlink(missing_ok=True)  # no index until all files are complete
     with ExitStack() as stack:
         files_of = {
             scale: stack.enter_context(
@@ -124,7 +123,7 @@ def prepare(folder: str | Path, out: str | Path, tile: int = 480) -> dict:
                     )
                     entries.append([str(path), y, x, height, width])
         if not entries:
-            raise InputError(f"{folder}: no picture to read")
+            raise InputError(f"{folder}: no readable images")
     index = {
         "version": 1,
         "multiple": MULTIPLE,
@@ -150,7 +149,7 @@ def _mapped(folder: Path, scale: int) -> Iterator[tuple[str, Pair]]:
         raise InputError(f"{folder}: not a prepared folder: {error}") from error
     for pixels, by in ((hr, 1), (lr, scale)):
         if pixels.size != sum((height // by) * (width // by) * 3 for height, width, _ in shapes):
-            raise InputError(f"{folder}: {_bin(by)} is not of the size that {INDEX} tells")
+            raise InputError(f"{folder}: the size of {_bin(by)} does not match {INDEX}")
     at_hr = at_lr = 0
     for (name, *_), large in zip(entries, shapes, strict=True):
         small = (large[0] // scale, large[1] // scale, 3)
@@ -172,7 +171,7 @@ def _decoded(folder: Path, scale: int, skipped: list[Skipped]) -> Iterator[tuple
 
 def _sources(folder: Path) -> list[Found]:
     if not is_folder(folder):
-        raise InputError(f"{folder}: no such folder of pictures")
+        raise InputError(f"{folder}: no such folder")
     hr = folder / "HR" if is_folder(folder / "HR") else folder
     return below(hr, files.READ_SUFFIXES)
 
@@ -188,19 +187,19 @@ def _read(found: Found, skipped: list[Skipped]) -> np.ndarray | None:
 
 
 def _lr(path: Path, folder: Path, hr: np.ndarray, scale: int) -> np.ndarray:
-    """From its file where there is one, else by MATLAB's bicubic."""
+    """The LR image from its file, or else by MATLAB's bicubic."""
     given = folder / f"LRx{scale}"
     if not is_folder(given):
         return downscale(hr, scale)
     lr_path = published_lr(folder, path, scale)
     if lr_path is None:
-        raise InputError(f"{path}: {given} has no LR picture of that name")
+        raise InputError(f"{path}: {given} has no LR image of this name")
     lr = files.read_rgb(lr_path)
     rows, columns = hr.shape[0] // scale, hr.shape[1] // scale
-    # HR pictures may have been cropped on a few pixels more than their LR ones.
+    # HR images may have been cropped by a few pixels more than LR images.
     if not (rows <= lr.shape[0] < rows + MULTIPLE and columns <= lr.shape[1] < columns + MULTIPLE):
         raise InputError(
-            f"{lr_path}: {lr.shape[1]} x {lr.shape[0]} pixels do not fit those of {path}, "
-            f"{hr.shape[1]} x {hr.shape[0]}, at scale {scale}"
+            f"{lr_path}: {lr.shape[1]} x {lr.shape[0]} pixels do not fit {path} with "
+            f"{hr.shape[1]} x {hr.shape[0]} pixels at scale {scale}"
         )
     return lr[:rows, :columns]
