@@ -120,7 +120,8 @@ def run(arguments: argparse.Namespace) -> int:
         "name": arguments.name,
     }
     jobs = batch.plan(inputs, arguments.output, **plain)
-    clips = video.plan(videos, jobs, scale, arguments.output, arguments.name)
+    cut = video.options_of(arguments).part() != (0, None)
+    clips = video.plan(videos, jobs, scale, arguments.output, arguments.name, cut)
     video.note_left_out(inputs)
     note_unread(inputs)
     if arguments.resume and jobs and not clips and not any(job.root for job in jobs):

@@ -5,13 +5,21 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from espan.cli.say import say
 from espan.errors import DeviceLostError, EspanError, InputError, OutputError, escaped
 from espan.sizes import Size, named, tag
 from espan.system.paths import below, is_file, is_folder, names_folder, reason, resolved
-from espan.video.options import ON_ERROR, READ_SUFFIXES, WRITE_SUFFIXES
+from espan.video.options import (
+    ON_ERROR,
+    READ_SUFFIXES,
+    WRITE_SUFFIXES,
+    OptionError,
+    Options,
+    need_pyav,
+)
 
 log = logging.getLogger("espan")
 
@@ -23,6 +31,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--preset", help="speed of the encoder, as it names them")
     group.add_argument("--pix-fmt", help="such as yuv420p10le; default: the input's")
     group.add_argument("--hwaccel", help="hardware that decodes: cuda, qsv, ...; default: the CPU")
+    group.add_argument("--start", metavar="TIME", help="begin there: seconds or h:mm:ss")
+    group.add_argument("--end", metavar="TIME", help="stop there: seconds or h:mm:ss")
+    group.add_argument(
+        "--preview", metavar="SECONDS", help="only so many seconds, from the start or --start"
+    )
     group.add_argument(
         "--on-error",
         choices=ON_ERROR,
@@ -32,9 +45,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def refuse_unheeded(arguments: argparse.Namespace, videos: Sequence) -> None:
     """InputError for an option for videos where there is none."""
-    for name in ("codec", "crf", "preset", "pix_fmt", "on_error", "hwaccel"):
+    for name in (field.name for field in fields(Options)):
         if not videos and getattr(arguments, name) is not None:
             raise InputError(f"{name}: is for videos, and no video is named")
+
+
+def options_of(arguments: argparse.Namespace) -> Options:
+    """The options for videos; OptionError for a value that is wrong for any video."""
+    given = {field.name: getattr(arguments, field.name) for field in fields(Options)}
+    return Options(**{name: value for name, value in given.items() if value is not None})
 
 
 def split(inputs: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -57,8 +76,11 @@ def plan(
     scale: float | Size,
     output: str | None,
     name: str | None = None,
+    part: bool = False,
 ) -> list:
     """The jobs of videos; `pictures` are those that the same run has for pictures.
+
+    part: of each video only a part is upscaled, so that its usual name is for the whole.
 
     No result replaces an input or another result: such a job has a `problem`.
     """
@@ -68,7 +90,7 @@ def plan(
     alone = len(videos) == 1 and not pictures
     sources = {resolved(each) for each in (*videos, *(job.input for job in pictures))}
     taken = {resolved(job.output): job.input for job in pictures if not job.problem}
-    jobs = [FileJob(video, _target(video, alone, output, scale, name)) for video in videos]
+    jobs = [FileJob(video, _target(video, alone, output, scale, name, part)) for video in videos]
     return settle(jobs, sources, taken)
 
 
@@ -82,14 +104,9 @@ def note_left_out(others: Sequence[str]) -> None:
 def run(jobs: Sequence, upscaler, scale: float | Size, arguments: argparse.Namespace) -> Iterator:
     """Upscales video after video, yielding what became of each."""
     from espan.batch.planning import failed, skipped
-    from espan.video.options import OptionError, Options, need_pyav
 
     need_pyav()
-    options = Options(
-        *(arguments.codec, arguments.crf, arguments.preset, arguments.pix_fmt),
-        arguments.on_error or "stop",
-        arguments.hwaccel,
-    )
+    options = options_of(arguments)
     for job in jobs:
         if job.problem:
             yield failed(job, job.problem)
@@ -150,13 +167,19 @@ def _is_done(video: Path, target: Path, arguments: argparse.Namespace) -> bool:
 
 
 def _target(
-    video: Path, alone: bool, output: str | None, scale: float | Size, name: str | None
+    video: Path,
+    alone: bool,
+    output: str | None,
+    scale: float | Size,
+    name: str | None,
+    part: bool,
 ) -> Path:
     """Where a video's result goes, as `espan.batch.plan` has it for pictures."""
     from espan.images import files
 
     suffix = video.suffix if video.suffix.lower() in WRITE_SUFFIXES else ".mkv"
     usual = f"{video.stem}_{tag(scale)}" if output is None else video.stem
+    usual += "_part" * part
     whole = (usual if name is None else named(name, video.stem, scale)) + suffix
     if output is None:
         return video.with_name(whole)

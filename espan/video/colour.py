@@ -4,7 +4,6 @@ Pictures of 8 bits go through swscale. Its way to 16 bits makes white 65283, so 
 computed here, and swscale only enlarges and reduces their chroma.
 """
 
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +12,6 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from espan.errors import InputError
-
-log = logging.getLogger("espan")
 
 RGB, UNSPECIFIED = 0, 2
 LIMITED, FULL = 1, 2
@@ -51,27 +48,28 @@ class Colour:
     range: int
 
     @classmethod
-    def of(cls, frame, path: Path) -> "Colour":
-        """The tags of a frame of the video at `path`. Without one, limited range is assumed, and
-        for the matrix BT.601 under 720 lines and BT.709 from there on. InputError for a matrix that
-        is none.
+    def of(cls, frame, path: Path) -> "tuple[Colour, str | None]":
+        """The tags of a frame of the video at `path`, and the guess where they name no matrix.
+
+        Without tags, limited range is assumed, and for the matrix BT.601 under 720 lines and BT.709
+        from there on. InputError for a matrix that cannot be converted.
         """
         primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
         if frame.format.is_rgb or frame.format.has_palette:
-            return cls(primaries, transfer, RGB, FULL)
+            return cls(primaries, transfer, RGB, FULL), None
         full = frame.color_range == FULL or frame.format.name.startswith("yuvj")
         matrix = GREY if is_grey(frame.format) else int(frame.colorspace)
+        guess = None
         if matrix in (RGB, UNSPECIFIED):
             matrix = assumed(frame.height)
             name = "BT.709" if matrix == BT709 else "BT.601"
-            said = "%s: no colour matrix is named; %s is assumed, by %d lines"
-            log.info(said, path, name, frame.height)
+            guess = f"{name} is assumed, by {frame.height} lines"
         if matrix not in LUMA:
             raise InputError(
                 f"{path}: colour matrix {matrix} (H.273) is not supported; "
                 f"known are {', '.join(map(str, LUMA))}"
             )
-        return cls(primaries, transfer, matrix, FULL if full else LIMITED)
+        return cls(primaries, transfer, matrix, FULL if full else LIMITED), guess
 
     def written_as(self, format: "av.VideoFormat", height: int) -> "Colour":
         """The same colours in frames of `format`, `height` lines of the input each."""

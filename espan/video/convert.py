@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from espan.options import (
 from espan.sizes import Size
 from espan.system.atomic import remove_leftovers, whole_file
 from espan.system.paths import as_path, is_file, is_folder, resolved, why_no_result
-from espan.video.options import Options, need_pyav
+from espan.video.options import Options, Time, need_pyav
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -60,6 +61,9 @@ def upscale_video(
     pix_fmt: str | None = None,
     on_error: str = "stop",
     hwaccel: str | None = None,
+    start: Time | None = None,
+    end: Time | None = None,
+    preview: Time | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Writes the video at `path`, made `scale` times larger, to `output`.
@@ -82,6 +86,10 @@ def upscale_video(
             neighbour.
         hwaccel: decodes by the hardware of this name ("cuda", "qsv", ...) instead of the CPU, or
             refuses with the reason.
+        start: where the result begins: seconds, or text such as "1:02:03.5" (h:mm:ss); sound,
+            subtitles and chapters are cut to match. None is the beginning.
+        end: where it ends, in the same form; None is the end of the video.
+        preview: seconds of video from `start` on, in place of `end`.
         progress: called as `progress(done, total)` after every frame, in frames.
 
     Returns:
@@ -96,7 +104,7 @@ def upscale_video(
     from espan.shortcut import prepared
 
     options = UpscalerOptions(device, dtype, backend, tile, limits=limits)
-    encoding = Options(codec, crf, preset, pix_fmt, on_error, hwaccel)
+    encoding = Options(codec, crf, preset, pix_fmt, on_error, hwaccel, start, end, preview)
     source, target = as_path(path, "video"), as_path(output, "output")
     convert(source, target, prepared(model, scale, options), scale, encoding, progress)
     return target
@@ -114,6 +122,8 @@ def video_frames(
     limits: Limits = LIMITS,
     on_error: str = "stop",
     hwaccel: str | None = None,
+    start: Time | None = None,
+    end: Time | None = None,
 ) -> "Iterator[tuple[float, npt.NDArray[Any]]]":
     """The frames of a video, upright and upscaled, in order of time.
 
@@ -129,10 +139,11 @@ def video_frames(
             neighbour.
         hwaccel: decodes by the hardware of this name ("cuda", "qsv", ...) instead of the CPU, or
             refuses with the reason.
+        start, end: the part of the video, as for `upscale_video`.
 
     Returns:
-        An iterator of (seconds, image): the image is (H, W, 3) RGB, uint8 in 0..255, or uint16 in
-        0..65535 for videos of more than 8 bits.
+        An iterator of (seconds from `start`, image): the image is (H, W, 3) RGB, uint8 in 0..255,
+        or uint16 in 0..65535 for videos of more than 8 bits.
 
     Raises:
         InputError: the input or an argument cannot be used, or PyAV is not installed.
@@ -142,12 +153,13 @@ def video_frames(
     from espan.shortcut import prepared
 
     options = UpscalerOptions(device, dtype, backend, tile, limits=limits)
+    reading = Options(on_error=on_error, hwaccel=hwaccel, start=start, end=end)
     upscaler = prepared(model, scale, options)
     need_pyav()
     from espan.video import frames
 
-    reading = Options(on_error=on_error, hwaccel=hwaccel)
-    clip = _looked_at(as_path(path, "video"), scale, upscaler.limits, reading.hwaccel)
+    clip = _looked_at(as_path(path, "video"), scale, upscaler.limits, reading)
+    _say_guess(clip.path, clip.guess)
     decoded = frames.read(clip, reading.on_error)
     with closing(_enlarged(clip, decoded, upscaler, scale)) as pictures:
         for frame, picture in pictures:
@@ -180,7 +192,7 @@ def convert(
     from espan.video import encoding, frames, mux
     from espan.video.segments import Segments, alone
 
-    clip = _looked_at(path, scale, upscaler.limits, options.hwaccel)
+    clip = _looked_at(path, scale, upscaler.limits, options)
     if problem := why_no_result(output):
         raise OutputError(f"{output}: {problem}")
     if is_file(output) and output.samefile(path):
@@ -198,6 +210,7 @@ def convert(
             output,
             {
                 "input": [str(resolved(path)), facts.st_size, facts.st_mtime_ns],
+                "part": [clip.start, clip.length],
                 "scale": str(scale),
                 "network": identity_of(upscaler),
                 "encoding": [chosen, flags, options.on_error, options.hwaccel, SEGMENT],
@@ -207,6 +220,8 @@ def convert(
         done = segments.frames
         if done:
             log.info("%s: goes on after frame %d", output, done)
+        else:  # an interrupted run has said it
+            _say_guess(path, clip.guess)
         decoded = frames.read(clip, options.on_error, skip=done)
         # Each stage works ahead of the next: decoding, RGB, the network, the encoder's colours.
         pictures = _enlarged(clip, decoded, upscaler, scale)
@@ -221,11 +236,18 @@ def convert(
         return Report(segments.frames, chosen.width, chosen.height)
 
 
-def _looked_at(path: Path, scale: float | Size, limits: Limits, hwaccel: str | None) -> "Clip":
-    """The clip in a file, of a size that the limits allow."""
-    from espan.video import source
+@cache
+def _say_guess(path: Path, guess: str | None) -> None:
+    """Warns about missing colour tags, once per file."""
+    if guess:
+        log.warning("%s: no colour matrix is named; %s", path, guess)
 
-    clip = source.look(path, hwaccel)
+
+def _looked_at(path: Path, scale: float | Size, limits: Limits, options: Options) -> "Clip":
+    """The clip in a file, or its part, of a size that the limits allow."""
+    from espan.video import cutting, source
+
+    clip = cutting.cut(source.look(path, options.hwaccel), options)
     try:
         files.check_size((clip.width, clip.height), scale, limits)
     except LimitError as error:

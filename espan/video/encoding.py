@@ -1,8 +1,9 @@
 """Which encoder, and how: what the user asked for, else what suits the container and the input."""
 
+import logging
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
@@ -15,10 +16,12 @@ from av.error import FFmpegError
 from espan.errors import OutputError
 from espan.sizes import Size, result_size
 from espan.video import scheduling
-from espan.video.colour import Colour, Pixels
+from espan.video.colour import Colour, Pixels, depth
 from espan.video.options import OptionError, Options
 from espan.video.segments import Coded
 from espan.video.source import Clip, reason
+
+log = logging.getLogger("espan")
 
 # What people call them.
 _NAMES = {
@@ -47,6 +50,10 @@ _QUALITY = {
 # Libraries that write to stderr by themselves: errors alone. SVT-AV1 listens to the environment.
 _QUIET = {"libx265": {"x265-params": "log-level=error"}}
 os.environ.setdefault("SVT_LOG", "1")
+# Encoders for videos of more than 8 bits or in HDR, which few devices play as H.264; first choice
+# first.
+_DEEP = ("libx265", "libsvtav1")
+_HDR = (16, 18)  # PQ and HLG, as H.273 numbers transfers
 # Encoders that messages and documents name; any other of FFmpeg's can be asked for.
 ENCODERS = (*_QUALITY, "prores_ks", "ffv1", "utvideo", "dnxhd", "png")
 _PRESETS = {
@@ -98,11 +105,14 @@ class Encoding:
 def choose(container, clip: Clip, scale: float | Size, options: Options) -> Encoding:
     """The Encoding for a clip made `scale` times larger in an output container.
 
-    codec: H.264 where the container takes it, else the container's own habit. pix_fmt: the
-    input's, or the nearest that the encoder has. OptionError for names that nobody knows.
+    codec: H.264, or HEVC or AV1 for more than 8 bits and HDR, where the container takes it, else
+    the container's own habit. pix_fmt: the input's, or the nearest that the encoder has; a warning
+    if that has fewer bits. OptionError for names that nobody knows.
     """
-    encoder = _encoder(options.codec or _usual(container))
+    encoder = _encoder(options.codec or _usual(container, clip))
     format = _format(encoder, clip, options.pix_fmt)
+    if options.pix_fmt is None:
+        _warn_of_loss(encoder, format, clip)
     width, height = (
         -(-side // step) * step
         for side, step in zip(
@@ -135,13 +145,35 @@ def choose(container, clip: Clip, scale: float | Size, options: Options) -> Enco
     return encoding
 
 
-def _usual(container) -> str:
-    """H.264 wherever the container does not refuse it."""
-    try:
-        container.add_stream("libx264")
-    except ValueError:
-        return container.default_video_codec
-    return "libx264"
+def _usual(container, clip: Clip) -> str:
+    """The first choice for the clip that is here and that the container does not refuse."""
+    deep = depth(av.VideoFormat(clip.format)) > 8 or clip.colour.transfer in _HDR
+    for codec in (*(_DEEP if deep else ()), "libx264"):
+        if codec in av.codecs_available:
+            with suppress(ValueError):
+                container.add_stream(codec)
+                return codec
+    return container.default_video_codec
+
+
+def _warn_of_loss(encoder, format: "av.VideoFormat", clip: Clip) -> None:
+    """Says which bits of the input the encoder cannot hold, and which encoder can."""
+    bits, left = depth(av.VideoFormat(clip.format)), depth(format)
+    if left >= bits:
+        return
+    able = [
+        name
+        for name in (*_DEEP, "ffv1")
+        if name in av.codecs_available
+        and any(
+            depth(each) >= bits
+            for each in av.Codec(name, "w").video_formats or ()
+            if not _on_device(each)
+        )
+    ]
+    keep = f"; --codec {able[0]} into .mkv keeps them" if able else ""
+    said = "%s: %d bits a channel become %d, as %s has no more%s"
+    log.warning(said, clip.path, bits, left, encoder.name, keep)
 
 
 def _encoder(name: str) -> "av.Codec":

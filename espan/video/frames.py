@@ -4,6 +4,7 @@ import heapq
 import logging
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from av.error import FFmpegError
 from espan.errors import InputError
 from espan.system.ahead import ahead
 from espan.video.colour import Pixels
+from espan.video.cutting import packets_from, part
 from espan.video.source import Clip, opened, reason
 
 log = logging.getLogger("espan")
@@ -47,17 +49,21 @@ def read(clip: Clip, on_error: str = "stop", skip: int = 0) -> Generator[Frame]:
 
 def _decoded(clip: Clip, on_error: str, skip: int) -> Generator[tuple]:
     """(pts, duration, PyAV's frame) of the frames of `read`."""
-    in_time = _in_order(clip, strict=on_error == "stop")
+    frames = _in_time(clip, on_error)
+    yield from islice(part(frames, clip) if clip.is_part else frames, skip, None)
+
+
+def _in_time(clip: Clip, on_error: str) -> Iterator[tuple]:
+    """(pts, duration, PyAV's frame) of all frames that are read; pts rise strictly."""
+    in_order = _in_order(clip, strict=on_error == "stop")
     last: int | None = None
-    for number, (pts, duration, frame, why) in enumerate(in_time):
+    for number, (pts, duration, frame, why) in enumerate(in_order):
         if why:
             _damaged(clip, number, pts, why, on_error)
         if frame is None:
             return
         pts -= clip.start
         last = pts if last is None else max(pts, last + 1)
-        if number < skip:
-            continue
         yield last, duration, frame
     _check_end(clip, last, on_error)
 
@@ -69,7 +75,10 @@ def _check_end(clip: Clip, last: int | None, on_error: str) -> None:
     end = float(last * clip.time_base)
     if clip.seconds - end <= max(MISSING, float(5 / clip.rate)):
         return
-    told = f"{clip.path}: cut off: its last frame is at {end:.1f} of {clip.seconds:.1f} s"
+    cut = float(clip.cut * clip.time_base)
+    told = (
+        f"{clip.path}: cut off: its last frame is at {cut + end:.1f} of {cut + clip.seconds:.1f} s"
+    )
     if on_error == "stop":
         raise InputError(told)
     log.warning("%s", told)
@@ -77,10 +86,13 @@ def _check_end(clip: Clip, last: int | None, on_error: str) -> None:
 
 def _damaged(clip: Clip, number: int, pts: int | None, why: str, on_error: str) -> None:
     if pts is None:
-        told, then = f"cannot be read on from frame {number}: {why}", "the video ends there"
+        which = f"frame {number}" + " of the part" * (clip.sought is not None)
+        told, then = f"cannot be read on from {which}: {why}", "the video ends there"
     else:
-        at = float((pts - clip.start) * clip.time_base)
-        told, then = f"frame {number} ({at:.3f} s) cannot be decoded: {why}", "another is repeated"
+        at = float((pts - clip.start + clip.cut) * clip.time_base)
+        # After seeking, nothing tells the number.
+        which = f"frame {number} ({at:.3f} s)" if clip.sought is None else f"frame at {at:.3f} s"
+        told, then = f"{which} cannot be decoded: {why}", "another is repeated"
     if on_error == "stop":
         raise InputError(f"{clip.path}: {told}")
     log.warning("%s: %s; %s", clip.path, told, then)
@@ -99,6 +111,8 @@ def _in_order(clip: Clip, strict: bool) -> Iterator[tuple]:
         if strict:  # else decoders patch over damage as well as they can, and say nothing
             stream.codec_context.options = {"err_detect": "explode"}
         packets: Iterator[Any] = container.demux(stream)  # whose frames are of video
+        if clip.sought is not None:
+            packets = packets_from(container, stream, clip.sought)
         ends = ""
         while True:
             try:

@@ -12,6 +12,7 @@ from av.packet import Packet
 
 from espan.errors import InputError, OutputError
 from espan.video import scheduling
+from espan.video.cutting import APART, trim
 from espan.video.encoding import Encoding
 from espan.video.segments import Segments
 from espan.video.source import Clip, opened, reason
@@ -113,6 +114,9 @@ def _copied_packets(source, clip: Clip, streams: dict) -> Iterator[tuple]:
     if not wanted:
         return
     shift = clip.start * clip.time_base
+    if clip.sought is not None:
+        early = round(APART / clip.time_base)
+        source.seek(clip.sought - early, stream=source.streams[clip.index])
     packets = source.demux(wanted)
     while True:
         try:
@@ -131,5 +135,9 @@ def _copied_packets(source, clip: Clip, streams: dict) -> Iterator[tuple]:
         packet.pts = None if packet.pts is None else packet.pts - moved
         packet.dts = None if packet.dts is None else packet.dts - moved
         time = (packet.pts if packet.dts is None else packet.dts) * packet.time_base
+        if clip.length is not None and time > clip.length * clip.time_base + APART:
+            return
+        if clip.is_part and not trim(packet, clip):
+            continue
         packet.stream = streams[packet.stream.index]
         yield time, packet

@@ -1,9 +1,11 @@
 """What the user may set about a video. Importing it does not need PyAV."""
 
+import re
 from dataclasses import dataclass
 from math import isfinite
+from numbers import Real
 
-from espan.errors import InputError
+from espan.errors import InputError, short
 from espan.system.extras import extra
 
 ON_ERROR = ("stop", "repeat")
@@ -15,6 +17,10 @@ READ_SUFFIXES = (
     *(".avi", ".mpg", ".mpeg", ".vob", ".wmv", ".asf", ".flv", ".ogv", ".3gp", ".mxf"),
 )
 
+# Seconds, or text: seconds, m:ss or h:mm:ss, each with a fraction or without.
+Time = float | str
+_TIME = re.compile(r"(?:(?:(\d{1,5}):)?(\d{1,5}):)?(\d{1,8}(?:\.\d{1,9})?)")
+
 
 class OptionError(InputError):
     """A setting that would be wrong for any video."""
@@ -23,7 +29,7 @@ class OptionError(InputError):
 @dataclass(frozen=True)
 class Options:
     """How a video is encoded, None chooses; on_error: what a damaged frame does; hwaccel: what
-    decodes instead of the CPU."""
+    decodes instead of the CPU; start, end, preview: the part of it that is upscaled."""
 
     codec: str | None = None
     crf: float | None = None
@@ -31,6 +37,9 @@ class Options:
     pix_fmt: str | None = None
     on_error: str = "stop"
     hwaccel: str | None = None
+    start: Time | None = None
+    end: Time | None = None
+    preview: Time | None = None
 
     def __post_init__(self) -> None:
         if self.on_error not in ON_ERROR:
@@ -40,6 +49,36 @@ class Options:
             _check_hwaccel(self.hwaccel)
         if self.crf is not None and not (isfinite(self.crf) and self.crf >= 0):
             raise OptionError(f"crf: expected a number from 0, got {self.crf}")
+        self.part()
+
+    def part(self) -> tuple[float, float | None]:
+        """(start, end) in seconds; an end of None is the video's. OptionError for wrong times."""
+        start = 0.0 if self.start is None else seconds("start", self.start)
+        if self.end is not None and self.preview is not None:
+            raise OptionError("preview: cannot be used together with end")
+        if self.preview is not None:
+            length = seconds("preview", self.preview)
+            if length == 0:
+                raise OptionError("preview: expected more than 0 seconds, got 0")
+            return start, start + length
+        if self.end is None:
+            return start, None
+        end = seconds("end", self.end)
+        if end <= start:
+            raise OptionError(f"end: expected a time after start, {start:g} s, got {end:g} s")
+        return start, end
+
+
+def seconds(name: str, time: Time) -> float:
+    """The time in seconds; OptionError naming the option for what is no time."""
+    if isinstance(time, str) and (found := _TIME.fullmatch(time.strip())):
+        hours, minutes, rest = found.groups()
+        sixty = float(rest) < 60 or minutes is None
+        if sixty and (hours is None or int(minutes) < 60):
+            time = 3600 * int(hours or 0) + 60 * int(minutes or 0) + float(rest)
+    if isinstance(time, bool) or not isinstance(time, Real) or not 0 <= time < 1e8:
+        raise OptionError(f"{name}: expected seconds or h:mm:ss, got {short(time)}")
+    return float(time)
 
 
 def need_pyav() -> None:

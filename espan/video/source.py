@@ -35,7 +35,11 @@ class Clip:
 
     width, height, sar: of a frame upright. start: the timestamp that becomes 0, in time_base.
     total: frames, by the header's word, 0 where it does not tell. seconds: how long the stream
-    itself is said to be, or None. hwaccel: the hardware that decodes it, None is the CPU.
+    itself is said to be, or None. hwaccel: the hardware that decodes it, None is the CPU. guess:
+    which colour matrix is assumed where the file names none.
+
+    Of a part of the file start, total and seconds are the part's. cut: ticks of the file before it;
+    length: its ticks, None to the end; sought: where to seek, None reads from the beginning.
     """
 
     path: Path
@@ -52,6 +56,14 @@ class Clip:
     total: int
     seconds: float | None
     hwaccel: str | None = None
+    guess: str | None = None
+    cut: int = 0
+    length: int | None = None
+    sought: int | None = None
+
+    @property
+    def is_part(self) -> bool:
+        return self.cut > 0 or self.length is not None
 
 
 @contextmanager
@@ -111,7 +123,7 @@ def look(path: str | Path, hwaccel: str | None = None) -> Clip:
         frame = _first(container, stream)
         if frame is None:
             raise InputError(f"{path}: no frame in it could be decoded")
-        colour = Colour.of(frame, path)
+        colour, guess = Colour.of(frame, path)
         turn = Turn.of(frame)
         width, height = turn.size(frame.width, frame.height)
         sar = stream.sample_aspect_ratio or Fraction(1)
@@ -132,6 +144,7 @@ def look(path: str | Path, hwaccel: str | None = None) -> Clip:
             total=stream.frames or _estimate(container, stream, rate),
             seconds=_seconds(stream),
             hwaccel=hwaccel,
+            guess=guess,
         )
         if frame.interlaced_frame:
             log.warning("%s: interlaced; lines of two times are upscaled as one picture", path)

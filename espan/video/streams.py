@@ -4,12 +4,12 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from fractions import Fraction
 
 import av
 from av.error import FFmpegError
 from av.stream import Disposition
 
+from espan.video.cutting import chapters
 from espan.video.encoding import Encoding
 from espan.video.source import Clip, is_hidden, opened
 
@@ -18,6 +18,8 @@ log = logging.getLogger("espan")
 # Written by whoever writes the file, or no longer true of the new video.
 _NOT_KEPT = ("encoder", "major_brand", "minor_version", "compatible_brands")
 _OF_THE_OLD = ("bps", "number_of_bytes", "number_of_frames", "_statistics", "duration")
+# Apple's players know HEVC in MP4 by another tag than FFmpeg's.
+_HEVC = ("libx265", "hevc_nvenc")
 _COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
 
@@ -74,6 +76,8 @@ def lay_out(container, source, clip: Clip, encoding: Encoding, others: list[int]
         if stream.index == clip.index:
             new = container.add_stream(encoding.codec)
             encoding.set(new.codec_context)
+            if encoding.codec in _HEVC and container.format.name in ("mp4", "mov"):
+                new.codec_context.codec_tag = "hvc1"
             new.time_base = clip.time_base
             new.metadata.update(_true_of_the_new(stream.metadata))
             new.disposition = stream.disposition
@@ -81,18 +85,8 @@ def lay_out(container, source, clip: Clip, encoding: Encoding, others: list[int]
         elif stream.index in others:
             streams[stream.index] = _copy(container, stream, clip)
     container.metadata.update(_kept_metadata(source.metadata))
-    shift = clip.start * clip.time_base
-    container.set_chapters(
-        [
-            {**each, "start": _moved(each, "start", shift), "end": _moved(each, "end", shift)}
-            for each in source.chapters()
-        ]
-    )
+    container.set_chapters(chapters(source.chapters(), clip))
     return streams
-
-
-def _moved(chapter: dict, edge: str, shift: Fraction) -> int:
-    return chapter[edge] - round(shift / chapter["time_base"])
 
 
 def _copy(container, stream, clip: Clip):

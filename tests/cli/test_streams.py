@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -117,6 +118,19 @@ def espan(weights: str, *arguments: str, data: bytes = b"", **how) -> subprocess
 def test_garbage_is_one_line_and_nothing_is_written(weights, tmp_path):
     done = espan(weights, "-", "-o", "x.png", data=bytes(range(256)) * 99, cwd=tmp_path)
     assert done.returncode == 1 and done.stdout == b""
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("espan: <stdin>: not a picture in a known format")
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+def test_endless_garbage_is_refused_at_once(weights, tmp_path):
+    command = [sys.executable, "-m", "espan.cli", "upscale", "--device=cpu", "-n", weights]
+    with Path("/dev/zero").open("rb") as endless:
+        done = subprocess.run(
+            [*command, "-", "-o", "x.png"], stdin=endless, capture_output=True, cwd=tmp_path
+        )
+    assert done.returncode == 1
     (line,) = done.stderr.decode().splitlines()
     assert line.startswith("espan: <stdin>: not a picture in a known format")
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]

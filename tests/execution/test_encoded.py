@@ -1,6 +1,9 @@
 """Images as bytes and open files: reading, and atomic writing."""
 
 import io
+import os
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -114,13 +117,68 @@ def test_data_that_is_not_an_image(data, reason):
 
 def test_bytes_without_end():
     class Endless(io.RawIOBase):
-        name = "/dev/zero"
+        name, begins, taken = "/dev/zero", b"", 0
 
         def read(self, count=-1):
-            return bytes(count)
+            begun, self.begins = self.begins[:count], self.begins[count:]
+            self.taken += count
+            return begun or bytes(count)
 
+    small = Upscaler(UP.network, device="cpu", limits=Limits(max_input=100))
+    endless = Endless()
+    endless.begins = encoded()
     with pytest.raises(LimitError, match=r"/dev/zero: over 67,\d+,\d+ bytes"):
-        Upscaler(UP.network, device="cpu", limits=Limits(max_input=100))(Endless())
+        small(endless)
+    garbage = Endless()
+    with pytest.raises(InputError, match=r"/dev/zero: not a picture in a known format"):
+        small(garbage)
+    assert garbage.taken <= 4096  # no more is read than it takes to see it
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF"])
+def test_open_files_of_all_formats_are_known_by_their_beginning(format):
+    pixels = noise(40, 50, 3)  # more than the bytes that are looked at
+    data = encoded(pixels, format)
+    assert len(data) > 1024
+    assert decoded(UP(io.BytesIO(data), 1)).size == (50, 40)
+
+
+def test_heic_is_known_by_its_beginning(tmp_path):
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    file = io.BytesIO()
+    heif.from_pillow(Image.fromarray(noise(64, 64, 3))).save(file, quality=100)
+    assert len(file.getvalue()) > 1024
+    assert decoded(UP(io.BytesIO(file.getvalue()), 1)).size == (64, 64)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_a_file_that_is_not_blocking_is_waited_for(buffering):
+    data = encoded(noise(60, 60, 3))
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+
+    def feed():
+        with os.fdopen(theirs, "wb", buffering=0) as pipe:
+            for start in range(0, len(data), 3000):
+                time.sleep(0.02)
+                pipe.write(data[start : start + 3000])
+
+    writer = threading.Thread(target=feed)
+    with os.fdopen(ours, "rb", buffering=buffering) as pipe:
+        writer.start()
+        assert decoded(UP(pipe, 1)).size == (60, 60)
+    writer.join()
+
+
+@pytest.mark.parametrize("base", [object, io.RawIOBase])
+def test_a_file_without_bytes_that_cannot_be_waited_for_is_not_empty(base):
+    class Never(base):
+        def read(self, count):
+            return None
+
+    with pytest.raises(InputError, match=r"the open file: has no bytes yet .* make it blocking"):
+        UP(Never())
 
 
 def test_limits_hold(monkeypatch):

@@ -82,12 +82,80 @@ def test_what_a_library_takes_is_given_back():
     assert [os.sched_getscheduler(0), *policies] == [usual] * 2
 
 
+@pytest.mark.parametrize("format", ["yuv420p", "yuv420p10le"])
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1", "libvpx-vp9"])
-def test_encoder_libraries_keep_quiet(tmp_path, weights, codec):
+def test_encoder_libraries_keep_quiet(tmp_path, weights, codec, format):
     if codec not in av.codecs_available:
         pytest.skip(f"no {codec} here")
-    clip = clips.make(tmp_path / "in.mp4", 3)
+    if format not in (each.name for each in av.Codec(codec, "w").video_formats):
+        pytest.skip(f"{codec} has 8 bits here")
+    clip = clips.make(tmp_path / "in.mkv", 3, format=format)
+    out = tmp_path / "out.mkv"
     command = [sys.executable, "-m", "espan.cli", "upscale", str(clip), "--codec", codec]
-    command += ["-o", str(tmp_path / "out.mkv"), "-s", "2", "--device=cpu", "-n", weights, "-q"]
-    done = subprocess.run(command, capture_output=True, text=True)  # libraries write to the stream
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    command += ["-o", str(out), "-s", "2", "--device=cpu", "-n", weights]
+    for quiet in (["-q"], []):  # libraries write to the stream itself
+        done = subprocess.run([*command, *quiet], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "")
+        lines = done.stderr.splitlines()
+        assert len(lines) == (0 if quiet else 1)
+        assert all(line.startswith(f"{out} 64 x 48, ") for line in lines)
+
+
+PQ = clips.Colour(9, 16, 9, clips.LIMITED)
+
+
+@pytest.mark.skipif("libx265" not in av.codecs_available, reason="no libx265 here")
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "ts"])
+@pytest.mark.parametrize("format", ["yuv420p10le", "yuv420p"])
+def test_ten_bits_and_hdr_become_hevc(tmp_path, ending, format, caplog):
+    clip = clips.make(tmp_path / "in.mkv", 3, codec="ffv1", format=format, colour=PQ)
+    out = espan.upscale_video(clip, tmp_path / f"out.{ending}", 2, device="cpu", model=NET)
+    with av.open(str(out)) as result:
+        context = result.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt, context.color_trc) == ("hevc", format, 16)
+        if ending in ("mp4", "mov"):
+            assert context.codec_tag == "hvc1"
+    assert len(clips.frames(out)) == 3 and not caplog.records
+
+
+def test_eight_bits_stay_with_the_encoder_that_all_can_play(tmp_path):
+    clip = clips.make(tmp_path / "in.mkv", 3)
+    out = espan.upscale_video(clip, tmp_path / "out.mp4", 2, device="cpu", model=NET)
+    with av.open(str(out)) as result:
+        assert result.streams.video[0].codec_context.name == "h264"
+
+
+@pytest.mark.skipif("libsvtav1" not in av.codecs_available, reason="no libsvtav1 here")
+def test_ten_bits_become_av1_where_hevc_cannot_be(tmp_path, monkeypatch, caplog):
+    clip = clips.make(tmp_path / "in.mkv", 3, codec="ffv1", format="yuv420p10le", colour=PQ)
+    web = espan.upscale_video(clip, tmp_path / "out.webm", 2, device="cpu", model=NET)
+    monkeypatch.setattr(av, "codecs_available", av.codecs_available - {"libx265"})
+    plain = espan.upscale_video(clip, tmp_path / "out.mkv", 2, device="cpu", model=NET)
+    for out in (web, plain):
+        with av.open(str(out)) as result:
+            context = result.streams.video[0].codec_context
+            assert ("av1" in context.name, context.pix_fmt) == (True, "yuv420p10le")
+    assert not caplog.records
+
+
+def test_bits_that_are_lost_are_told_in_one_line(tmp_path, monkeypatch, caplog):
+    clip = clips.make(tmp_path / "in.mkv", 3, codec="ffv1", format="yuv420p10le")
+
+    def told(name: str, **how) -> list[str]:
+        caplog.clear()
+        espan.upscale_video(clip, tmp_path / name, 1, device="cpu", model=NET, **how)
+        return [record.getMessage() for record in caplog.records]
+
+    lost = "in.mkv: 10 bits a channel become 8, as mpeg4 has no more; --codec {} into .mkv keeps"
+    if "libx265" in av.codecs_available:
+        (line,) = told("out.mkv", codec="mpeg4")
+        assert lost.format("libx265") in line
+        deep = clips.make(tmp_path / "deep.mkv", 3, codec="ffv1", format="yuv420p16le")
+        espan.upscale_video(deep, tmp_path / "a.mkv", 1, device="cpu", model=NET)
+        assert "16 bits a channel become 12, as libx265 has no more; --codec ffv1" in caplog.text
+    left = av.codecs_available - {"libx265", "libsvtav1"}
+    monkeypatch.setattr(av, "codecs_available", left)
+    (line,) = told("out.mkv", codec="mpeg4")
+    assert lost.format("ffv1") in line
+    assert told("out.mp4") == []  # H.264 of 10 bits
+    assert told("out.mkv", codec="libx264", pix_fmt="yuv420p") == []  # asked for

@@ -4,8 +4,8 @@ The only place that reads and writes pictures.
 """
 
 from espan.images.files.jpeg import jpeg_quality
+from espan.images.files.pillow import READ_FORMATS
 from espan.images.files.reading import (
-    READ_FORMATS,
     AnimatedError,
     Source,
     check_size,

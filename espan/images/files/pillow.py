@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 from PIL import Image, ImageFile
 
+READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
+
 # It logs what it finds in damaged TIFFs without naming them; the errors raised here do.
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
@@ -74,6 +76,13 @@ def decoding(pixels: int = 0, truncated: bool = False):
     Its limit of pixels is never lowered, and what one file is granted no other is.
     """
     return _decoding(pixels, truncated)
+
+
+def is_known(head: bytes) -> bool:
+    """Whether Pillow would try to read a file with these first bytes."""
+    Image.init()
+    accepts = (Image.OPEN[name][1] for name in READ_FORMATS if name in Image.OPEN)
+    return any(accept is None or accept(head[:16]) for accept in accepts)
 
 
 def _forget() -> None:

@@ -15,7 +15,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from espan.errors import EspanError, InputError, LimitError
 from espan.images.files import cmyk, depth, heif, metadata
 from espan.images.files.metadata import DECODE_ERRORS
-from espan.images.files.pillow import decoding
+from espan.images.files.pillow import READ_FORMATS, decoding
 from espan.images.files.streams import Encoded
 from espan.images.files.writing import WRITE_FORMATS
 from espan.images.image16 import Image16
@@ -28,7 +28,6 @@ log = logging.getLogger("espan")
 Source: TypeAlias = Path | Encoded
 
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
-READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 # What becomes of values that a decoder does not look at before it computes with them; their texts
 # are about Python.
 _STUMBLED = (TypeError, AttributeError, LookupError, ArithmeticError)

@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from select import select
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, BinaryIO, NamedTuple, TypeAlias
 
 from espan.errors import EspanError, InputError, LimitError, OutputError, short
+from espan.images.files.heif import is_heif
+from espan.images.files.pillow import is_known
 from espan.options import Limits
 from espan.system.atomic import whole_file
 from espan.system.paths import reason
@@ -18,8 +22,10 @@ Data: TypeAlias = bytes | bytearray | memoryview | BinaryIO
 _PIXEL, _REST = 8, 2**26
 # Bytes of a result that wait in memory; more of them wait in a file.
 _SPOOLED = 2**26
-# Bytes that are handed on at once.
+# Bytes that are read or handed on at a time.
 _CHUNK = 1 << 20
+# Bytes of an open file that tell whether it is an image.
+_HEAD = 1 << 10
 
 
 class Encoded(NamedTuple):
@@ -59,24 +65,42 @@ def name_of(file: Any) -> str:
 
 
 def encoded(image: Data, limits: Limits) -> Encoded:
-    """All of the bytes; LimitError where they are more than a picture within the limits has."""
+    """All of the bytes; LimitError where they are more than a picture within the limits has.
+
+    An open file that begins like no image is read no further, and `read` refuses what there is.
+    """
     name, most = name_of(image), _PIXEL * limits.max_input + _REST
     if isinstance(image, bytes | bytearray | memoryview):
         return Encoded(bytes(image), name)
-    data = bytearray()
+    data, known = bytearray(), False
     try:
-        while chunk := image.read(min(2**20, most + 1 - len(data))):
-            if not isinstance(chunk, bytes):
-                got = type(chunk).__name__
-                raise InputError(f"{name}: expected a file opened as binary, which gives {got}")
+        while chunk := _read(image, name, min(_CHUNK if known else _HEAD, most + 1 - len(data))):
             data += chunk
             if len(data) > most:
                 raise LimitError(f"{name}: over {most:,} bytes, which no picture needs")
+            if not known and len(data) >= _HEAD:
+                known = is_known(bytes(data)) or is_heif(BytesIO(data))
+                if not known:
+                    break
     except (OSError, ValueError) as error:
         if isinstance(error, EspanError):
             raise
         raise InputError(f"{name}: cannot be read: {reason(error)}") from error
     return Encoded(bytes(data), name)
+
+
+def _read(file: Any, name: str, count: int) -> bytes:
+    """The next bytes of an open file, none at its end; waits for one that is not blocking."""
+    while (chunk := file.read(count)) is None:
+        try:
+            select([file], [], [])
+        except (TypeError, ValueError, OSError) as error:  # no descriptor, or of no such kind
+            what = "has no bytes yet (read() gives None); make it blocking"
+            raise InputError(f"{name}: {what}") from error
+    if not isinstance(chunk, bytes):
+        got = type(chunk).__name__
+        raise InputError(f"{name}: expected a file opened as binary, which gives {got}")
+    return chunk
 
 
 def stream_to(file: Any, suffix: str) -> Stream:
