@@ -93,7 +93,7 @@ def prove(device: torch.device) -> None:
         net = network.build(name).to(device, torch.float16)
         mma, wgmma = (Plan(net, impl) for impl in IMPLS)
         for height, width in PROVEN:
-            pixels = torch.from_numpy(network.pictures(width, height)).permute(0, 3, 1, 2)
+            pixels = torch.from_numpy(network.images(width, height)).permute(0, 3, 1, 2)
             pixels = pixels.to(device)
             (want, _), (got, trusted) = mma.checked(pixels), wgmma.checked(pixels)
             off = (got.int() - want.int()).abs().max().item()
@@ -177,7 +177,7 @@ def _contests(
         if label not in seen:
             seen.add(label)
             yield label, {impl: _launch(step, impl, size, device) for impl in IMPLS}
-    pixels = torch.from_numpy(network.pictures(*size)).permute(0, 3, 1, 2).to(device)
+    pixels = torch.from_numpy(network.images(*size)).permute(0, 3, 1, 2).to(device)
     yield (
         f"plan of {name}, uint8 to uint8",
         {impl: plan.bind(pixels) for impl, plan in plans.items()},

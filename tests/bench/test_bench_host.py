@@ -8,7 +8,7 @@ from espan import Upscaler
 from tests.support.makers import random_net
 
 
-def test_rows_of_what_surrounds_the_network(monkeypatch):
+def test_rows_of_entire_calls(monkeypatch):
     monkeypatch.setattr(clips, "FRAMES", 3)
     monkeypatch.setattr(host, "_without_amx", lambda *args: None)
     device = torch.device("cpu")
@@ -30,5 +30,5 @@ def test_rows_of_what_surrounds_the_network(monkeypatch):
     assert rows["a list of 16 arrays, each"].median < 8 * rows["numpy to numpy"].median
 
 
-def test_a_list_that_failed_stays_a_reason():
+def test_failed_list_keeps_its_reason():
     assert host._over("out of memory", 16) == "out of memory"

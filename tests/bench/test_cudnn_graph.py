@@ -96,7 +96,7 @@ def cudnn(monkeypatch):
 
 @pytest.mark.parametrize("make", [ESPAN, SPAN, SPANF])
 @torch.inference_mode()
-def test_it_is_the_network(cudnn, make):
+def test_equals_the_network(cudnn, make):
     net = random_net(make, scale=3, channels=16, blocks=2)
     x = torch.rand(2, 3, 9, 13).contiguous(memory_format=torch.channels_last)
     got, want = CudnnNetwork(net, x)(x), net(x)
@@ -104,7 +104,7 @@ def test_it_is_the_network(cudnn, make):
     assert (got - want).abs().max() < 1e-4 * want.abs().max()
 
 
-def test_without_the_package_it_is_absent(monkeypatch):
+def test_absent_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "cudnn", None)
     picture = np.zeros((1, 8, 8, 3), np.uint8)
     with pytest.raises(peers.AbsentError, match="cudnn"):

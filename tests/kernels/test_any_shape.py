@@ -56,7 +56,7 @@ def assert_exact_however_it_lies(name, impl, dtype, made, order, steps) -> None:
     order=ORDERS,
     steps=STEPS,
 )
-def test_any_picture_through_triton(name, dtype, height, width, channels, order, steps):
+def test_any_image_through_triton(name, dtype, height, width, channels, order, steps):
     torch.manual_seed(height + 21 * width)
     made = MAKERS[name](height, width, channels)
     assert_exact_however_it_lies(name, "triton", dtype, made, order, steps)
@@ -82,7 +82,7 @@ def cuda(shim_module):
     steps=STEPS,
     seed=st.integers(0, 9),
 )
-def test_any_picture_through_cuda(
+def test_any_image_through_cuda(
     cuda, shim_module, name, height, width, channels, order, steps, seed
 ):
     torch.manual_seed(height + 21 * width)
@@ -110,7 +110,7 @@ NETS = {
     kind=st.sampled_from([(np.uint8, 3), (np.uint8, 0), (np.uint16, 4), (np.float32, 2)]),
     backend=st.sampled_from(["auto", "eager"]),
 )
-def test_any_tile_gives_the_whole_picture(scale, height, width, tile, kind, backend):
+def test_any_tile_gives_the_untiled_result(scale, height, width, tile, kind, backend):
     if height * width > 30 * min(tile[0] * tile[1], 100):
         tile = (tile[0] + 20, tile[1] + 20)  # thousands of tiles take long
     dtype, channels = kind

@@ -74,7 +74,7 @@ def test_costs_are_as_recorded(source, architecture, cubins):
 
 @pytest.mark.compile
 @pytest.mark.parametrize("source", WGMMA)
-def test_wgmma_runs_beside_what_follows(source, cubins):
+def test_wgmma_is_not_serialised(source, cubins):
     """By whatever compiler: another one's costs are only reported."""
     said, costs = measured(source, sass.WGMMA, cubins)
     assert not re.findall(SERIALISED, said)
@@ -85,7 +85,7 @@ def test_wgmma_runs_beside_what_follows(source, cubins):
 
 @pytest.mark.compile
 @pytest.mark.parametrize("source", WGMMA)
-def test_roles_keep_to_the_registers_that_they_take(source, cubins):
+def test_roles_use_at_most_their_registers(source, cubins):
     path = compiled(source, sass.WGMMA, cubins)
     threads, usage = sass.threads(path), sass.usage(path)
     for name, code in sass.instructions(path).items():
@@ -152,7 +152,7 @@ def test_the_model_is_as_recorded(cubins):
             assert ours[key] == near, f"{name} {key}"
 
 
-def test_the_model_meets_what_was_asked():
+def test_model_meets_the_targets():
     # Shares of the blocks' inner loops, bytes of device memory, warps at once on 8.6 and 8.9.
     recorded = json.loads(MODEL.read_text())
     assert recorded["bytes per pixel"] <= 1100
@@ -163,14 +163,14 @@ def test_the_model_meets_what_was_asked():
 
 
 @pytest.mark.parametrize("block", cost_model.BLOCKS.values(), ids=cost_model.BLOCKS.keys())
-def test_the_model_knows_the_kernels_strips(block):
+def test_model_matches_the_kernels_strips(block):
     record = json.loads(RECORD.read_text())[f"{block.source} {block.kernel}"]
     ring = 3 * 4 * (block.columns + 2) * 16
     assert record["sm_80"]["shared"] == block.convs * (ring + 32 * 4)
 
 
 @pytest.mark.parametrize(("kernel", "rows", "roles"), kernel_counts.COUNTED)
-def test_the_counts_of_roles_are_those_of_the_code(kernel, rows, roles):
+def test_role_counts_match_the_code(kernel, rows, roles):
     """What `bench/predict.py` computes with, by the loops of the machine code."""
     cost = json.loads(RECORD.read_text())[kernel][f"sm_{sass.WGMMA}"]
     expected = [
@@ -201,7 +201,7 @@ def test_inner_loops_are_read_from_sass():
     assert sass.total(loop, "HMMA", "LDSM") == 2
 
 
-def test_a_wait_out_of_the_way_is_no_loop():
+def test_out_of_line_wait_is_not_a_loop():
     code = [
         (0x00, "SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR4], R0 "),
         (0x10, "@!P0 BRA 0x60 "),
@@ -230,7 +230,7 @@ EVERY_FILE = [*source_files(), *source_files(SOURCES / "host")]
 
 
 @pytest.mark.parametrize("path", EVERY_FILE, ids=lambda path: path.name)
-def test_sources_are_short_and_say_what_they_are(path):
+def test_sources_are_short_and_start_with_a_comment(path):
     lines = path.read_text().splitlines()
     assert len(lines) <= 300
     assert lines[0].startswith("// ")

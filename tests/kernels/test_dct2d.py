@@ -40,7 +40,7 @@ def dot_of_tensor_cores(builder, a, b, acc, *options):
     return type(acc)(sums.astype(np.float32), acc.dtype.scalar)
 
 
-def test_tensor_cores_that_cut_sums_off_leave_the_loss_right(monkeypatch):
+def test_loss_is_exact_with_truncating_tensor_cores(monkeypatch):
     # Summed by such tensor cores alone the loss is wrong by 8e-7, always too small.
     if machine.INTERPRETED:
         from triton.runtime.interpreter import InterpreterBuilder
@@ -127,7 +127,7 @@ def test_loss_without_gradient_is_the_same():
     assert not plain.requires_grad
 
 
-def test_loss_of_equal_pictures():
+def test_loss_of_equal_images():
     sr = torch.rand(2, 16, 16, requires_grad=True)
     loss = dct_l1(sr, sr.detach().clone(), impl="triton")
     loss.backward()

@@ -63,7 +63,7 @@ def upscalers():
 
 
 @torch.no_grad()
-def test_float32_is_no_tf32(monkeypatch, caplog):
+def test_float32_does_not_use_tf32(monkeypatch, caplog):
     """Whatever the process allows: the network against the CPU's float64, and kernels kept."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     net = random_net(channels=32, blocks=5, last_convs=2)

@@ -41,7 +41,7 @@ sys.exit(pytest.main(["tests/kernels/test_gpu.py", *options]))
     return subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True)
 
 
-def test_suite_is_skipped_with_its_reason_where_there_is_no_gpu():
+def test_suite_is_skipped_with_a_reason_without_gpu():
     result = collected("-rs", "-m", "gpu")
     assert result.returncode == 0, result.stdout + result.stderr
     reasons = re.findall(r"SKIPPED \[(\d+)\] \S+ (.*)", result.stdout)
@@ -102,7 +102,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("check", gpu_checks.CHECKS, ids=lambda f: f.__name__)
-def test_checks_pass_a_right_kernel_shim(launch_wrongly, check):
+def test_checks_pass_a_correct_kernel_shim(launch_wrongly, check):
     launch_wrongly("nothing")
     check(*SUBJECT)
 
@@ -119,7 +119,7 @@ def test_dct_gradient_passes_shim(host_build, shape, block):
     gpu_checks.check_dct_gradient(shape, block, "cuda", "cpu")
 
 
-def test_dct_gradient_fails_one_float16_product_shim(
+def test_dct_gradient_check_fails_single_float16_products_shim(
     host_build, shim_objects, monkeypatch, tmp_path
 ):
     low = "if constexpr (!EXACT) mma_m16n8k16(small, low[t], b[c].x, b[c].y);"
@@ -129,7 +129,7 @@ def test_dct_gradient_fails_one_float16_product_shim(
         gpu_checks.check_dct_gradient((2, 40, 44), None, "cuda", "cpu")
 
 
-def test_a_kernel_that_refuses_all_says_why():
+def test_kernel_that_refuses_everything_gives_reasons():
     assert gpu_checks.refusals(OPS["conv3x3"], "cuda", torch.float32, "cpu")
 
 
@@ -168,7 +168,7 @@ UPSCALER_CHECKS = {
 
 
 @pytest.mark.parametrize("name", UPSCALER_CHECKS)
-def test_checks_of_an_engine(name):
+def test_checks_of_an_upscaler(name):
     UPSCALER_CHECKS[name](Fake())
     with pytest.raises(AssertionError):
         UPSCALER_CHECKS[name](Fake(name))

@@ -179,7 +179,7 @@ def test_far_end_of_the_gate(last_blocks):
     assert torch.equal(span_gate(a.half(), b.half()).double(), truth)
 
 
-def test_all_of_what_has_kernels_is_here():
+def test_all_ops_are_covered():
     assert {*OPS} == {
         *("span_gate", "span_gate_backward", "conv3x3", "conv9x9_head", "spab", "tail"),
         *("dct2", "dct_l1"),  # of training patches: nobody has 2^31 of their pixels

@@ -58,7 +58,7 @@ def test_tensors_of_another_device_are_refused(monkeypatch):
         ("NVIDIA H200", (9, 0), "1", True),
     ],
 )
-def test_half_sums_are_for_geforce(monkeypatch, name, capability, wanted, pays):
+def test_fp16_accumulation_pays_on_geforce(monkeypatch, name, capability, wanted, pays):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
     monkeypatch.setattr(machine, "capability", lambda index: capability)
     monkeypatch.delenv("ESPAN_HALF_SUMS", raising=False)
@@ -67,7 +67,7 @@ def test_half_sums_are_for_geforce(monkeypatch, name, capability, wanted, pays):
     assert machine.fp16_accumulation_pays(torch.device("cuda", 0)) is pays
 
 
-def test_a_bad_wish_for_half_sums_is_named(monkeypatch):
+def test_invalid_espan_half_sums(monkeypatch):
     monkeypatch.delenv("ESPAN_HALF_SUMS", raising=False)
     assert not machine.fp16_accumulation_pays(torch.device("cpu"))
     monkeypatch.setenv("ESPAN_HALF_SUMS", "yes")
@@ -75,7 +75,7 @@ def test_a_bad_wish_for_half_sums_is_named(monkeypatch):
         machine.fp16_accumulation_pays(torch.device("cpu"))
 
 
-def test_the_hash_sees_every_source(tmp_path):
+def test_hash_depends_on_every_source(tmp_path):
     (tmp_path / "common").mkdir()
     for name in ("a.cu", "common/b.cuh", "c.h", "d.cpp"):
         (tmp_path / name).write_text("1")
@@ -137,19 +137,19 @@ def left_out(folder) -> str:
     return (folder / "espan_kernels" / build_info.LEFT_OUT).read_text()
 
 
-def test_a_build_without_kernels_says_why(tmp_path):
+def test_build_without_kernels_notes_the_reason(tmp_path):
     assert build(tmp_path, ESPAN_CUDA="0").returncode == 0
     assert left_out(tmp_path) == "ESPAN_CUDA=0\n"
 
 
-def test_a_build_without_nvcc_says_where_it_looked(tmp_path):
+def test_build_without_nvcc_notes_the_searched_paths(tmp_path):
     assert build(tmp_path, ESPAN_CUDA="auto", NVCC="/nowhere/nvcc").returncode == 0
     assert left_out(tmp_path) == "no nvcc, looked for /nowhere/nvcc\n"
     result = build(tmp_path, ESPAN_CUDA="1", NVCC="", CUDA_HOME="/nowhere")
     assert result.returncode and "no nvcc, looked for /nowhere/bin/nvcc" in result.stderr
 
 
-def test_a_failed_compile_is_noted_or_fatal(tmp_path):
+def test_failed_compilation_is_noted_or_fatal(tmp_path):
     failing = {"NVCC": "false"}
     result = build(tmp_path, ESPAN_CUDA="auto", ESPAN_CUDA_ARCHS="8.0", **failing)
     assert result.returncode == 0, result.stderr
@@ -204,7 +204,7 @@ def linked(found: dict) -> set[str]:
     [("80;86;89", ALL), ("8.0", ALL), ("100;120", ALL), ("", ("80", "86")), ("80;90", ("90",))],
     ids=str,
 )
-def test_without_90_or_an_nvcc_for_90a_there_is_no_wgmma(tmp_path, nvcc, archs, known):
+def test_no_wgmma_without_90_or_a_matching_nvcc(tmp_path, nvcc, archs, known):
     found = ninja(tmp_path, NVCC=nvcc(*known), ESPAN_CUDA_ARCHS=archs)
     assert linked(found) == {*found} & linked(found) and "spab.o" in linked(found)
     assert WGMMA and not WGMMA & {*found}
@@ -212,7 +212,7 @@ def test_without_90_or_an_nvcc_for_90a_there_is_no_wgmma(tmp_path, nvcc, archs, 
 
 
 @pytest.mark.parametrize("archs", ["80;90", "9.0", "90a", ""])
-def test_with_90_wgmma_is_compiled_for_90a_alone(tmp_path, nvcc, archs):
+def test_wgmma_is_compiled_only_for_90a(tmp_path, nvcc, archs):
     found = ninja(tmp_path, NVCC=nvcc(*ALL), ESPAN_CUDA_ARCHS=archs)
     assert "-DESPAN_WGMMA" in found[""]["flags"].split()
     assert linked(found) > WGMMA
@@ -221,12 +221,12 @@ def test_with_90_wgmma_is_compiled_for_90a_alone(tmp_path, nvcc, archs):
 
 
 @pytest.mark.parametrize(("wanted", "traps"), [("1", True), ("0", False), ("", False)])
-def test_a_build_that_ends_deadlocks(tmp_path, nvcc, wanted, traps):
+def test_trap_build(tmp_path, nvcc, wanted, traps):
     found = ninja(tmp_path, NVCC=nvcc(*ALL), ESPAN_CUDA_ARCHS="90", ESPAN_CUDA_TRAP=wanted)
     assert ("-DESPAN_CUDA_TRAP" in found[""]["flags"].split()) == traps
 
 
-def test_bad_settings_are_named(tmp_path):
+def test_invalid_settings(tmp_path):
     result = build(tmp_path, ESPAN_CUDA="yes")
     assert result.returncode and "ESPAN_CUDA: expected auto, 0 or 1, got 'yes'" in result.stderr
     result = build(tmp_path, ESPAN_CUDA="1", ESPAN_CUDA_ARCHS="ampere", NVCC="true")

@@ -208,7 +208,7 @@ def test_planted_faults_are_found(role, change):
             run(model, seed)
 
 
-def test_a_loader_that_does_not_wait_is_found():
+def test_loader_that_does_not_wait_is_found():
     roles = block((2, 2, 2, 1), 2, [2, 1])
     unasked = [step._replace(kind="end to write") for step in roles["input"]]
     with pytest.raises(ProtocolError, match=r"too many arrivals|begin to read"):

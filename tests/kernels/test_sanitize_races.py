@@ -54,7 +54,7 @@ FORMS = frozenset({"Error: Read, Write"})
 LIKE_IT = ("Error Read", LOAD, "Write")
 
 
-def test_races_of_a_right_program_have_a_form():
+def test_races_of_a_correct_program_have_a_form():
     (found,) = sanitize.read(OF_A_RIGHT_PROGRAM)[0]
     assert {sanitize.form(found)} == FORMS
     assert sanitize.form("Invalid __global__ read of size 4 bytes at kernel()+0x90") is None
@@ -89,7 +89,7 @@ def test_races_of_that_form_cannot_be_judged():
     ],
     ids=str,
 )
-def test_everything_else_still_fails(other):
+def test_other_findings_still_fail(other):
     outcome, lines = sanitize.parse(of_races(LIKE_IT, other), 7, FORMS)
     assert outcome == "findings" and len(lines) == 2
     assert lines[0].startswith("1 x ") and lines[1].startswith("cannot be judged by this tool: ")
@@ -123,7 +123,7 @@ def nvcc(tmp_path, tool):
     ],
     ids=["flagged", "clean", "wrong", "not supported"],
 )
-def test_what_the_right_program_excuses(tool, nvcc, tmp_path, text, code, outcome, forms):
+def test_excuses_from_the_correct_program(tool, nvcc, tmp_path, text, code, outcome, forms):
     tool(text, code)
     nvcc(0)
     part, found = sanitize.probe(tmp_path)
@@ -131,7 +131,7 @@ def test_what_the_right_program_excuses(tool, nvcc, tmp_path, text, code, outcom
     assert (tmp_path / "sanitize_racecheck_right.txt").read_text() == text
 
 
-def test_without_the_right_program_nothing_is_excused(tool, nvcc, monkeypatch):
+def test_without_the_correct_program_nothing_is_excused(tool, nvcc, monkeypatch):
     tool(OF_A_RIGHT_PROGRAM, 7)
     nvcc(2)
     part, forms = sanitize.probe()
@@ -155,7 +155,7 @@ def test_only_kernels_that_arrive_at_barriers_are_excused(tool, tool_name, group
     assert sanitize.check(tool_name, group, forms=FORMS).outcome == outcome
 
 
-def test_what_cannot_be_judged_does_not_fail(tool, monkeypatch, capsys):
+def test_unjudged_findings_do_not_fail(tool, monkeypatch, capsys):
     tool(OF_A_RIGHT_PROGRAM, 7)
     monkeypatch.setattr(sanitize, "missing", lambda: None)
     monkeypatch.setattr(sanitize, "TOOLS", ("racecheck",))
@@ -169,7 +169,7 @@ def test_what_cannot_be_judged_does_not_fail(tool, monkeypatch, capsys):
 
 
 @pytest.mark.compile
-def test_the_right_program_compiles(tmp_path):
+def test_correct_program_compiles(tmp_path):
     if (nvcc := sanitize.find("nvcc")) is None:
         pytest.skip("no nvcc")
     command = [nvcc, "-std=c++17", "-arch=sm_80", "-cubin", sanitize.RIGHT, "-o", tmp_path / "out"]

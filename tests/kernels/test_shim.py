@@ -98,13 +98,13 @@ def test_shim_block_agrees_in_any_order(use, shim_module, seed):
 
 
 @pytest.mark.parametrize("case", [BLOCK, ODD], ids=str)
-def test_shim_finds_nothing_where_nothing_is(use, shim_module, case):
+def test_shim_no_false_positives(use, shim_module, case):
     use(shim_module)
     assert caught(shim_module, case) is None
 
 
 @pytest.mark.parametrize(("case", "how", "bug", "change"), BUGS, ids=[bug for _, _, bug, _ in BUGS])
-def test_shim_finds_planted(use, shim_objects, tmp_path, case, how, bug, change):
+def test_shim_finds_planted_bugs(use, shim_objects, tmp_path, case, how, bug, change):
     source = "spab.cu" if case == BLOCK else "conv3x3.cu"
     header = next(name for name in HEADERS if min(change) in (host.SOURCES / name).read_text())
     module = host.patched(shim_objects, tmp_path, source, change, header)

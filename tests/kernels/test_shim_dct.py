@@ -107,12 +107,12 @@ def caught(module) -> str | None:
     return None
 
 
-def test_shim_finds_nothing_in_dct_where_nothing_is(host_build, shim_module):
+def test_shim_no_false_positives_in_dct(host_build, shim_module):
     assert caught(shim_module) is None
 
 
 @pytest.mark.parametrize(("how", "file", "change"), BUGS, ids=NAMES)
-def test_shim_finds_planted_in_dct(shim, shim_objects, monkeypatch, tmp_path, how, file, change):
+def test_shim_finds_planted_dct_bugs(shim, shim_objects, monkeypatch, tmp_path, how, file, change):
     module = host.patched(shim_objects, tmp_path, "dct_l1.cu", change, file)
     monkeypatch.setattr(native, "MODULE", module)
     assert re.search(how, caught(module) or "nothing")
@@ -134,7 +134,7 @@ def test_shim_dct_of_long_lines(host_build, shape):
     assert_agrees(OP, OP.make(((1, *shape), None), torch.float32), loss_and_gradient, "cuda")
 
 
-def test_shim_dct_refuses_what_it_cannot_number(host_build):
+def test_shim_dct_refuses_too_wide_images(host_build):
     strip = torch.empty(4, (1 << 24) + 4)
     with pytest.raises(ValueError, match=r"'cuda' refuses: .* a width of up to 16777216, got"):
         dct_l1(strip, strip, block=4, impl="cuda")

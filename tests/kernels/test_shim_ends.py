@@ -96,7 +96,7 @@ def test_shim_uint8_rounds_halves_to_even_and_saturates():
 
 @pytest.mark.usefixtures("shim")
 @pytest.mark.parametrize("uint8", [False, True])
-def test_shim_tail_of_what_is_no_number(uint8):
+def test_shim_tail_of_nan_and_infinity(uint8):
     inputs, *rest, scale, clamp, _ = TAIL.make(
         (1, 32, ESPAN, 4, 7, 9, True, uint8), torch.float16, DEVICE
     )
@@ -216,13 +216,13 @@ def use(monkeypatch, module):
 
 
 @pytest.mark.parametrize("file", ["conv9x9_head.cu", "tail.cu"])
-def test_shim_finds_nothing_where_nothing_is(monkeypatch, shim_module, file):
+def test_shim_no_false_positives(monkeypatch, shim_module, file):
     use(monkeypatch, shim_module)
     assert caught(shim_module, file) is None
 
 
 @pytest.mark.parametrize(("file", "how", "bug", "change"), BUGS, ids=[bug for *_, bug, _ in BUGS])
-def test_shim_finds_planted(monkeypatch, shim_objects, tmp_path, file, how, bug, change):
+def test_shim_finds_planted_bugs(monkeypatch, shim_objects, tmp_path, file, how, bug, change):
     header = file if file.endswith(".cuh") else ""
     source = file
     if header:

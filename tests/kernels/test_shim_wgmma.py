@@ -49,7 +49,7 @@ class TestWgmmaShim(contract("spab", impl="cuda_wgmma", dtypes=[torch.float16], 
     pass
 
 
-def test_weights_lie_as_documented():
+def test_weight_layout_matches_the_documentation():
     weight = torch.arange(1, 1 + 22 * 23 * 9).reshape(22, 23, 3, 3)
     taps = layout.wgmma_taps(weight)
     assert taps.shape == (3, 2, 2, 5, 3, 8, 8) and taps.is_contiguous()
@@ -80,7 +80,7 @@ def test_shim_large_biases_stay_inside(host_build, convs):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("case", [(1, 28, 3, 9, 70), (2, 25, 2, 4, 3), (1, 52, 2, 4, 9)], ids=str)
-def test_shim_launch_writes_its_output_and_nothing_else(host_build, shim_module, case, seed):
+def test_shim_launch_writes_only_its_output(host_build, shim_module, case, seed):
     x, weights, biases = on_cpu(case)
     planes = banded(layout.to_nc8hw8(x))
     kept = planes.clone()
@@ -165,7 +165,7 @@ NO_CODE = "CUDA kernels were built without code for compute capability 9.0"
     ],
     ids=str,
 )
-def test_who_may_run_it(hopper, facts, reason):
+def test_refusal_reasons(hopper, facts, reason):
     args = hopper(**facts)
     assert machine.needs_wgmma(*args) == reason
     if reason is None:
@@ -176,12 +176,12 @@ def test_who_may_run_it(hopper, facts, reason):
             OP.choose(args, "cuda_wgmma")
 
 
-def test_without_cuda_kernels_it_is_not_there(monkeypatch):
+def test_missing_without_cuda_kernels(monkeypatch):
     monkeypatch.setattr(native, "REASON", "not built")
     assert machine.needs_wgmma(torch.ones(1, device="cpu")) == "not built"
 
 
-def test_auto_on_a_hopper_waits_for_a_measurement(hopper):
+def test_auto_on_hopper_needs_a_measurement(hopper):
     args = hopper()
     assert [kernel.name for kernel in OP.candidates(args)] == ["cuda", "triton"]
     assert OP.choose(args).name == "cuda"
@@ -193,7 +193,7 @@ def test_auto_on_a_hopper_waits_for_a_measurement(hopper):
     )
 
 
-def test_espan_impl_names_it(hopper, monkeypatch):
+def test_espan_impl_selects_it(hopper, monkeypatch):
     monkeypatch.setattr(op, "DEFAULT_IMPL", "cuda_wgmma")
     assert OP.choose(hopper()).name == "cuda_wgmma"
     code = (

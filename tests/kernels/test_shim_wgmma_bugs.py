@@ -187,13 +187,13 @@ def caught(module) -> str | None:
     return None
 
 
-def test_shim_finds_nothing_where_nothing_is(use, shim_module):
+def test_shim_no_false_positives(use, shim_module):
     use(shim_module)
     assert caught(shim_module) is None
 
 
 @pytest.mark.parametrize(("header", "how", "change"), BUGS)
-def test_shim_finds_planted(use, shim_objects, tmp_path, header, how, change):
+def test_shim_finds_planted_bugs(use, shim_objects, tmp_path, header, how, change):
     module = host.patched(shim_objects, tmp_path, SOURCE, change, f"wgmma/{header}.cuh")
     use(module)
     shown = caught(module)

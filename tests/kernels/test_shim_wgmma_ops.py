@@ -74,7 +74,7 @@ def test_agrees_in_any_order_shim(host_build, shim_module, name, case, seed):
     ],
     ids=str,
 )
-def test_the_largest_error_of_tanh_is_allowed_shim(host_build, shim_module, impl, name, case):
+def test_largest_tanh_error_is_allowed_shim(host_build, shim_module, impl, name, case):
     shim_module.set_tanh_error(2.0**-11)
     try:
         assert_agrees(OPS[name], OPS[name].make(case, torch.float16, "cpu"), impl=impl)
@@ -122,17 +122,17 @@ PLACES = [
     ("value", "trusted"),
     [(7.9, True), (-8.0, True), (8.1, False), (-9.0, False), (float("nan"), False)],
 )
-def test_one_value_decides_whether_a_picture_is_trusted_shim(host_build, place, value, trusted):
+def test_one_value_decides_whether_an_image_is_trusted_shim(host_build, place, value, trusted):
     assert launched(TAIL, place, value)[1] is trusted
 
 
 @pytest.mark.parametrize("place", [(0, 0, 3, 4, 61, 7), (1, 0, 1, 0, 0, 0), (2, 0, 0, 2, 60, 2)])
-def test_the_image_in_the_tail_of_spanf_is_looked_at_too_shim(host_build, place):
+def test_image_input_of_spanf_tail_is_checked_too_shim(host_build, place):
     assert launched(SPANF)[1] is True
     assert launched(SPANF, place, float("-inf"))[1] is False
 
 
-def test_a_limit_below_zero_trusts_nothing_shim(host_build):
+def test_negative_limit_trusts_nothing_shim(host_build):
     assert launched(TAIL, limit=-1.0)[1] is False
 
 
@@ -148,7 +148,7 @@ def test_limit_bits_of_no_limit(limit):
     assert tail_door.limit_bits(limit) == -1
 
 
-def test_the_head_writes_its_output_and_nothing_else_shim(host_build):
+def test_head_writes_only_its_output_shim(host_build):
     x, weight, bias = OPS["conv9x9_head"].make((2, 28, 11, 70, True), torch.float16, "cpu")
     out, buffer = guarded(torch.empty(2, 4, 11, 70, 8, dtype=torch.float16))
     head_door.launch(x, "contiguous", head_door.pack(weight, bias), out, overlap=True)
@@ -194,12 +194,12 @@ def tail_caught() -> str | None:
     return None
 
 
-def test_finds_nothing_where_nothing_is_shim(host_build):
+def test_no_false_positives_shim(host_build):
     assert tail_caught() is None
 
 
 @pytest.mark.parametrize("bug", TAIL_BUGS)
-def test_finds_planted_shim(use, shim_objects, tmp_path, bug):
+def test_finds_planted_bugs_shim(use, shim_objects, tmp_path, bug):
     how, change = TAIL_BUGS[bug]
     use(host.patched(shim_objects, tmp_path, "tail_wgmma.cu", change))
     shown = tail_caught()

@@ -57,7 +57,7 @@ def test_cuda_launches_of_one_packing_shim(channels, convs):
 
 @pytest.mark.usefixtures("shim")
 @pytest.mark.parametrize(("channels", "convs"), [(32, 3), (32, 2), (48, 2), (52, 2), (64, 3)])
-def test_cuda_half_sums_shim(channels, convs):
+def test_cuda_fp16_accumulation_shim(channels, convs):
     args = OP.make((1, channels, convs, 5, 67), torch.float16, DEVICE)
     packed, planes = kernel_cuda.pack(*args[1:]), layout.to_nc8hw8(args[0])
     out, scratch = (torch.full_like(planes, float("nan")) for _ in range(2))
@@ -73,7 +73,7 @@ def test_cuda_half_sums_shim(channels, convs):
 
 @pytest.mark.usefixtures("shim")
 @pytest.mark.parametrize(("channels", "where"), [(24, "nc8hw8"), (32, "channels_last")])
-def test_cuda_half_sums_are_refused_shim(channels, where):
+def test_cuda_fp16_accumulation_refusals_shim(channels, where):
     x, weights, biases = OP.make((1, channels, 2, 4, 9), torch.float16, DEVICE)
     x = layout.to_nc8hw8(x) if where == "nc8hw8" else channels_last(x)
     message = f"spab: fp16_accumulation: expected nc8hw8 and more than 24 channels, got {channels}"
