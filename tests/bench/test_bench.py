@@ -1,4 +1,4 @@
-"""The bench: bad input, its record, what it refuses to time, the report, the documents."""
+"""The bench: invalid input, records, checks before timing, the report."""
 
 import json
 import os
@@ -202,7 +202,7 @@ def test_runs_as_a_script_from_anywhere(tmp_path):
 
 
 def test_runs_without_pillow():
-    """A strange machine with a GPU may have torch and a compiler, and little else."""
+    """A machine with a GPU may have torch and a compiler, but few other packages."""
     code = """
 import sys
 

@@ -1,4 +1,4 @@
-"""The time of a bench: who comes last, and what an early end keeps."""
+"""Time limits of the bench: compiling peers come last, and an early end keeps rows."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ def test_compiling_peers_share_the_remaining_time():
     budget = Budget(90, 0.0, clock)
     clock.now = 50
     assert budget.share(2) == 20
-    clock.now = 55  # the first took less: the rest is the second's
+    clock.now = 55  # the first took less; the second gets the rest
     assert budget.share(1) == 35
     assert Budget(None, 0.0, clock).share(2) == COMPILE_LIMIT
     assert Budget(90, 0.0, clock).left() == 35
@@ -56,7 +56,7 @@ def test_compiling_peers_come_last(device, extent):
         assert compiled[-2:] == [f"network: torch.compile {x}fp16" for x in ("", "max-autotune ")]
         assert {"network ESPAN 480x270", "network ESPAN 960x540"} <= {*names}
         assert ops.shapes("spab", device, None, False) == ops.FRAMES
-    # The processes apart measure what compiles, and nothing else.
+    # The separate processes measure only peers that compile.
     arguments.apart, arguments.names, arguments.impl = 9, ["network"], ["torch.compile"]
     assert {name.split()[1] for name in run.parts(arguments, device, None, None)} == {"ESPAN"}
 
@@ -105,7 +105,7 @@ def test_timeout_and_signals_interrupt_a_part(number, code, reason):
             if number:
                 os.kill(os.getpid(), number)
             time.sleep(60)
-        except Exception:  # a peer that swallows what it can
+        except Exception:  # a peer that swallows exceptions
             time.sleep(60)
 
     handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)]
@@ -156,7 +156,7 @@ assert run.measure(Record({}, {}), {"one": ends}, Budget(None, 0.0)) == 143
 
 
 def test_signals_work_after_openvino():
-    """Two of its cores that went in the order in which they came took it away."""
+    """Freeing two openvino cores in order of creation removes the signal stack."""
     pytest.importorskip("openvino")
     pytest.importorskip("onnx")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -164,7 +164,7 @@ def test_signals_work_after_openvino():
     assert done.returncode == 0
 
 
-# What a process apart does: keeps a row of eager and one of its own, and goes on.
+# A peer process: saves a row of eager and one of its own, and continues.
 CHILD = """
 import json, os, sys
 assert int(sys.argv[sys.argv.index("--apart") + 1]) >= 8
@@ -214,7 +214,7 @@ def test_peer_process_ends_in_time_with_its_children(tmp_path):
 
 
 def test_peer_process_measures_one_peer(tmp_path):
-    """The command that is really run, with a peer whose compiler is a stand-in."""
+    """Runs the real command with a fake compiler."""
     code = """
 import sys
 import torch

@@ -1,4 +1,4 @@
-"""The bench on a GPU, with stand-ins: the peers' CUDA graphs, and what a profiler is shown."""
+"""The bench on a GPU, with fakes: the peers' CUDA graphs, and the profiled frame."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 @pytest.fixture
 def contest(monkeypatch):
-    """Runs stand-ins for peers against each other as on a GPU; {op: {impl: dtype}} of the rows."""
+    """Runs fake peers against each other as on a GPU; returns {op: impls}, absences, captures."""
     captures = []
 
     def captured(work, device):
@@ -26,7 +26,7 @@ def contest(monkeypatch):
         return work
 
     def interleaved(contenders, device, seconds, replay=False):
-        assert not replay  # nobody's graph but that of the graphs' own contest
+        assert not replay  # only the contests in graphs use graphs
         return {
             name: Timing.of([1e-3 if call() is not None else 9])
             for name, call in contenders.items()
@@ -67,7 +67,7 @@ def test_peers_are_timed_as_called_and_in_graphs(contest):
         "network alone, CUDA graph": both,
         "uint8 to uint8, CUDA graph": both,
     }
-    # Each alone, and eager's work on the device; an upscaler has graphs of its own.
+    # Each network alone, and eager's work on the device; an upscaler has its own graphs.
     assert len(captures) == 3 and not absent
 
 
@@ -127,7 +127,7 @@ def test_captured_function_replays_on_current_data():
     assert replay().eq(6).all()
     with pytest.raises(RuntimeError):
         timing.captured(lambda: x.sum().item(), x.device)
-    assert (x + 1).eq(4).all()  # the device goes on
+    assert (x + 1).eq(4).all()  # the device still works
 
 
 def test_profiler_sees_only_one_frame():
@@ -157,7 +157,7 @@ def test_profiled_frame_needs_a_gpu(capsys):
 
 
 def test_the_frame_is_the_plan_from_uint8(monkeypatch):
-    """As an upscaler runs it, with its check, on the frame that becomes 4K."""
+    """The frame runs as in an upscaler, with its check."""
     seen = []
     monkeypatch.setattr(hot, "backend_of", lambda net, backend: Plan(net.float(), "eager"))
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Rows of what surrounds the network: there, and of one image each."""
+"""Rows of entire calls: complete, and per image."""
 
 import torch
 
@@ -26,7 +26,7 @@ def test_rows_of_entire_calls(monkeypatch):
         "its frames as a list, each",
     ]
     assert rows["video, each frame"].shape == "160x96"
-    # Each image's share of the list, not the list.
+    # Time per image, not per list.
     assert rows["a list of 16 arrays, each"].median < 8 * rows["numpy to numpy"].median
 
 

@@ -1,4 +1,4 @@
-"""Records of `bench/results/`: complete, naming nobody, shown by the documents."""
+"""Records of `bench/results/`: complete, without personal names, shown in the documents."""
 
 import copy
 import getpass
@@ -80,7 +80,7 @@ def test_invalid_record_gives_one_line_and_exit_code_2(name, tmp_path, capsys, m
     said = capsys.readouterr()
     assert said.err.startswith(f"plot: {bad}: ") and says in said.err and not said.out
     assert said.err.count("\n") == 1
-    # Nor does it come into a document.
+    # It does not appear in documents either.
     page = tmp_path / "page.md"
     page.write_text("<!-- bench: peers -->\n<!-- end -->\n")
     monkeypatch.setattr(plot, "RESULTS", tmp_path)
@@ -149,7 +149,7 @@ def test_a_record_has_the_name_of_its_device(device, short, long, tmp_path):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """`--record` writes into a folder of the test's, on a machine that is always the same."""
+    """`--record` writes into a test folder, with fixed machine facts."""
     facts = json.loads(H100.read_text())["machine"]
     monkeypatch.setattr(run.machine, "facts", lambda device: dict(facts))
     monkeypatch.setattr(run.machine, "limits", lambda device: {"copy": 1e12})

@@ -1,4 +1,4 @@
-"""The peer on cuDNN's graphs, with a stand-in for the package that computes on a CPU."""
+"""The cuDNN graph peer, with a fake cudnn package that computes on the CPU."""
 
 import sys
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from tests.support.makers import random_net
 
 
 class Value:
-    """A tensor of a graph: how to compute it from what is given at execution."""
+    """A tensor of a graph: a function of the values passed at execution."""
 
     def __init__(self, compute=None, dim=None, stride=None):
         self.compute, self.dim, self.stride = compute, dim, stride
@@ -28,7 +28,7 @@ class Value:
 
 
 class Graph:
-    """The calls of `cudnn.pygraph` that the peer makes, in float32 on the host."""
+    """The `cudnn.pygraph` methods used by the peer, in float32 on the host."""
 
     def __init__(self, **kinds):
         self.outputs, self.built = [], False

@@ -1,4 +1,4 @@
-"""The model of the kernels' times agrees with what was measured, and knows its limits."""
+"""The model of kernel times agrees with the measurements."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ def test_model_agrees_with_measurements(what, size, computed, measured):
 
 def test_all_measurements_are_compared():
     measured = [one for one in CONTENT["measurements"] if one["group"] in ("kernels", "prototype")]
-    # The check of the result is no kernel of ours.
+    # The result check is not one of the modelled kernels.
     assert len(COMPARED) == len(measured) - 1 + 4 + 1
     assert {what for what, *_ in COMPARED} >= {*kernel_counts.TODAY, predict.LOSS_OP}
 
@@ -47,7 +47,7 @@ def test_rates_and_waits_match_the_measurements():
     for n in (32, 64, 96, 192):
         (rate,) = values("rates", f"wgmma n{n}, A and B in shared memory, 3 warpgroups")
         assert H100.wgmma[n] == pytest.approx(1e12 * rate, rel=0.01)
-    # One warpgroup alone that waits after each six.
+    # A single warpgroup that waits after every six products.
     (alone,) = values("rates", "wgmma n96, A and B in shared memory, 1 warpgroup")
     cycles = 6 * H100.wgmma_cycles(96)
     assert cycles / (cycles + H100.latency) == pytest.approx(
@@ -71,7 +71,7 @@ def test_warps_share_units():
     busy, idle = Role(mma=100), Role(trips=100)
     alone = step([busy], (1,), H100)[0]
     assert step([busy], (4,), H100)[0] == pytest.approx(4 * alone)
-    # Who meets nobody takes its own time; who only waits for memory is never in the way.
+    # A warp without contention takes its own time; a warp that only waits for memory causes none.
     assert step([idle], (4,), H100)[0] == pytest.approx(100 * H100.trip)
     both, own = step([busy, idle], (1, 1), H100)
     assert own[0] == pytest.approx(alone) and both == pytest.approx(own[1])
@@ -105,7 +105,7 @@ def test_memory_is_a_limit():
 def test_images_are_divided_as_in_the_kernels():
     # 16 strips of 60 columns and 8 segments: the 128 items of docs/cuda.md.
     assert device_model.segments(16, 540, 3, 132) == 8
-    # One turn of 68 rows and 6 more.
+    # One item of 68 rows and 6 more.
     role = Role(instructions=1000, beyond=6)
     rows = Rows((role,), ((1,),), columns=60, bytes=0, reach=3)
     cycles = (rows.seconds(H100, 960, 540) - H100.launch) * H100.clock

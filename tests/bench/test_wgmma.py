@@ -1,4 +1,4 @@
-"""bench/wgmma.py on the host build: what it proves, what it times, and where it does nothing."""
+"""bench/wgmma.py on the host build: its checks, its timings, and its exit without a GPU."""
 
 import sys
 
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def small(host_build, monkeypatch):
-    """Small networks and pictures, on the host build."""
+    """Small networks and images on the host build."""
     monkeypatch.setattr(machine, "INTERPRETED", False)
     monkeypatch.setattr(wgmma, "NETWORKS", ("small",))
     monkeypatch.setattr(wgmma, "SAMPLES", {n: cases[1:3] for n, cases in wgmma.SAMPLES.items()})

@@ -13,12 +13,12 @@ from tests.support.costs import by_kernel, differences, hold
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
 RECORD = Path(__file__).with_name("triton_costs.json")
-# More that a thread may have: they come in steps of 8.
+# Additional registers allowed per thread; they come in steps of 8.
 REGISTERS = 24
 
 
 def measured(architecture: str) -> dict:
-    """In a process of its own: this one may have the interpreter on."""
+    """Measures in a separate process, because this one may use the interpreter."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     result = subprocess.run(
         [sys.executable, "-m", "tests.support.compile_triton", architecture],
@@ -34,7 +34,7 @@ def measured(architecture: str) -> dict:
 @pytest.mark.compile
 @pytest.mark.parametrize("architecture", ["80", "90", "100", "120"])
 def test_costs_are_as_recorded(architecture):
-    """After a wanted change:
+    """After an intended change:
 
     python -m tests.support.compile_triton > tests/kernels/triton_costs.json
     """

@@ -1,4 +1,4 @@
-"""conv9x9_head: the contract of its kernel, uint8 pictures, and what it refuses."""
+"""conv9x9_head: the contract of its kernels, uint8 images, and invalid arguments."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What compiling found is held to the record of the same compiler, and reported for another."""
+"""Compiled costs must match the record for the same compiler; other compilers only warn."""
 
 import json
 import warnings

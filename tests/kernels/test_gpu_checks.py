@@ -1,6 +1,6 @@
-"""The GPU suite is there and honest: it skips with a reason, and each check fails what is wrong.
+"""Tests of the GPU suite: it skips with a reason, and each check fails for wrong kernels.
 
-Kernels are span_gate and dct_l1 in the host build, stand-ins take the place of `Upscaler`.
+Uses span_gate and dct_l1 in the host build, and fakes for `Upscaler`.
 """
 
 import ctypes
@@ -23,12 +23,12 @@ from tests.support.gpu import GPU
 
 pytestmark = pytest.mark.skipif(GPU, reason="the suite itself runs here")
 
-# What a machine for the suite may lack.
+# Packages that a machine running the suite may lack.
 ABSENT = ["PIL", "safetensors", "tqdm", "scipy", "skimage", "yaml"]
 
 
 def collected(*options: str) -> subprocess.CompletedProcess:
-    """The suite in a Python without ABSENT."""
+    """Runs the suite in a Python process without the packages ABSENT."""
     code = f"""
 import sys
 for name in {ABSENT}:
@@ -51,12 +51,12 @@ def test_suite_is_skipped_with_a_reason_without_gpu():
     assert sum(int(n) for n, _ in reasons) == int(skipped) > 12 * kernels
 
 
-# Runs from one wrong one to the next.
+# Number of runs between wrong ones.
 ANOTHER = {"is another now and then": 40, "is another the second time": 2}
 
 
 def span_gate(module, to: str):
-    """The launcher of the host build, made wrong."""
+    """The host build's launcher with a defect."""
     runs, kept = count(), {}
 
     def launch(*, x, y, out, size, **rest):
@@ -134,14 +134,14 @@ def test_kernel_that_refuses_everything_gives_reasons():
 
 
 class Fake:
-    """Four times larger, by repetition; `wrong` in one of the ways of an executor."""
+    """Upscales x4 by repetition; `wrong` selects a typical executor bug."""
 
     def __init__(self, wrong: str = ""):
         self.wrong, self.runs, self.buffer = wrong, count(), None
 
     def __call__(self, picture):
         if isinstance(picture, list):
-            # A graph per shape whose input is forgotten to be filled again.
+            # A graph per shape whose input is not refilled.
             return [self(picture[0] if self.wrong == "batch" else each) for each in picture]
         if self.wrong == "threads":
             self.buffer = picture

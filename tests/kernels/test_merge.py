@@ -1,4 +1,4 @@
-"""Merged weights equal what they were merged from, in float64 and at the border."""
+"""Merged weights equal the original layers in float64, including the border."""
 
 import pytest
 import torch

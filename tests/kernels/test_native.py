@@ -1,4 +1,4 @@
-"""The CUDA kernels' loader and build: each way to be without them has its reason."""
+"""The loader and build of the CUDA kernels: every reason why they can be missing."""
 
 import os
 import subprocess
@@ -123,7 +123,7 @@ def test_launchers_name_a_wrong_argument_shim(shim_module, error, message, chang
 
 
 def build(folder, **environment) -> subprocess.CompletedProcess:
-    """setup.py's build step, into `folder`."""
+    """Runs setup.py's build step into `folder`."""
     return subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "-b", folder, "-t", folder / "temp"],
         cwd=ROOT,
@@ -161,7 +161,7 @@ def test_failed_compilation_is_noted_or_fatal(tmp_path):
 
 @pytest.fixture
 def nvcc(tmp_path):
-    """nvcc(codes): a compiler that has these, and compiles nothing."""
+    """nvcc(codes): a fake compiler that lists these architectures and compiles nothing."""
 
     def nvcc(*codes: str) -> str:
         path = tmp_path / "nvcc"
@@ -174,7 +174,7 @@ def nvcc(tmp_path):
 
 
 def ninja(folder, **environment) -> dict[str, dict[str, str]]:
-    """{output: its inputs and variables}, "" with the file's own, of what was to be compiled."""
+    """{output: its inputs and variables} of the ninja file; "" has the file's own variables."""
     environment = {"ESPAN_CUDA_TRAP": "", "ESPAN_LINEINFO": "", **environment}
     assert build(folder, ESPAN_CUDA="auto", **environment).returncode == 0
     found: dict[str, dict[str, str]] = {"": {}}

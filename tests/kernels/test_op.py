@@ -1,4 +1,4 @@
-"""The op mechanism: order, refusals and their text, forced implementations, cost of a call."""
+"""The op mechanism: order, refusal messages, forced implementations, cost of a call."""
 
 import os
 import re
@@ -209,11 +209,11 @@ def test_op_names_are_listed():
 
 
 def test_every_kernel_has_a_contract_test():
-    """Guard bands round inputs and outputs, strides, sizes: nobody is left out."""
+    """Every kernel is tested with guard bands around inputs and outputs, strides and sizes."""
     call = re.compile(r'contract\(\s*"(\w+)"((?:[^()]|\([^()]*\))*)\)')
-    owed = set()
+    tested = set()
     for path in Path(__file__).parent.glob("test_*.py"):
         for name, options in call.findall(path.read_text()):
             impl = re.search(r'impl="(\w+)"', options)
-            owed.add((name, impl[1] if impl else "triton"))
-    assert owed == {(op.name, k.name) for op in OPS.values() for k in op.kernels if k.run}
+            tested.add((name, impl[1] if impl else "triton"))
+    assert tested == {(op.name, k.name) for op in OPS.values() for k in op.kernels if k.run}

@@ -1,4 +1,4 @@
-"""Single convolutions, head and tail by wgmma in the host build: contract, flag, planted bugs."""
+"""wgmma convolutions, head and tail in the host build: contract, overflow flag, planted bugs."""
 
 import re
 
@@ -15,7 +15,7 @@ from tests.support.contract import assert_agrees, contract
 from tests.support.guards import assert_bands, guarded
 
 HALF = [torch.float16]
-# Every epilogue and number of planes; strips of 64 columns, one and several, segments, one pixel.
+# Every epilogue and number of planes; one and several strips of 64 columns, segments, one pixel.
 CONVS = [
     (1, 32, 32, 9, 70, "gate"),
     (1, 32, 32, 1, 1, "silu"),
@@ -83,7 +83,7 @@ def test_largest_tanh_error_is_allowed_shim(host_build, shim_module, impl, name,
 
 
 def tail_arguments(case):
-    """(inputs in planes, packed weights, scale) with inputs of at most 4."""
+    """(inputs in NC/8HW8 layout, packed weights, scale) with input magnitudes of at most 4."""
     inputs, weights, bias, up_weight, up_bias, scale, *_ = OPS["tail"].make(
         case, torch.float16, "cpu"
     )
@@ -93,7 +93,7 @@ def tail_arguments(case):
 
 
 def launched(case, place=None, value=0.0, limit=8.0):
-    """(image, whether it is trusted) of a tail with one value of its inputs replaced."""
+    """(image, trusted flag) of a tail with one input value replaced."""
     inputs, packed, scale = tail_arguments(case)
     n, _, h, w = inputs[0].shape[:4]
     if place is not None:
@@ -107,7 +107,7 @@ def launched(case, place=None, value=0.0, limit=8.0):
     return out, trusted.item()
 
 
-# Input, image, plane, row, column, channel: the first and the last value of each.
+# (input, image, plane, row, column, channel): the first and the last value of each input.
 PLACES = [
     (0, 0, 0, 0, 0, 0),
     (0, 1, 3, 8, 65, 7),
@@ -158,8 +158,8 @@ def test_head_writes_only_its_output_shim(host_build):
 
 TAIL_BUGS = {
     "flag not set": ("trusted", {"work.trusted.store(0, false);": ""}),
-    "x not looked at": ("trusted", {"track(x);": ""}),
-    "other inputs not looked at": ("trusted", {"track(halves[s]);": ""}),
+    "x not tracked": ("trusted", {"track(x);": ""}),
+    "other inputs not tracked": ("trusted", {"track(halves[s]);": ""}),
     "the flag set too early": (
         "global memory before wait_for_earlier_kernels",
         {"        wait_for_earlier_kernels();\n        work.trusted": "        work.trusted"},
@@ -170,14 +170,14 @@ TAIL_BUGS = {
         "values|deadlock",
         {"SINGLES && rows.finishes()": "SINGLES && rows.i"},
     ),
-    "pixels not staged in turns": ("values", {"            stage.swap();\n": ""}),
-    "pixels written before they are there": ("values", {"bar_sync(STAGED, WARPGROUP);": ""}),
-    "a strip's rows in the place of another's": ("values", {"k += gridDim.x;": ""}),
+    "pixels not double-buffered": ("values", {"            stage.swap();\n": ""}),
+    "pixels written before they are staged": ("values", {"bar_sync(STAGED, WARPGROUP);": ""}),
+    "a strip's rows in another's place": ("values", {"k += gridDim.x;": ""}),
 }
 
 
 def tail_caught() -> str | None:
-    """How running the tail shows that something is wrong, under one of a few orders."""
+    """How a run of the tail reveals a bug under one of a few thread orders, or None."""
     args = OPS["tail"].make(TAIL, torch.float16, "cpu")
     truth = OPS["tail"].reference([x.clamp(-4, 4) for x in args[0]], *args[1:])
     for seed in range(4):
