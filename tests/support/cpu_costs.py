@@ -1,10 +1,10 @@
-"""What the eager forms cost, counted.
+"""Counted costs of the eager backends.
 
-`python -m tests.support.cpu_costs > tests/backends/cpu_costs.json` keeps them.
+`python -m tests.support.cpu_costs > tests/backends/cpu_costs.json` saves them.
 
-Instructions cannot be counted everywhere (virtual machines hide the counters, valgrind knows no
-AVX-512), and differ between processors. Operators and the bytes they touch are the same on all: a
-pass, a copy or a conversion too many shows as one.
+Instruction counts are not available everywhere (virtual machines hide the counters, valgrind lacks
+AVX-512) and differ between processors. Operators and the bytes they touch are the same everywhere;
+an extra pass, copy or conversion shows up as one.
 """
 
 import json
@@ -30,7 +30,7 @@ NETS = {
 
 
 class Counting(TorchDispatchMode):
-    """Counts operators that read or write, and the bytes of what they read and write."""
+    """Counts operators that read or write memory, and the bytes they touch."""
 
     def __init__(self):
         super().__init__()
@@ -66,7 +66,7 @@ def costs() -> dict[str, dict]:
         net = make().eval().requires_grad_(False).to(memory_format=torch.channels_last)
         x = torch.rand(1, 3, HEIGHT, WIDTH).contiguous(memory_format=torch.channels_last)
         banded = CpuNetwork(net)
-        banded(x)  # its maps are there from now on
+        banded(x)  # its feature maps are allocated from now on
         found[f"{name}, network"] = counted(lambda net=net, x=x: net(x))
         found[f"{name}, on a CPU"] = counted(lambda run=banded, x=x: run(x))
     cases = {
@@ -81,7 +81,7 @@ def costs() -> dict[str, dict]:
     for name, case in cases.items():
         op = OPS[name]
         args = op.make(case, torch.float32)
-        op.reference(*args)  # matrices of the DCT are made once
+        op.reference(*args)  # fills the cache of DCT matrices
         found[f"{name}, eager"] = counted(lambda op=op, args=args: op.reference(*args))
     return found
 

@@ -1,4 +1,4 @@
-"""Folders of pictures, and an upscaler without a network, made for tests."""
+"""Folders of images and an upscaler without a network, for tests."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def pictures(folder: Path, count: int) -> list[batch.Job]:
 
 
 class FakeUpscaler:
-    """All that a folder asks of an `Upscaler` on a CPU, with `call` for the network."""
+    """The parts of an `Upscaler` on a CPU used for folders, with `call` as the network."""
 
     device = torch.device("cpu")
     limits = LIMITS
@@ -39,6 +39,6 @@ class FakeUpscaler:
 
 
 def larger(image, scale, progress):
-    """PIL pictures enlarged without a network."""
+    """Upscales PIL images without a network."""
     progress(20, 20)
     return image.resize((image.width * scale, image.height * scale))

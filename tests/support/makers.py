@@ -1,4 +1,4 @@
-"""Pictures, picture files and networks made for tests."""
+"""Images, image files and networks for tests."""
 
 import json
 import struct
@@ -18,9 +18,9 @@ from espan.system import memory
 
 @torch.no_grad()
 def random_net(make=ESPAN, seed: int = 0, scale: int = 4, **config) -> Network:
-    """A small network whose borders matter: biases as large as its signals.
+    """A small network with large biases, so that errors at borders show.
 
-    Its output has mean 0.5 and standard deviation 0.15, so that clamping hides little.
+    Its output has mean 0.5 and standard deviation 0.15, so that little is clamped.
     """
     if make is ESPAN:
         config = {"blocks": 1, "last_convs": 0} | config
@@ -42,7 +42,7 @@ def random_net(make=ESPAN, seed: int = 0, scale: int = 4, **config) -> Network:
 
 @torch.no_grad()
 def nearest_net() -> Network:
-    """x4 by repeating every pixel: the result is known exactly."""
+    """A network that upscales x4 by repeating pixels, with exactly known results."""
     net = random_net()
     for part in net.parameters():
         part.zero_()
@@ -53,7 +53,7 @@ def nearest_net() -> Network:
 
 
 def free_memory(monkeypatch, free: int | None) -> None:
-    """What the system says of free memory from here on, and that it is asked again."""
+    """Fakes the system's free memory and clears the cached value."""
     monkeypatch.setattr(memory, "available", lambda: free)
     monkeypatch.setattr(memory, "_until", 0.0)
 
@@ -65,7 +65,7 @@ def noise(*shape: int, dtype=np.uint8, seed: int = 0) -> np.ndarray:
 
 
 def disc(size: int = 32) -> np.ndarray:
-    """RGBA: an opaque light disc, black and transparent around it."""
+    """RGBA: an opaque light disc on transparent black."""
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     inside = np.hypot(y, x) < size / 3
     return np.where(inside[..., None], [200, 180, 220, 255], 0).astype(np.uint8)
@@ -76,21 +76,21 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(width: int, height: int, bits: int, colour: int, rows: bytes | None, *extra: bytes):
-    """The bytes of a PNG; `rows` are the unfiltered scanlines, None leaves them out."""
+    """The bytes of a PNG; `rows` are unfiltered scanlines, None omits them."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
     body = b"" if rows is None else chunk(b"IDAT", zlib.compress(rows))
     return b"\x89PNG\r\n\x1a\n" + head + b"".join(extra) + body + chunk(b"IEND", b"")
 
 
 def scanlines(pixels: np.ndarray) -> bytes:
-    """(H, W, C) or (H, W) as PNG has it: big-endian, a filter byte of 0 before each row."""
+    """(H, W, C) or (H, W) as PNG scanlines: big-endian, a filter byte of 0 before each row."""
     big = pixels.astype(pixels.dtype.newbyteorder(">"))
     return b"".join(b"\0" + row.tobytes() for row in big)
 
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 
-# Settings of a training run of a second, on the CPU also where a GPU is.
+# Settings of a one-second training run, on the CPU even with a GPU.
 TINY_RUN = {
     "device": "cpu",
     "channels": 8,
@@ -110,5 +110,5 @@ def as_yaml(path: Path, **settings) -> str:
 
 
 def python(code: str) -> subprocess.CompletedProcess:
-    """A Python of its own that runs `code`."""
+    """Runs `code` in a new Python process."""
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

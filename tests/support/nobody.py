@@ -1,4 +1,4 @@
-"""Work done by an account without rights, also where the tests run as root, who may do all."""
+"""Runs work without privileges, even if the tests run as root."""
 
 import os
 import traceback
@@ -8,9 +8,9 @@ NOBODY = 65534
 
 
 def as_nobody(work: Callable[[], int]) -> int:
-    """What `work` returns in a forked process that gave its rights up; 255 if it raised.
+    """The result of `work` in a forked process without privileges; 255 if it raised.
 
-    The interpreter itself may lie where only root can read: what `work` imports is imported before.
+    Only root may be able to read the interpreter's files, so import the modules of `work` before.
     """
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""Work in several threads at once, whose errors are the test's."""
+"""Runs work in concurrent threads and re-raises their errors."""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def in_threads(work: Callable[[int], None], count: int) -> None:
-    """work(i) in `count` threads at once; the first error of theirs is raised."""
+    """Runs work(i) in `count` concurrent threads; raises their first error."""
     errors = []
 
     def safely(i):
@@ -26,7 +26,7 @@ def in_threads(work: Callable[[int], None], count: int) -> None:
 
 
 def same_bits_in_threads(upscaler, pictures: list[np.ndarray], runs: int) -> None:
-    """A thread for each picture gets, `runs` times, what one alone gets."""
+    """Concurrent threads, one per image, get the same results as a single thread, `runs` times."""
     alone = [upscaler(picture) for picture in pictures]
 
     def work(i: int) -> None:

@@ -1,6 +1,6 @@
-"""What a call moves between host and device, counted on the make-believe device.
+"""Counts transfers between host and device on the make-believe device.
 
-Locked pages are made believe too: ordinary memory that is known by its addresses.
+Pinned memory is fake too: ordinary memory identified by its addresses.
 """
 
 import weakref
@@ -22,9 +22,9 @@ _aten = torch.ops.aten
 
 
 class Pages:
-    """Locked pages as PyTorch's cache has them: freed blocks wait for the next of their size.
+    """Pinned memory like PyTorch's cache: freed blocks are reused for the same size.
 
-    `most` is how many bytes there can be in all, `locked` how many there are, used or waiting.
+    `most` is the maximum number of bytes, `locked` the current number, used or cached.
     """
 
     def __init__(self, most: int = 1 << 40):
@@ -56,7 +56,7 @@ class Pages:
 
 
 class DeviceLane(FakeLane):
-    """A lane of the make-believe device, which copies by the rules of a real one."""
+    """A lane of the make-believe device, with the copy rules of a real one."""
 
     def __init__(self, device: torch.device):
         super().__init__()
@@ -68,7 +68,7 @@ class DeviceLane(FakeLane):
         return nullcontext()
 
     def capture(self, work):
-        """Replays run the work, and copy nothing."""
+        """Replays run the work without copies."""
         self.log.append("capture")
         results = [*work()]
 
@@ -83,10 +83,10 @@ class DeviceLane(FakeLane):
 
 
 class Transfers(TorchDispatchMode):
-    """Counts, from where to where, copies of whole images and their bytes; and waits.
+    """Counts copies of images by direction, their bytes, and synchronisations.
 
-    moved: {"host to device": [bytes, ...], ...} of tensors with more than one element; waits: how
-    often a number of the device was asked for.
+    moved: {"host to device": [bytes, ...], ...} of tensors with more than one element; waits: the
+    number of device values read on the host.
     """
 
     def __init__(self):
@@ -106,7 +106,7 @@ class Transfers(TorchDispatchMode):
 
 @contextmanager
 def on_device(net, budget: int = 1 << 30, pages: Pages | None = None, **options) -> Iterator[tuple]:
-    """(an upscaler on the make-believe device, its lanes, the pages); results within `budget`."""
+    """(an upscaler on the make-believe device, its lanes, its pages); results within `budget`."""
     pages = pages or Pages()
     with make_believe() as device, mock.patch.object(pinned, "locked", pages.has):
         up = Upscaler(net, device=device, **options)
