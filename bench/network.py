@@ -77,12 +77,12 @@ def parts(device: torch.device, sizes, wanted: Wanted, full: bool, seconds: floa
     """{name: a function that adds its rows to a record}."""
     found, sizes = {}, frames(device, sizes, full)
 
-    def add(name: str, size: tuple[int, int], n: int, asked: Wanted) -> None:
-        if not any(map(asked, contenders_on(device))):
+    def add(name: str, size: tuple[int, int], n: int, requested: Wanted) -> None:
+        if not any(map(requested, contenders_on(device))):
             return
 
         def run(record: Record) -> None:
-            against_peers(record, name, build(name), device, size, n, asked, seconds)
+            against_peers(record, name, build(name), device, size, n, requested, seconds)
 
         found[f"network {name} {_label(size, n)}"] = run
 
