@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.costs import by_kernel, differences, hold
+from tests.support.costs import by_kernel, check_costs, differences
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -42,4 +42,4 @@ def test_costs_are_as_recorded(architecture):
     recorded = {n: c for n, c in by_kernel(record).items() if f" sm_{architecture} " in n}
     assert len(recorded) > 25
     found = differences(by_kernel(measured(architecture)), recorded, REGISTERS)
-    hold(found, "triton", triton.__version__, record["triton"])
+    check_costs(found, "triton", triton.__version__, record["triton"])

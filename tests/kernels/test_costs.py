@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.costs import CostsWarning, by_kernel, differences, hold
+from tests.support.costs import CostsWarning, by_kernel, check_costs, differences
 
 RECORDS = [Path(__file__).with_name(name) for name in ("cuda_costs.json", "triton_costs.json")]
 RECORDED = {
@@ -67,16 +67,16 @@ def test_new_and_missing_kernels():
 
 def test_costs_of_the_recorded_compiler_must_match():
     with pytest.raises(AssertionError, match=r"triton 3\.7\.1.*\na: spills 880"):
-        hold(["a: spills 880"], "triton", "3.7.1", "3.7.1")
+        check_costs(["a: spills 880"], "triton", "3.7.1", "3.7.1")
 
 
 def test_another_compiler_is_reported():
     with pytest.warns(CostsWarning, match=r"triton 3\.9\.0, recorded with 3\.7\.1:\na: spills 880"):
-        hold(["a: spills 880"], "triton", "3.9.0", "3.7.1")
+        check_costs(["a: spills 880"], "triton", "3.9.0", "3.7.1")
 
 
 @pytest.mark.parametrize("version", ["3.7.1", "3.9.0"])
 def test_matching_costs_are_silent(version):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        hold([], "triton", version, "3.7.1")
+        check_costs([], "triton", version, "3.7.1")

@@ -56,7 +56,7 @@ def _allowed(cost: str, value, was, registers: int) -> bool:
     return value <= was * SHARED if cost == "shared" else value == was
 
 
-def hold(found: list[str], tool: str, version: str, recorded_with: str) -> None:
+def check_costs(found: list[str], tool: str, version: str, recorded_with: str) -> None:
     """Raises AssertionError with the lines of `found`, if any; only a CostsWarning if the record
     was made with another version of `tool`."""
     if found:
