@@ -55,13 +55,13 @@ def find_nvcc() -> Path:
 
 def architectures(nvcc: Path) -> list[str]:
     """The architectures to compile for: ESPAN_CUDA_ARCHS, or the defaults that nvcc supports."""
-    wanted = os.environ.get("ESPAN_CUDA_ARCHS")
-    archs = re.findall(r"\d+a?", (wanted or ARCHS).replace(".", ""))  # accept 9.0 for 90
-    if not wanted:
+    requested = os.environ.get("ESPAN_CUDA_ARCHS")
+    archs = re.findall(r"\d+a?", (requested or ARCHS).replace(".", ""))  # accept 9.0 for 90
+    if not requested:
         known = listing(nvcc, "--list-gpu-code").split()
         archs = [arch for arch in archs if f"sm_{arch}" in known]
     if not archs:
-        raise RuntimeError(f"ESPAN_CUDA_ARCHS: expected numbers like {ARCHS!r}, got {wanted!r}")
+        raise RuntimeError(f"ESPAN_CUDA_ARCHS: expected numbers like {ARCHS!r}, got {requested!r}")
     return archs
 
 

@@ -26,7 +26,7 @@ from bench.timing import one_line
 LEAST = 8.0
 
 
-def contenders(names: list[str], device, asked: Callable, full: bool) -> list[tuple[str, str]]:
+def contenders(names: list[str], device, requested: Callable, full: bool) -> list[tuple[str, str]]:
     """(op or "network", peer) of all requested peers that compile, in order."""
     found = []
     for name in names:
@@ -35,15 +35,15 @@ def contenders(names: list[str], device, asked: Callable, full: bool) -> list[tu
         else:
             modes = ops.compile_modes(name, device) if full else ()
             impls = [f"compile {mode}" for mode in modes]
-        found += [(name, impl) for impl in impls if asked(impl)]
+        found += [(name, impl) for impl in impls if requested(impl)]
     return found
 
 
 def parts(
-    names: list[str], device: torch.device, asked: Callable, full: bool, options, budget: Budget
+    names: list[str], device: torch.device, requested: Callable, full: bool, options, budget: Budget
 ) -> dict[str, Callable[[Record], None]]:
     """{name: a function that adds a peer's rows to a record}; options: command-line options."""
-    peers = contenders(names, device, asked, full)
+    peers = contenders(names, device, requested, full)
 
     def part(name: str, impl: str, among: int) -> Callable[[Record], None]:
         command = [sys.executable, str(ROOT / "bench/run.py"), name, "--impl", impl]

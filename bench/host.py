@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from bench.machine import ROOT
-from bench.network import pictures
+from bench.network import images
 from bench.timing import Timing, captured, interleaved, one_line
 from espan.images.pixels import to_network_input
 
@@ -24,16 +24,16 @@ NO_AMX = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
 ALONE = """
 import json, sys, time
 import numpy, torch
-from bench.network import pictures
+from bench.network import images
 from espan import Upscaler
 up = Upscaler(device="cpu")
 width, height, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-picture = pictures(width, height)[0]
+image = images(width, height)[0]
 times, end = [], time.perf_counter() + seconds
-up(picture)
+up(image)
 while time.perf_counter() < end or len(times) < 3:
     start = time.perf_counter()
-    up(picture)
+    up(image)
     times.append(time.perf_counter() - start)
 print(json.dumps(times))
 """
@@ -47,7 +47,7 @@ def host_to_host(record, Upscaler, net, device: torch.device, size, seconds: flo
     from PIL import Image
 
     up = Upscaler(net, device=device)
-    shown = pictures(*size)[0]
+    shown = images(*size)[0]
     image = Image.fromarray(shown)
     contenders = {
         "the network alone": _alone(up, shown),

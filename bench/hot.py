@@ -30,7 +30,7 @@ def work(device: torch.device):
     """A function that runs the network as an upscaler does; on a GPU the output is 4K."""
     width, height = (960, 540) if device.type == "cuda" else (480, 270)
     dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
-    pixels = torch.from_numpy(network.pictures(width, height)).permute(0, 3, 1, 2).to(device)
+    pixels = torch.from_numpy(network.images(width, height)).permute(0, 3, 1, 2).to(device)
     run = backend_of(copy_to(network.build("ESPAN"), device, dtype), "auto").bind(pixels)
 
     def call() -> None:

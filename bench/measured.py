@@ -44,8 +44,8 @@ def predicted(content: dict) -> tuple[list[str], list[list[str]]]:
         numbers = [f"{_number(one[name])} {one['unit']}" for name in ("predicted", "value")]
         times = f"{one['value'] / one['predicted']:.2f}"
         lines.append([one["what"], one["input"], numbers[0], numbers[1], times])
-    whom = ", ".join(dict.fromkeys(one["predicted_for"] for one in found))
-    return ["", "input", f"predicted, {whom}", "measured", "times as long"], lines
+    devices = ", ".join(dict.fromkeys(one["predicted_for"] for one in found))
+    return ["", "input", f"predicted, {devices}", "measured", "times as long"], lines
 
 
 TABLES = {

@@ -46,7 +46,7 @@ def build(name: str) -> Network:
     return net.eval().requires_grad_(False)
 
 
-def pictures(width: int, height: int, n: int = 1) -> np.ndarray:
+def images(width: int, height: int, n: int = 1) -> np.ndarray:
     """uint8 (N, H, W, 3), random, with low frequencies like natural images."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(n, 3, height // 8 + 2, width // 8 + 2, generator=generator)
@@ -77,12 +77,12 @@ def parts(device: torch.device, sizes, wanted: Wanted, full: bool, seconds: floa
     """{name: a function that adds its rows to a record}."""
     found, sizes = {}, frames(device, sizes, full)
 
-    def add(name: str, size: tuple[int, int], n: int, asked: Wanted) -> None:
-        if not any(map(asked, contenders_on(device))):
+    def add(name: str, size: tuple[int, int], n: int, requested: Wanted) -> None:
+        if not any(map(requested, contenders_on(device))):
             return
 
         def run(record: Record) -> None:
-            against_peers(record, name, build(name), device, size, n, asked, seconds)
+            against_peers(record, name, build(name), device, size, n, requested, seconds)
 
         found[f"network {name} {_label(size, n)}"] = run
 
@@ -112,7 +112,7 @@ def against_peers(
     record: Record, name: str, net: Network, device, size, n: int, wanted: Wanted, seconds: float
 ) -> None:
     """Adds rows of all `wanted` contenders that run `net`, on n images of this size."""
-    shown = pictures(*size, n)
+    shown = images(*size, n)
     with torch.inference_mode():
         want = net(torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255).numpy()
     built: dict[str, peers.Built] = {}

@@ -52,10 +52,10 @@ def compiles(impl: str) -> bool:
     return "compile" in impl
 
 
-def prepared(pictures: np.ndarray, device, dtype: torch.dtype) -> Tensor:
+def prepared(images: np.ndarray, device, dtype: torch.dtype) -> Tensor:
     """uint8 (N, H, W, 3) -> (N, 3, H, W) in 0..1, channels_last."""
     return to_network_input(
-        torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.device(device), dtype
+        torch.from_numpy(images).permute(0, 3, 1, 2), torch.device(device), dtype
     )
 
 
@@ -78,11 +78,11 @@ def _in_inference(run: Callable, x) -> Callable:
     return call
 
 
-def _torch_built(run: Callable, kind: str, pictures, device, own_graph=()) -> Built:
+def _torch_built(run: Callable, kind: str, images, device, own_graph=()) -> Built:
     """Wraps a function of a tensor; PyTorch's operators convert the image before and after."""
     dtype = DTYPES[kind]
-    alone = _in_inference(run, prepared(pictures, device, dtype))
-    if len(pictures) != 1:
+    alone = _in_inference(run, prepared(images, device, dtype))
+    if len(images) != 1:
         return Built(kind, alone, to_array, own_graph=own_graph)
 
     def pixels(x: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def _torch_built(run: Callable, kind: str, pictures, device, own_graph=()) -> Bu
             return (y.clamp(0, 1) * 255).round().to(torch.uint8)
 
     def whole() -> np.ndarray:
-        return pixels_to_array(pixels(torch.from_numpy(pictures).permute(0, 3, 1, 2)))
+        return pixels_to_array(pixels(torch.from_numpy(images).permute(0, 3, 1, 2)))
 
     return Built(kind, alone, to_array, whole, pixels, own_graph)
 
@@ -104,13 +104,13 @@ def pixels_to_array(y: Tensor) -> np.ndarray:
 def eager(kind: str, compiled: str | None = None):
     """PyTorch's operators, channels_last, with cuDNN autotuning."""
 
-    def build(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
+    def build(net: Network, images: np.ndarray, device: torch.device) -> Built:
         torch.backends.cudnn.benchmark = True
         run = copy_to(net, device, DTYPES[kind])
         if compiled:
             run = torch.compile(run, mode=compiled)
         own_graph = ("alone", "whole") if compiled == "max-autotune" else ()
-        return _torch_built(run, kind, pictures, device, own_graph)
+        return _torch_built(run, kind, images, device, own_graph)
 
     return build
 
@@ -118,31 +118,31 @@ def eager(kind: str, compiled: str | None = None):
 def ours(kind: str, backend: str = "auto"):
     """What `espan.Upscaler` runs with this backend."""
 
-    def build(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
+    def build(net: Network, images: np.ndarray, device: torch.device) -> Built:
         dtype = DTYPES[kind]
         try:
             run = backend_of(copy_to(net, device, dtype), backend)
         except DeviceError as error:
             raise AbsentError(one_line(error)) from error
-        x = prepared(pictures, device, dtype)
+        x = prepared(images, device, dtype)
         whole = None
-        if len(pictures) == 1:
+        if len(images) == 1:
             try:
                 from espan import Upscaler
             except ImportError:  # without Pillow only the network runs
                 Upscaler = None
             if Upscaler:
                 up = Upscaler(net, device=device, dtype=kind, backend=backend, tile=None)
-                whole = lambda: up(pictures[0])  # noqa: E731
+                whole = lambda: up(images[0])  # noqa: E731
         return Built(kind, _in_inference(run, x), to_array, whole, own_graph=("whole",))
 
     return build
 
 
-def _onnx_file(net: Network, pictures: np.ndarray, folder: str) -> str:
+def _onnx_file(net: Network, images: np.ndarray, folder: str) -> str:
     """Exports the network as ONNX for this image size, which suits the runtimes best."""
     path = str(Path(folder) / "net.onnx")
-    x = prepared(pictures, "cpu", torch.float32).contiguous()
+    x = prepared(images, "cpu", torch.float32).contiguous()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -154,18 +154,18 @@ def _onnx_file(net: Network, pictures: np.ndarray, folder: str) -> str:
     return path
 
 
-def _runtime(kind: str, x: np.ndarray, infer: Callable, pictures: np.ndarray) -> Built:
+def _runtime(kind: str, x: np.ndarray, infer: Callable, images: np.ndarray) -> Built:
     def whole():
-        return _pixels(infer(pictures.transpose(0, 3, 1, 2) / np.float32(255)))
+        return _pixels(infer(images.transpose(0, 3, 1, 2) / np.float32(255)))
 
-    return Built(kind, lambda: infer(x), lambda y: y, whole if len(pictures) == 1 else None)
-
-
-def _planes(pictures: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)) / np.float32(255)
+    return Built(kind, lambda: infer(x), lambda y: y, whole if len(images) == 1 else None)
 
 
-def onnxruntime(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
+def _planes(images: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) / np.float32(255)
+
+
+def onnxruntime(net: Network, images: np.ndarray, device: torch.device) -> Built:
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -173,10 +173,10 @@ def onnxruntime(net: Network, pictures: np.ndarray, device: torch.device) -> Bui
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
-        path = _onnx_file(net, pictures, folder)
+        path = _onnx_file(net, images, folder)
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return _runtime("fp32", _planes(pictures), lambda x: session.run(None, {name: x})[0], pictures)
+    return _runtime("fp32", _planes(images), lambda x: session.run(None, {name: x})[0], images)
 
 
 @cache
@@ -191,7 +191,7 @@ def _openvinos_core():
 
 
 def openvino(kind: str, hint: str):
-    def build(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
+    def build(net: Network, images: np.ndarray, device: torch.device) -> Built:
         core = _openvinos_core()
         options = {
             "INFERENCE_PRECISION_HINT": hint,
@@ -199,24 +199,24 @@ def openvino(kind: str, hint: str):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         with tempfile.TemporaryDirectory() as folder:
-            path = _onnx_file(net, pictures, folder)
+            path = _onnx_file(net, images, folder)
             request = core.compile_model(path, "CPU", options).create_infer_request()
 
         def infer(x):
             return next(iter(request.infer({0: x}).values()))
 
-        return _runtime(kind, _planes(pictures), infer, pictures)
+        return _runtime(kind, _planes(images), infer, images)
 
     return build
 
 
 def ncnn(kind: str):
-    def build(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
+    def build(net: Network, images: np.ndarray, device: torch.device) -> Built:
         try:
             import ncnn as library
         except ImportError as error:
             raise AbsentError(one_line(error)) from error
-        if len(pictures) != 1:
+        if len(images) != 1:
             raise AbsentError("runs one image at a time")
         if type(net) is not ESPAN:
             raise AbsentError("only ESPAN can be exported to it")
@@ -234,7 +234,7 @@ def ncnn(kind: str):
             extractor.input("in0", library.Mat(x[0]).clone())
             return np.array(extractor.extract("out0")[1])[None]
 
-        return _runtime(kind, _planes(pictures), infer, pictures)
+        return _runtime(kind, _planes(images), infer, images)
 
     return build
 
@@ -249,7 +249,7 @@ def _spandrels_span() -> type | str:
     return Theirs
 
 
-def spandrel(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
+def spandrel(net: Network, images: np.ndarray, device: torch.device) -> Built:
     if type(net) is not SPAN:
         raise AbsentError("supports only SPAN of this family")
     network = _spandrels_span()
@@ -259,19 +259,19 @@ def spandrel(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
         num_in_ch=3, num_out_ch=3, feature_channels=net.config["channels"], upscale=net.scale
     )
     run = theirs.eval().to(device, memory_format=torch.channels_last)
-    x = prepared(pictures, device, torch.float32)
+    x = prepared(images, device, torch.float32)
     # It has different weights, so it is timed without comparing its result.
     return Built("fp32", _in_inference(run, x), None)
 
 
-def cudnn_graph(net: Network, pictures: np.ndarray, device: torch.device) -> Built:
-    x = prepared(pictures, device, torch.float16)
+def cudnn_graph(net: Network, images: np.ndarray, device: torch.device) -> Built:
+    x = prepared(images, device, torch.float16)
     try:
         with torch.inference_mode():
             run = CudnnNetwork(copy_to(net, device, torch.float16), x)
     except ImportError as error:
         raise AbsentError(one_line(error)) from error
-    return _torch_built(run, "fp16", pictures, device)
+    return _torch_built(run, "fp16", images, device)
 
 
 CPU = {

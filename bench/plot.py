@@ -129,15 +129,15 @@ def others(record: Record) -> str:
 
 
 TABLES = {"peers": peers, "ops": ops, "models": models, "others": others}
-PICTURES = {
+PLOTS = {
     "peers": "Peers, from uint8 to uint8",
-    "pixels": "Time per pixel over the size of the picture",
+    "pixels": "Time per pixel over the size of the image",
     "roofline": "The ops against the limits of the machine",
 }
 
 
-def pictures(name: str) -> str:
-    return "\n".join(f"![{says}](images/{name}_{what}.svg)" for what, says in PICTURES.items())
+def plots(name: str) -> str:
+    return "\n".join(f"![{says}](images/{name}_{what}.svg)" for what, says in PLOTS.items())
 
 
 def text_of(name: str) -> str:
@@ -150,7 +150,7 @@ def text_of(name: str) -> str:
     elif name == "wgmma":
         parts = [_table(*predict.predicted()) + "\n"]
     elif name == "pictures":
-        parts = [pictures(stem) + "\n" for stem in records()]
+        parts = [plots(stem) + "\n" for stem in records()]
     else:
         parts = [
             f"{_where(record.machine)}:\n\n{TABLES[name](record)}\n"

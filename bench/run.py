@@ -110,11 +110,11 @@ def parts(arguments, device, sizes, budget: Budget) -> dict[str, Callable[[Recor
     full = arguments.full
     seconds = QUICK if arguments.quick else FULL if full else USUAL
 
-    def asked(impl: str) -> bool:
+    def requested(impl: str) -> bool:
         return arguments.impl is None or impl.startswith(tuple(arguments.impl))
 
     def wanted(impl: str) -> bool:
-        return asked(impl) and compiles(impl) == bool(arguments.apart)
+        return requested(impl) and compiles(impl) == bool(arguments.apart)
 
     found = {
         name: lambda record, name=name: ops.run(record, name, device, sizes, wanted, full, seconds)
@@ -130,7 +130,7 @@ def parts(arguments, device, sizes, budget: Budget) -> dict[str, Callable[[Recor
             found |= upscaler.parts(device, network.build("ESPAN"), sizes, full, seconds)
     extent = ["--quick"] if arguments.quick else ["--full"] if full else []
     options = [*extent, *(["--shapes", arguments.shapes] if sizes else [])]
-    return found | apart.parts(names, device, asked, full, options, budget)
+    return found | apart.parts(names, device, requested, full, options, budget)
 
 
 def measure(record: Record, parts: dict, budget: Budget) -> int | None:

@@ -10,7 +10,7 @@ import torch
 
 from bench import host
 from bench.machine import ROOT
-from bench.network import frames, pictures
+from bench.network import frames, images
 from bench.timing import Timing, interleaved, one_line
 
 MEGAPIXELS = (0.1, 0.25, 0.5, 1, 2, 4, 16, 64)
@@ -43,7 +43,7 @@ def _over_sizes(record, Upscaler, net, device, full, seconds) -> None:
         if rate * size > PATIENCE[device.type]:
             record.absent[f"time over size: {label}"] = f"would take {rate * size:.0f} s a call"
             continue
-        shown = pictures(width, height)[0]
+        shown = images(width, height)[0]
         timing = interleaved({"espan": lambda s=shown: up(s)}, device, seconds)["espan"]
         if isinstance(timing, str):
             record.absent[f"time over size: {label}"] = timing
@@ -54,7 +54,7 @@ def _over_sizes(record, Upscaler, net, device, full, seconds) -> None:
 
 def _with_tiles(record, Upscaler, net, device, full, seconds) -> None:
     size = (1920, 1080) if full else (480, 270)
-    shown = pictures(*size)[0]
+    shown = images(*size)[0]
     tiles = {"no tiles": None, "automatic tiles": "auto", "tiles of 128": 128}
     contenders = {}
     for name, tile in tiles.items():

@@ -27,7 +27,7 @@ from espan_kernels.conv3x3 import sample as conv3x3
 from espan_kernels.conv9x9_head import sample as head
 from espan_kernels.machine import WGMMA_CAPABILITY
 from espan_kernels.spab import sample as spab
-from espan_kernels.tail import kernel_wgmma as tail_door
+from espan_kernels.tail import kernel_wgmma as tail_kernel
 from espan_kernels.tail import sample as tail
 
 IMPLS = ("cuda", "cuda_wgmma")
@@ -93,7 +93,7 @@ def prove(device: torch.device) -> None:
         net = network.build(name).to(device, torch.float16)
         mma, wgmma = (Plan(net, impl) for impl in IMPLS)
         for height, width in PROVEN:
-            pixels = torch.from_numpy(network.pictures(width, height)).permute(0, 3, 1, 2)
+            pixels = torch.from_numpy(network.images(width, height)).permute(0, 3, 1, 2)
             pixels = pixels.to(device)
             (want, _), (got, trusted) = mma.checked(pixels), wgmma.checked(pixels)
             off = (got.int() - want.int()).abs().max().item()
@@ -110,8 +110,8 @@ def prove(device: torch.device) -> None:
 def _prove_flag(case: tuple, device: torch.device) -> None:
     """AssertionError if a tail's flag is wrong for a large, infinite, NaN or valid value."""
     inputs, weights, bias, up_weight, up_bias, scale, *_ = tail.make(case, torch.float16, device)
-    order = tail_door.order(weights)
-    packed = tail_door.pack([weights[i] for i in order], bias, up_weight, up_bias)
+    order = tail_kernel.order(weights)
+    packed = tail_kernel.pack([weights[i] for i in order], bias, up_weight, up_bias)
     planes = [layout.to_nc8hw8(inputs[i]) for i in order]
     n, _, h, w = planes[0].shape[:4]
     if not planes[0].numel():
@@ -121,8 +121,8 @@ def _prove_flag(case: tuple, device: torch.device) -> None:
 
     def is_trusted(limit: float) -> bool:
         trusted = torch.ones(1, dtype=torch.bool, device=device)
-        bits = tail_door.limit_bits(limit)
-        tail_door.launch(planes, packed, out, "contiguous", scale, True, trusted, bits)
+        bits = tail_kernel.limit_bits(limit)
+        tail_kernel.launch(planes, packed, out, "contiguous", scale, True, trusted, bits)
         return bool(trusted)
 
     assert is_trusted(most) and not is_trusted(-1.0), f"tail {case}: a wrong flag"
@@ -177,7 +177,7 @@ def _contests(
         if label not in seen:
             seen.add(label)
             yield label, {impl: _launch(step, impl, size, device) for impl in IMPLS}
-    pixels = torch.from_numpy(network.pictures(*size)).permute(0, 3, 1, 2).to(device)
+    pixels = torch.from_numpy(network.images(*size)).permute(0, 3, 1, 2).to(device)
     yield (
         f"plan of {name}, uint8 to uint8",
         {impl: plan.bind(pixels) for impl, plan in plans.items()},

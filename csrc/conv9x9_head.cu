@@ -13,10 +13,10 @@ constexpr int WARPS = 8, PAIRS = WARPS / 2;
 
 template <typename Pixel>
 struct Work {
-    Global<const Pixel> x;        // (n, 3, h, w), steps in `from`
+    Global<const Pixel> x;        // (n, 3, h, w), strides in `from`
     Global<const uint4> weights;  // (2, 9, 2, 32 lanes, 8 halves)
     Global<const float2> biases;  // (32 channels)
-    Global<uint32_t> out;         // (n, 32, h, w) halves, steps in `to`
+    Global<uint32_t> out;         // (n, 32, h, w) halves, strides in `to`
     ImageSteps from;
     FeatureSteps to;
     Cut cut;

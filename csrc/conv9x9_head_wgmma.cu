@@ -26,7 +26,7 @@ __device__ constexpr int shift(int phase) { return (2 * REACH - phase) % TAPS * 
 
 template <typename Pixel>
 struct Work {
-    Global<const Pixel> x;          // (n, 3, h, w), steps in `from`
+    Global<const Pixel> x;          // (n, 3, h, w), strides in `from`
     Constant<const uint4> weights;  // (STEPS, 2, 17, 4, 8, 8) halves
     Constant<const float2> biases;  // (32 channels)
     Global<uint32_t> out;           // (n, 4, h, w, 4) pairs of halves

@@ -25,7 +25,7 @@ __device__ constexpr int full(int slot) { return 3 + slot; }
 __device__ constexpr int empty(int slot) { return full(SLOTS) + slot; }
 
 struct Work {
-    Global<const uint32_t> x;                     // (n, 32, h, w) halves, steps in `from`
+    Global<const uint32_t> x;                     // (n, 32, h, w) halves, strides in `from`
     Global<const uint32_t> singles[MAX_SINGLES];  // the same
     Global<const uint4> weights;         // (2, 9, 2, 32 lanes, 8 halves)
     Global<const uint4> single_weights;  // (singles, 2, 2, 32, 8)

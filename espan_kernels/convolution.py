@@ -63,9 +63,9 @@ def _keep(ctx, inputs, output) -> None:
 def _backward(ctx, grad: Tensor) -> tuple:
     """PyTorch's backward, in the process-wide precision, which training leaves alone."""
     x, weight = ctx.saved_tensors
-    wanted = [*ctx.needs_input_grad[:2], ctx.biases is not None]
+    mask = [*ctx.needs_input_grad[:2], ctx.biases is not None]
     grads = torch.ops.aten.convolution_backward(
-        grad, x, weight, ctx.biases, *_geometry(ctx.padding), wanted
+        grad, x, weight, ctx.biases, *_geometry(ctx.padding), mask
     )
     return *grads, None, None
 

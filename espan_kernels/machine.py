@@ -142,11 +142,11 @@ def fp16_accumulation_pays(device: torch.device) -> bool:
     True on GeForce of compute capability 8.6, 8.9 and 12, whose tensor cores accumulate float32 at
     half rate. ESPAN_HALF_SUMS=0 or 1, read at each call, overrides this for every device.
     """
-    wanted = os.environ.get("ESPAN_HALF_SUMS", "auto")
-    if wanted not in ("auto", "0", "1"):
-        raise ValueError(f"ESPAN_HALF_SUMS: expected auto, 0 or 1, got {wanted!r}")
-    if wanted != "auto":
-        return wanted == "1"
+    setting = os.environ.get("ESPAN_HALF_SUMS", "auto")
+    if setting not in ("auto", "0", "1"):
+        raise ValueError(f"ESPAN_HALF_SUMS: expected auto, 0 or 1, got {setting!r}")
+    if setting != "auto":
+        return setting == "1"
     if device.type != "cuda" or "GeForce" not in torch.cuda.get_device_name(device):
         return False
     major, minor = capability(device.index)

@@ -20,7 +20,7 @@ MAX_CHANNELS = 64
 
 
 def max_channels(*args) -> str | None:
-    """Convolution kernels hold all output channels of a tile in registers."""
+    """Convolution kernels accumulate all output channels of a tile together."""
     # Images and weights have input channels in dimension 1, biases output channels in dimension 0.
     most = max(t.shape[1] if t.dim() == 4 else t.shape[0] for t in tensors(args))
     return f"up to {MAX_CHANNELS} channels in and out, got {most}" if most > MAX_CHANNELS else None

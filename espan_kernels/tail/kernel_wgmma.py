@@ -22,8 +22,8 @@ def pack(
     """
     more, filled = CHANNELS - len(bias), -len(up_bias) % 16
     wide = F.pad(weights[0], [(3 - weights[0].shape[-1]) // 2] * 4)
-    wanted = [(0, CHANNELS - weight.shape[1], 0, more) for weight in weights[1:]]
-    singles = [F.pad(w[..., 0, 0], fill) for w, fill in zip(weights[1:], wanted, strict=True)]
+    fills = [(0, CHANNELS - weight.shape[1], 0, more) for weight in weights[1:]]
+    singles = [F.pad(w[..., 0, 0], fill) for w, fill in zip(weights[1:], fills, strict=True)]
     # Group of 16 input channels, half of it, output plane, output channel, input channel.
     singles = [one.reshape(4, 8, 2, 2, 8).permute(2, 3, 0, 1, 4) for one in singles]
     up = layouts.wgmma_taps(F.pad(up_weight, (0, 0, 0, 0, 0, more, 0, filled)))

@@ -1,4 +1,4 @@
-"""The bench: bad input, its record, what it refuses to time, the report, the documents."""
+"""The bench: invalid input, records, checks before timing, the report."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, capsys, monkeypatch):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("option", [["--device", "cuda"], ["--report", "somewhere"]], ids=" ".join)
-def test_a_gpu_that_is_not_there(option, capsys, tmp_path, monkeypatch):
+def test_missing_gpu(option, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run.main(option) == 2
     assert "not available" in capsys.readouterr().err and not [*tmp_path.iterdir()]
@@ -75,7 +75,7 @@ def test_old_and_damaged_results_are_refused(content, says, tmp_path, capsys):
     assert says in capsys.readouterr().err
 
 
-def test_a_run_prints_a_table_and_keeps_it(tmp_path, capsys, monkeypatch):
+def test_run_prints_and_saves_a_table(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(run, "QUICK", 0.01)
     monkeypatch.setattr(run.machine, "limits", lambda device: {"fp32": 1e12, "copy": 1e10})
     kept = tmp_path / "kept.json"
@@ -93,14 +93,14 @@ def test_a_run_prints_a_table_and_keeps_it(tmp_path, capsys, monkeypatch):
     assert "span_gate eager 9x7 bf16" in said and "not measured:" in said
 
 
-def test_a_record_is_read_as_it_was_saved(tmp_path):
+def test_record_round_trip(tmp_path):
     saved = record(0.5, 0.25)
     saved.absent["ncnn"] = "No module named 'ncnn'"
     saved.save(tmp_path / "r.json")
     assert Record.read(tmp_path / "r.json") == saved
 
 
-def test_rows_are_kept_as_they_come(tmp_path):
+def test_rows_are_saved_immediately(tmp_path):
     made = Record({}, {}, kept=tmp_path / "r.json")
     made.add("spab", "eager", "4x4", "fp32", Timing.of([1.0]))
     assert len(Record.read(tmp_path / "r.json").rows) == 1
@@ -117,7 +117,7 @@ def test_shares_and_comparison():
     assert absences(new) == "  a, b: no GPU"
 
 
-def test_contenders_take_turns_and_failures_stop_nothing():
+def test_contenders_are_interleaved_and_failures_isolated():
     order = []
 
     def fails():
@@ -159,7 +159,7 @@ def test_every_op_has_a_benchmark_and_its_count():
     assert network.flop(network.build("ESPAN")) == 2 * 189_536
 
 
-def test_the_report_survives_its_parts(tmp_path, monkeypatch, capsys):
+def test_report_survives_failing_parts(tmp_path, monkeypatch, capsys):
     python, sleeps = [sys.executable, "-c"], "import time; print('on', flush=True); time.sleep(60)"
     parts = [
         report.Part("good", [*python, "print('fine')"], 30, "a.log"),
@@ -179,7 +179,7 @@ def test_the_report_survives_its_parts(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "out/a.log").read_text().split() == ["fine", "on"]
 
 
-def test_the_report_ends_in_time_and_in_few_small_files(tmp_path):
+def test_report_is_short_and_small(tmp_path):
     planned = report.parts(tmp_path, torch.device("cuda"))
     assert report.TOTAL <= 480
     assert (
@@ -194,15 +194,15 @@ def test_the_report_ends_in_time_and_in_few_small_files(tmp_path):
         assert script == "-m" or (ROOT / script).is_file()
 
 
-def test_it_runs_as_a_script_from_anywhere(tmp_path):
+def test_runs_as_a_script_from_anywhere(tmp_path):
     command = [sys.executable, str(ROOT / "bench/run.py"), "nothing"]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("bench: op: expected")
 
 
-def test_it_needs_no_pillow():
-    """A strange machine with a GPU may have torch and a compiler, and little else."""
+def test_runs_without_pillow():
+    """A machine with a GPU may have torch and a compiler, but few other packages."""
     code = """
 import sys
 
@@ -214,7 +214,7 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 import torch
 from bench import hot, network, peers, run
-net, shown = network.build("ESPAN"), network.pictures(9, 7)
+net, shown = network.build("ESPAN"), network.images(9, 7)
 with torch.inference_mode():
     want = net(torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255).numpy()
 built = peers.CPU["espan fp32"](net, shown, torch.device("cpu"))

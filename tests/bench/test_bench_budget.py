@@ -1,4 +1,4 @@
-"""The time of a bench: who comes last, and what an early end keeps."""
+"""Time limits of the bench: compiling peers come last, and an early end keeps rows."""
 
 import os
 import signal
@@ -31,12 +31,12 @@ def adds(impl: str, seconds: float = 1.0):
     return lambda record: record.add("spab", impl, "4x4", "fp32", Timing.of([seconds]))
 
 
-def test_peers_that_compile_share_what_is_left():
+def test_compiling_peers_share_the_remaining_time():
     clock = Clock()
     budget = Budget(90, 0.0, clock)
     clock.now = 50
     assert budget.share(2) == 20
-    clock.now = 55  # the first took less: the rest is the second's
+    clock.now = 55  # the first took less; the second gets the rest
     assert budget.share(1) == 35
     assert Budget(None, 0.0, clock).share(2) == COMPILE_LIMIT
     assert Budget(90, 0.0, clock).left() == 35
@@ -44,7 +44,7 @@ def test_peers_that_compile_share_what_is_left():
 
 @pytest.mark.parametrize("device", [CPU, GPU], ids=str)
 @pytest.mark.parametrize("extent", ["quick", "full"])
-def test_who_compiles_comes_last_and_nowhere_else(device, extent):
+def test_compiling_peers_come_last(device, extent):
     arguments = SimpleNamespace(names=[], impl=None, shapes=None, apart=None, quick=False)
     arguments.full = extent == "full"
     names = [*run.parts(arguments, device, None, Budget(None, 0.0))]
@@ -56,12 +56,12 @@ def test_who_compiles_comes_last_and_nowhere_else(device, extent):
         assert compiled[-2:] == [f"network: torch.compile {x}fp16" for x in ("", "max-autotune ")]
         assert {"network ESPAN 480x270", "network ESPAN 960x540"} <= {*names}
         assert ops.shapes("spab", device, None, False) == ops.FRAMES
-    # The processes apart measure what compiles, and nothing else.
+    # The separate processes measure only peers that compile.
     arguments.apart, arguments.names, arguments.impl = 9, ["network"], ["torch.compile"]
     assert {name.split()[1] for name in run.parts(arguments, device, None, None)} == {"ESPAN"}
 
 
-def test_a_part_that_fails_stops_no_other(capsys):
+def test_failing_part_does_not_stop_others(capsys):
     def fails(record):
         adds("first")(record)
         raise RuntimeError("out\nof luck")
@@ -74,7 +74,7 @@ def test_a_part_that_fails_stops_no_other(capsys):
 
 
 @pytest.mark.parametrize(("error", "code"), [(("no time left",), None), (("stopped", 143), 143)])
-def test_an_early_end_keeps_what_was_measured(error, code, tmp_path):
+def test_early_end_keeps_rows(error, code, tmp_path):
     def ends(record):
         adds("half")(record)
         raise EndedEarlyError(*error)
@@ -95,7 +95,7 @@ def test_an_early_end_keeps_what_was_measured(error, code, tmp_path):
     ],
     ids=["time", "SIGTERM", "SIGINT"],
 )
-def test_the_time_and_signals_end_a_part_where_it_is(number, code, reason):
+def test_timeout_and_signals_interrupt_a_part(number, code, reason):
     if threading.current_thread() is not threading.main_thread():
         pytest.skip("signals are the main thread's")
 
@@ -105,7 +105,7 @@ def test_the_time_and_signals_end_a_part_where_it_is(number, code, reason):
             if number:
                 os.kill(os.getpid(), number)
             time.sleep(60)
-        except Exception:  # a peer that swallows what it can
+        except Exception:  # a peer that swallows exceptions
             time.sleep(60)
 
     handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)]
@@ -129,7 +129,7 @@ sys.exit(run.main(["--quick", "--device", "cpu", "--apart", "2"]))
 """
 
 
-def test_a_process_apart_ends_without_its_parent():
+def test_peer_process_ends_without_its_parent():
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", SLEEPS], env=environment, timeout=300)
     assert done.returncode == -signal.SIGALRM
@@ -142,7 +142,7 @@ from bench import network, peers, run
 from bench.budget import Budget
 from bench.record import Record
 from tests.support.makers import random_net
-net, shown, held = random_net(), network.pictures(9, 7), {}
+net, shown, held = random_net(), network.images(9, 7), {}
 for name in ("openvino bf16", "openvino fp32"):
     held[name] = peers.CPU[name](net, shown, torch.device("cpu"))
     held[name].alone()
@@ -155,8 +155,8 @@ assert run.measure(Record({}, {}), {"one": ends}, Budget(None, 0.0)) == 143
 """
 
 
-def test_signals_find_their_stack_after_openvino():
-    """Two of its cores that went in the order in which they came took it away."""
+def test_signals_work_after_openvino():
+    """Freeing two openvino cores in order of creation removes the signal stack."""
     pytest.importorskip("openvino")
     pytest.importorskip("onnx")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -164,7 +164,7 @@ def test_signals_find_their_stack_after_openvino():
     assert done.returncode == 0
 
 
-# What a process apart does: keeps a row of eager and one of its own, and goes on.
+# A peer process: saves a row of eager and one of its own, and continues.
 CHILD = """
 import json, os, sys
 assert int(sys.argv[sys.argv.index("--apart") + 1]) >= 8
@@ -195,7 +195,7 @@ keep()
     ],
     ids=["well", "code", "error", "crash", "absent"],
 )
-def test_what_a_peer_apart_measured_is_kept(then, absent):
+def test_rows_of_a_peer_process_are_kept(then, absent):
     record = Record({}, {"fp32": 1e7})
     command = [sys.executable, "-c", CHILD + then]
     apart.measure(record, "label", "compile default", command, 60)
@@ -203,7 +203,7 @@ def test_what_a_peer_apart_measured_is_kept(then, absent):
     assert record.absent == absent
 
 
-def test_a_peer_apart_ends_in_its_time_with_all_it_started(tmp_path):
+def test_peer_process_ends_in_time_with_its_children(tmp_path):
     child = "import subprocess, sys, time; subprocess.Popen(['sleep', '61.5']); time.sleep(60)"
     began = time.monotonic()
     assert apart.run([sys.executable, "-c", child], 1) == "ended after 1 s"
@@ -213,8 +213,8 @@ def test_a_peer_apart_ends_in_its_time_with_all_it_started(tmp_path):
     assert record.absent == {"label": "no time left to compile in (7 s)"}
 
 
-def test_a_process_apart_measures_one_peer(tmp_path):
-    """The command that is really run, with a peer whose compiler is a stand-in."""
+def test_peer_process_measures_one_peer(tmp_path):
+    """Runs the real command with a fake compiler."""
     code = """
 import sys
 import torch

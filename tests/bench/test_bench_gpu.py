@@ -1,4 +1,4 @@
-"""The bench on a GPU, with stand-ins: the peers' CUDA graphs, and what a profiler is shown."""
+"""The bench on a GPU, with fakes: the peers' CUDA graphs, and the profiled frame."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 @pytest.fixture
 def contest(monkeypatch):
-    """Runs stand-ins for peers against each other as on a GPU; {op: {impl: dtype}} of the rows."""
+    """Runs fake peers against each other as on a GPU; returns {op: impls}, absences, captures."""
     captures = []
 
     def captured(work, device):
@@ -26,7 +26,7 @@ def contest(monkeypatch):
         return work
 
     def interleaved(contenders, device, seconds, replay=False):
-        assert not replay  # nobody's graph but that of the graphs' own contest
+        assert not replay  # only the contests in graphs use graphs
         return {
             name: Timing.of([1e-3 if call() is not None else 9])
             for name, call in contenders.items()
@@ -67,18 +67,18 @@ def test_peers_are_timed_as_called_and_in_graphs(contest):
         "network alone, CUDA graph": both,
         "uint8 to uint8, CUDA graph": both,
     }
-    # Each alone, and eager's work on the device; an upscaler has graphs of its own.
+    # Each network alone, and eager's work on the device; an upscaler has its own graphs.
     assert len(captures) == 3 and not absent
 
 
-def test_who_has_graphs_is_not_captured(contest, monkeypatch):
+def test_peers_with_own_graphs_are_not_captured(contest, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda run, mode: run)
     found, absent, captures = contest({"own": peers.eager("fp32", "max-autotune")})
     assert not captures and not absent
     assert all(impls == ["own"] for impls in found.values()) and len(found) == 4
 
 
-def test_a_graph_that_fails_or_errs_is_not_timed(contest, monkeypatch):
+def test_failing_or_wrong_graph_is_not_timed(contest, monkeypatch):
     def built(alone, pixels=None):
         def make(net, pictures, device):
             real = peers.eager("fp32")(net, pictures, device)
@@ -108,9 +108,9 @@ def test_a_graph_that_fails_or_errs_is_not_timed(contest, monkeypatch):
     assert absent["network ESPAN, uint8 to uint8, CUDA graph: waits"] == "waits for the host"
 
 
-def test_from_picture_to_picture_in_a_graph_is_the_same_picture(monkeypatch):
+def test_image_to_image_in_a_graph_gives_the_same_image(monkeypatch):
     monkeypatch.setattr(timing, "captured", lambda work, device: work)
-    shown = network.pictures(9, 7)
+    shown = network.images(9, 7)
     built = peers.eager("fp32")(random_net(), shown, CPU)
     run_it = network._whole_in_a_graph(built, shown, CPU)
     assert np.array_equal(run_it(), built.whole()) and run_it().shape == (28, 36, 3)
@@ -120,24 +120,24 @@ def test_from_picture_to_picture_in_a_graph_is_the_same_picture(monkeypatch):
 
 
 @pytest.mark.gpu
-def test_a_captured_function_is_replayed_on_what_lies_there():
+def test_captured_function_replays_on_current_data():
     x = torch.ones(5, device="cuda")
     replay = timing.captured(lambda: x * 2, x.device)
     x.fill_(3)
     assert replay().eq(6).all()
     with pytest.raises(RuntimeError):
         timing.captured(lambda: x.sum().item(), x.device)
-    assert (x + 1).eq(4).all()  # the device goes on
+    assert (x + 1).eq(4).all()  # the device still works
 
 
-def test_the_profiler_sees_one_frame_and_not_what_comes_before():
+def test_profiler_sees_only_one_frame():
     seen = []
     profiler = SimpleNamespace(start=lambda: seen.append("start"), stop=lambda: seen.append("stop"))
     hot.once(lambda: seen.append("frame"), profiler)
     assert seen == ["frame", "start", "frame", "stop"]
 
 
-def test_the_profiler_is_told_to_wait_for_the_frame():
+def test_profiler_command_waits_for_the_frame():
     names = [
         "void espan::rows::rows_kernel<32, 3, (espan::Layout)0, false>(espan::rows::Work)",
         "void espan::(anonymous namespace)::tail_kernel<4, 2>(espan::(anonymous namespace)::Work)",
@@ -151,13 +151,13 @@ def test_the_profiler_is_told_to_wait_for_the_frame():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_frame_for_a_profiler_needs_a_gpu(capsys):
+def test_profiled_frame_needs_a_gpu(capsys):
     assert hot.main(["--once", "--device", "cpu"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_the_frame_is_the_plan_from_uint8(monkeypatch):
-    """As an upscaler runs it, with its check, on the frame that becomes 4K."""
+    """The frame runs as in an upscaler, with its check."""
     seen = []
     monkeypatch.setattr(hot, "backend_of", lambda net, backend: Plan(net.float(), "eager"))
     monkeypatch.setattr(

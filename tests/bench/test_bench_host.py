@@ -1,4 +1,4 @@
-"""Rows of what surrounds the network: there, and of one image each."""
+"""Rows of entire calls: complete, and per image."""
 
 import torch
 
@@ -8,7 +8,7 @@ from espan import Upscaler
 from tests.support.makers import random_net
 
 
-def test_rows_of_what_surrounds_the_network(monkeypatch):
+def test_rows_of_entire_calls(monkeypatch):
     monkeypatch.setattr(clips, "FRAMES", 3)
     monkeypatch.setattr(host, "_without_amx", lambda *args: None)
     device = torch.device("cpu")
@@ -26,9 +26,9 @@ def test_rows_of_what_surrounds_the_network(monkeypatch):
         "its frames as a list, each",
     ]
     assert rows["video, each frame"].shape == "160x96"
-    # Each image's share of the list, not the list.
+    # Time per image, not per list.
     assert rows["a list of 16 arrays, each"].median < 8 * rows["numpy to numpy"].median
 
 
-def test_a_list_that_failed_stays_a_reason():
+def test_failed_list_keeps_its_reason():
     assert host._over("out of memory", 16) == "out of memory"

@@ -1,4 +1,4 @@
-"""Records of `bench/results/`: complete, naming nobody, shown by the documents."""
+"""Records of `bench/results/`: complete, without personal names, shown in the documents."""
 
 import copy
 import getpass
@@ -19,7 +19,7 @@ H100 = ROOT / "bench/results/h100.json"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(p.parents[1])))
-def test_records_are_what_a_record_must_be(path):
+def test_records_are_valid(path):
     schema.check(path)
 
 
@@ -72,7 +72,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_record_is_one_line_and_exit_code_2(name, tmp_path, capsys, monkeypatch):
+def test_invalid_record_gives_one_line_and_exit_code_2(name, tmp_path, capsys, monkeypatch):
     change, says = BAD[name]
     bad = tmp_path / "h100.json"
     bad.write_text(json.dumps(changed(change)))
@@ -80,7 +80,7 @@ def test_a_bad_record_is_one_line_and_exit_code_2(name, tmp_path, capsys, monkey
     said = capsys.readouterr()
     assert said.err.startswith(f"plot: {bad}: ") and says in said.err and not said.out
     assert said.err.count("\n") == 1
-    # Nor does it come into a document.
+    # It does not appear in documents either.
     page = tmp_path / "page.md"
     page.write_text("<!-- bench: peers -->\n<!-- end -->\n")
     monkeypatch.setattr(plot, "RESULTS", tmp_path)
@@ -90,7 +90,7 @@ def test_a_bad_record_is_one_line_and_exit_code_2(name, tmp_path, capsys, monkey
 
 
 @pytest.mark.parametrize("content", [H100.read_bytes()[:5000], b"", b"\xff\xfe", b"[" * 10**5])
-def test_a_record_that_is_cut_off_or_no_record(content, tmp_path, capsys):
+def test_truncated_or_invalid_record(content, tmp_path, capsys):
     (tmp_path / "r.json").write_bytes(content)
     for command in (plot.main, run.main):
         option = "--check" if command is plot.main else "--compare"
@@ -99,14 +99,14 @@ def test_a_record_that_is_cut_off_or_no_record(content, tmp_path, capsys):
         assert "not a results file" in said and said.count("\n") == 1
 
 
-def test_a_record_that_is_not_there(tmp_path, capsys):
+def test_missing_record(tmp_path, capsys):
     assert plot.main(["--check", str(tmp_path)]) == 2
     assert plot.main(["--check", str(tmp_path / "none.json")]) == 2
     assert capsys.readouterr().err.count("cannot be read") == 2
     assert plot.main(["--check", str(H100)]) == 0
 
 
-def test_reasons_lose_folders_users_and_hosts(tmp_path, monkeypatch):
+def test_reasons_contain_no_folders_users_or_hosts(tmp_path, monkeypatch):
     monkeypatch.setattr(getpass, "getuser", lambda: "ann")
     monkeypatch.setattr(socket, "gethostname", lambda: "gpu7")
     before = {
@@ -149,7 +149,7 @@ def test_a_record_has_the_name_of_its_device(device, short, long, tmp_path):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """`--record` writes into a folder of the test's, on a machine that is always the same."""
+    """`--record` writes into a test folder, with fixed machine facts."""
     facts = json.loads(H100.read_text())["machine"]
     monkeypatch.setattr(run.machine, "facts", lambda device: dict(facts))
     monkeypatch.setattr(run.machine, "limits", lambda device: {"copy": 1e12})
@@ -168,7 +168,7 @@ def test_a_record_is_written_under_its_device_s_name(checkout, capsys):
     assert "h100.json" in capsys.readouterr().out
 
 
-def test_a_record_that_was_interrupted_leaves_the_older_one(checkout, capsys):
+def test_interrupted_record_keeps_the_older_one(checkout, capsys):
     _, parts, folder = checkout
     (folder / "h100.json").write_bytes(H100.read_bytes())
 
@@ -191,28 +191,28 @@ def test_a_record_needs_a_commit(commit, checkout, capsys):
 
 
 @pytest.mark.parametrize("more", [["spab"], ["--impl", "eager"], ["--shapes", "4x4"]], ids=str)
-def test_a_record_is_of_everything(more, capsys):
+def test_record_excludes_selection_options(more, capsys):
     assert run.main(["--record", *more]) == 2
     assert "cannot be combined" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", plot.DOCUMENTS, ids=lambda p: p.name)
-def test_documents_say_what_is_recorded(path):
+def test_documents_match_the_records(path):
     document = path.read_text()
     assert plot.MARKED.search(document)
     assert plot.written(document) == document, "run: python bench/plot.py"
 
 
-def test_the_readme_shows_a_gpu_first():
+def test_readme_shows_a_gpu_first():
     speed = (ROOT / "README.md").read_text().split("## Speed")[1]
     assert 0 < speed.index("NVIDIA") < speed.index("Intel")
     for name, record in plot.records().items():
         assert f"{record.machine['device']}, " in speed, name
 
 
-def test_pictures_are_drawn_from_what_is_recorded():
+def test_plots_match_the_records():
     for name in plot.records():
-        for what in plot.PICTURES:
+        for what in plot.PLOTS:
             drawn = (plot.IMAGES / f"{name}_{what}.svg").read_text()
             assert f"record {plot.digest()}" in drawn, "run: python bench/plot.py"
 
@@ -243,7 +243,7 @@ def test_tables_come_from_rows(tmp_path, monkeypatch):
     assert "| spab | x | 4x4 | fp16 | 2 | 0 |  |" in said
 
 
-def test_a_gpu_s_table_has_calls_and_graphs_at_both_sizes(tmp_path, monkeypatch):
+def test_gpu_table_has_calls_and_graphs_at_both_sizes(tmp_path, monkeypatch):
     rows = {}
     for shape in ("480x270", "960x540"):
         for i, op in enumerate((plot.WHOLE, plot.WHOLE + plot.GRAPH, plot.ALONE)):

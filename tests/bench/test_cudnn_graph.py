@@ -1,4 +1,4 @@
-"""The peer on cuDNN's graphs, with a stand-in for the package that computes on a CPU."""
+"""The cuDNN graph peer, with a fake cudnn package that computes on the CPU."""
 
 import sys
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from tests.support.makers import random_net
 
 
 class Value:
-    """A tensor of a graph: how to compute it from what is given at execution."""
+    """A tensor of a graph: a function of the values passed at execution."""
 
     def __init__(self, compute=None, dim=None, stride=None):
         self.compute, self.dim, self.stride = compute, dim, stride
@@ -28,7 +28,7 @@ class Value:
 
 
 class Graph:
-    """The calls of `cudnn.pygraph` that the peer makes, in float32 on the host."""
+    """The `cudnn.pygraph` methods used by the peer, in float32 on the host."""
 
     def __init__(self, **kinds):
         self.outputs, self.built = [], False
@@ -96,7 +96,7 @@ def cudnn(monkeypatch):
 
 @pytest.mark.parametrize("make", [ESPAN, SPAN, SPANF])
 @torch.inference_mode()
-def test_it_is_the_network(cudnn, make):
+def test_equals_the_network(cudnn, make):
     net = random_net(make, scale=3, channels=16, blocks=2)
     x = torch.rand(2, 3, 9, 13).contiguous(memory_format=torch.channels_last)
     got, want = CudnnNetwork(net, x)(x), net(x)
@@ -104,7 +104,7 @@ def test_it_is_the_network(cudnn, make):
     assert (got - want).abs().max() < 1e-4 * want.abs().max()
 
 
-def test_without_the_package_it_is_absent(monkeypatch):
+def test_absent_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "cudnn", None)
     picture = np.zeros((1, 8, 8, 3), np.uint8)
     with pytest.raises(peers.AbsentError, match="cudnn"):

@@ -1,4 +1,4 @@
-"""The model of the kernels' times agrees with what was measured, and knows its limits."""
+"""The model of kernel times agrees with the measurements."""
 
 from dataclasses import replace
 
@@ -14,23 +14,23 @@ NAMES = [f"{what}, {size}" for what, size, *_ in COMPARED]
 
 
 @pytest.mark.parametrize(("what", "size", "computed", "measured"), COMPARED, ids=NAMES)
-def test_the_model_agrees_with_what_was_measured(what, size, computed, measured):
+def test_model_agrees_with_measurements(what, size, computed, measured):
     assert computed == pytest.approx(measured, rel=0.15)
 
 
-def test_everything_that_was_measured_is_compared():
+def test_all_measurements_are_compared():
     measured = [one for one in CONTENT["measurements"] if one["group"] in ("kernels", "prototype")]
-    # The check of the result is no kernel of ours.
+    # The result check is not one of the modelled kernels.
     assert len(COMPARED) == len(measured) - 1 + 4 + 1
     assert {what for what, *_ in COMPARED} >= {*kernel_counts.TODAY, predict.LOSS_OP}
 
 
-def test_the_model_is_off_by_little_on_the_whole():
+def test_model_error_is_small_overall():
     ratios = [computed / measured for *_, computed, measured in COMPARED]
     assert sum(abs(ratio - 1) for ratio in ratios) / len(ratios) < 0.05
 
 
-def test_rates_and_waits_are_those_that_were_measured():
+def test_rates_and_waits_match_the_measurements():
     def values(group: str, what: str) -> list[float]:
         found = CONTENT["measurements"]
         return [m["value"] for m in found if m["group"] == group and m["what"].startswith(what)]
@@ -47,7 +47,7 @@ def test_rates_and_waits_are_those_that_were_measured():
     for n in (32, 64, 96, 192):
         (rate,) = values("rates", f"wgmma n{n}, A and B in shared memory, 3 warpgroups")
         assert H100.wgmma[n] == pytest.approx(1e12 * rate, rel=0.01)
-    # One warpgroup alone that waits after each six.
+    # A single warpgroup that waits after every six products.
     (alone,) = values("rates", "wgmma n96, A and B in shared memory, 1 warpgroup")
     cycles = 6 * H100.wgmma_cycles(96)
     assert cycles / (cycles + H100.latency) == pytest.approx(
@@ -57,7 +57,7 @@ def test_rates_and_waits_are_those_that_were_measured():
     assert H100.bandwidth == pytest.approx(record["limits"]["copy"], rel=0.01)
 
 
-def test_a_warp_alone_waits_for_nobody():
+def test_single_warp_does_not_wait():
     role = Role(mma=10, instructions=20, special=3, trips=1, handoffs=2)
     expected = (
         10 * H100.mma_cycles() + 20 * H100.gap + 3 * (1 + H100.special) + H100.trip
@@ -71,7 +71,7 @@ def test_warps_share_units():
     busy, idle = Role(mma=100), Role(trips=100)
     alone = step([busy], (1,), H100)[0]
     assert step([busy], (4,), H100)[0] == pytest.approx(4 * alone)
-    # Who meets nobody takes its own time; who only waits for memory is never in the way.
+    # A warp without contention takes its own time; a warp that only waits for memory causes none.
     assert step([idle], (4,), H100)[0] == pytest.approx(100 * H100.trip)
     both, own = step([busy, idle], (1, 1), H100)
     assert own[0] == pytest.approx(alone) and both == pytest.approx(own[1])
@@ -102,17 +102,17 @@ def test_memory_is_a_limit():
     assert rows.seconds(H200, 960, 540) == pytest.approx(picture + H200.launch)
 
 
-def test_pictures_are_cut_as_the_kernels_cut_them():
+def test_images_are_divided_as_in_the_kernels():
     # 16 strips of 60 columns and 8 segments: the 128 items of docs/cuda.md.
     assert device_model.segments(16, 540, 3, 132) == 8
-    # One turn of 68 rows and 6 more.
+    # One item of 68 rows and 6 more.
     role = Role(instructions=1000, beyond=6)
     rows = Rows((role,), ((1,),), columns=60, bytes=0, reach=3)
     cycles = (rows.seconds(H100, 960, 540) - H100.launch) * H100.clock
     assert cycles == pytest.approx(74 * 1000 * H100.gap)
 
 
-def test_what_was_not_measured_has_a_time_at_every_size():
+def test_predictions_cover_every_size():
     head, lines = predict.predicted()
     assert {len(line) for line in lines} == {len(head)}
     assert {line[0] for line in lines} >= {*kernel_counts.WGMMA}

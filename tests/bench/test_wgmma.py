@@ -1,4 +1,4 @@
-"""bench/wgmma.py on the host build: what it proves, what it times, and where it does nothing."""
+"""bench/wgmma.py on the host build: its checks, its timings, and its exit without a GPU."""
 
 import sys
 
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def small(host_build, monkeypatch):
-    """Small networks and pictures, on the host build."""
+    """Small networks and images on the host build."""
     monkeypatch.setattr(machine, "INTERPRETED", False)
     monkeypatch.setattr(wgmma, "NETWORKS", ("small",))
     monkeypatch.setattr(wgmma, "SAMPLES", {n: cases[1:3] for n, cases in wgmma.SAMPLES.items()})
@@ -29,7 +29,7 @@ def small(host_build, monkeypatch):
     monkeypatch.setattr(network, "build", lambda name: net)
 
 
-def test_it_proves_every_kernel_and_the_network_shim(small, capsys):
+def test_proves_every_kernel_and_network_shim(small, capsys):
     wgmma.prove(CPU)
     said = capsys.readouterr().out
     for name in (*wgmma.SAMPLES, "small 63x5"):
@@ -37,7 +37,7 @@ def test_it_proves_every_kernel_and_the_network_shim(small, capsys):
     assert "trusted True" in said
 
 
-def test_it_finds_what_is_wrong_shim(small, monkeypatch):
+def test_finds_wrong_kernels_shim(small, monkeypatch):
     def off(op, args, run):
         y = run(*args)
         return y + 1 if y.is_floating_point() else 255 - y
@@ -52,7 +52,7 @@ def _with(change, op, run):
     return lambda *args: change(op, args, run)
 
 
-def test_it_times_kernels_of_both_kinds_shim(small, tmp_path):
+def test_times_both_kinds_of_kernels_shim(small, tmp_path):
     wgmma.time(CPU, tmp_path / "times.json")
     record = Record.read(tmp_path / "times.json")
     assert not record.absent
@@ -67,13 +67,13 @@ def test_it_times_kernels_of_both_kinds_shim(small, tmp_path):
     assert timed == {(label, impl) for label in labels for impl in wgmma.IMPLS}
 
 
-def test_without_such_a_gpu_it_says_so(monkeypatch, tmp_path, capsys):
+def test_missing_gpu_is_reported(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert wgmma.main(tmp_path / "times.json") == 2
     assert "no GPU of compute capability 9.0" in capsys.readouterr().out
 
 
-def test_a_step_that_fails_is_the_last(monkeypatch, tmp_path, capsys):
+def test_failing_step_ends_the_run(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     commands = {"right": "pass", "hangs": "import time; time.sleep(60)", "after": "pass"}

@@ -1,5 +1,5 @@
-// The instructions of sm_90a as the host build has them, a few at a time: `emulation CASE SEED`
-// prints "right", or what went wrong. tests/kernels/test_emulation.py says which case ends how.
+// Test cases for the emulated sm_90a instructions of the host build: `emulation CASE SEED` prints
+// "right" or an error. tests/kernels/test_emulation.py has the expected output of each case.
 #include "emulation.h"
 
 #include <cstdio>
@@ -7,7 +7,7 @@
 
 namespace {
 
-// Matrix m has its row r where lane 8 m + r says, and there element c from lane 4 r + c / 2.
+// Lane 8 m + r passes the address of row r of matrix m; lane 4 r + c / 2 provides its element c.
 template <int COUNT>
 void matrices() {
     SHARED_BYTES(start, BYTES);
@@ -24,7 +24,7 @@ void matrices() {
     for (int i = 0; i < COUNT; ++i) expect(back[i] == given[i], "a wrong word in a register");
 }
 
-// Warp 0 counts, warp 1 sees every count before warp 0 goes on.
+// Warp 0 counts; warp 1 sees every count before warp 0 continues.
 void phases() {
     static int count, seen;
     SHARED_BYTES(start, BYTES);
@@ -76,7 +76,7 @@ void stored_over_a_barrier() {
     store_shared(start, {});
 }
 
-// 64 pixels of 16 bytes in global memory, and where they are copied to.
+// 64 pixels of 16 bytes in global memory, and the addresses that they are copied to.
 struct Copies {
     alignas(16) uint32_t words[4 * 64], copied[4 * 64] = {};
     Global<const uint4> from{reinterpret_cast<const uint4*>(words), 64};

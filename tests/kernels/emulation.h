@@ -1,4 +1,4 @@
-// What the cases of emulation.cpp and emulation_products.cpp have in common.
+// Shared by emulation.cpp and emulation_products.cpp.
 #pragma once
 
 #include <map>
@@ -8,7 +8,7 @@
 
 using namespace espan;
 
-// Of shared memory.
+// Bytes of shared memory.
 constexpr int BYTES = 32 << 10;
 
 struct Case {
@@ -18,7 +18,7 @@ struct Case {
 };
 using Cases = std::map<std::string, Case>;
 
-// In emulation_products.cpp.
+// Defined in emulation_products.cpp.
 Cases cases_of_products();
 
 inline void expect(bool is_right, const char* what) {

@@ -1,12 +1,12 @@
-// wgmma as the host build has it: the cases of emulation.cpp that multiply.
+// Test cases for the emulated wgmma of the host build; see emulation.cpp.
 #include "emulation.h"
 
 namespace {
 
-// Of the matrices in shared memory: more than their rows, and A begins at an odd one.
+// Pitches of the matrices in shared memory are larger than their rows; A starts at an odd row.
 constexpr int A_PLANE = 70 * 16, A_FIRST = 3 * 16, B_PLANE = 200 * 16;
 
-// Whole numbers, whose products have exact sums.
+// Integers, whose products have exact sums.
 float a_at(int row, int k) { return float((7 * row + 3 * k) % 11 - 5); }
 float b_at(int row, int k) { return float((5 * row + 2 * k) % 7 - 3); }
 
@@ -37,7 +37,7 @@ struct Operands {
     uint64_t columns() const { return Matrix{b, B_PLANE}.descriptor(); }
 };
 
-// Sums that begin as their numbers.
+// Sums initialised with their indices.
 template <int COUNT>
 void begin(float (&d)[COUNT]) {
     for (int i = 0; i < COUNT; ++i) d[i] = float(i);
@@ -89,7 +89,7 @@ void from_registers() {
     end(d, 1);
 }
 
-// What a wrong descriptor reads was never stored.
+// Memory read through a wrong descriptor was never stored.
 template <int A_OFF, int B_OFF>
 void descriptor_off() {
     const Operands at;
@@ -103,7 +103,7 @@ void descriptor_off() {
     end(d, 1);
 }
 
-// One product of small matrices under way.
+// One product of small matrices in flight.
 struct Begun {
     const Operands at;
     float d[16];
@@ -156,7 +156,7 @@ void two_shapes() {
     wgmma(reinterpret_cast<float(&)[16]>(d[16]), at.rows(), at.columns());
 }
 
-// A product by descriptors that are moved, or changed, in this thread.
+// A product with descriptors that are offset or modified in this thread.
 void multiply(uint64_t (*change_a)(uint64_t), uint64_t (*change_b)(uint64_t)) {
     const Operands at;
     float d[16];

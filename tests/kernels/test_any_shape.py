@@ -1,4 +1,4 @@
-"""Shapes, strides, dtypes and tiles that nobody thought of: the same numbers from all of them."""
+"""Property-based tests: results do not depend on shapes, strides, dtypes and tiles."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ STEPS = st.tuples(*[st.sampled_from([1, 1, 2, 3])] * 4)
 
 
 def laid_out(t: torch.Tensor, order: list[int], steps: tuple[int, ...]) -> torch.Tensor:
-    """The same values, dimensions in memory in that order, `steps` apart, poison in between."""
+    """A copy of t with dimensions stored in `order` with strides times `steps`, poison in gaps."""
     if t.dim() != 4:
         steps, order = steps[: t.dim()], [i for i in order if i < t.dim()]
     wide = [n * step for n, step in zip(t.shape, steps, strict=True)]
@@ -37,7 +37,7 @@ def laid_out(t: torch.Tensor, order: list[int], steps: tuple[int, ...]) -> torch
     return memory.permute(back)[tuple(slice(None, None, step) for step in steps)].copy_(t)
 
 
-def assert_exact_however_it_lies(name, impl, dtype, made, order, steps) -> None:
+def assert_exact_in_layout(name, impl, dtype, made, order, steps) -> None:
     args, truth = made
     args = mapped(args, lambda t: laid_out(t.to(DEVICE, dtype), order, steps))
     with guarded_outputs(), torch.no_grad():
@@ -56,15 +56,15 @@ def assert_exact_however_it_lies(name, impl, dtype, made, order, steps) -> None:
     order=ORDERS,
     steps=STEPS,
 )
-def test_any_picture_through_triton(name, dtype, height, width, channels, order, steps):
+def test_any_image_through_triton(name, dtype, height, width, channels, order, steps):
     torch.manual_seed(height + 21 * width)
     made = MAKERS[name](height, width, channels)
-    assert_exact_however_it_lies(name, "triton", dtype, made, order, steps)
+    assert_exact_in_layout(name, "triton", dtype, made, order, steps)
 
 
 @pytest.fixture(scope="module")
 def cuda(shim_module):
-    """The host build, as `shim` gives it to a single test."""
+    """The host build, as in fixture `shim`, for the entire module."""
     with pytest.MonkeyPatch.context() as patch:
         for key, value in {"MODULE": shim_module, "REASON": None, "DEVICE": "cpu"}.items():
             patch.setattr(f"espan_kernels.native.{key}", value)
@@ -82,7 +82,7 @@ def cuda(shim_module):
     steps=STEPS,
     seed=st.integers(0, 9),
 )
-def test_any_picture_through_cuda(
+def test_any_image_through_cuda(
     cuda, shim_module, name, height, width, channels, order, steps, seed
 ):
     torch.manual_seed(height + 21 * width)
@@ -91,7 +91,7 @@ def test_any_picture_through_cuda(
         made = exact.of_tail(height, width, channels, (3, 1, 1, 1)[: 3 + seed % 2], 2 + seed % 3)
     else:
         made = MAKERS[name](height, width, channels)
-    assert_exact_however_it_lies(name, "cuda", torch.float16, made, order, steps)
+    assert_exact_in_layout(name, "cuda", torch.float16, made, order, steps)
 
 
 NETS = {
@@ -110,7 +110,7 @@ NETS = {
     kind=st.sampled_from([(np.uint8, 3), (np.uint8, 0), (np.uint16, 4), (np.float32, 2)]),
     backend=st.sampled_from(["auto", "eager"]),
 )
-def test_any_tile_gives_the_whole_picture(scale, height, width, tile, kind, backend):
+def test_any_tile_gives_the_untiled_result(scale, height, width, tile, kind, backend):
     if height * width > 30 * min(tile[0] * tile[1], 100):
         tile = (tile[0] + 20, tile[1] + 20)  # thousands of tiles take long
     dtype, channels = kind

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.costs import by_kernel, differences, hold
+from tests.support.costs import by_kernel, check_costs, differences
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
 RECORD = Path(__file__).with_name("triton_costs.json")
-# More that a thread may have: they come in steps of 8.
+# Additional registers allowed per thread; they come in steps of 8.
 REGISTERS = 24
 
 
 def measured(architecture: str) -> dict:
-    """In a process of its own: this one may have the interpreter on."""
+    """Measures in a separate process, because this one may use the interpreter."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     result = subprocess.run(
         [sys.executable, "-m", "tests.support.compile_triton", architecture],
@@ -34,7 +34,7 @@ def measured(architecture: str) -> dict:
 @pytest.mark.compile
 @pytest.mark.parametrize("architecture", ["80", "90", "100", "120"])
 def test_costs_are_as_recorded(architecture):
-    """After a wanted change:
+    """After an intended change:
 
     python -m tests.support.compile_triton > tests/kernels/triton_costs.json
     """
@@ -42,4 +42,4 @@ def test_costs_are_as_recorded(architecture):
     recorded = {n: c for n, c in by_kernel(record).items() if f" sm_{architecture} " in n}
     assert len(recorded) > 25
     found = differences(by_kernel(measured(architecture)), recorded, REGISTERS)
-    hold(found, "triton", triton.__version__, record["triton"])
+    check_costs(found, "triton", triton.__version__, record["triton"])

@@ -1,4 +1,4 @@
-"""conv3x3: the contract of its kernel, and what it refuses."""
+"""conv3x3: the contract of its kernels, and invalid arguments."""
 
 import pytest
 import torch
@@ -88,7 +88,7 @@ def test_cuda_launches_of_one_packing_shim(epilogue):
         kernel_cuda.launch(planes, packed, out, act, gates, "nc8hw8")
         got = layout.from_nc8hw8(out, 28)
         assert torch.equal(got, conv3x3(x, weight, bias, act=act, gate=gate, impl="cuda"))
-        # What is past the channels stays 0, so that the next kernel may read it.
+        # Padding channels stay 0, so that the next kernel can read them.
         assert torch.equal(layout.to_nc8hw8(got), out)
     kernel_cuda.launch(planes, packed, out, act, gates, "nc8hw8", fp16_accumulation=True)
     assert not torch.equal(layout.from_nc8hw8(out, 28), got)

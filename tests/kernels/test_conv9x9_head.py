@@ -1,4 +1,4 @@
-"""conv9x9_head: the contract of its kernel, uint8 pictures, and what it refuses."""
+"""conv9x9_head: the contract of its kernels, uint8 images, and invalid arguments."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_cuda_refuses_shim(case, dtype, reason):
 
 
 @pytest.mark.parametrize("impl", ["eager", "triton"])
-def test_uint8_is_the_picture_over_255(impl):
+def test_uint8_equals_the_image_over_255(impl):
     x, weight, bias = OP.make((1, 8, 5, 6, True), torch.float32, DEVICE)
     assert torch.equal(
         conv9x9_head(x, weight, bias, impl=impl), conv9x9_head(x / 255, weight, bias, impl=impl)

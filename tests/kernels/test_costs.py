@@ -1,4 +1,4 @@
-"""What compiling found is held to the record of the same compiler, and reported for another."""
+"""Compiled costs must match the record for the same compiler; other compilers only warn."""
 
 import json
 import warnings
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.costs import CostsWarning, by_kernel, differences, hold
+from tests.support.costs import CostsWarning, by_kernel, check_costs, differences
 
 RECORDS = [Path(__file__).with_name(name) for name in ("cuda_costs.json", "triton_costs.json")]
 RECORDED = {
@@ -28,7 +28,7 @@ def test_no_kernel_spills(path):
     assert not {name: c for name, c in recorded.items() if c["spills"] or c.get("stack")}
 
 
-def test_a_file_of_costs_is_read_by_kernel():
+def test_cost_files_are_read_by_kernel():
     cuda = {"nvcc": "13.0", "a.cu a": {"sm_80": {"spills": 0}, "sm_90a": {"spills": 1}}}
     assert by_kernel(cuda) == {"a.cu a sm_80 0": {"spills": 0}, "a.cu a sm_90a 0": {"spills": 1}}
     triton = {"triton": "3.7.1", "a": {"sm_80": [{"spills": 0}, {"spills": 1}]}}
@@ -59,24 +59,24 @@ def test_differences(measured, says):
     assert differences({name: RECORDED[name] | measured}, RECORDED, registers=8) == says
 
 
-def test_kernels_that_are_new_or_gone():
+def test_new_and_missing_kernels():
     new = {"b sm_80 0": {"spills": 0}}
     lines = ["a sm_80 0: not compiled", "b sm_80 0: not in the record"]
     assert differences(new, RECORDED, registers=8) == lines
 
 
-def test_the_compiler_of_the_record_is_held_to_it():
+def test_costs_of_the_recorded_compiler_must_match():
     with pytest.raises(AssertionError, match=r"triton 3\.7\.1.*\na: spills 880"):
-        hold(["a: spills 880"], "triton", "3.7.1", "3.7.1")
+        check_costs(["a: spills 880"], "triton", "3.7.1", "3.7.1")
 
 
 def test_another_compiler_is_reported():
     with pytest.warns(CostsWarning, match=r"triton 3\.9\.0, recorded with 3\.7\.1:\na: spills 880"):
-        hold(["a: spills 880"], "triton", "3.9.0", "3.7.1")
+        check_costs(["a: spills 880"], "triton", "3.9.0", "3.7.1")
 
 
 @pytest.mark.parametrize("version", ["3.7.1", "3.9.0"])
-def test_what_is_as_recorded_is_silent(version):
+def test_matching_costs_are_silent(version):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        hold([], "triton", version, "3.7.1")
+        check_costs([], "triton", version, "3.7.1")

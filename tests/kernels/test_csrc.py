@@ -1,4 +1,4 @@
-"""csrc: every CUDA kernel compiles for every architecture, at its recorded cost; its sources."""
+"""csrc: every CUDA kernel compiles for every architecture at its recorded cost; source style."""
 
 import json
 import os
@@ -12,26 +12,26 @@ import pytest
 from bench import cost_model, kernel_counts, sass
 from espan_kernels.build_info import SOURCES, source_files
 from tests.support import compile_cuda
-from tests.support.costs import by_kernel, differences, hold
+from tests.support.costs import by_kernel, check_costs, differences
 from tests.verification import sanitize
 
 RECORD = compile_cuda.RECORD
 MODEL = Path(__file__).with_name("cuda_model.json")
-# More that a thread may have: they come in steps of 8.
+# Additional registers allowed per thread; they come in steps of 8.
 REGISTERS = 8
 WGMMA = [source for source in compile_cuda.KERNELS if sass.architectures(source) == (sass.WGMMA,)]
-# What the assembler says where it ends each wgmma before it goes on.
+# Warnings of ptxas that it serialises wgmma.
 SERIALISED = r"C75(?:10|11|14|17)"
-# Of a multiprocessor, and of the warpgroup that copies.
+# Registers of a multiprocessor, and threads of the copying warpgroup.
 ALL_REGISTERS, COPYING_THREADS = 64 << 10, 128
-# Instructions of a warp that computes, for a row of input: three of its kind share a scheduler,
-# which issues one in a cycle, and 864 cycles are what the products of a row take.
+# Instructions per input row of a computing warp: three such warps share a scheduler, which issues
+# one instruction per cycle, and the products of a row take 864 cycles.
 ROW_OF_32_CHANNELS = 250
 
 
 @pytest.fixture(scope="session")
 def cubins(tmp_path_factory):
-    """The folder of what is compiled, one for all workers of pytest-xdist."""
+    """The folder of compiled cubins, shared by all workers of pytest-xdist."""
     if reason := sass.missing():
         pytest.skip(reason)
     base = tmp_path_factory.getbasetemp()
@@ -41,7 +41,7 @@ def cubins(tmp_path_factory):
 
 
 def compiled(source: str, architecture: str, folder: Path) -> Path:
-    """The cubin of a source, of a test before this one if there is one."""
+    """The cubin of a source, compiled unless an earlier test did."""
     path = sass.cubin(folder, source, architecture)
     if not path.exists():
         sass.build(source, architecture, folder)
@@ -69,13 +69,13 @@ def test_costs_are_as_recorded(source, architecture, cubins):
     said, costs = measured(source, architecture, cubins)
     found = differences(by_kernel(costs), recorded, REGISTERS)
     found += [line for line in said.splitlines() if re.search(r"warning|C75\d\d", line)]
-    hold(found, "nvcc", compile_cuda.version(), record["nvcc"])
+    check_costs(found, "nvcc", compile_cuda.version(), record["nvcc"])
 
 
 @pytest.mark.compile
 @pytest.mark.parametrize("source", WGMMA)
-def test_wgmma_runs_beside_what_follows(source, cubins):
-    """By whatever compiler: another one's costs are only reported."""
+def test_wgmma_is_not_serialised(source, cubins):
+    """Holds for every compiler version, unlike the recorded costs."""
     said, costs = measured(source, sass.WGMMA, cubins)
     assert not re.findall(SERIALISED, said)
     for cost in by_kernel(costs).values():
@@ -85,7 +85,7 @@ def test_wgmma_runs_beside_what_follows(source, cubins):
 
 @pytest.mark.compile
 @pytest.mark.parametrize("source", WGMMA)
-def test_roles_keep_to_the_registers_that_they_take(source, cubins):
+def test_roles_use_at_most_their_registers(source, cubins):
     path = compiled(source, sass.WGMMA, cubins)
     threads, usage = sass.threads(path), sass.usage(path)
     for name, code in sass.instructions(path).items():
@@ -100,14 +100,14 @@ def test_roles_keep_to_the_registers_that_they_take(source, cubins):
         end = next(i for i in range(give, len(code)) if code[i][1].split()[0] == "EXIT")
         assert sass.registers(code[give:end]) <= given
         assert sass.registers(code) <= taken
-        # Who takes more waits until it is there: what the block was started with has to do.
+        # setmaxnreg.inc waits for free registers, so the block's initial ones have to suffice.
         started = usage[name]["registers"] * threads[name]
         wanted = (threads[name] - COPYING_THREADS) * taken + COPYING_THREADS * given
         assert wanted <= started <= ALL_REGISTERS
 
 
 def test_rows_by_wgmma_are_few_instructions():
-    """A row has a wgmma for each kernel column and 16 channels; a loop is of three rows."""
+    """A row has one wgmma per kernel column and 16 channels; a loop has three rows."""
     rows = {
         name: cost[f"sm_{sass.WGMMA}"]
         for name, cost in json.loads(RECORD.read_text()).items()
@@ -130,7 +130,7 @@ def test_every_source_is_in_the_record(source):
 @pytest.mark.compile
 @pytest.mark.parametrize("source", compile_cuda.KERNELS)
 def test_kernels_that_arrive_at_barriers_are_known(source, cubins):
-    """What racecheck cannot judge (tests/verification/sanitize.py) is these, and no others."""
+    """Exactly these kernels cannot be judged by racecheck (tests/verification/sanitize.py)."""
     kernels = sass.instructions(compiled(source, sass.architectures(source)[0], cubins)).values()
     arrives = any("BAR.ARV" in line for code in kernels for _, line in code)
     assert arrives == (Path(source).stem in sanitize.ARRIVING)
@@ -152,8 +152,8 @@ def test_the_model_is_as_recorded(cubins):
             assert ours[key] == near, f"{name} {key}"
 
 
-def test_the_model_meets_what_was_asked():
-    # Shares of the blocks' inner loops, bytes of device memory, warps at once on 8.6 and 8.9.
+def test_model_meets_the_targets():
+    # Shares of the blocks' inner loops, bytes of device memory, resident warps on 8.6 and 8.9.
     recorded = json.loads(MODEL.read_text())
     assert recorded["bytes per pixel"] <= 1100
     loops = [value for name, value in recorded.items() if name.startswith("spab")]
@@ -163,19 +163,19 @@ def test_the_model_meets_what_was_asked():
 
 
 @pytest.mark.parametrize("block", cost_model.BLOCKS.values(), ids=cost_model.BLOCKS.keys())
-def test_the_model_knows_the_kernels_strips(block):
+def test_model_matches_the_kernels_strips(block):
     record = json.loads(RECORD.read_text())[f"{block.source} {block.kernel}"]
     ring = 3 * 4 * (block.columns + 2) * 16
     assert record["sm_80"]["shared"] == block.convs * (ring + 32 * 4)
 
 
 @pytest.mark.parametrize(("kernel", "rows", "roles"), kernel_counts.COUNTED)
-def test_the_counts_of_roles_are_those_of_the_code(kernel, rows, roles):
-    """What `bench/predict.py` computes with, by the loops of the machine code."""
+def test_role_counts_match_the_code(kernel, rows, roles):
+    """The counts used by `bench/predict.py` match the loops of the machine code."""
     cost = json.loads(RECORD.read_text())[kernel][f"sm_{sass.WGMMA}"]
     expected = [
-        (len(role.wgmma), len(role.wgmma) + role.special + role.instructions + seldom)
-        for role, seldom in roles
+        (len(role.wgmma), len(role.wgmma) + role.special + role.instructions + rare)
+        for role, rare in roles
     ]
     found = [
         (products / rows, count / rows)
@@ -201,7 +201,7 @@ def test_inner_loops_are_read_from_sass():
     assert sass.total(loop, "HMMA", "LDSM") == 2
 
 
-def test_a_wait_out_of_the_way_is_no_loop():
+def test_out_of_line_wait_is_not_a_loop():
     code = [
         (0x00, "SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [UR4], R0 "),
         (0x10, "@!P0 BRA 0x60 "),
@@ -230,7 +230,7 @@ EVERY_FILE = [*source_files(), *source_files(SOURCES / "host")]
 
 
 @pytest.mark.parametrize("path", EVERY_FILE, ids=lambda path: path.name)
-def test_sources_are_short_and_say_what_they_are(path):
+def test_sources_are_short_and_start_with_a_comment(path):
     lines = path.read_text().splitlines()
     assert len(lines) <= 300
     assert lines[0].startswith("// ")

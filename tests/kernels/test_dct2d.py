@@ -1,4 +1,4 @@
-"""dct2 and dct_l1: the contract of their kernels, scipy as oracle, gradients, what they refuse."""
+"""dct2 and dct_l1: the contract of their kernels, comparison with scipy, gradients, errors."""
 
 import numpy as np
 import pytest
@@ -25,23 +25,23 @@ class TestLoss(contract("dct_l1", loss_and_gradient)):
     pass
 
 
-def cut_off(sums: np.ndarray) -> np.ndarray:
-    """float64 to the 24 bits of float32, towards 0."""
+def truncated(sums: np.ndarray) -> np.ndarray:
+    """float64 truncated to the 24 mantissa bits of float32."""
     mantissa, exponent = np.frexp(sums)
     return np.ldexp(np.trunc(np.ldexp(mantissa, 24)), exponent - 24)
 
 
 def dot_of_tensor_cores(builder, a, b, acc, *options):
-    """acc + a @ b as a tensor core sums it: 16 products at a time, each sum cut off."""
+    """acc + a @ b as on a tensor core: sums of 16 products, each truncated."""
     sums, (left, right) = acc.data.astype(np.float64), (a.data, b.data)
     for k in range(0, left.shape[-1], 16):
         step = left[:, k : k + 16].astype(np.float64) @ right[k : k + 16].astype(np.float64)
-        sums = cut_off(sums + step)
+        sums = truncated(sums + step)
     return type(acc)(sums.astype(np.float32), acc.dtype.scalar)
 
 
-def test_tensor_cores_that_cut_sums_off_leave_the_loss_right(monkeypatch):
-    # Summed by such tensor cores alone the loss is wrong by 8e-7, always too small.
+def test_loss_is_exact_with_truncating_tensor_cores(monkeypatch):
+    # If only such tensor cores summed, the loss would be too small by 8e-7.
     if machine.INTERPRETED:
         from triton.runtime.interpreter import InterpreterBuilder
 
@@ -80,14 +80,14 @@ def test_gradient_is_the_inverse(shape, block):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @SIZES
 def test_loss_and_gradient(shape, block, dtype, guard_bands):
-    # Small differences: a single float16 or TF32 product would flip signs of coefficients.
+    # Small differences, so that a single float16 or TF32 product would flip signs.
     sr = torch.rand(shape).to(dtype)
     hr = (sr + 0.01 * torch.randn(shape)).to(dtype).requires_grad_()
     sr.requires_grad_()
     dct_l1(sr, hr, block=block, impl="triton").mul(3).backward()
     truth = [t.detach().double().requires_grad_() for t in (sr, hr)]
     coefficients = dct2(truth[0] - truth[1], block=block)
-    # Next to 0 either sign is right.
+    # Coefficients close to 0 may have either sign.
     assert (coefficients.abs() > 1e-5 * coefficients.abs().max()).float().mean() > 0.999
     coefficients.abs().mean().mul(3).backward()
     exact = coefficients.abs().mean().item()
@@ -127,7 +127,7 @@ def test_loss_without_gradient_is_the_same():
     assert not plain.requires_grad
 
 
-def test_loss_of_equal_pictures():
+def test_loss_of_equal_images():
     sr = torch.rand(2, 16, 16, requires_grad=True)
     loss = dct_l1(sr, sr.detach().clone(), impl="triton")
     loss.backward()

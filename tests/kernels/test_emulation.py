@@ -1,4 +1,4 @@
-"""The host build's instructions of sm_90a: what they compute, and which misuse they name."""
+"""The emulated sm_90a instructions of the host build: results, and detection of misuse."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ SOURCES_HERE = [
 WRONG_SUM, IN_FLIGHT = "a wrong sum", "sums of a wgmma in flight were written"
 NO_MULTIPLE, UNALIGNED = "a bulk copy of no multiple of 16 bytes", "not aligned to 16"
 STILL_READING = "a block ended before its bulk copies had read shared memory"
-# How each case ends: a part of what it prints.
+# Part of the expected output of each case.
 ENDS = {
     **{f"descriptors n{n}": "right" for n in (32, 48, 96, 128, 144, 160, 168, 192)},
     **{f"registers n{n}": "right" for n in (32, 96, 160)},

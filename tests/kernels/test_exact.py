@@ -1,7 +1,7 @@
-"""Whole numbers through every kernel: sums are exact in any order, so results are equal bit by bit.
+"""Integers through every kernel: sums are exact in any order, so results are bit-identical.
 
-Activations are multiples of 128. There SiLU is z or 0, and sigmoid(z) - 1/2 is 1/2, -1/2 or, for
-z = 0, 0: whole blocks stay exact too.
+Activations are multiples of 128, where SiLU is z or 0, and sigmoid(z) - 1/2 is 1/2, -1/2 or, for
+z = 0, 0. So entire blocks are exact too.
 """
 
 import pytest
@@ -16,12 +16,12 @@ from tests.support.guards import guarded_outputs
 pytestmark = pytest.mark.usefixtures("kernel_device")
 
 STEP = 128
-# float16 holds 65504; a sum of a convolution is far below it here.
+# The maximum of float16 is 65504; convolution sums are far below it here.
 LARGEST = 60000
 
 
 def numbers(*shape: int, share: float, step: int = 1) -> Tensor:
-    """-step, 0 or step in float64, of which `share` are not 0."""
+    """-step, 0 or step in float64; a fraction `share` is not 0."""
     return step * torch.randint(0, 2, shape).mul(2).sub(1) * (torch.rand(shape) < share).double()
 
 
@@ -85,7 +85,7 @@ def of_tail(h: int, w: int, channels: int = 4, kernels=(3, 1, 1), scale: int = 2
 
 
 def assert_exact(name: str, impl: str, dtype: torch.dtype, made) -> None:
-    """What the op makes of whole numbers, between poisoned bands, is what it must be."""
+    """The op's result on integers between guard bands is exact."""
     args, truth = made
     for tensor in (*tensors(args), truth):
         assert tensor.any(), "nothing but zeros proves nothing"
@@ -130,11 +130,11 @@ def test_results_are_rounded_to_the_nearest(dtype):
     x, y = (torch.randn(1, 4, 16, 16).to(DEVICE, dtype) for _ in range(2))
     truth = OPS["span_gate"].reference(x.float(), y.float()).to(dtype)
     same = OPS["span_gate"](x, y, impl="triton") == truth
-    assert same.float().mean() > 0.98  # cut off, it would be half of them
+    assert same.float().mean() > 0.98  # with truncation it would be half of them
 
 
 def test_levels_are_rounded_to_the_nearest():
-    """Outputs are the up conv's bias: levels n + 1/2, which go to the even one, and others."""
+    """Outputs equal the up conv's bias: levels n + 1/2, which round to even, and others."""
     levels = torch.tensor([-3.0, 0.5, 1.5, 2.5, 99.5, 100.5, 127, 254.5, 254.6, 255, 256, 9e6])
     args, _ = of_tail(3, 5, 16)
     inputs, weights, bias, up_weight, *_ = mapped(args, lambda t: t.float().to(DEVICE))
@@ -150,8 +150,7 @@ def test_whole_numbers_are_exact_in_cuda(name, i):
     assert_exact(name, "cuda", torch.float16, MADE[name][i]())
 
 
-# Both sides of a picture take each length: rows of a few pixels and of many. (conv3x3 does so in
-# its own test.)
+# Each length as height and as width, in small and large images. (conv3x3 has its own test.)
 SWEEP = {
     "span_gate": of_span_gate,
     "spab": lambda h, w: of_spab(h, w, 3, 2),

@@ -1,7 +1,7 @@
 """The suite for a machine with a GPU: `python -m pytest tests/kernels/test_gpu.py`.
 
-Needs torch, triton, numpy and pytest, and for the upscaler what espan needs. Every kernel of
-every op: float64, guard bands, reruns, streams, threads.
+Needs torch, triton, numpy and pytest, and espan's dependencies for the upscaler. Tests every kernel
+of every op: float64, guard bands, reruns, streams, threads.
 """
 
 import pytest
@@ -28,7 +28,7 @@ each_kernel = pytest.mark.parametrize(("op", "impl"), KERNELS)
 
 @each_kernel
 def test_kernel_runs_here(op, impl):
-    """What refuses everything would be skipped below, and nothing would be tested."""
+    """A kernel that refuses everything would be skipped below without being tested."""
     reasons = [gpu_checks.refusals(op, impl, dtype, "cuda") for dtype in DTYPES]
     assert not all(reasons), reasons
 
@@ -50,7 +50,7 @@ def test_dct_gradient(shape, block, impl):
 
 @pytest.fixture(scope="module")
 def upscalers():
-    """(`Upscaler` in float16, plain PyTorch in float32), of one network with large biases."""
+    """(`Upscaler` in float16, plain PyTorch in float32) of a network with large biases."""
     try:
         from espan import Upscaler
     except ImportError as error:
@@ -63,8 +63,8 @@ def upscalers():
 
 
 @torch.no_grad()
-def test_float32_is_no_tf32(monkeypatch, caplog):
-    """Whatever the process allows: the network against the CPU's float64, and kernels kept."""
+def test_float32_does_not_use_tf32(monkeypatch, caplog):
+    """With TF32 allowed: compares the network with float64 on the CPU; the kernels stay in use."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     net = random_net(channels=32, blocks=5, last_convs=2)
     x = torch.rand(1, 3, 40, 50, generator=torch.Generator().manual_seed(0))

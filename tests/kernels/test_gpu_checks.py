@@ -1,6 +1,6 @@
-"""The GPU suite is there and honest: it skips with a reason, and each check fails what is wrong.
+"""Tests of the GPU suite: it skips with a reason, and each check fails for wrong kernels.
 
-Kernels are span_gate and dct_l1 in the host build, stand-ins take the place of `Upscaler`.
+Uses span_gate and dct_l1 in the host build, and fakes for `Upscaler`.
 """
 
 import ctypes
@@ -23,12 +23,12 @@ from tests.support.gpu import GPU
 
 pytestmark = pytest.mark.skipif(GPU, reason="the suite itself runs here")
 
-# What a machine for the suite may lack.
+# Packages that a machine running the suite may lack.
 ABSENT = ["PIL", "safetensors", "tqdm", "scipy", "skimage", "yaml"]
 
 
 def collected(*options: str) -> subprocess.CompletedProcess:
-    """The suite in a Python without ABSENT."""
+    """Runs the suite in a Python process without the packages ABSENT."""
     code = f"""
 import sys
 for name in {ABSENT}:
@@ -41,7 +41,7 @@ sys.exit(pytest.main(["tests/kernels/test_gpu.py", *options]))
     return subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True)
 
 
-def test_suite_is_skipped_with_its_reason_where_there_is_no_gpu():
+def test_suite_is_skipped_with_a_reason_without_gpu():
     result = collected("-rs", "-m", "gpu")
     assert result.returncode == 0, result.stdout + result.stderr
     reasons = re.findall(r"SKIPPED \[(\d+)\] \S+ (.*)", result.stdout)
@@ -51,12 +51,12 @@ def test_suite_is_skipped_with_its_reason_where_there_is_no_gpu():
     assert sum(int(n) for n, _ in reasons) == int(skipped) > 12 * kernels
 
 
-# Runs from one wrong one to the next.
+# Number of runs between wrong ones.
 ANOTHER = {"is another now and then": 40, "is another the second time": 2}
 
 
 def span_gate(module, to: str):
-    """The launcher of the host build, made wrong."""
+    """The host build's launcher with a defect."""
     runs, kept = count(), {}
 
     def launch(*, x, y, out, size, **rest):
@@ -102,7 +102,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("check", gpu_checks.CHECKS, ids=lambda f: f.__name__)
-def test_checks_pass_a_right_kernel_shim(launch_wrongly, check):
+def test_checks_pass_a_correct_kernel_shim(launch_wrongly, check):
     launch_wrongly("nothing")
     check(*SUBJECT)
 
@@ -119,7 +119,7 @@ def test_dct_gradient_passes_shim(host_build, shape, block):
     gpu_checks.check_dct_gradient(shape, block, "cuda", "cpu")
 
 
-def test_dct_gradient_fails_one_float16_product_shim(
+def test_dct_gradient_check_fails_single_float16_products_shim(
     host_build, shim_objects, monkeypatch, tmp_path
 ):
     low = "if constexpr (!EXACT) mma_m16n8k16(small, low[t], b[c].x, b[c].y);"
@@ -129,19 +129,19 @@ def test_dct_gradient_fails_one_float16_product_shim(
         gpu_checks.check_dct_gradient((2, 40, 44), None, "cuda", "cpu")
 
 
-def test_a_kernel_that_refuses_all_says_why():
+def test_kernel_that_refuses_everything_gives_reasons():
     assert gpu_checks.refusals(OPS["conv3x3"], "cuda", torch.float32, "cpu")
 
 
 class Fake:
-    """Four times larger, by repetition; `wrong` in one of the ways of an executor."""
+    """Upscales x4 by repetition; `wrong` selects a typical executor bug."""
 
     def __init__(self, wrong: str = ""):
         self.wrong, self.runs, self.buffer = wrong, count(), None
 
     def __call__(self, picture):
         if isinstance(picture, list):
-            # A graph per shape whose input is forgotten to be filled again.
+            # A graph per shape whose input is not refilled.
             return [self(picture[0] if self.wrong == "batch" else each) for each in picture]
         if self.wrong == "threads":
             self.buffer = picture
@@ -168,7 +168,7 @@ UPSCALER_CHECKS = {
 
 
 @pytest.mark.parametrize("name", UPSCALER_CHECKS)
-def test_checks_of_an_engine(name):
+def test_checks_of_an_upscaler(name):
     UPSCALER_CHECKS[name](Fake())
     with pytest.raises(AssertionError):
         UPSCALER_CHECKS[name](Fake(name))

@@ -1,4 +1,4 @@
-"""Tensors of more than 2^31 elements: right at their far ends, in memory nobody has to have."""
+"""Tensors of more than 2^31 elements are correct at their far ends; uses sparse memory."""
 
 import sys
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from espan_kernels import OPS, layout, native, span_gate
-from espan_kernels.conv3x3 import kernel_cuda as conv_door
-from espan_kernels.conv9x9_head import kernel_cuda as head_door
-from espan_kernels.spab import kernel_cuda as spab_door
-from espan_kernels.tail import kernel_cuda as tail_door
+from espan_kernels.conv3x3 import kernel_cuda as conv_kernel
+from espan_kernels.conv9x9_head import kernel_cuda as head_kernel
+from espan_kernels.spab import kernel_cuda as spab_kernel
+from espan_kernels.tail import kernel_cuda as tail_kernel
 from tests.kernels import test_exact as exact
 from tests.support.contract import mapped
 from tests.support.gpu import GPU
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="memory without pages is Linux's"),
 ]
 
-# A wrong address may end the process, so Triton's interpreter has one of its own.
+# A wrong address may kill the process, so Triton's interpreter runs in a separate one.
 FAR = """
 import torch
 from espan_kernels import OPS, layout
@@ -102,7 +102,7 @@ def memory(channels: int, size, name: str, scale: int = 1) -> torch.Tensor:
 
 
 def place(values: torch.Tensor, size, name: str) -> torch.Tensor:
-    """The values (1, C, h, w) at the far corner of the last picture of zeros."""
+    """Zero images with the values (1, C, h, w) in the far corner of the last one."""
     height, width = values.shape[2:]
     out = memory(values.size(1), size, name)
     if name == "nc8hw8":
@@ -137,14 +137,14 @@ def test_far_ends_of_convolutions(last_blocks, convs, name, size):
         (x, weight, bias, _, gate), truth = exact.of_conv3x3(*read_part(size), 32, "gate")
         x, gate, truth = x[:1], gate[:1], truth[:1]
         out = memory(32, size, name)
-        packed = conv_door.pack(weight.half(), bias.half(), plain=False)
+        packed = conv_kernel.pack(weight.half(), bias.half(), plain=False)
         args = place(x, size, name), packed, out, "none", place(gate, size, name), name
-        conv_door.launch(*args)
+        conv_kernel.launch(*args)
     else:
         (x, weights, biases), truth = exact.of_spab(*read_part(size), 32, convs)
         out = memory(32, size, name)
-        packed = spab_door.pack([w.half() for w in weights], [b.half() for b in biases])
-        spab_door.launch(place(x, size, name), packed, out, name)
+        packed = spab_kernel.pack([w.half() for w in weights], [b.half() for b in biases])
+        spab_kernel.launch(place(x, size, name), packed, out, name)
     assert_corner(out, truth, name)
 
 
@@ -153,8 +153,8 @@ def test_far_ends_of_convolutions(last_blocks, convs, name, size):
 def test_far_ends_of_the_head(last_blocks, x_layout, size):
     (x, weight, bias), truth = exact.of_head(*read_part(size), 32)
     out = memory(32, size, "nc8hw8")
-    packed = head_door.pack(weight.half(), bias.half())
-    head_door.launch(place(x, size, x_layout), x_layout, packed, out, "nc8hw8")
+    packed = head_kernel.pack(weight.half(), bias.half())
+    head_kernel.launch(place(x, size, x_layout), x_layout, packed, out, "nc8hw8")
     assert_corner(out, truth, "nc8hw8")
 
 
@@ -165,8 +165,8 @@ def test_far_ends_of_the_tail(last_blocks, out_layout, size):
     inputs, weights, bias, up_weight, up_bias, *_ = mapped(made, lambda t: t.half())
     out = memory(3, size, out_layout, 4)
     features = [place(x, size, "nc8hw8") for x in inputs]
-    packed = tail_door.pack(weights, bias, up_weight, up_bias)
-    tail_door.launch(features, "nc8hw8", packed, out, out_layout, 4, False)
+    packed = tail_kernel.pack(weights, bias, up_weight, up_bias)
+    tail_kernel.launch(features, "nc8hw8", packed, out, out_layout, 4, False)
     assert_corner(out, truth, out_layout, 4)
 
 
@@ -179,8 +179,8 @@ def test_far_end_of_the_gate(last_blocks):
     assert torch.equal(span_gate(a.half(), b.half()).double(), truth)
 
 
-def test_all_of_what_has_kernels_is_here():
+def test_all_ops_are_covered():
     assert {*OPS} == {
         *("span_gate", "span_gate_backward", "conv3x3", "conv9x9_head", "spab", "tail"),
-        *("dct2", "dct_l1"),  # of training patches: nobody has 2^31 of their pixels
+        *("dct2", "dct_l1"),  # for training patches, which never have 2^31 pixels
     }

@@ -1,4 +1,4 @@
-"""Merged weights equal what they were merged from, in float64 and at the border."""
+"""Merged weights equal the original layers in float64, including the border."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def test_halved_epilogues():
     close(gate_of_half(residual, h), span_gate(residual, z))
 
 
-def test_planes_and_back():
+def test_nc8hw8_round_trip():
     for channels in (1, 8, 28, 32):
         x = normal(2, channels, 3, 5)
         planes = layout.to_nc8hw8(x)
@@ -66,7 +66,7 @@ def test_planes_and_back():
         assert torch.equal(layout.from_nc8hw8(planes, channels), x)
 
 
-def test_packed_weights_are_the_same_tensor():
+def test_packed_weights_have_equal_values():
     weight = normal(4, 5, 3, 3)
     packed = layout.pack_weight(weight)
     assert torch.equal(packed, weight)

@@ -1,4 +1,4 @@
-"""The CUDA kernels' loader and build: each way to be without them has its reason."""
+"""The loader and build of the CUDA kernels: every reason why they can be missing."""
 
 import os
 import subprocess
@@ -58,7 +58,7 @@ def test_tensors_of_another_device_are_refused(monkeypatch):
         ("NVIDIA H200", (9, 0), "1", True),
     ],
 )
-def test_half_sums_are_for_geforce(monkeypatch, name, capability, wanted, pays):
+def test_fp16_accumulation_pays_on_geforce(monkeypatch, name, capability, wanted, pays):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
     monkeypatch.setattr(machine, "capability", lambda index: capability)
     monkeypatch.delenv("ESPAN_HALF_SUMS", raising=False)
@@ -67,7 +67,7 @@ def test_half_sums_are_for_geforce(monkeypatch, name, capability, wanted, pays):
     assert machine.fp16_accumulation_pays(torch.device("cuda", 0)) is pays
 
 
-def test_a_bad_wish_for_half_sums_is_named(monkeypatch):
+def test_invalid_espan_half_sums(monkeypatch):
     monkeypatch.delenv("ESPAN_HALF_SUMS", raising=False)
     assert not machine.fp16_accumulation_pays(torch.device("cpu"))
     monkeypatch.setenv("ESPAN_HALF_SUMS", "yes")
@@ -75,7 +75,7 @@ def test_a_bad_wish_for_half_sums_is_named(monkeypatch):
         machine.fp16_accumulation_pays(torch.device("cpu"))
 
 
-def test_the_hash_sees_every_source(tmp_path):
+def test_hash_depends_on_every_source(tmp_path):
     for name in ("a.cu", "common/b.cuh", "wgmma/e.cuh", "c.h", "d.cpp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("1")
@@ -125,7 +125,7 @@ def test_launchers_name_a_wrong_argument_shim(shim_module, error, message, chang
 
 
 def build(folder, **environment) -> subprocess.CompletedProcess:
-    """setup.py's build steps, into `folder`; CPU kernels only where `environment` asks."""
+    """Runs setup.py's build steps into `folder`; CPU kernels only if `environment` asks."""
     return subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "-b", folder, "-t", folder / "temp"],
         cwd=ROOT,
@@ -139,7 +139,7 @@ def left_out(folder, note: str = build_info.LEFT_OUT) -> str:
     return (folder / "espan_kernels" / note).read_text()
 
 
-def test_a_build_without_kernels_says_why(tmp_path):
+def test_build_without_kernels_notes_the_reason(tmp_path):
     assert build(tmp_path, ESPAN_CUDA="0").returncode == 0
     assert left_out(tmp_path) == "ESPAN_CUDA=0\n"
     assert left_out(tmp_path, build_info.CPU_LEFT_OUT) == "ESPAN_CPU=0\n"
@@ -154,14 +154,14 @@ def test_cpu_kernels_that_do_not_compile_are_noted_or_fatal(tmp_path, compiler):
     assert build(tmp_path, ESPAN_CPU="1", **settings).returncode != 0
 
 
-def test_a_build_without_nvcc_says_where_it_looked(tmp_path):
+def test_build_without_nvcc_notes_the_searched_paths(tmp_path):
     assert build(tmp_path, ESPAN_CUDA="auto", NVCC="/nowhere/nvcc").returncode == 0
     assert left_out(tmp_path) == "no nvcc, looked for /nowhere/nvcc\n"
     result = build(tmp_path, ESPAN_CUDA="1", NVCC="", CUDA_HOME="/nowhere")
     assert result.returncode and "no nvcc, looked for /nowhere/bin/nvcc" in result.stderr
 
 
-def test_a_failed_compile_is_noted_or_fatal(tmp_path):
+def test_failed_compilation_is_noted_or_fatal(tmp_path):
     failing = {"NVCC": "false"}
     result = build(tmp_path, ESPAN_CUDA="auto", ESPAN_CUDA_ARCHS="8.0", **failing)
     assert result.returncode == 0, result.stderr
@@ -173,7 +173,7 @@ def test_a_failed_compile_is_noted_or_fatal(tmp_path):
 
 @pytest.fixture
 def nvcc(tmp_path):
-    """nvcc(codes): a compiler that has these, and compiles nothing."""
+    """nvcc(codes): a fake compiler that lists these architectures and compiles nothing."""
 
     def nvcc(*codes: str) -> str:
         path = tmp_path / "nvcc"
@@ -186,7 +186,7 @@ def nvcc(tmp_path):
 
 
 def ninja(folder, **environment) -> dict[str, dict[str, str]]:
-    """{output: its inputs and variables}, "" with the file's own, of what was to be compiled."""
+    """{output: its inputs and variables} of the ninja file; "" has the file's own variables."""
     environment = {"ESPAN_CUDA_TRAP": "", "ESPAN_LINEINFO": "", **environment}
     assert build(folder, ESPAN_CUDA="auto", **environment).returncode == 0
     found: dict[str, dict[str, str]] = {"": {}}
@@ -216,7 +216,7 @@ def linked(found: dict) -> set[str]:
     [("80;86;89", ALL), ("8.0", ALL), ("100;120", ALL), ("", ("80", "86")), ("80;90", ("90",))],
     ids=str,
 )
-def test_without_90_or_an_nvcc_for_90a_there_is_no_wgmma(tmp_path, nvcc, archs, known):
+def test_no_wgmma_without_90_or_a_matching_nvcc(tmp_path, nvcc, archs, known):
     found = ninja(tmp_path, NVCC=nvcc(*known), ESPAN_CUDA_ARCHS=archs)
     assert linked(found) == {*found} & linked(found) and "spab.o" in linked(found)
     assert WGMMA and not WGMMA & {*found}
@@ -224,7 +224,7 @@ def test_without_90_or_an_nvcc_for_90a_there_is_no_wgmma(tmp_path, nvcc, archs, 
 
 
 @pytest.mark.parametrize("archs", ["80;90", "9.0", "90a", ""])
-def test_with_90_wgmma_is_compiled_for_90a_alone(tmp_path, nvcc, archs):
+def test_wgmma_is_compiled_only_for_90a(tmp_path, nvcc, archs):
     found = ninja(tmp_path, NVCC=nvcc(*ALL), ESPAN_CUDA_ARCHS=archs)
     assert "-DESPAN_WGMMA" in found[""]["flags"].split()
     assert linked(found) > WGMMA
@@ -233,12 +233,12 @@ def test_with_90_wgmma_is_compiled_for_90a_alone(tmp_path, nvcc, archs):
 
 
 @pytest.mark.parametrize(("wanted", "traps"), [("1", True), ("0", False), ("", False)])
-def test_a_build_that_ends_deadlocks(tmp_path, nvcc, wanted, traps):
+def test_trap_build(tmp_path, nvcc, wanted, traps):
     found = ninja(tmp_path, NVCC=nvcc(*ALL), ESPAN_CUDA_ARCHS="90", ESPAN_CUDA_TRAP=wanted)
     assert ("-DESPAN_CUDA_TRAP" in found[""]["flags"].split()) == traps
 
 
-def test_bad_settings_are_named(tmp_path):
+def test_invalid_settings(tmp_path):
     result = build(tmp_path, ESPAN_CUDA="yes")
     assert result.returncode and "ESPAN_CUDA: expected auto, 0 or 1, got 'yes'" in result.stderr
     result = build(tmp_path, ESPAN_CUDA="1", ESPAN_CUDA_ARCHS="ampere", NVCC="true")

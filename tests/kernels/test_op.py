@@ -1,4 +1,4 @@
-"""The op mechanism: order, refusals and their text, forced implementations, cost of a call."""
+"""The op mechanism: order, refusal messages, forced implementations, cost of a call."""
 
 import os
 import re
@@ -39,7 +39,7 @@ def twice(monkeypatch):
     del OPS["twice"]
 
 
-def test_the_first_that_does_not_refuse_runs(twice):
+def test_first_kernel_that_does_not_refuse_runs(twice):
     flat, square = torch.ones(3), torch.ones(3, 3)
     assert twice.choose((square,)).name == "cuda"
     assert twice.choose((flat,)).name == "triton"
@@ -117,7 +117,7 @@ def test_an_old_gpu_is_refused(monkeypatch):
     assert reason == "needs compute capability 8.0 or higher, cuda:1 has 7.5"
 
 
-def test_the_interpreter_is_only_for_who_asks(monkeypatch):
+def test_interpreter_runs_only_when_named(monkeypatch):
     monkeypatch.setattr(machine, "INTERPRETED", True)
     assert OPS["span_gate"].choose((torch.ones(2), torch.ones(2))) is None
 
@@ -208,12 +208,12 @@ def test_op_names_are_listed():
     assert op.OPS is OPS
 
 
-def test_every_kernel_owes_the_contract():
-    """Guard bands round inputs and outputs, strides, sizes: nobody is left out."""
+def test_every_kernel_has_a_contract_test():
+    """Every kernel is tested with guard bands around inputs and outputs, strides and sizes."""
     call = re.compile(r'contract\(\s*"(\w+)"((?:[^()]|\([^()]*\))*)\)')
-    owed = set()
+    tested = set()
     for path in Path(__file__).parent.glob("test_*.py"):
         for name, options in call.findall(path.read_text()):
             impl = re.search(r'impl="(\w+)"', options)
-            owed.add((name, impl[1] if impl else "triton"))
-    assert owed == {(op.name, k.name) for op in OPS.values() for k in op.kernels if k.run}
+            tested.add((name, impl[1] if impl else "triton"))
+    assert tested == {(op.name, k.name) for op in OPS.values() for k in op.kernels if k.run}

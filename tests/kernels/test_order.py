@@ -1,4 +1,4 @@
-"""The order in which implementations are tried: that of the records, and what follows from it."""
+"""The order in which implementations are tried matches the records."""
 
 import json
 from pathlib import Path
@@ -14,10 +14,10 @@ from espan_kernels import OPS, machine, order
 from tests.support.contract import DEVICE
 
 RESULTS = Path(__file__).parents[2] / "bench/results"
-# A record made on a GPU says what it is capable of, but for this one.
+# Compute capability of GPUs whose records lack it.
 CAPABILITIES = {"NVIDIA H100 80GB HBM3": [9, 0]}
 NO_GPU = machine.needs_cuda, machine.needs_wgmma, machine.needs_triton
-# Runs of one GPU differ by less.
+# Times of repeated runs on a GPU differ by less than this factor.
 NOISE = 1.1
 FAKE = {
     (9, 0): {
@@ -56,7 +56,7 @@ RECORDS = gpu_records()
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_no_record_says_otherwise(name):
+def test_order_matches_the_records(name):
     capability, recorded = RECORDS[name]
     table = order.MILLISECONDS
     assert capability in table, f"espan_kernels/order.py lacks {capability}: {recorded},"
@@ -67,7 +67,7 @@ def test_no_record_says_otherwise(name):
             assert times[first] <= NOISE * min(times.values()), f"{op} at {size}: {times}"
 
 
-def test_every_time_is_that_of_a_record():
+def test_every_time_comes_from_a_record():
     for capability, ops in order.MILLISECONDS.items():
         for op, sizes in ops.items():
             assert [*sizes] == sorted(sizes, key=lambda size: size[0] * size[1])
@@ -80,8 +80,8 @@ def test_every_time_is_that_of_a_record():
                 assert times in said, f"{op} at {size} on {capability}: {times}"
 
 
-def test_the_first_record_of_a_gpu_is_as_it_was_made():
-    """Among its rows are implementations that are no longer here."""
+def test_first_gpu_record_is_unchanged():
+    """Its rows include implementations that have since been removed."""
     rows = json.loads((RESULTS / "h100.json").read_text())["rows"]
     assert {"op": "spab", "impl": "triton_fused"}.items() <= rows[12].items()
 
@@ -109,7 +109,7 @@ def test_fastest_first_of_the_nearest_size():
 
 
 @pytest.mark.usefixtures("fake")
-def test_an_unknown_gpu_takes_the_ops_order_without_what_was_slower_everywhere():
+def test_unknown_gpu_uses_the_ops_order_without_slow_kernels():
     # b was faster somewhere, c nowhere.
     assert first("op", (12, 0), 100) == ["a", "b"]
     assert first("other", (9, 0), 100) == ["b", "c"]
@@ -121,7 +121,7 @@ def test_an_unknown_gpu_takes_the_ops_order_without_what_was_slower_everywhere()
 
 @pytest.fixture
 def on_a_gpu(monkeypatch):
-    """Tensors as on a GPU of this compute capability, with all kernels built."""
+    """Pretends that tensors are on a GPU of this compute capability, with all kernels built."""
 
     def pretend(*capability: int) -> None:
         monkeypatch.setattr(machine, "INTERPRETED", False)
@@ -146,7 +146,7 @@ def sample(name: str, dtype=torch.float16):
     ],
     ids=str,
 )
-def test_what_calls_try(on_a_gpu, capability, conv, dct, loss):
+def test_candidates_by_capability(on_a_gpu, capability, conv, dct, loss):
     on_a_gpu(*capability)
 
     def candidates(name):
@@ -162,7 +162,7 @@ def test_what_calls_try(on_a_gpu, capability, conv, dct, loss):
     assert candidates("span_gate_backward") == ["cuda", "triton"]
 
 
-def test_explain_says_what_runs_only_when_named(on_a_gpu):
+def test_explain_lists_kernels_that_run_only_when_named(on_a_gpu):
     on_a_gpu(9, 0)
     lines = OPS["dct2"].explain(*sample("dct2")).splitlines()
     assert lines[0].startswith("dct2: cuda: only the loss has a CUDA kernel")
@@ -190,14 +190,14 @@ def test_compile_traces_through_the_choice(on_a_gpu, monkeypatch):
 
 
 def test_a_plan_takes_cuda_kernels_first(on_a_gpu):
-    """Between them values stay in planes; what was timed is an op by itself, on pictures."""
+    """Between CUDA kernels values stay in NC/8HW8 layout; timings are of single ops on images."""
     on_a_gpu(9, 0)
     made = kernels.Plan(SPAN(48, blocks=2).half().to(DEVICE))
     chosen = [
-        who.name
-        for step, who in zip(made.steps, made.chosen, strict=True)
+        kernel.name
+        for step, kernel in zip(made.steps, made.chosen, strict=True)
         if isinstance(step, Fused)
     ]
-    # The first conv has 3 channels in, and the tail more than 32.
+    # The first conv has 3 input channels, and the tail more than 32.
     assert chosen == ["triton", "cuda", "cuda", "cuda", "cuda", "triton"]
     assert [made.steps[i].op.name for i in (1, 2, 3)] == ["conv3x3", "spab", "conv3x3"]

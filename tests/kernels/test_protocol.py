@@ -1,4 +1,4 @@
-"""How blocks and tails by wgmma hand rows on, as a model: no order of steps ends in a deadlock."""
+"""A model of the row hand-off in wgmma blocks and tails: no order of steps deadlocks."""
 
 import re
 from itertools import product
@@ -28,15 +28,15 @@ def rows_of(items: list[int], reach: int) -> list[tuple[int, int]]:
 
 
 def convolution(
-    source: Ring, target: Ring | None, gate: Ring | None, reach, warp, items, beside=()
+    source: Ring, target: Ring | None, gate: Ring | None, reach, warp, items, extra=()
 ) -> list[Step]:
-    """A warp's steps: csrc/wgmma/convolve.cuh. While a row's products are made, the row that the
-    one before has finished is stored, in `target` if that is a ring.
+    """A warp's steps in csrc/wgmma/convolve.cuh. While a row's products are computed, the
+    previously finished row is stored, in `target` if that is a ring.
 
-    beside: rings of which a row is read where one is finished, as the tail's 1x1 inputs are.
+    extra: rings read once per finished row, such as the tail's 1x1 inputs.
     """
     steps: list[Step] = []
-    reader, others = Reader(steps, source), [Reader(steps, ring) for ring in beside]
+    reader, others = Reader(steps, source), [Reader(steps, ring) for ring in extra]
     before = Reader(steps, gate) if gate else None
     writer = Writer(steps, target, warp) if target else None
     finished: tuple[int, int] | None = None
@@ -60,7 +60,7 @@ def convolution(
 
 
 def block(sizes: tuple[int, ...], convs: int, items: list[int], warps: int = 2) -> dict:
-    """The roles of a block, its rings with as many slots as `sizes` says, in the order of RINGS."""
+    """The roles of a block; `sizes` has the number of slots of each ring, in the order of RINGS."""
     slots = dict(zip(RINGS, sizes, strict=True))
     first, gate = (Ring(name, slots[name], 1, warps) for name in ("Input", "Gate"))
     rings = [first, *(Ring(f"Hidden {i}", slots["Hidden"], warps, warps) for i in range(convs - 1))]
@@ -81,7 +81,7 @@ def block(sizes: tuple[int, ...], convs: int, items: list[int], warps: int = 2) 
 
 
 def tail(sizes: tuple[int, ...], singles: int, items: list[int], warps: int = 2) -> dict:
-    """The roles of a tail: sums of a 3x3 and of 1x1 convolutions, then one to pixels."""
+    """The roles of a tail: sums of a 3x3 and 1x1 convolutions, then a convolution to pixels."""
     slots = dict(zip(TAIL_RINGS, sizes, strict=True))
     x = Ring("Input", slots["Input"], 1, warps)
     ones = [Ring(f"Single {i}", slots["Single"], 1, warps) for i in range(singles)]
@@ -96,7 +96,7 @@ def tail(sizes: tuple[int, ...], singles: int, items: list[int], warps: int = 2)
 
 
 def slots_of(source: str, names: tuple[str, ...], convs: int = 0) -> tuple[int, ...]:
-    """How many slots the rings of csrc/`source` have."""
+    """The number of slots of the rings in csrc/`source`."""
     found = re.findall(
         r"using (\w+) = Ring<(?:CONVS == 1 \? (\d+) : )?(\d+),", (SOURCES / source).read_text()
     )
@@ -157,13 +157,13 @@ def test_tails(singles):
 
 
 def edited(role: str, change) -> dict:
-    """A block with the steps of one role changed."""
+    """A block with modified steps of one role."""
     roles = block((2, 2, 2, 1), 2, [2, 1], warps=2)
     return {**roles, role: [new for i, step in enumerate(roles[role]) for new in change(i, step)]}
 
 
 def late(kind: str, ring: str):
-    """Waits of the phase after, or before, the right one."""
+    """Makes a role wait for the next or previous phase instead of the right one."""
 
     def change(i, step):
         wrong = step.kind == kind and step.ring.name == ring
@@ -192,7 +192,7 @@ LAST, FIRST = "convolution 1, warp 0", "convolution 0, warp 1"
         pytest.param(LAST, late("begin to read", "Hidden 0"), id="a reader of another phase"),
         pytest.param("input", late("begin to write", "Input"), id="a loader of another phase"),
         pytest.param("output", late("begin to read", "Output"), id="a storer of another phase"),
-        pytest.param(FIRST, twice("end to write", "Hidden 0"), id="a writer hands on twice"),
+        pytest.param(FIRST, twice("end to write", "Hidden 0"), id="a writer publishes twice"),
         pytest.param(
             FIRST, lambda i, step: [step] * (i < 12), id="a convolution that ends too early"
         ),
@@ -208,11 +208,11 @@ def test_planted_faults_are_found(role, change):
             run(model, seed)
 
 
-def test_a_loader_that_does_not_wait_is_found():
+def test_loader_that_does_not_wait_is_found():
     roles = block((2, 2, 2, 1), 2, [2, 1])
-    unasked = [step._replace(kind="end to write") for step in roles["input"]]
+    unchecked = [step._replace(kind="end to write") for step in roles["input"]]
     with pytest.raises(ProtocolError, match=r"too many arrivals|begin to read"):
-        search(Model({**roles, "input": unasked}))
+        search(Model({**roles, "input": unchecked}))
 
 
 def test_a_reader_that_keeps_two_rows_needs_two_slots():

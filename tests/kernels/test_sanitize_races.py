@@ -1,5 +1,4 @@
-"""tests/verification/sanitize.py:
-what racecheck cannot judge, as it finds it in a program that is right."""
+"""tests/verification/sanitize.py: false positives of racecheck, as found in a correct program."""
 
 import subprocess
 from functools import partial
@@ -17,8 +16,8 @@ from tests.verification.test_sanitize import (
     write_tool,
 )
 
-# What racecheck said of ten lines that are right, on an H100.
-OF_A_RIGHT_PROGRAM = """\
+# Output of racecheck for ten correct lines on an H100.
+OF_A_CORRECT_PROGRAM = """\
 ========= COMPUTE-SANITIZER
 ========= Error: Race reported between Read access at ok(int *, int)+0x480 in race.cu:6
 =========     and Write access at ok(int *, int)+0x880 in race.cu:4 [512 hazards]
@@ -26,7 +25,7 @@ OF_A_RIGHT_PROGRAM = """\
 ok no error
 ========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)
 """
-# And of kernels that arrive at barriers; with what they race was not kept.
+# From the output for kernels that arrive at barriers, without the other side of the race.
 LOAD = (
     "espan::ldmatrix_x4(unsigned int (&)[4], espan::Shared<unsigned int>, int)+0x1810 in ptx.cuh:23"
 )
@@ -40,7 +39,7 @@ def tool(tmp_path, monkeypatch):
 
 
 def of_races(*races: tuple[str, str, str]) -> str:
-    """What racecheck writes about races, each (severity and first access, where, the other)."""
+    """Output of racecheck for races, each (severity and first access, location, other access)."""
     lines = ["========= COMPUTE-SANITIZER"]
     for first, where, other in races:
         severity, access = first.split()
@@ -54,8 +53,8 @@ FORMS = frozenset({"Error: Read, Write"})
 LIKE_IT = ("Error Read", LOAD, "Write")
 
 
-def test_races_of_a_right_program_have_a_form():
-    (found,) = sanitize.read(OF_A_RIGHT_PROGRAM)[0]
+def test_races_of_a_correct_program_have_a_form():
+    (found,) = sanitize.read(OF_A_CORRECT_PROGRAM)[0]
     assert {sanitize.form(found)} == FORMS
     assert sanitize.form("Invalid __global__ read of size 4 bytes at kernel()+0x90") is None
     (two,) = sanitize.read(
@@ -74,7 +73,7 @@ def test_races_of_that_form_cannot_be_judged():
         outcome, lines = sanitize.parse(text, code, FORMS)
         assert outcome == "unjudged" and lines == [line[: len(lines[0])]] and len(lines[0]) > 200
     assert sanitize.parse(text, 7)[0] == "findings"
-    # The calls have failed, or nothing says how many there were.
+    # The calls failed, or the summary is missing.
     assert sanitize.parse(text, 3, FORMS)[0] == "broken"
     assert sanitize.parse(text.rsplit("\n", 1)[0], 7, FORMS)[0] == "broken"
 
@@ -89,20 +88,20 @@ def test_races_of_that_form_cannot_be_judged():
     ],
     ids=str,
 )
-def test_everything_else_still_fails(other):
+def test_other_findings_still_fail(other):
     outcome, lines = sanitize.parse(of_races(LIKE_IT, other), 7, FORMS)
     assert outcome == "findings" and len(lines) == 2
     assert lines[0].startswith("1 x ") and lines[1].startswith("cannot be judged by this tool: ")
     for text in (OUT_OF_BOUNDS, UNINITIALIZED, DIVERGENT):
         assert sanitize.parse(text, 7, FORMS)[0] == "findings"
-    # A race that is counted and not shown.
+    # A race that is counted but not shown.
     more = of_races(LIKE_IT).replace("SUMMARY: 1", "SUMMARY: 2")
     assert sanitize.parse(more, 7, FORMS)[1][0] == "1 by the summary alone"
 
 
 @pytest.fixture
 def nvcc(tmp_path, tool):
-    """An nvcc that compiles nothing and ends with a code."""
+    """A fake nvcc that compiles nothing and exits with a given code."""
 
     def write(code: int) -> None:
         script = tmp_path / "bin" / "nvcc"
@@ -116,14 +115,14 @@ def nvcc(tmp_path, tool):
 @pytest.mark.parametrize(
     ("text", "code", "outcome", "forms"),
     [
-        (OF_A_RIGHT_PROGRAM, 7, "unjudged", FORMS),
+        (OF_A_CORRECT_PROGRAM, 7, "unjudged", FORMS),
         (NO_RACE, 0, "clean", frozenset()),
-        (OF_A_RIGHT_PROGRAM, 1, "broken", frozenset()),  # its sums are wrong
+        (OF_A_CORRECT_PROGRAM, 1, "broken", frozenset()),  # its sums are wrong
         (NOT_SUPPORTED, 0, "broken", frozenset()),
     ],
     ids=["flagged", "clean", "wrong", "not supported"],
 )
-def test_what_the_right_program_excuses(tool, nvcc, tmp_path, text, code, outcome, forms):
+def test_excuses_from_the_correct_program(tool, nvcc, tmp_path, text, code, outcome, forms):
     tool(text, code)
     nvcc(0)
     part, found = sanitize.probe(tmp_path)
@@ -131,8 +130,8 @@ def test_what_the_right_program_excuses(tool, nvcc, tmp_path, text, code, outcom
     assert (tmp_path / "sanitize_racecheck_right.txt").read_text() == text
 
 
-def test_without_the_right_program_nothing_is_excused(tool, nvcc, monkeypatch):
-    tool(OF_A_RIGHT_PROGRAM, 7)
+def test_without_the_correct_program_nothing_is_excused(tool, nvcc, monkeypatch):
+    tool(OF_A_CORRECT_PROGRAM, 7)
     nvcc(2)
     part, forms = sanitize.probe()
     assert part.outcome == "broken" and part.lines == ["it said so"] and not forms
@@ -155,8 +154,8 @@ def test_only_kernels_that_arrive_at_barriers_are_excused(tool, tool_name, group
     assert sanitize.check(tool_name, group, forms=FORMS).outcome == outcome
 
 
-def test_what_cannot_be_judged_does_not_fail(tool, monkeypatch, capsys):
-    tool(OF_A_RIGHT_PROGRAM, 7)
+def test_unjudged_findings_do_not_fail(tool, monkeypatch, capsys):
+    tool(OF_A_CORRECT_PROGRAM, 7)
     monkeypatch.setattr(sanitize, "missing", lambda: None)
     monkeypatch.setattr(sanitize, "TOOLS", ("racecheck",))
     monkeypatch.setattr(sanitize, "GROUPS", {"arriving": "cuda"})
@@ -169,7 +168,7 @@ def test_what_cannot_be_judged_does_not_fail(tool, monkeypatch, capsys):
 
 
 @pytest.mark.compile
-def test_the_right_program_compiles(tmp_path):
+def test_correct_program_compiles(tmp_path):
     if (nvcc := sanitize.find("nvcc")) is None:
         pytest.skip("no nvcc")
     command = [nvcc, "-std=c++17", "-arch=sm_80", "-cubin", sanitize.RIGHT, "-o", tmp_path / "out"]

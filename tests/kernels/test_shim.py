@@ -1,4 +1,4 @@
-"""The host build of the CUDA kernels finds what it is for: bugs planted in the kernels show."""
+"""The host build of the CUDA kernels detects bugs planted in the kernels."""
 
 import re
 
@@ -9,9 +9,9 @@ from espan_kernels import OPS, native, spab, span_gate
 from tests.support import shim as host
 from tests.support.contract import assert_agrees
 
-# Two strips and several segments, so that blocks of the persistent grid take several items.
+# Two strips and several segments, so that blocks of the persistent grid process several items.
 BLOCK = (1, 32, 3, 14, 70)
-# A plane without a second one to make 16 channels with, behind the last of 4.
+# An odd number of planes, more than 4.
 ODD = (1, 40, 3, 5, 70)
 FULL = "bar_sync(full(CONV, u), 2 * S::CONV_THREADS);"
 EMPTY = "if constexpr (!IS_FIRST) bar_arrive(empty(CONV, u), 2 * S::CONV_THREADS);"
@@ -19,7 +19,7 @@ STORE = "inside ? pair : 0"
 READ = "a_word + u * S::SLOT"
 LOAD = "cp_async_wait<1>();"
 HEADERS = ("common/convolve.cuh", "common/rows.cuh")
-# How a bug shows: (text of one of HEADERS: what takes its place), by name.
+# {how it shows: {bug: {text in one of HEADERS: its replacement}}}
 PLANTED = {
     "wrong values": {
         "no barrier after the copies": {
@@ -77,7 +77,7 @@ def channels_last_block(case=BLOCK):
 
 
 def caught(module, case=BLOCK) -> str | None:
-    """How running the block shows that something is wrong, under one of a few orders."""
+    """How a run of the block reveals a bug under one of a few thread orders, or None."""
     truth = OPS["spab"].reference(*channels_last_block(case))
     for seed in range(3):
         module.seed(seed)
@@ -98,13 +98,13 @@ def test_shim_block_agrees_in_any_order(use, shim_module, seed):
 
 
 @pytest.mark.parametrize("case", [BLOCK, ODD], ids=str)
-def test_shim_finds_nothing_where_nothing_is(use, shim_module, case):
+def test_shim_no_false_positives(use, shim_module, case):
     use(shim_module)
     assert caught(shim_module, case) is None
 
 
 @pytest.mark.parametrize(("case", "how", "bug", "change"), BUGS, ids=[bug for _, _, bug, _ in BUGS])
-def test_shim_finds_planted(use, shim_objects, tmp_path, case, how, bug, change):
+def test_shim_finds_planted_bugs(use, shim_objects, tmp_path, case, how, bug, change):
     source = "spab.cu" if case == BLOCK else "conv3x3.cu"
     header = next(name for name in HEADERS if min(change) in (host.SOURCES / name).read_text())
     module = host.patched(shim_objects, tmp_path, source, change, header)

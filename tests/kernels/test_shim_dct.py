@@ -11,12 +11,12 @@ from tests.support.contract import assert_agrees, contract
 from tests.support.gpu_checks import loss_and_gradient
 
 OP = OPS["dct_l1"]
-# Odd, so that a middle stands alone; more than 64, so that several warps share a line.
+# Odd, to have a middle element; more than 64, so that several warps share a line.
 SHAPE = (2, 67, 71)
 SPLIT_BARRIER = "    bar_sync(0, lines.threads);\n}"
 READ = "    // All warps have read the lines; the signs overwrite the high parts.\n"
 FOLD = "far = i < lines.odd ? difference(lines.n - 1 - i) : 0;"
-# How a bug shows: (text of the file: what takes its place), by name.
+# {how it shows: {(file, bug): {text: its replacement}}}
 PLANTED = {
     "wrong gradient": {
         ("dct_l1.cu", "signs read while they are stored"): {
@@ -75,8 +75,8 @@ class TestLossShim(contract("dct_l1", loss_and_gradient, impl="cuda")):
     pass
 
 
-def pictures(shape=SHAPE):
-    """Two that differ little, and in some rows not at all: coefficients near 0 and of 0."""
+def images(shape=SHAPE):
+    """Two similar images, equal in some rows: some coefficients are close to 0, some are 0."""
     generator = torch.Generator().manual_seed(0)
     sr = torch.rand(shape, generator=generator)
     hr = sr + 0.01 * torch.randn(shape, generator=generator)
@@ -92,12 +92,12 @@ def run(sr, hr, block=None, impl="cuda"):
 
 
 def caught(module) -> str | None:
-    """How the loss shows that something is wrong, under one of a few orders."""
-    loss, gradient = run(*(t.double() for t in pictures()), impl="eager")
+    """How the loss reveals a bug under one of a few thread orders, or None."""
+    loss, gradient = run(*(t.double() for t in images()), impl="eager")
     for seed in range(2):
         module.seed(seed)
         try:
-            ours, our_gradient = run(*pictures())
+            ours, our_gradient = run(*images())
         except native.CudaError as error:
             return str(error)
         if not abs(ours / loss - 1) < 1e-6:
@@ -107,19 +107,19 @@ def caught(module) -> str | None:
     return None
 
 
-def test_shim_finds_nothing_in_dct_where_nothing_is(host_build, shim_module):
+def test_shim_no_false_positives_in_dct(host_build, shim_module):
     assert caught(shim_module) is None
 
 
 @pytest.mark.parametrize(("how", "file", "change"), BUGS, ids=NAMES)
-def test_shim_finds_planted_in_dct(shim, shim_objects, monkeypatch, tmp_path, how, file, change):
+def test_shim_finds_planted_dct_bugs(shim, shim_objects, monkeypatch, tmp_path, how, file, change):
     module = host.patched(shim_objects, tmp_path, "dct_l1.cu", change, file)
     monkeypatch.setattr(native, "MODULE", module)
     assert re.search(how, caught(module) or "nothing")
 
 
 def test_shim_chunks_of_strips_change_nothing(host_build, shim_objects, monkeypatch, tmp_path):
-    sr, hr = pictures((5, 24, 40))
+    sr, hr = images((5, 24, 40))
     whole = [run(sr, hr, block) for block in (None, 8)]
     chunked = host.patched(shim_objects, tmp_path, "dct_l1.cu", {"1 << 22": "1 << 11"})
     monkeypatch.setattr(native, "MODULE", chunked)
@@ -134,7 +134,7 @@ def test_shim_dct_of_long_lines(host_build, shape):
     assert_agrees(OP, OP.make(((1, *shape), None), torch.float32), loss_and_gradient, "cuda")
 
 
-def test_shim_dct_refuses_what_it_cannot_number(host_build):
+def test_shim_dct_refuses_too_wide_images(host_build):
     strip = torch.empty(4, (1 << 24) + 4)
     with pytest.raises(ValueError, match=r"'cuda' refuses: .* a width of up to 16777216, got"):
         dct_l1(strip, strip, block=4, impl="cuda")

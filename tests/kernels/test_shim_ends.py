@@ -1,4 +1,4 @@
-"""The host build runs the network's two ends: exact values, every layout, bugs planted in them."""
+"""The network's two ends in the host build: exact values, every layout, planted bugs."""
 
 import re
 
@@ -23,13 +23,13 @@ def channels_last(x):
 
 
 def whole_numbers(low: int, high: int, *shape: int) -> torch.Tensor:
-    """Few that are not 0, so that sums of products stay exact in float16."""
+    """Integers, mostly 0, so that sums of products stay exact in float16."""
     numbers = torch.randint(low, high + 1, shape) * (torch.rand(shape) < 0.1)
     return numbers.to(DEVICE, torch.float16)
 
 
 def in_memory(shape, dtype, name):
-    """(poisoned memory in the layout of that name, which is dense, the buffer around it)"""
+    """(poisoned dense memory in layout `name`, the buffer around it)"""
     memory_format = torch.channels_last if name == "channels_last" else torch.contiguous_format
     return guarded(torch.empty(shape, dtype=dtype, device=DEVICE, memory_format=memory_format))
 
@@ -52,7 +52,7 @@ def test_shim_head_is_exact_in_every_layout(x_layout, name):
 @pytest.mark.usefixtures("shim")
 @pytest.mark.parametrize("name", ["nc8hw8", "channels_last"])
 @pytest.mark.parametrize("out_layout", ["contiguous", "channels_last"])
-# Lines of pixels are multiples of 16 bytes, of 4, of one element.
+# Lines of pixels are multiples of 16 bytes, 4 bytes, and one element.
 @pytest.mark.parametrize(
     ("scale", "size", "dtype"),
     [
@@ -86,7 +86,7 @@ def test_shim_tail_is_exact_in_every_layout(name, out_layout, scale, size, dtype
 
 @pytest.mark.usefixtures("shim")
 def test_shim_uint8_rounds_halves_to_even_and_saturates():
-    # Outputs are the up conv's bias: levels n + 1/2, and both sides of 0..1.
+    # Outputs equal the up conv's bias: levels n + 1/2, and values outside 0..1.
     levels = torch.tensor([-3.0, 0.5, 1.5, 2.5, 99.5, 100.5, 127, 254.5, 254.6, 255, 256, 9e6])
     *given, _, _, _ = TAIL.make((1, 32, ESPAN, 2, 1, 1, False, True), torch.float16, DEVICE)
     given[3:] = torch.zeros(12, 32, 3, 3).to(given[2]), (levels / 255).to(given[2])
@@ -96,7 +96,7 @@ def test_shim_uint8_rounds_halves_to_even_and_saturates():
 
 @pytest.mark.usefixtures("shim")
 @pytest.mark.parametrize("uint8", [False, True])
-def test_shim_tail_of_what_is_no_number(uint8):
+def test_shim_tail_of_nan_and_infinity(uint8):
     inputs, *rest, scale, clamp, _ = TAIL.make(
         (1, 32, ESPAN, 4, 7, 9, True, uint8), torch.float16, DEVICE
     )
@@ -124,7 +124,7 @@ def test_shim_head_of_an_infinite_pixel_reaches_4_columns():
 
 @pytest.mark.usefixtures("shim")
 def test_shim_segments_meet():
-    # Enough rows for three processors to share them, and 4 strips.
+    # Enough rows for three multiprocessors, and 4 strips.
     x, weight, bias = HEAD.make((1, 32, 40, 50, True), torch.float16, DEVICE)
     torch.testing.assert_close(
         conv9x9_head(x, weight, bias, impl="cuda"),
@@ -142,10 +142,10 @@ def test_shim_segments_meet():
     assert off.abs().max() <= 1
 
 
-# How a bug shows: (file: text: what takes its place), by name.
+# {(file, how it shows): {bug: {text: its replacement}}}
 PLANTED = {
     ("head_rows.cuh", "wrong values"): {
-        "no meeting after a row is stored": {
+        "no barrier after a row is stored": {
             "phase % AHEAD);\n        warp_sync();": "phase % AHEAD);"
         },
         "the copy one half off": {"2 * COPY - 1": "2 * COPY"},
@@ -156,7 +156,7 @@ PLANTED = {
         },
     },
     ("conv9x9_head.cu", r"global\[\d+\] of 17920"): {
-        "columns stored beside the image": {"if (x0 + g + 8 * j < work.cut.width) ": ""},
+        "columns stored outside the image": {"if (x0 + g + 8 * j < work.cut.width) ": ""},
     },
     ("tail.cu", "wrong values"): {
         "no barrier after the copies": {
@@ -193,7 +193,7 @@ BUGS = [
 
 
 def caught(module, file) -> str | None:
-    """How running the kernel of `file` shows that something is wrong, in one of a few orders."""
+    """How a run of the kernel in `file` reveals a bug under one of a few thread orders, or None."""
     op = HEAD if file in ("conv9x9_head.cu", "head_rows.cuh") else TAIL
     case = (1, 32, 16, 70, True) if op is HEAD else (1, 32, ESPAN, 4, 11, 64, False, False)
     args = op.make(case, torch.float16)
@@ -216,13 +216,13 @@ def use(monkeypatch, module):
 
 
 @pytest.mark.parametrize("file", ["conv9x9_head.cu", "tail.cu"])
-def test_shim_finds_nothing_where_nothing_is(monkeypatch, shim_module, file):
+def test_shim_no_false_positives(monkeypatch, shim_module, file):
     use(monkeypatch, shim_module)
     assert caught(shim_module, file) is None
 
 
 @pytest.mark.parametrize(("file", "how", "bug", "change"), BUGS, ids=[bug for *_, bug, _ in BUGS])
-def test_shim_finds_planted(monkeypatch, shim_objects, tmp_path, file, how, bug, change):
+def test_shim_finds_planted_bugs(monkeypatch, shim_objects, tmp_path, file, how, bug, change):
     header = file if file.endswith(".cuh") else ""
     source = file
     if header:

@@ -1,4 +1,4 @@
-"""The block by wgmma in the host build: its contract, any order of threads, who may run it."""
+"""The wgmma block in the host build: its contract, any thread order, and when it refuses."""
 
 import os
 import subprocess
@@ -15,10 +15,10 @@ from tests.support.contract import DEVICE, assert_agrees, banded, contract
 from tests.support.guards import assert_bands, guarded
 
 OP = OPS["spab"]
-# (batch, channels, convs, height, width): strips are 60 columns wide of 3 convs and 62 of 2, and
-# three blocks share the items. Two strips and several segments and items a block; one pixel, one
-# row, one column; channels left over; strips whose last one is a column wide. Past 32 channels a
-# kernel for each convolution, in strips of 64; an odd count of planes.
+# (batch, channels, convs, height, width): strips have 60 columns with 3 convs and 62 with 2, and
+# three blocks share the items. Two strips, several segments and items per block; one pixel, one
+# row, one column; padded channels; a last strip of one column. Above 32 channels one kernel per
+# convolution with strips of 64 columns; an odd number of planes.
 CASES = [
     (1, 32, 3, 14, 70),
     (1, 32, 2, 1, 1),
@@ -49,7 +49,7 @@ class TestWgmmaShim(contract("spab", impl="cuda_wgmma", dtypes=[torch.float16], 
     pass
 
 
-def test_weights_lie_as_documented():
+def test_weight_layout_matches_the_documentation():
     weight = torch.arange(1, 1 + 22 * 23 * 9).reshape(22, 23, 3, 3)
     taps = layout.wgmma_taps(weight)
     assert taps.shape == (3, 2, 2, 5, 3, 8, 8) and taps.is_contiguous()
@@ -73,14 +73,14 @@ def test_shim_agrees_in_any_order(host_build, shim_module, convs, seed):
 
 @pytest.mark.parametrize("convs", [2, 3])
 def test_shim_large_biases_stay_inside(host_build, convs):
-    """A hidden pixel outside of the image is 0, not the SiLU of its bias, which would be 20."""
+    """Hidden pixels outside the image are 0, not the SiLU of the bias, which would be 20."""
     x, weights, biases = on_cpu((1, 32, convs, 4, 62))
     assert_agrees(OP, (x, weights, [20 * bias.sign() for bias in biases]), impl="cuda_wgmma")
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("case", [(1, 28, 3, 9, 70), (2, 25, 2, 4, 3), (1, 52, 2, 4, 9)], ids=str)
-def test_shim_launch_writes_its_output_and_nothing_else(host_build, shim_module, case, seed):
+def test_shim_launch_writes_only_its_output(host_build, shim_module, case, seed):
     x, weights, biases = on_cpu(case)
     planes = banded(layout.to_nc8hw8(x))
     kept = planes.clone()
@@ -90,13 +90,13 @@ def test_shim_launch_writes_its_output_and_nothing_else(host_build, shim_module,
     kernel_wgmma.launch(planes, packed, out, scratch, overlap=True)
     got = layout.from_nc8hw8(out, case[1])
     assert torch.equal(got, spab(x, weights, biases, impl="cuda_wgmma"))
-    # What is past the channels stays 0, so that the next block may read it.
+    # Padding channels stay 0, so that the next block can read them.
     assert torch.equal(layout.to_nc8hw8(got), out) and torch.equal(planes, kept)
     assert_bands(buffer)
 
 
 def test_shim_blocks_in_a_row(host_build):
-    """One packing for any number of launches, each on what the last has written."""
+    """Several launches reuse one packing, each on the previous output."""
     x, weights, biases = on_cpu((1, 28, 2, 5, 9))
     packed, planes = kernel_wgmma.pack(weights, biases), layout.to_nc8hw8(x)
     for _ in range(3):
@@ -128,8 +128,7 @@ def test_shim_refuses_other_blocks(host_build):
 
 @pytest.fixture
 def hopper(monkeypatch):
-    """pretend(**facts): CUDA tensors, which have no memory, on a GPU that is as a Hopper but for
-    these facts."""
+    """pretend(**facts): fake CUDA tensors without memory on a Hopper GPU with changed facts."""
 
     def pretend(capability=(9, 0), shared=machine.WGMMA_SHARED, wgmma=True, device="cuda"):
         facts = SimpleNamespace(
@@ -165,7 +164,7 @@ NO_CODE = "CUDA kernels were built without code for compute capability 9.0"
     ],
     ids=str,
 )
-def test_who_may_run_it(hopper, facts, reason):
+def test_refusal_reasons(hopper, facts, reason):
     args = hopper(**facts)
     assert machine.needs_wgmma(*args) == reason
     if reason is None:
@@ -176,12 +175,12 @@ def test_who_may_run_it(hopper, facts, reason):
             OP.choose(args, "cuda_wgmma")
 
 
-def test_without_cuda_kernels_it_is_not_there(monkeypatch):
+def test_missing_without_cuda_kernels(monkeypatch):
     monkeypatch.setattr(native, "REASON", "not built")
     assert machine.needs_wgmma(torch.ones(1, device="cpu")) == "not built"
 
 
-def test_auto_on_a_hopper_waits_for_a_measurement(hopper):
+def test_auto_on_hopper_needs_a_measurement(hopper):
     args = hopper()
     assert [kernel.name for kernel in OP.candidates(args)] == ["cuda", "triton"]
     assert OP.choose(args).name == "cuda"
@@ -193,7 +192,7 @@ def test_auto_on_a_hopper_waits_for_a_measurement(hopper):
     )
 
 
-def test_espan_impl_names_it(hopper, monkeypatch):
+def test_espan_impl_selects_it(hopper, monkeypatch):
     monkeypatch.setattr(op, "DEFAULT_IMPL", "cuda_wgmma")
     assert OP.choose(hopper()).name == "cuda_wgmma"
     code = (

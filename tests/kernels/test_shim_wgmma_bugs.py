@@ -1,4 +1,4 @@
-"""Bugs planted in the block by wgmma: the host build shows each, as wrong values or by name."""
+"""Bugs planted in the wgmma block: the host build detects each, by wrong values or an error."""
 
 import re
 
@@ -10,17 +10,17 @@ from espan_kernels.spab import kernel_wgmma
 from tests.support import shim as host
 
 SOURCE = "spab_wgmma.cu"
-# Two strips and several segments, so that blocks take several items.
+# Two strips and several segments, so that blocks process several items.
 BLOCK = (1, 32, 3, 10, 70)
 ORDERS = 4
 VALUES = "^wrong values$"
-# A way that depends on the order of threads.
+# The symptom depends on the thread order.
 ANY = "."
 DEADLOCK = "deadlock in block 0: thread .* waits for (a full|an empty) slot"
 STORED = "if (row.any) store(sum, row);\n        wgmma_wait<0>();\n        hold(acc);\n"
 FREED = "if (lane_id() == 0) mbarrier_arrive(this->empty());"
 SYNCED = "fence_async();\n        warp_sync();"
-# {header of csrc/wgmma: {bug: (how it shows, {text: what takes its place})}}
+# {header of csrc/wgmma: {bug: (how it shows, {text: its replacement})}}
 PLANTED = {
     "convolve": {
         "planes of rows 16 bytes off": (VALUES, {"{row, PLANE}": "{row, PLANE + 16}"}),
@@ -79,7 +79,7 @@ PLANTED = {
             {"CONVS == 3 ? 152": "CONVS == 3 ? 160"},
         ),
         "taps in the wrong order": (VALUES, {"(TAPS + 1 - phase)": "(TAPS + phase)"}),
-        "memory for a slot less": (
+        "memory for one slot less": (
             VALUES,
             {"HIDDEN = INPUT + Input::DATA_BYTES": "HIDDEN = INPUT + 3 * Input::BYTES"},
         ),
@@ -93,12 +93,12 @@ PLANTED = {
         ),
     },
     "ring": {
-        "no fence behind stores": (VALUES, {SYNCED: "warp_sync();"}),
+        "no fence after stores": (VALUES, {SYNCED: "warp_sync();"}),
         "a fence by the lane that arrives": (
             VALUES,
             {SYNCED: "warp_sync();\n        if (lane_id() == 0) fence_async();"},
         ),
-        "handed on before all lanes have stored": (VALUES, {SYNCED: "fence_async();"}),
+        "published before all lanes have stored": (VALUES, {SYNCED: "fence_async();"}),
         "writers a phase late": (DEADLOCK, {"{ring, 0, 1}": "{ring, 0, 0}"}),
         "readers a phase early": (ANY, {"{ring, 0, 0}": "{ring, 0, 1}"}),
         "phases that do not change": (ANY, {"parity ^= 1;": ""}),
@@ -171,7 +171,7 @@ BUGS = [
 
 
 def caught(module) -> str | None:
-    """How running the block shows that something is wrong, under one of a few orders."""
+    """How a run of the block reveals a bug under one of a few thread orders, or None."""
     x, weights, biases = OPS["spab"].make(BLOCK, torch.float16, "cpu")
     truth = OPS["spab"].reference(x, weights, biases)
     planes, packed = layout.to_nc8hw8(x), kernel_wgmma.pack(weights, biases)
@@ -187,13 +187,13 @@ def caught(module) -> str | None:
     return None
 
 
-def test_shim_finds_nothing_where_nothing_is(use, shim_module):
+def test_shim_no_false_positives(use, shim_module):
     use(shim_module)
     assert caught(shim_module) is None
 
 
 @pytest.mark.parametrize(("header", "how", "change"), BUGS)
-def test_shim_finds_planted(use, shim_objects, tmp_path, header, how, change):
+def test_shim_finds_planted_bugs(use, shim_objects, tmp_path, header, how, change):
     module = host.patched(shim_objects, tmp_path, SOURCE, change, f"wgmma/{header}.cuh")
     use(module)
     shown = caught(module)

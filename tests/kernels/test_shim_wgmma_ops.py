@@ -1,4 +1,4 @@
-"""Single convolutions, head and tail by wgmma in the host build: contract, flag, planted bugs."""
+"""wgmma convolutions, head and tail in the host build: contract, overflow flag, planted bugs."""
 
 import re
 
@@ -15,7 +15,7 @@ from tests.support.contract import assert_agrees, contract
 from tests.support.guards import assert_bands, guarded
 
 HALF = [torch.float16]
-# Every epilogue and number of planes; strips of 64 columns, one and several, segments, one pixel.
+# Every epilogue and number of planes; one and several strips of 64 columns, segments, one pixel.
 CONVS = [
     (1, 32, 32, 9, 70, "gate"),
     (1, 32, 32, 1, 1, "silu"),
@@ -74,7 +74,7 @@ def test_agrees_in_any_order_shim(host_build, shim_module, name, case, seed):
     ],
     ids=str,
 )
-def test_the_largest_error_of_tanh_is_allowed_shim(host_build, shim_module, impl, name, case):
+def test_largest_tanh_error_is_allowed_shim(host_build, shim_module, impl, name, case):
     shim_module.set_tanh_error(2.0**-11)
     try:
         assert_agrees(OPS[name], OPS[name].make(case, torch.float16, "cpu"), impl=impl)
@@ -83,7 +83,7 @@ def test_the_largest_error_of_tanh_is_allowed_shim(host_build, shim_module, impl
 
 
 def tail_arguments(case):
-    """(inputs in planes, packed weights, scale) with inputs of at most 4."""
+    """(inputs in NC/8HW8 layout, packed weights, scale) with input magnitudes of at most 4."""
     inputs, weights, bias, up_weight, up_bias, scale, *_ = OPS["tail"].make(
         case, torch.float16, "cpu"
     )
@@ -93,7 +93,7 @@ def tail_arguments(case):
 
 
 def launched(case, place=None, value=0.0, limit=8.0):
-    """(image, whether it is trusted) of a tail with one value of its inputs replaced."""
+    """(image, trusted flag) of a tail with one input value replaced."""
     inputs, packed, scale = tail_arguments(case)
     n, _, h, w = inputs[0].shape[:4]
     if place is not None:
@@ -107,7 +107,7 @@ def launched(case, place=None, value=0.0, limit=8.0):
     return out, trusted.item()
 
 
-# Input, image, plane, row, column, channel: the first and the last value of each.
+# (input, image, plane, row, column, channel): the first and the last value of each input.
 PLACES = [
     (0, 0, 0, 0, 0, 0),
     (0, 1, 3, 8, 65, 7),
@@ -122,17 +122,17 @@ PLACES = [
     ("value", "trusted"),
     [(7.9, True), (-8.0, True), (8.1, False), (-9.0, False), (float("nan"), False)],
 )
-def test_one_value_decides_whether_a_picture_is_trusted_shim(host_build, place, value, trusted):
+def test_one_value_decides_whether_an_image_is_trusted_shim(host_build, place, value, trusted):
     assert launched(TAIL, place, value)[1] is trusted
 
 
 @pytest.mark.parametrize("place", [(0, 0, 3, 4, 61, 7), (1, 0, 1, 0, 0, 0), (2, 0, 0, 2, 60, 2)])
-def test_the_image_in_the_tail_of_spanf_is_looked_at_too_shim(host_build, place):
+def test_image_input_of_spanf_tail_is_checked_too_shim(host_build, place):
     assert launched(SPANF)[1] is True
     assert launched(SPANF, place, float("-inf"))[1] is False
 
 
-def test_a_limit_below_zero_trusts_nothing_shim(host_build):
+def test_negative_limit_trusts_nothing_shim(host_build):
     assert launched(TAIL, limit=-1.0)[1] is False
 
 
@@ -148,7 +148,7 @@ def test_limit_bits_of_no_limit(limit):
     assert tail_door.limit_bits(limit) == -1
 
 
-def test_the_head_writes_its_output_and_nothing_else_shim(host_build):
+def test_head_writes_only_its_output_shim(host_build):
     x, weight, bias = OPS["conv9x9_head"].make((2, 28, 11, 70, True), torch.float16, "cpu")
     out, buffer = guarded(torch.empty(2, 4, 11, 70, 8, dtype=torch.float16))
     head_door.launch(x, "contiguous", head_door.pack(weight, bias), out, overlap=True)
@@ -158,8 +158,8 @@ def test_the_head_writes_its_output_and_nothing_else_shim(host_build):
 
 TAIL_BUGS = {
     "flag not set": ("trusted", {"work.trusted.store(0, false);": ""}),
-    "x not looked at": ("trusted", {"track(x);": ""}),
-    "other inputs not looked at": ("trusted", {"track(halves[s]);": ""}),
+    "x not tracked": ("trusted", {"track(x);": ""}),
+    "other inputs not tracked": ("trusted", {"track(halves[s]);": ""}),
     "the flag set too early": (
         "global memory before wait_for_earlier_kernels",
         {"        wait_for_earlier_kernels();\n        work.trusted": "        work.trusted"},
@@ -170,14 +170,14 @@ TAIL_BUGS = {
         "values|deadlock",
         {"SINGLES && rows.finishes()": "SINGLES && rows.i"},
     ),
-    "pixels not staged in turns": ("values", {"            stage.swap();\n": ""}),
-    "pixels written before they are there": ("values", {"bar_sync(STAGED, WARPGROUP);": ""}),
-    "a strip's rows in the place of another's": ("values", {"k += gridDim.x;": ""}),
+    "pixels not double-buffered": ("values", {"            stage.swap();\n": ""}),
+    "pixels written before they are staged": ("values", {"bar_sync(STAGED, WARPGROUP);": ""}),
+    "a strip's rows in another's place": ("values", {"k += gridDim.x;": ""}),
 }
 
 
 def tail_caught() -> str | None:
-    """How running the tail shows that something is wrong, under one of a few orders."""
+    """How a run of the tail reveals a bug under one of a few thread orders, or None."""
     args = OPS["tail"].make(TAIL, torch.float16, "cpu")
     truth = OPS["tail"].reference([x.clamp(-4, 4) for x in args[0]], *args[1:])
     for seed in range(4):
@@ -194,12 +194,12 @@ def tail_caught() -> str | None:
     return None
 
 
-def test_finds_nothing_where_nothing_is_shim(host_build):
+def test_no_false_positives_shim(host_build):
     assert tail_caught() is None
 
 
 @pytest.mark.parametrize("bug", TAIL_BUGS)
-def test_finds_planted_shim(use, shim_objects, tmp_path, bug):
+def test_finds_planted_bugs_shim(use, shim_objects, tmp_path, bug):
     how, change = TAIL_BUGS[bug]
     use(host.patched(shim_objects, tmp_path, "tail_wgmma.cu", change))
     shown = tail_caught()

@@ -1,4 +1,4 @@
-"""tail: the contract of its kernels, uint8 output, and what it refuses."""
+"""tail: the contract of its kernels, uint8 output, and invalid arguments."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def arguments(case=(1, 8, [(8, 3), (4, 1)], 2, 5, 6, False, False), **changes):
 
 @pytest.mark.parametrize("impl", ["eager", "triton"])
 def test_uint8_rounds_halves_to_even_and_saturates(impl):
-    # Outputs are the up conv's bias: levels n + 1/2, and both sides of 0..1.
+    # Outputs equal the up conv's bias: levels n + 1/2, and values outside 0..1.
     levels = torch.tensor(
         [-3.0, 0.5, 1.5, 2.5, 99.5, 100.5, 127.0, 254.5, 254.6, 255.0, 256.0, 1e9]
     )

@@ -1,1 +1,1 @@
-"""What tests share: makers of images and networks, stand-ins, contracts."""
+"""Shared by tests: makers of images and networks, fakes, contracts."""

@@ -1,4 +1,4 @@
-"""A Chromium of the system's without a window, for the tests of pages."""
+"""Headless system Chromium for tests of web pages."""
 
 import io
 import shutil
@@ -20,7 +20,7 @@ ARGUMENTS = [
 
 @pytest.fixture(scope="module")
 def chromium():
-    """A browser, or a skip that says what is missing."""
+    """A browser; skips with a reason if it is missing."""
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install")
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
@@ -53,11 +53,11 @@ def tab(chromium, address: str, expected: str | None = None, **context):
 
 
 def split(page) -> int:
-    """Where the divider is, in percent."""
+    """The position of the divider in percent."""
     return int(page.get_attribute(".handle", "aria-valuenow"))
 
 
 def shown_at(page, selector: str, across: float, down: float) -> tuple[int, int, int]:
-    """The colour on the screen at a part of an element's width and height."""
+    """The displayed colour at a fraction of an element's width and height."""
     image = Image.open(io.BytesIO(page.locator(selector).screenshot())).convert("RGB")
     return image.getpixel((int(across * image.width), int(down * image.height)))

@@ -1,4 +1,4 @@
-"""Small videos made for tests: frames that tell their number, a sine, subtitles, chapters."""
+"""Small test videos: frames that encode their number, a sine, subtitles, chapters."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +12,7 @@ TAGGED = Colour(1, 1, 1, LIMITED)
 
 
 def picture(number: int, height: int = 24, width: int = 32, deep: bool = False) -> np.ndarray:
-    """RGB that drifts with the number of its frame."""
+    """An RGB frame that depends on the frame number."""
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / 5 + number / 3), np.cos(y / 4), np.sin((x + y) / 7 - number / 5)]
     pixels = 0.5 + 0.35 * np.stack(waves, 2)
@@ -38,7 +38,7 @@ def make(
     chapters: bool = False,
     options: dict | None = None,
 ) -> Path:
-    """A clip; `times` are its frames' in `time_base`, colour None leaves it untagged."""
+    """Writes a clip; `times` are frame times in `time_base`; colour=None leaves it untagged."""
     width, height = size
     used = colour or Colour(2, 2, 6, LIMITED)
     with av.open(str(path), "w") as out:

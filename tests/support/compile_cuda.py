@@ -1,8 +1,8 @@
-"""Compiles every CUDA kernel for every architecture, with no GPU; prints what each costs.
+"""Compiles every CUDA kernel for every architecture, without a GPU, and prints the costs.
 
 python -m tests.support.compile_cuda > tests/kernels/cuda_costs.json
 
-With names of sources, as spab_wgmma.cu, it compiles these alone and puts them into the record.
+With source names such as spab_wgmma.cu it compiles only these and merges them into the record.
 """
 
 import json
@@ -26,7 +26,7 @@ def version() -> str:
 
 
 def costs(path: Path) -> dict[str, dict]:
-    """The cost of each kernel in what was compiled into `path`."""
+    """The cost of each kernel in cubin `path`."""
     found = sass.usage(path)
     for name, code in sass.instructions(path).items():
         found[name]["spills"] = sum("STL" in line or "LDL" in line for _, line in code)
@@ -40,7 +40,7 @@ def costs(path: Path) -> dict[str, dict]:
 
 
 def measure(source: str, architecture: str, folder: Path) -> tuple[str, dict[str, dict]]:
-    """(the assembler's text, {"source kernel": {architecture: cost}}) of one file compiled once."""
+    """Compiles one file: (output of ptxas, {"source kernel": {architecture: cost}})."""
     text = sass.build(source, architecture, folder)
     found = costs(sass.cubin(folder, source, architecture))
     return text, {f"{source} {n}": {f"sm_{architecture}": c} for n, c in sorted(found.items())}
@@ -58,7 +58,7 @@ def measure_all(sources: list[str], folder: Path) -> dict[str, dict]:
 
 
 def renewed(record: dict, sources: list[str], measured: dict[str, dict]) -> dict[str, dict]:
-    """The record's kernels, with those of `sources` as they were measured."""
+    """The record's kernels, with new measurements for those of `sources`."""
     kept = {
         name: cost
         for name, cost in record.items()
@@ -68,7 +68,7 @@ def renewed(record: dict, sources: list[str], measured: dict[str, dict]) -> dict
 
 
 def main(sources: list[str]) -> str | None:
-    """Why it did nothing; None: it has."""
+    """Returns an error message, or None on success."""
     if (reason := sass.missing()) is not None:
         return reason
     if unknown := {*sources} - {*KERNELS}:

@@ -1,11 +1,11 @@
-"""Compiles every Triton kernel for every architecture, with no GPU; prints what each costs.
+"""Compiles every Triton kernel for every architecture, without a GPU, and prints the costs.
 
 python -m tests.support.compile_triton > tests/kernels/triton_costs.json
-(numbers of architectures after it: for these alone)
+(append architecture numbers to select some)
 
-A process of its own: Triton reads TRITON_INTERPRET once, when it is imported. The launchers run
-as they are, on cpu tensors and with a driver that has a target and no device, so a kernel is
-compiled with the very arguments, specialisations and options of a launch.
+Runs as a separate process, because Triton reads TRITON_INTERPRET at import. The unmodified
+launchers run on cpu tensors with a driver that has a target but no device, so kernels are compiled
+with the exact arguments, specialisations and options of a launch.
 """
 
 import itertools
@@ -31,7 +31,7 @@ CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 
 class Target:
-    """As much of a driver as compiling asks for; the device's number is its architecture."""
+    """The part of a driver needed for compilation; the device number is the architecture."""
 
     def __init__(self, architecture: int):
         self.architecture = architecture
@@ -63,7 +63,7 @@ def usage(compiled) -> dict:
 
 
 def as_launched(arg):
-    """Activations channels_last and weights packed: what the kernels are made for."""
+    """Activations in channels_last and packed weights, for which the kernels are optimised."""
     if isinstance(arg, list):
         return [as_launched(item) for item in arg]
     if isinstance(arg, torch.Tensor) and arg.dim() == 4:
@@ -74,7 +74,7 @@ def as_launched(arg):
 
 
 def wanted(op, kernel, case, dtype, args) -> bool:
-    """Both dtypes for an op's first case, for the others the one that matters; no refusals."""
+    """Whether to compile: both dtypes for an op's first case, one for the others."""
     if kernel.run is None:
         return False
     if any(refusal(*args) for refusal in kernel.refusals if refusal is not machine.needs_triton):

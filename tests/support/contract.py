@@ -1,4 +1,4 @@
-"""What every kernel owes, whatever its op: agreement, strides, empty batches, torch.library."""
+"""Tests for every kernel of every op: agreement, strides, empty batches, torch.library."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ LENGTHS = [*range(1, 36), *range(63, 68)]
 
 
 def mapped(args, change):
-    """`args` with every tensor, those in lists too, replaced by change(tensor)."""
+    """`args` with every tensor, including those in lists, replaced by change(tensor)."""
     if isinstance(args, Tensor):
         return change(args)
     if isinstance(args, list | tuple):
@@ -35,7 +35,7 @@ def outputs(out) -> list[Tensor]:
 def assert_agrees(op: Op, args, reference=None, impl: str = "triton", places: int = 1):
     """The kernel's error against float64 is at most twice that of torch in the same dtype.
 
-    The slack is `places` last places of a result of size 1: torch's own error can be 0 by luck.
+    The tolerance adds `places` ulps of a result of size 1, as torch's error can be 0 by chance.
     """
     reference = reference or op.reference
     truths = outputs(reference(*in_float64(args)))
@@ -55,7 +55,7 @@ def assert_agrees(op: Op, args, reference=None, impl: str = "triton", places: in
 
 
 def every_other(t: Tensor) -> Tensor:
-    """The same values with every stride doubled, poison between them."""
+    """The same values with doubled strides and poison in between."""
     out, _ = guarded(torch.empty([2 * n for n in t.shape], dtype=t.dtype, device=t.device))
     out = out[tuple(slice(None, None, 2) for _ in t.shape)]
     return out.copy_(t)
@@ -66,7 +66,7 @@ def channels_last(t: Tensor) -> Tensor:
 
 
 def banded(t: Tensor) -> Tensor:
-    """The same values between two bands of poison: what is read outside shows."""
+    """The same values between two guard bands of poison, to detect reads out of bounds."""
     out, _ = guarded(t)
     return out.copy_(t)
 
@@ -75,10 +75,10 @@ STRIDES = {"bands": banded, "strided": every_other, "channels_last": channels_la
 
 
 def contract(name: str, reference=None, impl="triton", dtypes=DTYPES, cases=None):
-    """The tests that every kernel owes, as a class to derive a test class from.
+    """A base class with the tests that every kernel must pass.
 
-    `reference`: what a kernel returns, where that is more than the op's own reference does;
-    `dtypes`, `cases`: those the kernel takes, where it does not take them all.
+    `reference`: replaces the op's reference if the kernel returns more;
+    `dtypes`, `cases`: the supported ones, if not all.
     """
     op = OPS[name]
     cases = cases or op.cases
@@ -104,7 +104,7 @@ def contract(name: str, reference=None, impl="triton", dtypes=DTYPES, cases=None
         def test_opcheck(self):
             args = arguments(cases[0])
             torch.library.opcheck(kernel.run, args)
-            # What depends on strides.
+            # The stride-dependent checks.
             strided = mapped(args, channels_last)
             torch.library.opcheck(
                 kernel.run, strided, test_utils=("test_schema", "test_faketensor")

@@ -1,18 +1,18 @@
-"""Compiled costs: as the files that keep them have them, and what compiling found held to these."""
+"""Compiled costs: the format of the record files, and comparison with new measurements."""
 
 import json
 import warnings
 
-# How much more shared memory is allowed than was recorded.
+# Allowed increase of shared memory over the record.
 SHARED = 1.1
 
 
 class CostsWarning(UserWarning):
-    """What another compiler than that of the record makes of the kernels."""
+    """Differing costs from another compiler version than the record's."""
 
 
 def as_text(tool: str, version: str, costs: dict) -> str:
-    """JSON with one architecture a line, so that a change shows as its line."""
+    """JSON with one architecture per line, for readable diffs."""
     rows = []
     for key, architectures in costs.items():
         lines = [f"    {json.dumps(name)}: {json.dumps(c)}" for name, c in architectures.items()]
@@ -21,10 +21,10 @@ def as_text(tool: str, version: str, costs: dict) -> str:
 
 
 def by_kernel(costs: dict) -> dict[str, dict]:
-    """{"kernel architecture": its cost} of such a file; a Triton op may launch several kernels."""
+    """{"kernel architecture": cost} of a record; a Triton op may launch several kernels."""
     found = {}
     for key, architectures in costs.items():
-        if isinstance(architectures, dict):  # not the tool's version
+        if isinstance(architectures, dict):  # skip the tool's version
             for architecture, cost in architectures.items():
                 launched = cost if isinstance(cost, list) else [cost]
                 found |= {f"{key} {architecture} {i}": one for i, one in enumerate(launched)}
@@ -32,9 +32,9 @@ def by_kernel(costs: dict) -> dict[str, dict]:
 
 
 def differences(measured: dict[str, dict], recorded: dict[str, dict], registers: int) -> list[str]:
-    """A line for each cost that the record does not allow; both {kernel: {name of cost: value}}.
+    """A line for each cost above the record; both are {kernel: {name of cost: value}}.
 
-    registers: how many more a thread may have, as the assembler's choices move by a few.
+    registers: allowed increase per thread, because ptxas's choices vary by a few.
     """
     found = [f"{name}: not in the record" for name in measured.keys() - recorded.keys()]
     found += [f"{name}: not compiled" for name in recorded.keys() - measured.keys()]
@@ -56,9 +56,9 @@ def _allowed(cost: str, value, was, registers: int) -> bool:
     return value <= was * SHARED if cost == "shared" else value == was
 
 
-def hold(found: list[str], tool: str, version: str, recorded_with: str) -> None:
-    """AssertionError with the lines of `found`, if any; by another version of `tool` than that of
-    the record a CostsWarning."""
+def check_costs(found: list[str], tool: str, version: str, recorded_with: str) -> None:
+    """Raises AssertionError with the lines of `found`, if any; only a CostsWarning if the record
+    was made with another version of `tool`."""
     if found:
         text = "\n".join([f"{tool} {version}, recorded with {recorded_with}:", *found])
         assert version != recorded_with, text

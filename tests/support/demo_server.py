@@ -1,4 +1,4 @@
-"""The web page of `espan demo` at work on a free port of this machine, and a client for it."""
+"""The web page of `espan demo` on a free local port, and a client for it."""
 
 import http.client
 import json
@@ -21,7 +21,7 @@ from tests.support.makers import random_net
 
 @cache
 def tiny(model: str) -> Upscaler:
-    """For a built-in name a small network of its scale; for a file, the file's."""
+    """A small network of the same scale for a built-in name; the file's network for a file."""
     scale = {"espan-x2": 2, "espan-x3": 3, "espan-x4": 4}.get(model)
     return Upscaler(
         random_net(scale=scale) if scale else model, device="cpu", dtype="fp32", tile=16
@@ -29,7 +29,7 @@ def tiny(model: str) -> Upscaler:
 
 
 class Slow:
-    """In place of an upscaler: half done until `go` is set, then nearest neighbours."""
+    """A fake upscaler: stops half-way until `go` is set, then upscales by nearest neighbour."""
 
     scale, device, dtype = 4, "cpu", "float32"
 
@@ -55,7 +55,7 @@ class Page:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     def ask(self, method: str, path: str, body=None, headers=None, **how):
-        """(status, headers, body); the body parsed if it is JSON."""
+        """(status, headers, body); a JSON body is parsed."""
         connection = self.connect()
         try:
             connection.request(method, path, body, headers or {}, **how)
@@ -68,7 +68,7 @@ class Page:
             connection.close()
 
     def send(self, content, **asked):
-        """(status, answer) of sending a picture."""
+        """Sends an image; returns (status, answer)."""
         query = {"name": "a.png", "model": "built-in"} | asked
         if not {*NAMES} & {*asked}:
             query = {"scale": 4} | query
@@ -76,13 +76,13 @@ class Page:
         return status, answer
 
     def news(self, id: str):
-        """What the server tells of a picture, to its end."""
+        """All of the server's events about an image."""
         status, _, content = self.ask("GET", f"/jobs/{id}/events")
         assert status == 200, content
         return [json.loads(line[6:]) for line in content.decode().split("\n\n") if line]
 
     def upscale(self, content, **asked) -> dict:
-        """The last news of a picture, with its id."""
+        """Uploads an image and returns its last event, with its id."""
         status, answer = self.send(content, **asked)
         assert status == 201, answer
         return self.news(answer["id"])[-1] | answer
@@ -112,7 +112,7 @@ def page(folder: Path, upscaler=tiny, paths=(), **limits):
 
 @contextmanager
 def listening(page: Page, id: str):
-    """What the server tells of a picture, as it comes; the client is gone at the end."""
+    """The server's events about an image as they arrive; disconnects at the end."""
     connection = page.connect()
     connection.request("GET", f"/jobs/{id}/events")
     answer = connection.getresponse()
@@ -124,7 +124,7 @@ def listening(page: Page, id: str):
 
 
 def until(true, seconds: float = 60) -> None:
-    """Waits for something that another thread is about to do: long, as the machine may be busy."""
+    """Waits for another thread, with a long timeout because the machine may be busy."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not happen"

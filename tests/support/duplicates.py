@@ -1,11 +1,11 @@
-"""Runs of lines that stand twice in a tree of Python files."""
+"""Finds repeated runs of lines in a tree of Python files."""
 
 import ast
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-# As many lines of code as make a run.
+# The number of code lines in a run.
 LONG = 6
 
 
@@ -21,7 +21,7 @@ def repeated(paths: Iterable[Path], long: int = LONG) -> list[str]:
     found = []
     for path in paths:
         lines = [*code(path.read_text())]
-        fresh = True  # of a longer run the first place is enough
+        fresh = True  # report only the start of a longer run
         for i in range(len(lines) - long + 1):
             run = tuple(text for _, text in lines[i : i + long])
             place = f"{path}:{lines[i][0]}"
@@ -33,7 +33,7 @@ def repeated(paths: Iterable[Path], long: int = LONG) -> list[str]:
 
 
 def code(source: str) -> Iterator[tuple[int, str]]:
-    """(number, text) of the lines that count."""
+    """(number, text) of the lines of code."""
     left_out: set[int] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom) or _is_docstring(node):
@@ -52,7 +52,7 @@ def code(source: str) -> Iterator[tuple[int, str]]:
 
 
 def _is_signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Whether it has no body, as overloads have none."""
+    """Whether the function has no body, like an overload."""
     return ast.unparse(node.body[-1]) == "..."
 
 

@@ -15,7 +15,7 @@ Images = Callable[[np.ndarray], np.ndarray]
 
 
 def photographs() -> dict[str, np.ndarray]:
-    """Six photographs of scikit-image, RGB, none of which any network here was trained on."""
+    """Six RGB photographs of scikit-image, in no network's training data."""
     left, _, _ = data.stereo_motorcycle()
     grey = data.camera()
     return {
@@ -56,7 +56,7 @@ KINDS: dict[str, Images] = {
 
 
 def gains(upscaler: Images, scale: int, kinds=KINDS) -> dict[str, float]:
-    """Y PSNR minus that of MATLAB's bicubic from the same image, means over the photographs."""
+    """Mean gain in Y PSNR over MATLAB's bicubic on the photographs."""
     plain, rows = bicubic(scale), []
     for photograph in photographs().values():
         hr = modcrop(photograph, scale)
@@ -73,7 +73,7 @@ def gains(upscaler: Images, scale: int, kinds=KINDS) -> dict[str, float]:
 
 
 def ghost(upscaler: Images, scale: int) -> int:
-    """The largest error, of 255, two or more LR pixels away from a step of black and white."""
+    """The largest error, of 255, at least two LR pixels away from a black-to-white step."""
     worst = 0
     for dark, light in ((0, 255), (255, 0)):
         step = np.full((48, 48, 3), dark, np.uint8)
@@ -87,7 +87,7 @@ def ghost(upscaler: Images, scale: int) -> int:
 
 
 def border(upscaler: Images) -> int:
-    """The largest error, of 255, anywhere in flat images of 27 colours, their borders included."""
+    """The largest error, of 255, in uniform images of 27 colours, including borders."""
     levels = (0, 128, 255)
     colours = [(r, g, b) for r in levels for g in levels for b in levels]
     errors = (

@@ -1,6 +1,6 @@
-"""Whether there is a GPU, and the device kernels run on; all other tests name their device.
+"""Whether there is a GPU, and the device that kernels run on; all other tests name their device.
 
-Asked of the GPU itself: `torch.cuda.is_available()` is what the make-believe one answers.
+Runs work on the GPU, because the make-believe device also fakes `torch.cuda.is_available()`.
 """
 
 import torch
@@ -9,11 +9,11 @@ import torch
 def _works() -> bool:
     try:
         torch.empty(1, device="cuda")
-    except (RuntimeError, AssertionError):  # the latter is what torch without CUDA raises
+    except (RuntimeError, AssertionError):  # AssertionError: torch without CUDA
         return False
     return True
 
 
 GPU = _works()
-# Where kernels run: without a GPU in Triton's interpreter and in the host build.
+# The device of the kernels; "cpu" for Triton's interpreter and the host build.
 DEVICE = "cuda" if GPU else "cpu"

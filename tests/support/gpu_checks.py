@@ -1,8 +1,7 @@
-"""What kernels and upscalers owe on a GPU, as functions that raise AssertionError.
+"""Checks of kernels and upscalers on a GPU, as functions that raise AssertionError.
 
-`tests/kernels/test_gpu.py` calls them there; `tests/kernels/test_gpu_checks.py` shows on any
-machine that each of
-them fails for a kernel that is wrong.
+`tests/kernels/test_gpu.py` runs them on a GPU; `tests/kernels/test_gpu_checks.py` tests on any
+machine that each of them fails for a wrong kernel.
 """
 
 from contextlib import contextmanager, nullcontext
@@ -18,8 +17,8 @@ from tests.support.makers import noise
 from tests.support.threads import in_threads, same_bits_in_threads
 
 RERUNS, THREADS, RUNS_PER_THREAD = 250, 4, 20
-# Added to the samples of the ops, which suit an interpreter: frames, odd sizes around every tile,
-# strip and segment, batches.
+# Larger cases in addition to the ops' samples, which are sized for an interpreter: frames, odd
+# sizes around every tile, strip and segment, batches.
 _TAIL = [(32, 3), (32, 1), (32, 1)]
 LARGE = {
     "span_gate": [(2, 32, 270, 481), (1, 3, 1081, 1919)],
@@ -52,17 +51,17 @@ LARGE = {
 
 
 def loss_and_gradient(sr, hr, block, with_grad):
-    """What a kernel of dct_l1 returns from its one pass, by autograd."""
+    """The outputs of dct_l1's kernels, loss and gradient, computed by autograd."""
     sr = sr.detach().requires_grad_()
     with torch.enable_grad():
         loss = dct_l1(sr, hr, block=block, impl="eager")
         return loss.detach(), *torch.autograd.grad(loss, sr)
 
 
-# Last places that are no error. Tensor cores cut sums off where float32 rounds: of all coefficients
-# in one direction, so that a loss shows it.
+# Tolerated error in ulps. Tensor cores truncate sums, which biases all coefficients in one
+# direction, so a loss shows it.
 PLACES = {"dct_l1": 8}
-# What a kernel returns, where that is more than the op's own reference does.
+# References for kernels that return more than the op's reference.
 RETURNS = {"dct_l1": loss_and_gradient}
 
 
@@ -71,7 +70,7 @@ def kernel_of(op: Op, impl: str) -> Kernel:
 
 
 def arguments(op: Op, impl: str, dtype: torch.dtype, device: str):
-    """(case, arguments) for each case that the kernel takes."""
+    """(case, arguments) for each case that the kernel supports."""
     for case in [*op.cases, *LARGE.get(op.name, [])]:
         args = op.make(case, dtype, device)
         if kernel_of(op, impl).refuses(args) is None:
@@ -79,7 +78,7 @@ def arguments(op: Op, impl: str, dtype: torch.dtype, device: str):
 
 
 def refusals(op: Op, impl: str, dtype: torch.dtype, device: str) -> set[str]:
-    """Why the kernel takes no case; empty if it takes one."""
+    """The reasons why the kernel refuses all cases; empty if it supports one."""
     reasons = [
         kernel_of(op, impl).refuses(op.make(case, dtype, device))
         for case in [*op.cases, *LARGE.get(op.name, [])]
@@ -97,14 +96,14 @@ def run(op: Op, impl: str, args) -> list[torch.Tensor]:
 
 
 def assert_equal(got, expected, what: str):
-    """Bit for bit, NaN included."""
+    """Bitwise equality, including NaN."""
     for ours, theirs in zip(got, expected, strict=True):
         same = (ours == theirs) | (ours.isnan() & theirs.isnan())
         assert same.all(), f"{what}: {(~same).sum().item()} of {same.numel()} numbers differ"
 
 
 def check_agrees(op: Op, impl: str, dtype: torch.dtype, device: str):
-    """Every case against float64, poison on both sides of inputs and outputs."""
+    """Compares every case with float64, with guard bands around inputs and outputs."""
     for case, args in arguments(op, impl, dtype, device):
         try:
             with guarded_outputs(), torch.no_grad():
@@ -123,7 +122,7 @@ def check_reruns(op: Op, impl: str, dtype: torch.dtype, device: str):
 
 @contextmanager
 def other_stream(device: str):
-    """A stream of its own, which begins with some milliseconds of work."""
+    """A new stream that starts with some milliseconds of work."""
     if torch.device(device).type != "cuda":
         yield
         return
@@ -136,7 +135,7 @@ def other_stream(device: str):
 
 
 def check_stream(op: Op, impl: str, dtype: torch.dtype, device: str):
-    """On a stream where the arguments arrive late: whoever does not wait there reads poison."""
+    """Runs on a stream where arguments arrive late: a kernel that does not wait reads poison."""
     args = usual(op, impl, dtype, device)
     expected = run(op, impl, args)
     with other_stream(device):
@@ -154,9 +153,9 @@ def _tensors(args) -> list[torch.Tensor]:
 
 
 def check_threads(op: Op, impl: str, dtype: torch.dtype, device: str):
-    """Threads with arguments and streams of their own get what one alone gets."""
+    """Concurrent threads with separate arguments and streams get the same results as one thread."""
     args = usual(op, impl, dtype, device)
-    # A power of two each: exact in every dtype.
+    # Powers of two are exact in every dtype.
     own = [
         mapped(args, lambda t, i=i: t / 2**i if t.is_floating_point() else t)
         for i in range(THREADS)
@@ -175,7 +174,7 @@ def check_threads(op: Op, impl: str, dtype: torch.dtype, device: str):
 
 
 def check_dct_gradient(shape, block: int | None, impl: str, device: str):
-    """Signs of coefficients down to 1e-4 of the largest: one TF32 or float16 product flips many."""
+    """Checks signs of coefficients down to 1e-4 of the largest; TF32 or float16 would flip many."""
     generator = torch.Generator().manual_seed(0)
     sizes = 0.01 * 10 ** (-4 * torch.rand(shape, generator=generator, dtype=torch.float64))
     signs = torch.randn(shape, generator=generator).sign()

@@ -1,4 +1,4 @@
-"""Poisoned memory between guard bands: what is not written, or is written outside, shows."""
+"""Poisoned memory with guard bands detects missing writes and writes out of bounds."""
 
 from contextlib import contextmanager
 
@@ -12,12 +12,12 @@ BAND = 64
 
 
 def poison(dtype: torch.dtype):
-    """What memory nobody has written holds."""
+    """The value of unwritten memory."""
     return float("nan") if dtype.is_floating_point else 171
 
 
 def guarded(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(poisoned memory laid out as `like`, the buffer around it with a band on both sides)"""
+    """(poisoned memory with the layout of `like`, the buffer with a guard band on both sides)"""
     span = 1 + sum((n - 1) * s for n, s in zip(like.shape, like.stride(), strict=True))
     size = (span if like.numel() else 0) + 2 * BAND
     buffer = torch.full((size,), poison(like.dtype), dtype=like.dtype, device=like.device)
@@ -25,20 +25,20 @@ def guarded(like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def assert_bands(buffer: torch.Tensor) -> None:
-    """What lies before and behind is still poison."""
+    """Asserts that the guard bands are unchanged."""
     band = torch.cat([buffer[:BAND], buffer[-BAND:]])
     untouched = band.isnan() if band.is_floating_point() else band == poison(band.dtype)
     assert untouched.all()
 
 
-# Every other element of an output's bands: a kernel that reads poison writes poison, which would
-# not show where there is nothing else.
+# Every other element of an output's bands: a kernel that reads poison also writes poison, which
+# would go unnoticed in bands of only poison.
 MARK = {True: -1234.5, False: 85}
 
 
 @contextmanager
 def guarded_outputs():
-    """Kernels' outputs come poisoned and between bands that must be as they were at the end."""
+    """Allocates kernel outputs poisoned, with guard bands that are checked at the end."""
     real, buffers = layout.empty, []
 
     def empty(*args, **kwargs):
@@ -67,7 +67,7 @@ def guard_bands():
 
 @pytest.fixture
 def kernel_device():
-    """Tensors that name no device are where kernels run; one seed. Skips without Triton."""
+    """Sets the default device to the kernels' device, and the seed. Skips without Triton."""
     if reason := machine.no_triton():
         pytest.skip(reason)
     torch.manual_seed(0)

@@ -4,12 +4,12 @@ import ast
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
-# By file, as "espan.images.files" for espan/images/files/__init__.py: the files it imports.
+# The files imported by each file, such as "espan.images.files" for espan/images/files/__init__.py.
 Graph = dict[str, set[str]]
 
 
 def imports(path: Path) -> list[tuple[str, str | None]]:
-    """All imports of a file, wherever in it, TYPE_CHECKING included: (module, name taken from it).
+    """All imports in a file, including TYPE_CHECKING ones: (module, imported name).
 
     `import a.b` is ("a.b", None), `from a import b` is ("a", "b"), be b a module or a value.
     """
@@ -26,8 +26,8 @@ def imports(path: Path) -> list[tuple[str, str | None]]:
 def import_graph(root: Path, packages: Sequence[str]) -> Graph:
     """The imports among the files of `packages`, folders of `root`.
 
-    Importing a package counts as importing its __init__.py. Python runs that of every package
-    around a module too, which does not count: the importer asks for none of it.
+    Importing a package counts as importing its __init__.py. The __init__.py of packages that
+    contain an imported module does not count.
     """
     paths = {
         _module_of(path.relative_to(root)): path
@@ -45,13 +45,13 @@ def _module_of(path: Path) -> str:
 
 
 def _file_of(module: str, name: str | None, files: Container[str]) -> str | None:
-    """The file that an import asks for, None if it is no file of the tree."""
+    """The imported file, or None if it is outside the tree."""
     wanted = [f"{module}.{name}", module] if name else [module]
     return next((each for each in wanted if each in files), None)
 
 
 def circles(graph: Graph) -> list[list[str]]:
-    """Groups of files that can reach each other by imports (Tarjan's components)."""
+    """Import cycles: strongly connected components, by Tarjan's algorithm."""
     order: dict[str, int] = {}
     lowest: dict[str, int] = {}
     path: list[str] = []

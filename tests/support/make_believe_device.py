@@ -1,17 +1,17 @@
-"""A device that no machine has: what mixes it with the CPU fails here as it would on a GPU.
+"""A fake device: mixing it with the CPU fails as it would on a GPU.
 
-Inside `make_believe()`, `torch.device("maia", 0)` works: MAIA is a type of device that PyTorch
-knows by name and no build of it supports. Its tensors are computed on the CPU, and the rules that
-CUDA has for tensors of two devices are applied to every operator:
+Inside `make_believe()`, `torch.device("maia", 0)` works: MAIA is a device type that PyTorch knows
+by name but no build supports. Its tensors are computed on the CPU, and every operator applies
+CUDA's rules for tensors on two devices:
 
 - `.to`, `.cpu`, `copy_` and `load_state_dict` cross devices; nothing else does;
-- CPU tensors without dimensions may enter elementwise operators, none may be written to;
-- CPU tensors may index, and none of the device may index a CPU tensor;
-- a generator of the CPU makes no random numbers there, and numpy does not see its memory;
-- `module.to` keeps the parameters, so that optimizers made before it stay right;
-- `torch.save` notes "cuda:0" as the place of its tensors, so that a file is a GPU's.
+- CPU tensors without dimensions may enter elementwise operators, but not as outputs;
+- CPU tensors may index device tensors, but not the other way around;
+- a CPU generator cannot generate device tensors, and numpy cannot access device memory;
+- `module.to` keeps the parameters, so that existing optimizers stay valid;
+- `torch.save` stores "cuda:0" as the location of its tensors, as for a GPU.
 
-What it does not show: kernels of a GPU and streams. Of autocast it knows convolutions alone.
+It does not emulate GPU kernels or streams, and autocast only for convolutions.
 """
 
 from collections.abc import Iterator
@@ -31,16 +31,16 @@ DEVICE = torch.device("maia", 0)
 _aten = torch.ops.aten
 _CROSSING = (_aten.copy_.default, _aten._to_copy.default)
 _INDEXING = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_")
-# Beside those that PyTorch marks as such.
+# In addition to those that PyTorch marks as such.
 _ELEMENTWISE = ("aten::_foreach_", "aten::fill", "aten::masked_fill", "aten::index_put")
-# Storages whose tensors were saved, by address; kept, so that no other one gets it.
+# Storages of saved tensors, by address; kept alive so that no address is reused.
 _saved: dict[int, torch.UntypedStorage] = {}
 
 
 class DeviceTensor(Tensor):
-    """A tensor of the make-believe device; `held` has its values.
+    """A tensor on the make-believe device; `held` has its values.
 
-    To autograd, which knows the devices of this build alone, it lies on "meta".
+    Autograd, which knows only the devices of this build, sees it on "meta".
     """
 
     device = property(lambda self: DEVICE)
@@ -65,7 +65,7 @@ class DeviceTensor(Tensor):
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         return _run(func, args, kwargs or {}, nullcontext())
 
-    # With these two, `module.to` swaps what is in a parameter and keeps the parameter.
+    # With these two, `module.to` swaps the contents of a parameter and keeps the parameter.
     def __tensor_flatten__(self):
         return ["held"], None
 
@@ -91,14 +91,14 @@ class DeviceTensor(Tensor):
 
 
 class _Operators(TorchDispatchMode):
-    """Sees what makes a tensor on the device from none."""
+    """Intercepts operators that create device tensors."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return _run(func, args, kwargs or {}, self)
 
 
 class _Calls(TorchFunctionMode):
-    """Sees what the other mode cannot: tensors made of numbers, and autocast."""
+    """Intercepts calls that the other mode cannot: tensors made from numbers, and autocast."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -116,12 +116,12 @@ class _Calls(TorchFunctionMode):
 
 
 def _is_there(device) -> bool:
-    # "meta" is what the C++ side of PyTorch answers when one of the tensors is asked.
+    # The C++ side of PyTorch reports "meta" as the device of these tensors.
     return device is not None and torch.device(device).type in (DEVICE.type, "meta")
 
 
 def _each(change, value):
-    """`value`, tensors in its lists and tuples changed."""
+    """`value` with changed tensors, including those in lists and tuples."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, list | tuple):
@@ -130,8 +130,8 @@ def _each(change, value):
 
 
 def _run(func, args: tuple, kwargs: dict, mode):
-    """One operator: by the rules of two devices, then on the CPU."""
-    # Under inference_mode operators arrive whole that autograd takes apart.
+    """Runs one operator: checks the two-device rules, then computes on the CPU."""
+    # Under inference_mode, operators that autograd decomposes arrive undecomposed.
     with mode:
         parts = func.decompose(*args, **kwargs)
     if parts is not NotImplemented:
@@ -159,7 +159,7 @@ def _run(func, args: tuple, kwargs: dict, mode):
         return args[0]
 
     def back(each: Tensor) -> Tensor:
-        # What is changed in place and handed back is the tensor that came in.
+        # In-place operators return the tensor that was passed in.
         if id(each) in known:
             return known[id(each)]
         return DeviceTensor(each) if there else each
@@ -168,13 +168,13 @@ def _run(func, args: tuple, kwargs: dict, mode):
 
 
 def _check(func, args: tuple, kwargs: dict, strangers: list[Tensor]) -> None:
-    """RuntimeError where CUDA would raise one, `strangers` being the arguments on the CPU."""
+    """Raises RuntimeError where CUDA would; `strangers` are the arguments on the CPU."""
     if kwargs.get("generator") is not None:
         raise RuntimeError(f"Expected a '{DEVICE}' generator device but found 'cpu' ({func})")
     if torch.Tag.inplace_view in func.tags:
         raise RuntimeError(f"{func}: views made in place are no part of the make-believe device")
     if not strangers or kwargs.get("device") is not None:
-        return  # tensors beside a device lend their shape alone
+        return  # only the shapes of the tensors matter
     schema = func._schema
     allowed: list[Tensor] = []
     if schema.name in _INDEXING and isinstance(args[0], DeviceTensor):
@@ -195,13 +195,13 @@ def _check(func, args: tuple, kwargs: dict, strangers: list[Tensor]) -> None:
 
 
 class _Accelerator(Accelerator):
-    """What lightning-fabric wants to know of a device."""
+    """The accelerator interface of lightning-fabric."""
 
     def setup_device(self, device: torch.device) -> None:
         assert device == DEVICE
 
     def teardown(self) -> None:
-        """Nothing was set up."""
+        """Nothing to clean up."""
 
     @staticmethod
     def parse_devices(devices):
@@ -226,7 +226,7 @@ class _Accelerator(Accelerator):
 
 @contextmanager
 def make_believe() -> Iterator[torch.device]:
-    """The device, for what runs in this thread; a Fabric that is asked for it gets it."""
+    """Enables the device in this thread, and for lightning-fabric."""
     fabric, location_tag = lightning_fabric.Fabric, torch.serialization.location_tag
 
     def fabric_of(**settings):

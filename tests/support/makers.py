@@ -20,7 +20,7 @@ from espan.system import memory
 def random_net(make=ESPAN, seed: int = 0, scale: int = 4, **config) -> Network:
     """A small network that is sensitive to borders: biases as large as signals.
 
-    Its output has mean 0.5 and standard deviation 0.15, so that clamping hides little.
+    Its output has mean 0.5 and standard deviation 0.15, so that little is clamped.
     """
     if make is ESPAN:
         config = {"blocks": 1, "last_convs": 0} | config
@@ -65,7 +65,7 @@ def noise(*shape: int, dtype=np.uint8, seed: int = 0) -> np.ndarray:
 
 
 def disc(size: int = 32) -> np.ndarray:
-    """RGBA: an opaque light disc, black and transparent around it."""
+    """RGBA: an opaque light disc on transparent black."""
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     inside = np.hypot(y, x) < size / 3
     return np.where(inside[..., None], [200, 180, 220, 255], 0).astype(np.uint8)

@@ -1,6 +1,6 @@
-"""SPAN as its authors train it, in-place SiLU and all: what `espan.load` must reproduce.
+"""SPAN as trained by its authors, including in-place SiLU; `espan.load` must reproduce it.
 
-Written from docs and key names, with nothing of `espan` in it.
+Written from docs and key names, without code of `espan`.
 """
 
 import torch
@@ -19,7 +19,7 @@ class Conv3XC(nn.Module):
             nn.Conv2d(c_in * gain, c_out * gain, 3),
             nn.Conv2d(c_out * gain, c_out, 1),
         )
-        # Their cache of the merged kernel. It is stale here: a loader must not read it.
+        # The original's cache of the merged kernel; stale here, so a loader must not read it.
         self.eval_conv = nn.Conv2d(c_in, c_out, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

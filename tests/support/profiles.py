@@ -1,4 +1,4 @@
-"""A colour profile of CMYK, made for tests: sixteen corners, each ink taking its colour away."""
+"""A CMYK colour profile for tests: 16 corners, each ink subtracts its colour."""
 
 import itertools
 import struct
@@ -8,7 +8,7 @@ from skimage.color import rgb2lab
 
 
 def cmyk(name: str = "inks of a test") -> bytes:
-    """An ICC profile of version 2 from CMYK to Lab."""
+    """A version 2 ICC profile from CMYK to Lab."""
     corners = np.array(list(itertools.product((0, 1), repeat=4)), float)
     lab = rgb2lab(((1 - corners[:, :3]) * (1 - corners[:, 3:]))[None])[0]
     values = np.stack([lab[:, 0] * 2.55, lab[:, 1] + 128, lab[:, 2] + 128], 1)

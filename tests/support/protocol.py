@@ -1,24 +1,24 @@
-"""A model of how the roles of a kernel hand rows on through rings, as csrc/wgmma/ring.cuh has them.
+"""A model of the roles of a kernel that pass rows through ring buffers (csrc/wgmma/ring.cuh).
 
-A role is the list of its steps: it begins and ends to write or to read a row of a ring. To begin
-it waits for a phase of the slot's barrier, `full` or `empty`, by its parity; with the end it
-arrives at the other. Orders of steps are tried, at random or all there are, for deadlocks, arrivals
-that are too many, and rows that are read when others, or none, are there.
+A role is a list of steps: beginning and ending to write or read a row of a ring. A begin waits for
+a phase of the slot's barrier, `full` or `empty`, by parity; an end arrives at the other barrier.
+The model tries random or all orders of steps, and detects deadlocks, excess arrivals, and reads of
+wrong or missing rows.
 """
 
 import random
 from typing import NamedTuple
 
-# What a part of a slot holds, beside its row: how many have yet to read it, or that it is written.
+# State of a part of a slot besides its row: the number of pending readers, or being written.
 READ, WRITTEN = 0, -1
 
 
 class ProtocolError(AssertionError):
-    """What two roles did to each other, or that all wait."""
+    """A conflict of two roles, or a deadlock."""
 
 
 class Ring(NamedTuple):
-    """`writers` warps fill a slot, each a part of it; `readers` read all of it."""
+    """`writers` warps each fill a part of a slot; `readers` warps each read all of it."""
 
     name: str
     slots: int
@@ -27,7 +27,7 @@ class Ring(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One of a role: of what KIND is the number-th row of a ring, and which row that should be."""
+    """A step of a role: its kind, the row number in the ring, and the expected row."""
 
     kind: str
     ring: Ring
@@ -42,7 +42,7 @@ class Step(NamedTuple):
 
 
 class End:
-    """Adds steps at one end of a ring: begin and end, row after row."""
+    """Adds begin and end steps at one end of a ring, row by row."""
 
     verb, first_parity = "", 0
 
@@ -74,7 +74,7 @@ class Reader(End):
 
 
 def bulk_copies(name: str, ring: Ring, rows: list[tuple[int, int]]) -> dict[str, list[Step]]:
-    """A thread that starts copies into a ring, and each slot's copies, which end in any order."""
+    """A thread that starts copies into a ring, and the copies, which end in any order."""
     started: list[Step] = []
     writer = Writer(started, ring)
     for row in rows:
@@ -89,7 +89,7 @@ def bulk_copies(name: str, ring: Ring, rows: list[tuple[int, int]]) -> dict[str,
 
 
 class Model:
-    """Roles, and the state that they are in: one tuple of numbers, to be compared."""
+    """Roles and their state, a comparable tuple of numbers."""
 
     def __init__(self, roles: dict[str, list[Step]]):
         self.names, self.steps = [*roles], [*roles.values()]
@@ -97,7 +97,7 @@ class Model:
         size = len(roles)
         for ring in sorted({step.ring for steps in self.steps for step in steps}):
             for slot in range(ring.slots):
-                # Arrivals at full and at empty; of each part its row (item, y) and its readers.
+                # Arrivals at full and empty; for each part its row (item, y) and its readers.
                 self.bases[ring.name, slot] = size
                 size += 2 + 3 * ring.writers
         self.start = (0,) * size
@@ -116,7 +116,7 @@ class Model:
         return True
 
     def ready(self, state) -> list[int]:
-        """The roles that can make a step."""
+        """The roles that can take a step."""
         return [
             i
             for i, steps in enumerate(self.steps)
@@ -124,7 +124,7 @@ class Model:
         ]
 
     def after(self, state, role: int) -> tuple:
-        """The state after the role's next step; ProtocolError where that does harm."""
+        """The state after the role's next step; raises ProtocolError for invalid steps."""
         step = self.steps[role][state[role]]
         new, base, ring = [*state], self._base(step), step.ring
         new[role] += 1
@@ -154,7 +154,7 @@ class Model:
         return tuple(new)
 
     def check_end(self, state) -> None:
-        """A state in which no role can make a step."""
+        """Checks a state in which no role can take a step."""
         waiting = [i for i, steps in enumerate(self.steps) if state[i] < len(steps)]
         if waiting:
             found = [(self.names[i], self.steps[i][state[i]]) for i in waiting]
@@ -166,7 +166,7 @@ class Model:
 
 
 def run(model: Model, seed: int) -> None:
-    """One order of steps: the first role, in an order that changes now and then, that can."""
+    """Runs one order of steps: always the first ready role in an occasionally shuffled order."""
     chance = random.Random(seed)
     state = model.start
     order = [*range(len(model.steps))]
@@ -178,7 +178,7 @@ def run(model: Model, seed: int) -> None:
 
 
 def search(model: Model) -> int:
-    """Every order of steps; returns how many states there are."""
+    """Tries every order of steps; returns the number of states."""
     seen, left = {model.start}, [model.start]
     while left:
         state = left.pop()

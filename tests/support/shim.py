@@ -1,4 +1,4 @@
-"""Builds csrc for the CPU, against csrc/host: the module that tests run without a GPU."""
+"""Builds csrc for the CPU with csrc/host: the extension module for tests without a GPU."""
 
 import importlib.util
 import os
@@ -13,13 +13,13 @@ import torch
 
 from espan_kernels.build_info import SOURCES
 
-# torch brings pybind11's headers along.
+# torch includes pybind11's headers.
 INCLUDES = [sysconfig.get_path("include"), Path(torch.__file__).parent / "include", SOURCES]
 FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-DESPAN_SHIM", "-DESPAN_WGMMA"]
 
 
 def missing() -> str | None:
-    """Why the host build cannot be made here; None: it can."""
+    """Why the host build is impossible here, or None."""
     return None if shutil.which("g++") else "no g++ on PATH"
 
 
@@ -30,16 +30,16 @@ def run(*command):
 
 def compile_source(source: Path, folder: Path, flag: str) -> Path:
     out = folder / f"{source.stem}.o"
-    # A header that was changed lies in the source's own folder, and is found there first.
+    # A patched header is in the source's folder, which is searched first.
     includes = [f"-I{include}" for include in (source.parent, *INCLUDES)]
-    # pybind11 takes long to optimise, and nothing of it is slow.
+    # pybind11 takes long to optimise and is fast enough without.
     extra = ["-O0", '-DESPAN_SOURCE_HASH="host"'] if source.suffix == ".cpp" else ["-x", "c++"]
     run("g++", *FLAGS, flag, *extra, *includes, "-c", source, "-o", out)
     return out
 
 
 def objects(folder: Path) -> dict[str, Path]:
-    """{source: its object}, for csrc as it is; what `folder` has is not compiled again."""
+    """{source: its object} for unpatched csrc; reuses objects in `folder`."""
     folder.mkdir(exist_ok=True)
     sources = [*sorted(SOURCES.glob("*.cu")), SOURCES / "bindings.cpp"]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -53,10 +53,10 @@ def _compiled(source: Path, folder: Path) -> Path:
 
 
 def load(built: dict[str, Path], folder: Path) -> ModuleType:
-    """The module linked of these objects, in `folder`."""
+    """Links these objects in `folder` and loads the module."""
     path = folder / "_cuda.so"
     run("g++", "-shared", *built.values(), "-o", path)
-    # A name of its own: pybind11 gives the same module again for the same name.
+    # A unique name, because pybind11 caches modules by name.
     spec = importlib.util.spec_from_file_location(f"{folder.name}._cuda", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -70,10 +70,10 @@ def patched(
     changes: dict,
     header: str = "",
 ) -> ModuleType:
-    """The module with each text of `changes` replaced by what it maps to.
+    """The module with each text of `changes` replaced.
 
-    In `source`, or in `header`, a path in csrc that `source` includes; it must be there once.
-    It runs once or twice, so it is not optimised, which would take longer than that.
+    The text must occur once in `source`, or in `header`, a path in csrc included by `source`. Built
+    without optimisation, because the module runs only once or twice.
     """
     changed = header or source
     text = (SOURCES / changed).read_text()
@@ -84,6 +84,6 @@ def patched(
     copy.write_text((SOURCES / source).read_text())
     (folder / changed).parent.mkdir(exist_ok=True)
     (folder / changed).write_text(text)
-    # First: of a template that several sources have, the linker takes the first one's.
+    # First, because the linker uses the first of several equal template instances.
     ours = {source: compile_source(copy, folder, "-O0")}
     return load(ours | built | ours, folder)

@@ -1,4 +1,4 @@
-"""Gigabytes of memory of which only what is touched takes any: addresses past 2^31 elements."""
+"""Sparse memory of gigabytes, for addresses past 2^31 elements; only touched pages take memory."""
 
 import mmap
 import sys
@@ -6,11 +6,11 @@ import sys
 import pytest
 import torch
 
-NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python 3.13 has the name
+NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # named since Python 3.13
 
 
 def sparse(elements: int, dtype: torch.dtype) -> torch.Tensor:
-    """(elements,) of zeros; the system gives a page when something is written there."""
+    """(elements,) zeros; the system allocates pages on write."""
     if sys.platform != "linux":
         pytest.skip("memory without pages is made by Linux's mmap")
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE
@@ -22,7 +22,7 @@ def sparse(elements: int, dtype: torch.dtype) -> torch.Tensor:
 
 
 def spread(t: torch.Tensor, stride: tuple[int, ...]) -> torch.Tensor:
-    """The same values, `stride` elements apart."""
+    """The same values with the given strides."""
     span = 1 + sum((n - 1) * s for n, s in zip(t.shape, stride, strict=True))
     out = sparse(span, t.dtype).as_strided(t.shape, stride)
     return out.copy_(t)

@@ -1,9 +1,9 @@
-"""Many clients of the web page at once, of every kind.
+"""A load test of the web page: many concurrent clients of every kind.
 
-`python -m tests.support.storm --clients 100` runs them.
+Run it with `python -m tests.support.storm --clients 100`.
 
-Loopback only. Prints what came of it; exit code 1 if the server fell, grew, or said anything
-unexpected.
+Loopback only. Prints the results; exit code 1 if the server crashed, grew, or answered
+unexpectedly.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from tests.support import demo_server
 from tests.support.makers import noise
 
 LIMITS = {"queue": 4, "upload": 200_000, "pixels": 600_000, "grace": 0.5, "keep_bytes": 500_000}
-LIMITS |= {"per_address": 100}  # all clients have one
-# What the process may grow by, and what the server's folder may hold at any time: a file for
-# every place in the queue, the results that are kept, and those of half a second.
+LIMITS |= {"per_address": 100}  # all clients share one address
+# Allowed growth of the process, and of the server's folder: a file for every place in the queue,
+# the retained results, and half a second's new ones.
 GROWTH_MIB, FOLDER_MIB = 60, 8
 REFUSALS = {400, 403, 404, 413, 503}
 
@@ -100,7 +100,7 @@ def storm(folder: Path, *, clients: int, rounds: int, seed: int) -> dict:
             )
             try:
                 deed()
-            except ConnectionError:  # refused in the midst of sending too much
+            except ConnectionError:  # refused while sending too much
                 counts["refused"] += 1
             except Exception as error:
                 unexpected.append(repr(error))

@@ -1,4 +1,4 @@
-"""A GPU's TF32 on a CPU: convolutions that round their factors unless they are told not to."""
+"""Emulates a GPU's TF32 on the CPU: convolutions round their factors unless disabled."""
 
 import torch
 from torch import Tensor
@@ -6,21 +6,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from espan_kernels import convolution
 
-# Bits of a float32 that TF32 leaves out of a factor.
+# Mantissa bits of float32 that TF32 drops.
 LOST = 13
 
 
 def rounded(x: Tensor) -> Tensor:
-    """float32 with the 10 bits behind the point that TF32 has, to nearest."""
+    """float32 rounded to nearest with TF32's 10 mantissa bits."""
     bits = x.contiguous().view(torch.int32)
     return ((bits + (1 << LOST - 1)) >> LOST << LOST).view(torch.float32)
 
 
 class Tf32(TorchDispatchMode):
-    """Every convolution of float32 in this thread, as cuDNN computes it.
+    """Computes every float32 convolution in this thread as cuDNN does.
 
-    A plain one goes by PyTorch's switch, which is on by default; one that names its precision goes
-    by that. `switch` lists what the switch said as each was computed.
+    Plain convolutions follow PyTorch's switch, which is on by default; others follow their
+    argument. `switch` lists the state of the switch at each convolution.
     """
 
     def __init__(self):
@@ -29,7 +29,7 @@ class Tf32(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         aten, kwargs = torch.ops.aten, kwargs or {}
-        plain = func in (aten.conv2d.default, aten.convolution.default)  # the first in inference
+        plain = func in (aten.conv2d.default, aten.convolution.default)  # conv2d in inference
         if plain or func is aten._convolution.default:
             switch = torch.backends.cudnn.allow_tf32
             self.switch.append(switch)
@@ -39,6 +39,6 @@ class Tf32(TorchDispatchMode):
 
 
 def tf32_device(monkeypatch) -> Tf32:
-    """To be entered: float32 on the CPU is computed as on a GPU with TF32."""
+    """A context in which float32 on the CPU is computed as on a GPU with TF32."""
     monkeypatch.setattr(convolution, "follows_global_switch", lambda x: x.dtype == torch.float32)
     return Tf32()

@@ -157,7 +157,7 @@ KERNELS = [
             DCT,
             "return acc + dot(a_high, b_high, low * (1 / 2048))",
             "return dot(a_high, b_high, acc) + low * (1 / 2048)",
-            "tests/kernels/test_dct2d.py::test_tensor_cores_that_cut_sums_off_leave_the_loss_right",
+            "tests/kernels/test_dct2d.py::test_loss_is_exact_with_truncating_tensor_cores",
         ),
     ]
 ]
