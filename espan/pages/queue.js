@@ -28,6 +28,7 @@ class Item {
     this.part("show").addEventListener("click", () => queue.show(this));
     this.part("remove").addEventListener("click", () => queue.remove(this));
     this.say("In line");
+    this.part("bar").hidden = true; // but where something is under way
     this.nameButtons();
     Object.assign(this, { working: false, shown: 0 });
   }
@@ -62,11 +63,13 @@ class Item {
     const now = performance.now();
     Object.assign(this, { done, pace, first: done, step: 0, began: now, counted: now });
     this.working = true;
+    this.part("bar").hidden = false;
   }
 
   async send() {
     this.state = "sending";
     this.say("Sending");
+    this.part("bar").hidden = false;
     this.stop = new AbortController();
     try {
       const request = { method: "POST", body: this.file, signal: this.stop.signal };
@@ -89,6 +92,7 @@ class Item {
   wait(seconds) {
     if (this.state !== "sending") return;
     this.state = "busy";
+    this.part("bar").hidden = true;
     this.say("The server is busy; it is tried again");
     setTimeout(() => this.retry(), 1000 * (Number(seconds) || 10));
   }
@@ -126,6 +130,7 @@ class Item {
 
   hear(news) {
     if (news.state === "waiting") {
+      this.part("bar").hidden = true;
       this.say(news.ahead ? `Waiting: ${news.ahead} before it` : "Next");
     } else if (news.state === "working") {
       if (!this.working) this.begin(news);

@@ -8,7 +8,7 @@ from torch import Tensor
 from espan_kernels import layout, native
 from espan_kernels.dct2d.reference import matrix
 
-REASON = "only the loss has a CUDA kernel: it multiplies in float16, whose range ends at 65504"
+REASON = "there is a CUDA kernel only for the loss: it multiplies in float16, up to 65504"
 # Offsets within a strip, which is one row of blocks, fit in 31 bits.
 LONGEST = 1 << 24
 
