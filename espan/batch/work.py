@@ -19,6 +19,8 @@ from espan.batch.journal import Journal, mark
 from espan.batch.planning import Job, Outcome, failed, skipped
 from espan.errors import DeviceLostError, EspanError, LimitError, OutputError
 from espan.execution import streaming
+from espan.execution.frames import Report
+from espan.execution.pages import upscale_pages
 from espan.images import files
 from espan.sizes import Size, result_size
 from espan.system import memory, shutdown
@@ -115,9 +117,13 @@ def do(
         try:
             image = files.read(job.input, scale=scale, limits=upscaler.limits)
         except files.AnimatedError:
-            return _animated(job, upscaler, scale, hold, progress)
+            return _several(job, upscaler, scale, hold, progress, animation.convert)
+        except files.PagesError:
+            return _several(job, upscaler, scale, hold, progress, upscale_pages)
         size = result_size(scale, image.size)
-        _check_place(job.output, image.mode, size)  # before the work, not after it
+        # What cannot be written is said before the work, not after it.
+        _make_folder(job.output.parent)
+        files.check_output(job.output, image.mode, size)
 
         def make() -> int:
             before = upscaler.redone_here
@@ -141,21 +147,22 @@ def do(
     return Outcome(str(job.input), str(job.output), "done", None, *size, seconds, redone)
 
 
-def _animated(
+def _several(
     job: Job,
     upscaler: "Upscaler",
     scale: float | Size,
     hold: Callable[[int], AbstractContextManager[Doer]],
     progress: Callable[[int, int], None] | None,
+    convert: Callable[..., Report],
 ) -> Outcome:
-    """`do` for an animation, which has all cores to itself."""
+    """`do` for an animation or a TIFF of several pages, which has all cores to itself."""
     began = time.perf_counter()
     _make_folder(job.output.parent)
-    made: list[animation.Report] = []
+    made: list[Report] = []
 
     def make() -> int:
         before = upscaler.redone
-        made.append(animation.convert(job.input, job.output, upscaler, scale, progress))
+        made.append(convert(job.input, job.output, upscaler, scale, progress))
         return upscaler.redone - before
 
     with hold(sys.maxsize) as done_by:
@@ -283,12 +290,6 @@ def _take_threads(count: int) -> None:
     """Gives PyTorch's operators so many threads in the calling one."""
     torch.get_num_threads()  # whose first call in a thread would undo it, by what another has set
     torch.set_num_threads(count)
-
-
-def _check_place(output: Path, mode: str, size: tuple[int, int]) -> None:
-    """OutputError if a result cannot go to `output`; its folder is made."""
-    _make_folder(output.parent)
-    files.check_output(output, mode, size)
 
 
 def _make_folder(folder: Path) -> None:
