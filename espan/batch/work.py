@@ -19,6 +19,8 @@ from espan.batch.journal import Journal, stamp_of
 from espan.batch.planning import FileJob, Outcome, failed, skipped
 from espan.errors import DeviceLostError, EspanError, LimitError, OutputError
 from espan.execution import streaming
+from espan.execution.frames import Report
+from espan.execution.pages import upscale_pages
 from espan.images import files
 from espan.sizes import Size, result_size
 from espan.system import memory, shutdown
@@ -114,9 +116,13 @@ def do(
         try:
             image = files.read(job.input, scale=scale, limits=upscaler.limits)
         except files.AnimatedError:
-            return _animated(job, upscaler, scale, reserve, progress)
+            return _several(job, upscaler, scale, reserve, progress, animation.convert)
+        except files.PagesError:
+            return _several(job, upscaler, scale, reserve, progress, upscale_pages)
         size = result_size(scale, image.size)
-        _check_output(job.output, image.mode, size)  # raises before the work
+        # Raises before the work if the result cannot be written.
+        _make_folder(job.output.parent)
+        files.check_output(job.output, image.mode, size)
 
         def make() -> int:
             before = upscaler.redone_here
@@ -140,21 +146,22 @@ def do(
     return Outcome(str(job.input), str(job.output), "done", None, *size, seconds, redone)
 
 
-def _animated(
+def _several(
     job: FileJob,
     upscaler: "Upscaler",
     scale: float | Size,
     reserve: Callable[[int], AbstractContextManager[RunIn]],
     progress: Callable[[int, int], None] | None,
+    convert: Callable[..., Report],
 ) -> Outcome:
-    """`do` for an animation, which uses all cores, alone."""
+    """`do` for an animation or a TIFF of several pages, which uses all cores, alone."""
     began = time.perf_counter()
     _make_folder(job.output.parent)
-    made: list[animation.Report] = []
+    made: list[Report] = []
 
     def make() -> int:
         before = upscaler.redone
-        made.append(animation.convert(job.input, job.output, upscaler, scale, progress))
+        made.append(convert(job.input, job.output, upscaler, scale, progress))
         return upscaler.redone - before
 
     with reserve(sys.maxsize) as run_in:
@@ -282,12 +289,6 @@ def _set_threads(count: int) -> None:
     """Sets PyTorch's number of threads for the calling thread."""
     torch.get_num_threads()  # its first call in a thread would overwrite the setting
     torch.set_num_threads(count)
-
-
-def _check_output(output: Path, mode: str, size: tuple[int, int]) -> None:
-    """Creates the folder of `output`; raises OutputError if the result cannot be written there."""
-    _make_folder(output.parent)
-    files.check_output(output, mode, size)
 
 
 def _make_folder(folder: Path) -> None:

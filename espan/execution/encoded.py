@@ -7,6 +7,7 @@ from typing import Any
 
 from espan.errors import InputError
 from espan.execution import streaming
+from espan.execution.pages import upscale_pages
 from espan.images import files
 from espan.images.adapt import FromFile
 from espan.options import Limits, Progress
@@ -48,14 +49,20 @@ def upscale_encoded(
     if to_stream and output is not None:
         files.stream_to(output, ".png")  # raises before anything is read
     source = files.encoded(image, limits) if is_data else as_path(image, "image")
-    pixels = files.read(source, scale=scale, limits=limits)
     if to_stream:
         target = files.stream_to(BytesIO() if output is None else output, suffix or _kept(source))
-    if target is None:
-        return upscaler(pixels, scale, progress=progress)
-    # Raises before the work if the result cannot be written.
-    files.check_output(target, pixels.mode, result_size(scale, pixels.size))
-    streaming.upscale_to(target, upscaler, pixels, scale, progress)
+    try:
+        pixels = files.read(source, scale=scale, limits=limits)
+    except files.PagesError:
+        if target is None:
+            raise
+        upscale_pages(source, target, upscaler, scale, progress, limits=limits)
+    else:
+        if target is None:
+            return upscaler(pixels, scale, progress=progress)
+        # Raises before the work if the result cannot be written.
+        files.check_output(target, pixels.mode, result_size(scale, pixels.size))
+        streaming.upscale_to(target, upscaler, pixels, scale, progress)
     if not isinstance(target, files.Stream):
         return target
     return target.file.getvalue() if isinstance(target.file, BytesIO) and output is None else output

@@ -21,6 +21,7 @@ from espan.images.adapt import from_any
 from espan.images.alpha import BYTES, bleed
 from espan.images.files import Target
 from espan.images.resize import RowByRow, resize_rows
+from espan.options import Limits
 from espan.sizes import Size, passes, result_size
 from espan.system import shutdown
 from espan.system.pinned import Empty
@@ -40,6 +41,7 @@ class Enlarges(Protocol):
     """The parts of `Upscaler` that this module uses."""
 
     _runner: Runner
+    limits: Limits
 
     def __call__(
         self, image: Any, scale: float | Size, *, progress: Progress | None = None

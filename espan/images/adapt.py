@@ -182,9 +182,10 @@ def _frames_of(image: Image.Image) -> int:
 def _from_pil(image: Image.Image, empty: Empty) -> Picture:
     frames = _frames_of(image)
     if frames > 1 and getattr(image, "format", None) != "MPO":  # whose first is the picture
+        tiff = getattr(image, "format", None) == "TIFF"
+        whole = "pass the file's path and a .tif as output" if tiff else "espan.upscale_animation"
         raise InputError(
-            f"picture: has {frames} frames or pages; pass the copy() of one, or take "
-            "espan.upscale_animation"
+            f"picture: has {frames} frames or pages; pass the copy() of one, or for all {whole}"
         )
     plain = _to_plain_mode(image)
     arrays = _from_numpy(pil.pixels(plain), empty)

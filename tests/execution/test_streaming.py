@@ -198,7 +198,7 @@ def test_bands_are_compressed_side_by_side(tmp_path, monkeypatch, threads, suffi
 
 
 def test_bigtiff_beyond_4_gb(tmp_path, monkeypatch):
-    monkeypatch.setattr("espan.images.files.tiff._CLASSIC", 1000)
+    monkeypatch.setattr("espan.images.files.tiff.CLASSIC", 1000)
     exif = Image.Exif()
     exif[0x010F] = "Zenith"
     exif.get_ifd(0x8769)[0x829A] = 0.5

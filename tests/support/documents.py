@@ -79,6 +79,8 @@ def make_desk(folder: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(original[:24, :40]).save(path)
     (folder / "DIV2K_and_LSDIR").symlink_to("photos")
+    pages = [Image.fromarray(original[:24, :40]), Image.fromarray(original[8:24, :24])]
+    pages[0].save(folder / "scan.tif", save_all=True, append_images=pages[1:])
     (folder / "stickers").mkdir()
     first, *rest = (Image.fromarray(np.roll(original[:24, :40], i, 1)) for i in range(3))
     for name in ("cat.gif", "stickers/cat.webp"):

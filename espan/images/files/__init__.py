@@ -4,9 +4,12 @@ The only place that reads and writes pictures.
 """
 
 from espan.images.files.jpeg import jpeg_quality
+from espan.images.files.pages import look as look_at_pages
+from espan.images.files.pages import read_pages
 from espan.images.files.pillow import READ_FORMATS
 from espan.images.files.reading import (
     AnimatedError,
+    PagesError,
     Source,
     check_size,
     naming,
@@ -14,7 +17,17 @@ from espan.images.files.reading import (
     read_rgb,
     suffix_of,
 )
-from espan.images.files.streams import Data, Stream, Target, encoded, is_data, stream_to
+from espan.images.files.streams import (
+    Data,
+    Pages,
+    Stream,
+    Target,
+    encoded,
+    is_data,
+    opened,
+    stream_to,
+)
+from espan.images.files.tiff import CLASSIC
 from espan.images.files.writing import (
     WRITE_FORMATS,
     check_format,
@@ -48,12 +61,15 @@ UNREAD_SUFFIXES = (
 )
 
 __all__ = [
+    "CLASSIC",
     "READ_FORMATS",
     "READ_SUFFIXES",
     "UNREAD_SUFFIXES",
     "WRITE_FORMATS",
     "AnimatedError",
     "Data",
+    "Pages",
+    "PagesError",
     "Source",
     "Stream",
     "Target",
@@ -66,8 +82,11 @@ __all__ = [
     "is_data",
     "jpeg_quality",
     "kept_suffix",
+    "look_at_pages",
     "naming",
+    "opened",
     "read",
+    "read_pages",
     "read_rgb",
     "rows",
     "stream_to",

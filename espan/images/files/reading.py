@@ -38,6 +38,10 @@ class AnimatedError(InputError):
     """A file of several frames, which is no picture: `espan.animation` takes it."""
 
 
+class PagesError(InputError):
+    """A TIFF of several pages, which is no single image: `read_pages` takes it."""
+
+
 def read(
     source: str | Path | Encoded, *, scale: float | Size = 1, limits: Limits = LIMITS
 ) -> Image.Image | Image16:
@@ -59,36 +63,59 @@ def read(
     with naming(path):
         if isinstance(path, Path) and (problem := why_no_file(path)):
             raise InputError(problem)  # a FIFO would be waited for
-        try:
-            with decoding(limits.max_input):
-                return _read(path, check)
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            number = re.search(r"\d{4,}", str(error))  # the first one is its pixels
-            pixels = f"{int(number[0]):,} pixels are" if number else "it is"
-            raise LimitError(f"{pixels} over the limit of {limits.max_input:,}") from error
-        except DECODE_ERRORS as error:
-            hopeless = isinstance(error, EspanError | UnidentifiedImageError)
-            if not limits.allow_truncated or hopeless or getattr(error, "strerror", None):
-                raise
-            damage = error
-        with decoding(limits.max_input, truncated=True):
-            picture = _read(path, check)
-        log.warning("%s: damaged or truncated, read as far as it goes: %s", path, damage)
-        return picture
+        return decoded(path, limits, lambda again: _read(path, check))
+
+
+def decoded(
+    what: object, limits: Limits, make: Callable[[bool], Image.Image | Image16]
+) -> Image.Image | Image16:
+    """`make(False)`, with Pillow set to the limits; where these allow damage, on damage
+    `make(True)` and a warning that names `what`."""
+    try:
+        with limited(limits):
+            return make(False)
+    except DECODE_ERRORS as error:
+        hopeless = isinstance(error, EspanError | UnidentifiedImageError)
+        if not limits.allow_truncated or hopeless or getattr(error, "strerror", None):
+            raise
+        damage = error
+    with decoding(limits.max_input, truncated=True):
+        picture = make(True)
+    log.warning("%s: damaged or truncated, read as far as it goes: %s", what, damage)
+    return picture
+
+
+@contextmanager
+def limited(limits: Limits) -> Iterator[None]:
+    """Pillow set to read images within the limits; LimitError for larger ones."""
+    try:
+        with decoding(limits.max_input):
+            yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        number = re.search(r"\d{4,}", str(error))  # the first one is its pixels
+        pixels = f"{int(number[0]):,} pixels are" if number else "it is"
+        raise LimitError(f"{pixels} over the limit of {limits.max_input:,}") from error
 
 
 def _read(path: Source, check: Callable[[tuple[int, int]], None]) -> Image.Image | Image16:
-    if heif.is_heif(_openable(path)):
-        picture = heif.read(_openable(path), check)
-    else:
-        with Image.open(_openable(path), formats=READ_FORMATS) as image:
-            check(image.size)
-            _refuse_what_pillow_would_change(image)
-            picture = _deep(image, path) or _loaded(image)
-            if picture.mode == "CMYK":
-                assert isinstance(picture, Image.Image)  # an Image16 has other modes
-                picture, profile = cmyk.to_srgb(picture)
-                log.info("%s: CMYK, made sRGB through the profile %s", path, profile)
+    if heif.is_heif(openable(path)):
+        picture = heif.read(openable(path), check)
+        picture.info = metadata.of(picture.info)
+        return picture
+    with Image.open(openable(path), formats=READ_FORMATS) as image:
+        check(image.size)
+        _refuse_several_frames(image)
+        return picture_of(image, path)
+
+
+def picture_of(image: ImageFile.ImageFile, path: Source) -> Image.Image | Image16:
+    """The frame that an opened image is at, as `read` has it."""
+    _refuse_what_pillow_would_change(image)
+    picture = _deep(image, path) or _loaded(image)
+    if picture.mode == "CMYK":
+        assert isinstance(picture, Image.Image)  # an Image16 has other modes
+        picture, profile = cmyk.to_srgb(picture)
+        log.info("%s: CMYK, made sRGB through the profile %s", path, profile)
     picture.info = metadata.of(picture.info)
     return picture
 
@@ -122,7 +149,8 @@ def _deep(image: ImageFile.ImageFile, path: Source) -> Image16 | None:
     depth.show(image, high_as)
     high, low = _loaded(image), None
     if low_as:
-        with Image.open(_openable(path), formats=READ_FORMATS) as again:
+        with Image.open(openable(path), formats=READ_FORMATS) as again:
+            again.seek(image.tell())
             again.info.pop("transparency", None)
             depth.show(again, low_as)
             low = _loaded(again)
@@ -130,14 +158,16 @@ def _deep(image: ImageFile.ImageFile, path: Source) -> Image16 | None:
 
 
 @contextmanager
-def naming(path: Source) -> Iterator[None]:
-    """Turns everything that can go wrong with a file into one InputError that names it."""
+def naming(path: Source | str) -> Iterator[None]:
+    """Turns everything that can go wrong with a file, or a page of it, into one InputError that
+    names it."""
     try:
         yield
     except EspanError as error:
         raise type(error)(f"{path}: {error}") from error
     except UnidentifiedImageError as error:
-        raise InputError(f"{path}: {_why_unknown(path)}") from error
+        why = "no picture" if isinstance(path, str) else _why_unknown(path)
+        raise InputError(f"{path}: {why}") from error
     except DECODE_ERRORS as error:
         if isinstance(error, OSError) and error.strerror:  # the system's own, Pillow's have none
             raise InputError(f"{path}: {error.strerror.lower()}") from error
@@ -158,7 +188,7 @@ def suffix_of(source: Encoded) -> str:
     return ".png"
 
 
-def _openable(source: Source) -> Path | BytesIO:
+def openable(source: Source) -> Path | BytesIO:
     return source if isinstance(source, Path) else BytesIO(source.data)
 
 
@@ -186,12 +216,15 @@ def check_size(size: tuple[int, int], scale: float | Size, limits: Limits) -> No
         )
 
 
-def _refuse_what_pillow_would_change(image: ImageFile.ImageFile) -> None:
+def _refuse_several_frames(image: ImageFile.ImageFile) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # what phones write as .jpg: pictures behind the first
         if image.format in ANIMATED:
             raise AnimatedError(f"an animation of {frames} frames; see espan.upscale_animation")
-        raise InputError(f"multi-page ({frames} pages); extract the pages first")
+        raise PagesError(f"{frames} pages, which only a TIFF can hold; name a .tif file as output")
+
+
+def _refuse_what_pillow_would_change(image: ImageFile.ImageFile) -> None:
     if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "I;16B"):
         raise InputError(f"{image.mode} pixels are not supported; convert to RGB or grey first")
     if depth.is_signed(image):  # Pillow would read -1 as 255

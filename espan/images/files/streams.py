@@ -48,6 +48,16 @@ class Stream(NamedTuple):
         return name_of(self.file)
 
 
+class Pages(Stream):
+    """A TIFF under way: each result written to it becomes its next page.
+
+    big: whether it is a BigTIFF. last: the page before, None at first.
+    """
+
+    big = False
+    last: Any = None
+
+
 Target: TypeAlias = str | Path | Stream
 
 
@@ -129,6 +139,9 @@ def opened(target: Target) -> Iterator[IO[bytes]]:
     if not isinstance(target, Stream):
         with whole_file(target) as temporary, temporary.open("wb") as file:
             yield file
+        return
+    if isinstance(target, Pages):
+        yield target.file
         return
     try:
         with SpooledTemporaryFile(_SPOOLED) as whole:

@@ -3,6 +3,7 @@
 import struct
 from contextlib import suppress
 from fractions import Fraction
+from os import SEEK_END
 from typing import IO, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from espan.images.files.deflate import BAND, compress, spread
 from espan.images.files.metadata import DECODE_ERRORS, TIFF_TAGS
 
 # Bytes of a file that needs no 64-bit offsets: deflate makes noise longer by a thousandth at most.
-_CLASSIC = int(4e9)
+CLASSIC = int(4e9)
 
 _SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8, _ASCII, _BYTE = 3, 4, 5, 7, 16, 2, 1
 _CODES = {_SHORT: "H", _LONG: "I", _RATIONAL: "II", _LONG8: "Q"}
@@ -22,20 +23,34 @@ _CODES = {_SHORT: "H", _LONG: "I", _RATIONAL: "II", _LONG8: "Q"}
 class TiffRows:
     """Writes a picture of `size` (width, height), `channels` values of `dtype` a pixel.
 
-    metadata: icc_profile, exif and dpi as PIL has them. BigTIFF where it could pass 4 GB.
+    metadata: icc_profile, exif and dpi as PIL has them. BigTIFF where it could pass 4 GB. after:
+    the page before, in the same file.
     """
 
-    def __init__(self, file: IO[bytes], size, channels: int, dtype: np.dtype, metadata: dict):
+    def __init__(
+        self,
+        file: IO[bytes],
+        size,
+        channels: int,
+        dtype: np.dtype,
+        metadata: dict,
+        after: "TiffRows | None" = None,
+        big: bool = False,
+    ):
         self.file, self.size, self.channels, self.dtype = file, size, channels, dtype
         self.metadata = metadata
         row = size[0] * channels * dtype.itemsize
-        self.big = row * size[1] > _CLASSIC
+        self.big: bool = after.big if after else big or row * size[1] > CLASSIC
         self.rows = max(1, BAND // row)
         self.rest = np.empty((0, size[0], channels), dtype)
         self.offsets: list[int] = []
         self.lengths: list[int] = []
-        # The place of the directory is filled in at the end.
-        file.write(b"II+\0\x08\0\0\0" + bytes(8) if self.big else b"II*\0" + bytes(4))
+        # The place of the directory is filled in at the end: where the one before has room for it,
+        # or the header.
+        self.link: int = after.next if after else 8 if self.big else 4
+        self.next: int = 0
+        if not after:
+            file.write(b"II+\0\x08\0\0\0" + bytes(8) if self.big else b"II*\0" + bytes(4))
 
     def add(self, pixels: np.ndarray) -> None:
         """The next rows, (h, W, C)."""
@@ -53,8 +68,9 @@ class TiffRows:
             self.file.write(b"\0")  # a directory begins at a whole word
         place = self.file.tell()
         self.file.write(self._directory(place))
-        self.file.seek(8 if self.big else 4)
+        self.file.seek(self.link)
         self.file.write(struct.pack("<Q" if self.big else "<I", place))
+        self.file.seek(0, SEEK_END)
 
     def _strips(self, strips: list[np.ndarray]) -> None:
         for data in spread(self._strip, strips):
@@ -115,7 +131,8 @@ class TiffRows:
         count = len(tags) + len(groups)
         head = struct.pack("<Q" if self.big else "<H", count)
         behind = bytearray()
-        start = place + len(head) + entry * count + struct.calcsize(word)
+        self.next = place + len(head) + entry * count
+        start = self.next + struct.calcsize(word)
         entries = b""
         for tag in sorted({**tags, **groups}):
             at = start + len(behind)

@@ -12,7 +12,7 @@ from PIL import Image, features
 from espan.errors import InputError, OutputError, short
 from espan.images.files import metadata
 from espan.images.files.png import PngRows
-from espan.images.files.streams import Stream, Target, opened
+from espan.images.files.streams import Pages, Stream, Target, opened
 from espan.images.files.tiff import TiffRows
 from espan.images.image16 import Image16
 from espan.system import paths
@@ -158,7 +158,12 @@ def _rows(
     dtype = np.dtype(np.uint16 if mode.endswith(";16") else np.uint8)
     step = max(1, _STEP // (size[0] * channels))
     with opened(target) as file:
-        encoder = _ROWS[name](file, size, channels, dtype, metadata.for_file(info, size, name))
+        how = (file, size, channels, dtype, metadata.for_file(info, size, name))
+        encoder: PngRows | TiffRows
+        if isinstance(target, Pages):
+            encoder = target.last = TiffRows(*how, after=target.last, big=target.big)
+        else:
+            encoder = _ROWS[name](*how)
 
         def add(pixels: np.ndarray) -> None:
             for top in range(0, len(pixels), step):
