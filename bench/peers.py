@@ -54,9 +54,7 @@ def compiles(impl: str) -> bool:
 
 def prepared(images: np.ndarray, device, dtype: torch.dtype) -> Tensor:
     """uint8 (N, H, W, 3) -> (N, 3, H, W) in 0..1, channels_last."""
-    return to_network_input(
-        torch.from_numpy(images).permute(0, 3, 1, 2), torch.device(device), dtype
-    )
+    return to_network_input(torch.from_numpy(images).movedim(3, 1), torch.device(device), dtype)
 
 
 def to_array(y: Tensor) -> np.ndarray:
