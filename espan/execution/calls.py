@@ -71,7 +71,7 @@ class Call:
             return adapted.new(height, width)[None]
 
         copy = _PIL_COPY if isinstance(image, Image.Image) else 0
-        one = self._image_batch(adapted.planes[None], new, copy)
+        one = self._image_batch(adapted.pixels[None], new, copy)
         return one, lambda result: adapted.finish(result[0])
 
     def _batch(self, batch: Tensor) -> tuple[ImageBatch, Finish]:

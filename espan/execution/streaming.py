@@ -82,7 +82,7 @@ def stream_upscaled(
 ) -> None:
     """Streams the result of any size; otherwise same as `upscale_to`."""
     runner, adapted = upscaler._runner, from_any(image)
-    pixels = adapted.planes[None]
+    pixels = adapted.pixels[None]
     size = result_size(scale, image.size)
     sizes = passes(pixels.shape[2:], size[::-1], runner.scale)
     _check_memory(runner, pixels, sizes)

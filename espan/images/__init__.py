@@ -1,1 +1,1 @@
-"""Images of every kind to channels-first pixels and back, and image files."""
+"""Converts images of every kind to channels-first pixels and back; reads and writes files."""

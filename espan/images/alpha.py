@@ -1,4 +1,4 @@
-"""Transparency: the colour under it, so that no dark edge is drawn around a cut-out, and alpha."""
+"""Transparency: fills in the colour of transparent pixels, against dark edges; resizes alpha."""
 
 import torch
 import torch.nn.functional as F
@@ -6,17 +6,17 @@ from torch import Tensor
 
 from espan.images.resize import resize
 
-# Less than half of the faintest alpha a 16-bit picture has, on the scale 0..1 of floats.
+# Less than half of the smallest 16-bit alpha, on the scale 0..1 of floats.
 INVISIBLE = 2.0**-17
-# That a transparent picture takes per pixel: colour and alpha in float32, twice over.
+# Memory per pixel of a transparent image: colour and alpha in float32, twice.
 BYTES = 64
 
 
 def bleed(colour: Tensor, alpha: Tensor) -> Tensor:
-    """`colour` (C, H, W) with every fully transparent pixel given the colour of its surroundings.
+    """Gives every fully transparent pixel of `colour` (C, H, W) the colour of its surroundings.
 
-    alpha (H, W), of the same dtype. Pixels that show at all keep their colour. Push-pull: averages
-    weighted by alpha over ever larger squares, each hole filled from the smallest that has any.
+    alpha: (H, W), of the same dtype. All other pixels keep their colour. Push-pull: averages,
+    weighted by alpha, over squares that double in size; the smallest nonempty one fills a hole.
     """
     weight = alpha.float()
     holes = weight < INVISIBLE  # filters leave floats a little below 0
@@ -38,12 +38,12 @@ def bleed(colour: Tensor, alpha: Tensor) -> Tensor:
         filled = torch.where(weight > 0, total / weight, filled)
     if not colour.is_floating_point():
         filled = filled.round()
-    # Chosen in float32, as torch 2.11 has no `where` of uint16.
+    # In float32, because torch 2.11 has no `where` for uint16.
     return torch.where(holes, filled[0], colour).to(colour.dtype)
 
 
 def enlarge_alpha(alpha: Tensor, out: Tensor) -> None:
-    """Alpha (1, H, W) into `out`, by bicubic: networks draw specks into flat masks."""
+    """Resizes alpha (1, H, W) into `out` by bicubic: networks add specks to flat masks."""
     first = alpha[0, 0, 0].item()
     if (alpha.float() == first).all():
         out.fill_(min(max(first, 0), 1) if alpha.is_floating_point() else first)
@@ -52,7 +52,7 @@ def enlarge_alpha(alpha: Tensor, out: Tensor) -> None:
 
 
 def resize_into(large: Tensor, out: Tensor) -> None:
-    """Planes (C, H, W) made those of `out`, smaller or larger, by bicubic."""
+    """Resizes (C, H, W) to the size of `out`, smaller or larger, by bicubic."""
     pixels = large.permute(1, 2, 0)
     if pixels.dtype == torch.bfloat16:
         pixels = pixels.float()

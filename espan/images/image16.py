@@ -1,4 +1,4 @@
-"""Colour of 16 bits: PIL has no mode for it, so it has a class of its own."""
+"""Images of 16-bit colour, for which PIL has no mode."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,17 +12,17 @@ from espan.errors import InputError
 MODES = {2: "LA;16", 3: "RGB;16", 4: "RGBA;16"}
 
 
-@dataclass(eq=False)  # of arrays, == is no single answer
+@dataclass(eq=False)  # == of arrays gives an array
 class Image16:
-    """An image of 16-bit colour or transparency, as read from a file and written to one.
+    """An image of 16-bit colour or transparency, read from a file or written to one.
 
     Args:
-        pixels: (H, W, C) uint16 in 0..65535, C = 2 grey and alpha, 3 RGB, 4 RGBA; `np.asarray` of
-            the image gives them too.
+        pixels: (H, W, C) uint16 in 0..65535, C = 2 grey and alpha, 3 RGB, 4 RGBA; `np.asarray`
+            of the image returns them too.
         info: icc_profile, exif and dpi, as in PIL's `info`.
 
     Raises:
-        InputError: `pixels` are no such array.
+        InputError: `pixels` has another shape or dtype.
     """
 
     pixels: NDArray[np.uint16]
@@ -50,22 +50,22 @@ class Image16:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) in pixels, as PIL has it."""
+        """(width, height) in pixels, as in PIL."""
         return self.width, self.height
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.pixels, dtype, copy=copy)
 
     def convert(self, mode: str) -> Image.Image:
-        """The image in 8 bits, each value rounded.
+        """Converts to 8 bits, rounding each value.
 
         Args:
-            mode: PIL's name of the result's mode, such as "RGB".
+            mode: the PIL mode of the result, such as "RGB".
 
         Returns:
             A PIL image with the same `info`.
         """
-        # 257 * 255 is 65535. In whole numbers, as floats would be four times the picture.
+        # 257 * 255 is 65535. In integers, because floats would take four times the image's memory.
         eight = ((self.pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
         image = Image.fromarray(eight).convert(mode)
         image.info = dict(self.info)

@@ -1,6 +1,6 @@
-"""The pixels of PIL images as arrays, and arrays as PIL images: shared where Pillow can share them.
+"""Converts PIL images to arrays and back, sharing memory where possible.
 
-Pillow keeps RGB in four bytes a pixel, in memory that its Arrow interface shows.
+Pillow stores RGB in four bytes per pixel, in memory that its Arrow interface exposes.
 """
 
 import ctypes
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-# Modes of 16 bits.
+# 16-bit modes.
 DEEP = ("I;16", "I;16B")
 
 
@@ -28,11 +28,11 @@ _pointer.restype, _pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes
 
 
 class _Shared:
-    """Memory of an image, for numpy to read; `owner` is what keeps it."""
+    """Memory of an image, for numpy to read; `owner` keeps it alive."""
 
     def __init__(self, owner: Any, address: int, shape: tuple[int, ...]):
         self.owner = owner
-        # False: it can be written to. PyTorch does not take what cannot; nobody does write.
+        # False means writable: PyTorch rejects read-only memory. The callers only read.
         self.__array_interface__ = {
             "version": 3,
             "typestr": "|u1",
@@ -41,18 +41,18 @@ class _Shared:
         }
 
 
-# Modes of 8 bits whose memory is shown, and the bytes of a pixel there.
-_SHOWN = {"L": 1, "RGB": 4, "RGBA": 4}
+# 8-bit modes that share memory, and their bytes per pixel.
+_SHARED = {"L": 1, "RGB": 4, "RGBA": 4}
 
 
 def pixels(image: Image.Image) -> np.ndarray:
-    """(H, W) or (H, W, C), not to be written to; where it can be, the image's own memory."""
-    size = _SHOWN.get(image.mode, 0)
+    """Returns (H, W) or (H, W, C), in the image's own memory if possible; do not write to it."""
+    size = _SHARED.get(image.mode, 0)
     if not (size and image.width and image.height):
         return np.asarray(image)
     try:
         _, array = image.__arrow_c_array__()
-    except ValueError:  # large images lie in several pieces
+    except ValueError:  # large images are stored in several blocks
         return np.asarray(image)
     values = _array_at(_pointer(array, b"arrow_array"))
     start = size * values.offset
@@ -69,10 +69,10 @@ def _array_at(address: int | None) -> _ArrowArray:
 
 
 def image(array: np.ndarray, mode: str) -> Image.Image:
-    """The image whose pixels are these, (H, W, C), in memory that is the image's from now on.
+    """Converts an array (H, W, C) to an image, which takes over its memory.
 
-    mode: L, LA, RGB (of C = 4 the last is opaque), RGBA or of 16 bits. LA and RGB of C = 3 are
-    copied: Pillow keeps them as four bytes a pixel.
+    mode: L, LA, RGB (if C = 4, the last channel is opaque), RGBA or a 16-bit mode. LA and RGB with
+    C = 3 are copied, because Pillow stores them in four bytes per pixel.
     """
     size = array.shape[1::-1]
     if mode == "I;16B":

@@ -1,11 +1,11 @@
-"""Bicubic resizing as MATLAB's imresize does it. It knows no files and no torch."""
+"""Bicubic resizing as in MATLAB's imresize, without files and torch."""
 
 import numpy as np
 
 from espan.errors import InputError
 
-# A picture is resized in bands of so many values, which stay in the processor's cache.
-BAND = 2**17
+# Values per strip of rows that is resized at a time; a strip stays in the CPU's cache.
+STRIP = 2**17
 
 
 def resize(
@@ -15,13 +15,13 @@ def resize(
     border: str = "clamp",
     round_passes: bool = False,
 ) -> np.ndarray:
-    """The picture at `size` = (height, width), bicubic, antialiased where it shrinks.
+    """Resizes an image to `size` = (height, width): bicubic, antialiased where it shrinks.
 
-    image: (H, W) or (H, W, C), uint8, uint16 or floating; the result keeps layout and dtype.
+    image: (H, W) or (H, W, C), uint8, uint16 or floating; the result has the same layout and dtype.
     Integers are rounded half up and clipped to their dtype; floats may overshoot the input's range.
-    border: what lies outside the picture: "clamp" repeats its edge, "mirror" reflects it.
-    round_passes: round and clip integers between the vertical pass and the horizontal one too, as
-    MATLAB does.
+    border: the values outside the image: "clamp" repeats its edge, "mirror" reflects the image.
+    round_passes: also rounds and clips integers between the vertical and the horizontal pass, like
+    MATLAB.
 
     Raises InputError for another shape, dtype, size or border.
 
@@ -37,12 +37,12 @@ def resize(
 
 
 def resize_rows(image: np.ndarray, size: tuple[int, int], wanted: tuple[int, int]) -> np.ndarray:
-    """Rows `wanted` (first, stop) of `resize(image, size)`."""
+    """Returns rows `wanted` (first, stop) of `resize(image, size)`."""
     return _rows(image, 0, image.shape[0], size, wanted, "clamp", False)
 
 
 class RowByRow:
-    """`resize` of a picture of `height` rows to `size`, a few rows at a time from top to bottom."""
+    """Resizes an image of `height` rows to `size`, a few rows at a time from top to bottom."""
 
     def __init__(self, height: int, size: tuple[int, int]):
         self.height, self.size, self.done, self.top = height, size, 0, 0
@@ -51,7 +51,7 @@ class RowByRow:
         self.kept: np.ndarray | None = None
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """The rows of the result that can be made now; rows (h, W[, C]) are the next ones."""
+        """Takes the next rows (h, W[, C]); returns the rows of the result that are now complete."""
         self.kept = rows if self.kept is None else np.concatenate([self.kept, rows])
         known = self.top + len(self.kept)
         done = int(np.searchsorted(self.last, known))
@@ -72,41 +72,43 @@ def _rows(
     border: str,
     round_passes: bool,
 ) -> np.ndarray:
-    """Rows `wanted` (first, stop) of the result, from those of a picture of `whole` rows that begin
-    `above` rows below its top."""
+    """Computes rows `wanted` (first, stop) of the result.
+
+    image: rows of an image of `whole` rows, beginning with row `above`.
+    """
     (height, width), channels = size, image.shape[2:]
     depth = channels[0] if channels else 1
     start, stop = wanted
     out = np.empty((stop - start, width, *channels), image.dtype)
-    # float32 rounds 8-bit pictures rightly even at ties: weights of x2 and x4 are exact in it, and
-    # x3 has no ties. 16-bit sums need more.
+    # float32 rounds 8-bit images correctly even at ties: the weights of x2 and x4 are exact in it,
+    # and x3 has no ties. 16-bit sums need float64.
     work = np.float32 if image.dtype in (np.uint8, np.float16, np.float32) else np.float64
     row_index, row_weight = _taps(whole, height, border, work)
     row_index, row_weight = row_index[start:stop] - above, row_weight[start:stop]
     column_index, column_weight = _taps(image.shape[1], width, border, work)
 
     pixels_per_row = max(whole / height, 1) * max(image.shape[1], width)
-    rows = max(1, int(BAND / (pixels_per_row * depth)))
+    rows = max(1, int(STRIP / (pixels_per_row * depth)))
     for top in range(0, stop - start, rows):
         index = row_index[top : top + rows]
         first, last = index.min(), index.max() + 1
-        band = image[first:last].reshape(last - first, -1).astype(work)
-        band = _weigh(band, index - first, row_weight[top : top + rows])
+        strip = image[first:last].reshape(last - first, -1).astype(work)
+        strip = _weigh(strip, index - first, row_weight[top : top + rows])
         if round_passes:
-            _round(band, image.dtype)
-        # Transposed, the horizontal pass reads whole rows too.
-        band = band.reshape(len(index), -1, depth).swapaxes(0, 1).reshape(image.shape[1], -1)
-        band = _round(_weigh(band, column_index, column_weight), image.dtype)
-        band = band.reshape(width, len(index), depth).swapaxes(0, 1)
-        out[top : top + rows] = band.reshape(len(index), width, *channels)
+            _round(strip, image.dtype)
+        # Transposed, so that the horizontal pass reads contiguous rows too.
+        strip = strip.reshape(len(index), -1, depth).swapaxes(0, 1).reshape(image.shape[1], -1)
+        strip = _round(_weigh(strip, column_index, column_weight), image.dtype)
+        strip = strip.reshape(width, len(index), depth).swapaxes(0, 1)
+        out[top : top + rows] = strip.reshape(len(index), width, *channels)
     return out
 
 
 def downscale(image: np.ndarray, factor: int) -> np.ndarray:
-    """The low-resolution picture of the published test sets: (H, W[, C]) -> (H/factor, ...).
+    """Makes the low-resolution image as in the published test sets: (H, W[, C]) -> (H/factor, ...).
 
-    As `resize` with MATLAB's rounding after each pass and its older border. Raises InputError
-    when a side is no multiple of `factor`: see `modcrop`.
+    Same as `resize` with MATLAB's rounding after each pass and its older border. Raises InputError
+    if a side is not a multiple of `factor`: see `modcrop`.
     """
     _check(image)
     height, width = image.shape[:2]
@@ -116,7 +118,7 @@ def downscale(image: np.ndarray, factor: int) -> np.ndarray:
 
 
 def modcrop(image: np.ndarray, factor: int) -> np.ndarray:
-    """The top left part of (H, W[, C]) whose sides are multiples of `factor`, as a view."""
+    """Crops (H, W[, C]) at the bottom and right to multiples of `factor`; returns a view."""
     height, width = image.shape[:2]
     return image[: height - height % factor, : width - width % factor]
 
@@ -129,7 +131,7 @@ def _check(image: np.ndarray) -> None:
 
 
 def _taps(before: int, after: int, border: str, work: type) -> tuple[np.ndarray, np.ndarray]:
-    """Which input pixels make each output pixel, and how much: (after, taps) indices, weights."""
+    """Input pixels of each output pixel, and their weights: both (after, taps)."""
     stretch = max(1.0, before / after)
     centre = (2 * np.arange(after) + 1) * before / (2 * after) - 0.5
     first = np.floor(centre - 2 * stretch).astype(np.int64) + 1
@@ -152,7 +154,7 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 
 def _weigh(rows: np.ndarray, index: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(n, m) rows -> (len(index), m): sums of the rows that `index` names, times `weight`."""
+    """Weighted sums of rows: (n, m) -> (len(index), m)."""
     total = weight[:, :1] * rows[index[:, 0]]
     for k in range(1, index.shape[1]):
         total += weight[:, k : k + 1] * rows[index[:, k]]
@@ -160,7 +162,7 @@ def _weigh(rows: np.ndarray, index: np.ndarray, weight: np.ndarray) -> np.ndarra
 
 
 def _round(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Half up and clipped to `dtype` if that is an integer one, in place; still floating."""
+    """Rounds half up and clips to `dtype`, in place, if it is an integer dtype; stays floating."""
     if dtype.kind == "u":
         x += 0.5
         np.floor(x, out=x)

@@ -1,4 +1,4 @@
-"""Kinds of picture: PIL modes, arrays and tensors however they lie in memory, and refusals."""
+"""Types of images: PIL modes, arrays and tensors of any memory layout, and refusals."""
 
 import numpy as np
 import pytest
@@ -164,5 +164,5 @@ def test_small_overshoot_is_welcome():
     ids=lambda i: str(getattr(i, "shape", getattr(i, "mode", i))),
 )
 def test_data_that_is_not_an_image(image):
-    with pytest.raises(InputError, match="picture: "):
+    with pytest.raises(InputError, match="image: "):
         UP(image)

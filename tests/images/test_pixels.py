@@ -1,4 +1,4 @@
-"""Pixels to numbers and back: every dtype and layout, and nothing but numbers."""
+"""Conversion of pixels to network input and back: every dtype and layout, and NaN."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def made(dtype: torch.dtype, *shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_enter(dtype, channels):
+def test_to_network_input(dtype, channels):
     x = made(dtype, 2, channels, 4, 5)
     y = to_network_input(x, torch.device("cpu"), torch.float32)
     assert y.shape == (2, 3, 4, 5) and y.is_contiguous(memory_format=torch.channels_last)
@@ -31,7 +31,7 @@ def test_enter(dtype, channels):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
-def test_bands_follow_the_threads(monkeypatch, threads):
+def test_strips_scale_with_threads(monkeypatch, threads):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     y = torch.rand(1, 3, 300, 400)
     out = torch.empty((1, 3, 300, 400), dtype=torch.uint8)
@@ -42,8 +42,8 @@ def test_bands_follow_the_threads(monkeypatch, threads):
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_leave(monkeypatch, dtype, channels, memory):
-    monkeypatch.setattr(pixels, "BAND", 50)  # a row or two at a time
+def test_from_network_output(monkeypatch, dtype, channels, memory):
+    monkeypatch.setattr(pixels, "STRIP", 50)  # a row or two at a time
     y = made(torch.float32, 2, 3, 7, 6) * 1.5 - 0.25
     expected = y.double() if channels == 3 else y.double().mean(1, keepdim=True)
     expected = expected.clamp(0, 1) * WHITE[dtype]
@@ -54,13 +54,13 @@ def test_leave(monkeypatch, dtype, channels, memory):
     for result in (out[:, :, 1:8, 2:8], on_device):
         assert result.dtype == dtype
         assert (result.double() - expected).abs().max() <= step + 2e-7 * WHITE[dtype]
-    assert out.double().sum() == out[:, :, 1:8, 2:8].double().sum(), "written outside of it"
+    assert out.double().sum() == out[:, :, 1:8, 2:8].double().sum(), "written outside the window"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_what_is_no_number_is_noticed_anywhere(monkeypatch, dtype, value):
-    monkeypatch.setattr(pixels, "BAND", 50)
+def test_nonfinite_output_is_detected_anywhere(monkeypatch, dtype, value):
+    monkeypatch.setattr(pixels, "STRIP", 50)
     out = torch.zeros((1, 3, 7, 6), dtype=torch.uint8)
     for y, x in [(0, 0), (3, 2), (6, 5)]:
         numbers = torch.zeros((1, 3, 7, 6), dtype=dtype)
@@ -69,7 +69,7 @@ def test_what_is_no_number_is_noticed_anywhere(monkeypatch, dtype, value):
         assert not from_network_output(numbers, out)
 
 
-def test_numbers_whose_sum_is_none_are_numbers():
+def test_finite_output_whose_sum_overflows():
     y = torch.full((1, 3, 4, 4), 3e38)
     out = torch.zeros((1, 3, 4, 4), dtype=torch.uint8)
     assert from_network_output_on_device(y, 3, torch.uint8)[1]

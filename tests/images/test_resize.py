@@ -1,4 +1,4 @@
-"""Resizing: the published pictures bit for bit, the definition in fractions, Pillow, memory."""
+"""Resizing: published images bit for bit, exact fractions, Pillow, memory."""
 
 import tracemalloc
 from fractions import Fraction
@@ -23,7 +23,7 @@ def cubic(x: Fraction) -> Fraction:
 
 
 def defined_column(column: list, after: int, border: str) -> list[Fraction]:
-    """One column resized as the formula says, with no rounding at all."""
+    """Resizes one column by the formula, without rounding."""
     n, result = len(column), []
     stretch = max(Fraction(1), Fraction(n, after))
     padded = range(-8 * n, 9 * n)
@@ -53,7 +53,7 @@ def defined(image: np.ndarray, size: tuple[int, int], border: str, passes: bool)
 @pytest.mark.shared
 @pytest.mark.parametrize("factor", [2, 3, 4])
 @pytest.mark.parametrize("name", ["Set5", "Set14"])
-def test_published_pictures_bit_for_bit(shared, name, factor):
+def test_published_images_bit_for_bit(shared, name, factor):
     folder = shared / "data/benchmark" / name
     paths = sorted((folder / "HR").iterdir())
     assert paths
@@ -65,7 +65,7 @@ def test_published_pictures_bit_for_bit(shared, name, factor):
 
 @pytest.mark.parametrize("passes", [False, True])
 @pytest.mark.parametrize("border", ["clamp", "mirror"])
-# Factors of whole numbers have ties to round; 11 -> 3 reaches far beyond the border.
+# Integer factors have ties to round; 11 -> 3 reaches far beyond the border.
 @pytest.mark.parametrize("size", [(6, 4), (4, 2), (3, 8), (12, 24), (17, 5), (1, 1)])
 def test_definition(size, border, passes):
     # Hard edges overshoot, so that clipping between the passes shows.
@@ -118,7 +118,7 @@ def test_constant_stays_constant(shape, size, border):
 def test_agrees_with_pillow_inside(size):
     image = noise(100, 101, dtype=np.float32)
     theirs = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
-    # Pillow leaves out what is beyond the border, so only the inside is the same.
+    # Pillow ignores pixels beyond the border, so only the inside is equal.
     margin = 3 * max(1, size[0] // 100)
     inside = slice(margin, -margin), slice(margin, -margin)
     np.testing.assert_allclose(resize(image, size)[inside], theirs[inside], atol=2e-6)
@@ -126,17 +126,17 @@ def test_agrees_with_pillow_inside(size):
 
 @pytest.mark.parametrize("border", ["clamp", "mirror"])
 @pytest.mark.parametrize("size", [(61, 143), (200, 40), (7, 90), (97, 90)])
-def test_bands_leave_no_trace(monkeypatch, size, border):
+def test_strip_size_does_not_change_the_result(monkeypatch, size, border):
     image = noise(97, 90, 3)
     results = []
-    for band in (1, 3000, 2**40):
-        monkeypatch.setattr("espan.images.resize.BAND", band)
+    for strip in (1, 3000, 2**40):
+        monkeypatch.setattr("espan.images.resize.STRIP", strip)
         results.append(resize(image, size, border=border))
     np.testing.assert_array_equal(results[0], results[2])
     np.testing.assert_array_equal(results[1], results[2])
 
 
-def test_views_are_welcome():
+def test_views_are_accepted():
     image = noise(40, 50, 3)
     view = image[::-1, ::2].transpose(1, 0, 2)
     np.testing.assert_array_equal(resize(view, (9, 9)), resize(view.copy(), (9, 9)))
@@ -169,6 +169,6 @@ def test_modcrop():
         (lambda: downscale(noise(4, 4), 0), "factor: "),
     ],
 )
-def test_refuses(call, message):
+def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -97,8 +97,8 @@ PROMISES = [
         (
             "NaN becomes no pixel",
             "espan/images/pixels.py",
-            "if not math.isfinite(band.sum()) and not band.isfinite().all():",
-            "if math.isinf(band.sum()):",
+            "if not math.isfinite(strip.sum()) and not strip.isfinite().all():",
+            "if math.isinf(strip.sum()):",
             "tests/backends/test_adversarial.py::test_nothing_but_numbers_becomes_a_pixel",
         ),
         (
