@@ -100,8 +100,8 @@ def _video(record, up, seconds: float) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         clip = video.make(Path(folder) / "clip.mp4")
-        facts = source.look(clip)
-        shown = [each.picture for each in frames.read(facts)]
+        facts = source.probe(clip)
+        shown = [each.image for each in frames.read(facts)]
         out = Path(folder) / "out.mp4"
         contenders = {
             "video, each frame": lambda: convert.convert(clip, out, up, up.scale, Options()),

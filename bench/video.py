@@ -46,16 +46,16 @@ def timed(work) -> tuple[float, float]:
 def measure(clip: Path, folder: Path) -> dict[str, tuple[float, float]]:
     """{name: (wall-clock seconds, CPU seconds)}."""
     upscaler = espan.Upscaler()
-    facts = source.look(clip)
+    facts = source.probe(clip)
     decoded = list(frames.read(facts))
     upscaler(decoded[0].picture)
 
     def sharing() -> None:
-        for _ in convert._enlarged(facts, (each for each in decoded), upscaler, 4):
+        for _ in convert._upscaled(facts, (each for each in decoded), upscaler, 4):
             pass
 
     works = {
-        "network alone": lambda: [upscaler(each.picture) for each in decoded],
+        "network alone": lambda: [upscaler(each.image) for each in decoded],
         "network alone, frames sharing the cores": sharing,
         "video": lambda: convert.convert(clip, folder / "out.mp4", upscaler, 4, Options()),
     }

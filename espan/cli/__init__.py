@@ -19,8 +19,8 @@ from espan.errors import (
     escaped,
 )
 
-# What is wrong with a picture is told, and counted, where the pictures are: what gets to the end
-# of a command is wrong with its arguments.
+# Commands report and count errors of single files themselves; an error that ends a command is about
+# its arguments.
 _ARGUMENT_ERRORS = (InputError, WeightsError, DeviceError)
 
 
@@ -40,13 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"espan: {error}")
         lost = isinstance(error, DeviceLostError)
         return WRONG_USE if isinstance(error, _ARGUMENT_ERRORS) and not lost else FAILED
-    except BrokenPipeError:  # the reader of our output has gone: nothing more to say to it
+    except BrokenPipeError:  # the reader of our output is gone
         silence_stdout()
         return FAILED
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong; argparse shows the whole usage before it."""
+    """Reports an error in one line, without the usage that argparse prints before it."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG_USE, f"{self.prog}: {escaped(message)} (see {self.prog} --help)\n")
@@ -55,8 +55,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="espan",
-        description="Upscale pictures with ESPAN and its family; train and measure the networks.",
-        epilog="Exit codes: 0 all done, 1 some inputs failed, 2 wrong use, 130 interrupted.",
+        description="Upscale images with ESPAN, SPAN and SPAN-F networks; train and measure them.",
+        epilog="Exit codes: 0 success, 1 some inputs failed, 2 wrong arguments, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"espan {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -64,10 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run, help: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
         sub.set_defaults(run=run, commands=commands.choices)
-        sub.add_argument("--quiet", "-q", action="store_true", help="errors only")
+        sub.add_argument("--quiet", "-q", action="store_true", help="print errors only")
         return sub
 
-    rooms = (upscale, compare, demo, evaluate, train, average, export, doctor, completion)
-    for room in rooms:
-        room.add_to(command)
+    modules = (upscale, compare, demo, evaluate, train, average, export, doctor, completion)
+    for module in modules:
+        module.add_to(command)
     return parser

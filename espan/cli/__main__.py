@@ -1,4 +1,4 @@
-"""`python -m espan.cli`, which launchers such as torchrun want."""
+"""`python -m espan.cli`, for launchers such as torchrun."""
 
 import sys
 

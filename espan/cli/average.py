@@ -1,4 +1,4 @@
-"""`espan average`: one network from the weights of several."""
+"""`espan average`: averages the weights of several networks."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""`espan compare`: what networks make of a picture, side by side on a page."""
+"""`espan compare`: results of several networks for an image, side by side on a page."""
 
 import argparse
 from functools import partial
@@ -10,13 +10,13 @@ from espan.errors import InputError
 
 
 def add_to(command) -> None:
-    comp = command("compare", run, "Bicubic and networks side by side, on a page of one file.")
-    comp.add_argument("lr", metavar="LR", help="the picture to enlarge")
-    comp.add_argument("hr", metavar="HR", nargs="?", help="its original, to score the results by")
+    comp = command("compare", run, "Compare bicubic and networks side by side, on one HTML page.")
+    comp.add_argument("lr", metavar="LR", help="the image to upscale")
+    comp.add_argument("hr", metavar="HR", nargs="?", help="its original, to score the results")
     comp.add_argument(
         "-o", "--output", required=True, metavar="OUT", help="page.html, or sheet.png to print"
     )
-    comp.add_argument("--sheet", metavar="PNG", help="a contact sheet too")
+    comp.add_argument("--sheet", metavar="PNG", help="also write a contact sheet")
     add_engine(comp, dtype="fp32", several=True)
 
 

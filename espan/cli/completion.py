@@ -1,4 +1,4 @@
-"""`espan completion`: scripts with which a shell completes commands, options and their values."""
+"""`espan completion`: shell scripts that complete commands, options and their values."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ _ZSH = "autoload -U +X compinit bashcompinit && compinit && bashcompinit\n"
 
 
 def add_to(command) -> None:
-    co = command("completion", run, "Print a script with which a shell completes this command.")
+    co = command("completion", run, "Print a shell script that completes this command.")
     co.add_argument("shell", choices=SHELLS)
 
 

@@ -1,4 +1,4 @@
-"""`espan demo`: a web page that upscales pictures."""
+"""`espan demo`: a web page that upscales images."""
 
 import argparse
 from functools import partial
@@ -8,23 +8,29 @@ from espan.cli.options import add_engine, upscaler_of
 from espan.demo.limits import Limits
 from espan.system.extras import extra
 
-USUAL = Limits()
+DEFAULTS = Limits()
 
 
 def add_to(command) -> None:
-    demo = command("demo", run, "A web page that upscales pictures, for this machine.")
-    demo.add_argument("--host", default="127.0.0.1", help="address; default: 127.0.0.1, only here")
-    demo.add_argument("--port", type=int, default=8000, help="0 takes a free one; default: 8000")
-    demo.add_argument("--name", action="append", default=[], help="another host name of the page")
-    for name, usual, unit, what in (
-        ("--max-upload", USUAL.upload // 2**20, "MIB", "of a file"),
-        ("--max-megapixels", USUAL.pixels // 10**6, "MP", "of a result"),
-        ("--queue", USUAL.queue, "N", "pictures in all"),
-        ("--jobs", USUAL.workers, "N", "pictures at a time"),
-        ("--time-limit", int(USUAL.seconds), "S", "for a picture"),
+    demo = command("demo", run, "Serve a web page that upscales images.")
+    demo.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; default: 127.0.0.1, this machine only",
+    )
+    demo.add_argument("--port", type=int, default=8000, help="0 for any free one; default: 8000")
+    demo.add_argument(
+        "--name", action="append", default=[], help="accept this host name too; repeatable"
+    )
+    for name, default, unit, what in (
+        ("--max-upload", DEFAULTS.upload // 2**20, "MIB", "largest file, in MiB"),
+        ("--max-megapixels", DEFAULTS.pixels // 10**6, "MP", "largest result, in megapixels"),
+        ("--queue", DEFAULTS.queue, "N", "images in the queue, of all clients"),
+        ("--jobs", DEFAULTS.workers, "N", "images upscaled at a time"),
+        ("--time-limit", int(DEFAULTS.seconds), "S", "seconds for one image"),
     ):
-        said = f"{what}; default: {usual}"
-        demo.add_argument(name, type=_positive, default=usual, metavar=unit, help=said)
+        text = f"{what}; default: {default}"
+        demo.add_argument(name, type=_positive, default=default, metavar=unit, help=text)
     add_engine(demo, several=True)
 
 

@@ -1,4 +1,4 @@
-"""What this machine offers: versions, devices, backends and their speed; what lacks, and why."""
+"""Collects versions, devices, backends and their speed, and the reasons for what is missing."""
 
 import importlib.metadata
 import logging
@@ -26,26 +26,26 @@ from espan_kernels import machine, native
 
 Facts = dict[str, str | list[str]]
 
-# Of the extras those that a feature asks for; the others are for developers.
+# The extras for users; the others are for developers.
 EXTRAS = ("train", "video", "demo", "image", "export", "openvino", "ray")
-# These take seconds or minutes before their first tile.
+# Backends that need seconds or minutes before their first tile.
 SLOW = ("compile", "onnx")
 TILE = 256
-# A tile is timed until it has taken this long in all.
+# Repetitions of a tile are timed until they add up to this.
 SECONDS = 0.3
-# What is said of a backend that broke, and of one that ran.
+# Text in the line of a backend that failed, and of one that ran.
 FAILED, TIMED = "failed", "ms for"
-# There where a driver of NVIDIA's is loaded.
+# Exists if an NVIDIA driver is loaded.
 NVIDIA = Path("/proc/driver/nvidia/version")
 
 
 def examine(*, slow: bool = False, paths: bool = False) -> Facts:
-    """Facts by name, in the order in which to print them; lists have a line for each.
+    """Facts by name, in printing order; a list has one line per entry.
 
-    "health", the first, says in one line whether all is well.
+    The first, "health", is a summary in one line.
 
-    slow: times the backends too that take long to make. paths: without it folders, the user and
-    the machine have no names.
+    slow: also time the backends that start slowly. paths: keep the names of folders, user and
+    machine, which are replaced otherwise.
     """
     device = pick_device("auto")
     facts: Facts = {
@@ -68,24 +68,24 @@ def examine(*, slow: bool = False, paths: bool = False) -> Facts:
     facts["extras"] = _extras()
     facts["kernels"] = _kernels(device.type)
     backends = {name: _timed(name, slow) for name in BACKENDS}
-    facts["backends"] = [f"{name}: {said}" for name, said in backends.items()]
+    facts["backends"] = [f"{name}: {result}" for name, result in backends.items()]
     facts = {"health": _health(backends, device), **facts}
     return facts if paths else _without_names(facts)
 
 
 def _health(backends: Mapping[BackendName, str], device: torch.device) -> str:
-    """ "All well" with what computes, or what should work here and does not.
+    """ "All well" with the device and its speed, or the list of problems.
 
-    What is only not installed, or not made for this machine, is no problem.
+    Packages that are not installed and backends for other machines are not problems.
     """
     auto = backends.get("auto", "not timed")
     problems = [
-        f"backend {name}: {said}"
-        for name, said in backends.items()
-        if said.startswith(FAILED) or (name in ("auto", "eager") and TIMED not in said)
+        f"backend {name}: {result}"
+        for name, result in backends.items()
+        if result.startswith(FAILED) or (name in ("auto", "eager") and TIMED not in result)
     ]
     if device.type == "cpu" and _has_nvidia():
-        problems.append(f"an NVIDIA driver is here, but GPU: {_gpus()}")
+        problems.append(f"an NVIDIA driver is loaded, but GPU: {_gpus()}")
     if device.type == "cuda" and native.REASON:
         problems.append(f"GPU without its fastest kernels: {native.REASON}")
     if not problems:
@@ -95,7 +95,7 @@ def _health(backends: Mapping[BackendName, str], device: torch.device) -> str:
 
 
 def _has_nvidia() -> bool:
-    """Whether there is a driver that nobody has hidden from this process."""
+    """Whether a driver is loaded and CUDA_VISIBLE_DEVICES does not hide all GPUs."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     return NVIDIA.exists() and not hidden
 
@@ -120,15 +120,15 @@ def _nvcc() -> str:
     if path is None:
         return "not on PATH"
     try:
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10)
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError) as error:
         return f"{path}: does not run: {error}"
-    release = re.search(r"release ([\d.]+)", said.stdout)
-    return f"{release[1] if release else 'of no known release'}, {path}"
+    release = re.search(r"release ([\d.]+)", done.stdout)
+    return f"{release[1] if release else 'unknown release'}, {path}"
 
 
 def _extras() -> list[str]:
-    """For each extra whether its packages are there, by what this package says it needs."""
+    """A line per extra: the versions of its packages, or the command that installs them."""
     try:
         needed = importlib.metadata.requires("espan") or []
     except importlib.metadata.PackageNotFoundError:
@@ -139,18 +139,18 @@ def _extras() -> list[str]:
         names = [match[0] for each in wanted if (match := re.match(r"[\w.-]+", each))]
         missing = [name for name in names if _version(name) == "not installed"]
         here = ", ".join(f"{name} {_version(name)}" for name in names)
-        lacks = f"no {', '.join(missing)}: pip install 'espan[{extra}]'"
+        install = f"no {', '.join(missing)}: pip install 'espan[{extra}]'"
         if names:
-            lines.append(f"{extra}: {lacks if missing else here}")
+            lines.append(f"{extra}: {install if missing else here}")
     return lines
 
 
 def _kernels(device: str) -> list[str]:
-    """Which ops each kind of kernel runs on, or why it does not: a line for every reason."""
-    said = espan_kernels.explain(device).splitlines()[len(machine.describe().splitlines()) :]
+    """For each implementation, the ops it supports and the reasons why it refuses the others."""
+    explained = espan_kernels.explain(device).splitlines()[len(machine.describe().splitlines()) :]
     groups: dict[tuple[str, str], list[str]] = {}
     notes = []
-    for line in said:
+    for line in explained:
         op, _, rest = line.partition(": ")
         if op in espan_kernels.OPS:
             impl, _, reason = rest.partition(": ")
@@ -165,15 +165,15 @@ def _kernels(device: str) -> list[str]:
 
 
 def _timed(backend: BackendName, slow: bool) -> str:
-    """How long a tile takes it, from picture to picture, or why it does not run."""
+    """The time from uint8 tile to uint8 result, or the reason why the backend does not run."""
     if backend in SLOW and not slow:
-        return "not timed, as it takes long to begin (--all times it)"
+        return "not timed, because it starts slowly (--all times it)"
     if backend == "triton" and machine.INTERPRETED:
-        return "not timed, as TRITON_INTERPRET=1 interprets it"
+        return "not timed, because TRITON_INTERPRET=1 is set"
     tile = np.random.default_rng(0).integers(0, 256, (TILE, TILE, 3), dtype=np.uint8)
     log = logging.getLogger("espan")
     before = log.level
-    log.setLevel(logging.ERROR)  # what a backend warns of is said under "kernels"
+    log.setLevel(logging.ERROR)  # the "kernels" lines repeat the warnings of backends
     try:
         began = time.perf_counter()
         upscaler = Upscaler("espan-x4", backend=backend)
@@ -184,7 +184,7 @@ def _timed(backend: BackendName, slow: bool) -> str:
             began = time.perf_counter()
             upscaler(tile)
             took.append(time.perf_counter() - began)
-    except Exception as error:  # whatever it is: the doctor's own work is to say it
+    except Exception as error:  # any error is a result to report
         reason = " ".join(str(error).split())[:300]
         known = isinstance(error, EspanError)
         return reason.removeprefix(f"backend {backend!r}: ") if known else f"{FAILED}: {reason}"
@@ -199,13 +199,13 @@ _PATH = re.compile(rf"<path>(?:{_PART})+|(?<![\w>])(?:[A-Za-z]:)?(?:{_PART}){{2,
 
 
 def _without_names(facts: Facts) -> Facts:
-    """The same without absolute paths and the names of user and machine."""
+    """Replaces absolute paths and the names of user and machine."""
     settings = [value for key, value in os.environ.items() if key.startswith("ESPAN_")]
     package = Path(__file__).parents[2]
     nvcc = shutil.which("nvcc") or ""
     paths = [str(path) for path in (Path.home(), Path.cwd(), package)]
     paths += [sys.prefix, sys.base_prefix, nvcc, *(each for each in settings if os.sep in each)]
-    # As a whole, for they may have spaces; the longest first, as one may be within another.
+    # In full, because they may have spaces; longest first, because one may contain another.
     known = sorted({path for path in paths if len(path) > 1}, key=len, reverse=True)
     names = {Path.home().name, platform.node(), platform.node().split(".")[0]}
     names |= {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME")}

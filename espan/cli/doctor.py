@@ -1,4 +1,4 @@
-"""`espan doctor`: whether all is well, and what this machine offers."""
+"""`espan doctor`: checks the installation and prints what this machine offers."""
 
 import argparse
 import json
@@ -7,12 +7,10 @@ from espan.cli.exits import OK
 
 
 def add_to(command) -> None:
-    doc = command("doctor", run, "Versions, devices, backends and their speed; what is missing.")
+    doc = command("doctor", run, "Show versions, devices, speed of backends, missing packages.")
     doc.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    doc.add_argument(
-        "--all", action="store_true", help="time the backends too that take long to begin"
-    )
-    doc.add_argument("--paths", action="store_true", help="name folders, user and machine")
+    doc.add_argument("--all", action="store_true", help="also time backends that start slowly")
+    doc.add_argument("--paths", action="store_true", help="show names of folders, user and machine")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`espan export`: a network as a file for other programs."""
+"""`espan export`: writes a network as a file for other programs."""
 
 import argparse
 import re
@@ -12,22 +12,20 @@ from espan.exporting import SUFFIXES
 def add_to(command) -> None:
     ex = command("export", run, "Write a network as a file that other programs run.")
     ex.add_argument("model", nargs="?", metavar="MODEL", help="built-in name or weights file")
-    ex.add_argument("-o", "--output", metavar="FILE", help="its ending says the format")
+    ex.add_argument("-o", "--output", metavar="FILE", help="its extension selects the format")
     ex.add_argument(
-        "--comfyui", metavar="DIR", help="a folder for ComfyUI's custom_nodes instead, MODEL in it"
+        "--comfyui", metavar="DIR", help="write a folder for ComfyUI's custom_nodes with MODEL"
     )
     ex.add_argument(
         "-f",
         "--format",
         choices=SUFFIXES,
-        help=f"default: by the ending of FILE, one of {' '.join(SUFFIXES.values())}",
+        help=f"default: by the extension of FILE, one of {' '.join(SUFFIXES.values())}",
     )
     ex.add_argument("--fp16", action="store_true", help="weights and arithmetic in float16")
     sizes = ex.add_mutually_exclusive_group()
-    sizes.add_argument(
-        "--dynamic", action="store_true", help="for pictures of any size, which is the default"
-    )
-    sizes.add_argument("--size", type=_size, metavar="HxW", help="for pictures of this size alone")
+    sizes.add_argument("--dynamic", action="store_true", help="accept images of any size (default)")
+    sizes.add_argument("--size", type=_size, metavar="HxW", help="accept images of this size only")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -35,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _comfyui(arguments)
     for name in ("model", "output"):
         if getattr(arguments, name) is None:
-            raise InputError(f"{name}: needed (see espan export --help)")
+            raise InputError(f"{name}: required (see espan export --help)")
     from espan.exporting.export import export
 
     made = export(
@@ -47,20 +45,20 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if not arguments.quiet:
         size = f"{made.path.stat().st_size / 1e6:.1f} MB"
-        same = f"off by at most {made.error:.1e} of 1 from the network"
-        say(f"{made.path} {made.format}, {size}, {same}")
+        difference = f"differs from the network by at most {made.error:.1e} (values 0 to 1)"
+        say(f"{made.path} {made.format}, {size}, {difference}")
     return OK
 
 
 def _comfyui(arguments: argparse.Namespace) -> int:
     for name in ("output", "format", "size"):
         if getattr(arguments, name) is not None:
-            raise InputError(f"{name}: --comfyui names the folder, and all of it is settled")
+            raise InputError(f"{name}: cannot be given with --comfyui")
     from espan.exporting.comfyui import write_nodes
 
     folder = write_nodes(arguments.comfyui, arguments.model)
     if not arguments.quiet:
-        say(f"{folder}: put it into ComfyUI's custom_nodes; its Python needs espan")
+        say(f"{folder}: move it to ComfyUI's custom_nodes, and install espan in ComfyUI's Python")
     return OK
 
 

@@ -1,4 +1,4 @@
-"""What `espan upscale` has to say before it begins."""
+"""Notes that `espan upscale` logs before it begins."""
 
 import logging
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("espan")
 
-# Under this quality the plain networks enlarge the blocks of a JPEG rather than the picture.
+# Below this quality, the plain networks amplify a JPEG's block artifacts.
 LEAST_QUALITY = 85
-# Files whose headers are read for it: a folder's work does not wait for all of them.
-LOOKED_AT = 100
+# Headers read for the hint at most, so that large folders start without delay.
+MOST_READ = 100
 
 
 def note_unread(folders: Sequence[str]) -> None:
-    """Says once which files in the folders are pictures of kinds that are not read."""
+    """Logs once which image files in the folders have formats that are not supported."""
     from espan.images.files import UNREAD_SUFFIXES
 
     there = (Path(each) for each in folders)
@@ -31,20 +31,20 @@ def note_unread(folders: Sequence[str]) -> None:
     if unread:
         more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
         kinds = ", ".join(sorted({each.suffix.lower() for each in unread}))
-        log.info("%s%s: left out, as such pictures are not read (%s)", unread[0], more, kinds)
+        log.info("%s%s: skipped, image format not supported (%s)", unread[0], more, kinds)
 
 
 def hint_at_web(jobs: "Sequence[FileJob]", model: str, scale: float | Size) -> None:
-    """Says once, of the first JPEG that is compressed hard, which network is made for such files.
+    """Logs once, at the first strongly compressed JPEG, which network is made for such files.
 
-    Only where a plain built-in network is used: who names another one knows why.
+    Only for the plain built-in networks: another network is the user's own choice.
     """
     from espan.checkpoints.weights import PLAIN, WEB
     from espan.images import files
 
     if model not in PLAIN.values():
         return
-    for job in jobs[:LOOKED_AT]:
+    for job in jobs[:MOST_READ]:
         quality = files.jpeg_quality(job.input)
         if quality is not None and quality < LEAST_QUALITY:
             better = WEB[nearest(scale, [*WEB])]

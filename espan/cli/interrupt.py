@@ -1,4 +1,4 @@
-"""Ctrl-C ends a command, whatever it meets on its way."""
+"""Ctrl-C ends a command, even if a library turns the interrupt into another error."""
 
 import signal
 import threading
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """KeyboardInterrupt after Ctrl-C, also where a library in between made another error of it.
+    """Raises KeyboardInterrupt after Ctrl-C, also if a library raised another error instead.
 
-    PyTorch is imported first: an interrupt in the middle of that would abort the process.
+    Imports PyTorch first and defers interrupts until then, because they would abort the process.
     """
     before = signal.getsignal(signal.SIGINT)
     main = threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""The options of every command that runs a network, and the `Upscaler` they ask for."""
+"""Options shared by the commands that run a network, and the `Upscaler` made from them."""
 
 import argparse
 from dataclasses import asdict, replace
@@ -26,11 +26,11 @@ def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto", several: bo
         "--tile",
         type=_tile,
         default="auto",
-        help='input pixels a side; "auto" or 0 chooses, "none" never cuts',
+        help='side of a tile in input pixels, "auto" (same as 0), or "none" for no tiles',
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "-g", "--gpu", type=_gpus, help="number of the GPU, or several as 0,1; -1 for the CPU"
+        "-g", "--gpu", type=_gpus, help="GPU number, or several as 0,1; -1 for the CPU"
     )
     where.add_argument("--device", default="auto", help=f"{', '.join(DEVICES)}, ...")
     parser.add_argument(
@@ -40,25 +40,25 @@ def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto", several: bo
         help=f"precision to compute in; default: {dtype}",
     )
     parser.add_argument(
-        "--backend", default="auto", choices=BACKENDS, help="who computes; see espan doctor"
+        "--backend", default="auto", choices=BACKENDS, help="implementation; see espan doctor"
     )
-    parser.set_defaults(**asdict(LIMITS))  # which only some commands let the user change
+    parser.set_defaults(**asdict(LIMITS))  # only some commands have options for them
 
 
 def add_sizes(parser: argparse.ArgumentParser) -> None:
-    """How large results are to be; `scale_of` reads what comes of it."""
+    """Adds the options for the size of results; `scale_of` reads them."""
     parser.add_argument(
         "-s", "--scale", type=float, help=f"1 to {LARGEST}; default: the model's own"
     )
-    sizes = parser.add_argument_group("sizes", "instead of a factor, for every picture")
-    sizes.add_argument("--width", metavar="W", help="results are so many pixels wide")
-    sizes.add_argument("--height", metavar="H", help="results are so many pixels high")
-    sizes.add_argument("--fit", metavar="WxH", help="results just fit into such a box")
-    sizes.add_argument("--max-side", metavar="N", help="no side is longer, whatever the scale")
+    sizes = parser.add_argument_group("sizes", "in pixels, for every image, instead of a factor")
+    sizes.add_argument("--width", metavar="W", help="width of results")
+    sizes.add_argument("--height", metavar="H", help="height of results")
+    sizes.add_argument("--fit", metavar="WxH", help="results fit into this box")
+    sizes.add_argument("--max-side", metavar="N", help="upper limit for both sides; also with -s")
 
 
 def scale_of(arguments: argparse.Namespace) -> Scale:
-    """What `add_sizes` has read; InputError for a size that cannot be."""
+    """The value of the options of `add_sizes`; InputError for an impossible size."""
     return from_text(vars(arguments), arguments.scale)
 
 
@@ -87,11 +87,11 @@ def _gpus(text: str) -> list[int]:
 
 
 def upscaler_of(arguments: argparse.Namespace, model: str | Path) -> "Upscaler":
-    """The upscaler of `model`, for a command that has use for one device."""
+    """The upscaler of `model`, for a command that uses one device."""
     from espan.upscaler import Upscaler
 
     if arguments.gpu and len(arguments.gpu) > 1:
-        raise InputError(f"gpu: expected one, got {len(arguments.gpu)}")
+        raise InputError(f"gpu: expected one GPU, got {len(arguments.gpu)}")
     return Upscaler.from_options(model, options_of(arguments))
 
 
@@ -105,7 +105,7 @@ def upscalers_of(arguments: argparse.Namespace, model: str) -> "list[Upscaler]":
 
 
 def model_of(arguments: argparse.Namespace, scale: Scale) -> str:
-    """The model that is named, else the built-in one for `scale`."""
+    """The model that the user gave, or the built-in one for `scale`."""
     from espan.checkpoints.weights import model_for
 
     if arguments.model is not None:
@@ -114,7 +114,7 @@ def model_of(arguments: argparse.Namespace, scale: Scale) -> str:
 
 
 def options_of(arguments: argparse.Namespace) -> UpscalerOptions:
-    """How to compute, on the first device that is named."""
+    """The options of an upscaler on the first of the given devices."""
     limits = Limits(arguments.max_input, arguments.max_output, arguments.allow_truncated)
     return UpscalerOptions(
         device=_devices(arguments)[0],

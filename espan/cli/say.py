@@ -1,4 +1,4 @@
-"""What commands tell a person: lines on stderr in which names do nothing to the terminal."""
+"""Messages of commands on stderr, with control characters escaped."""
 
 import os
 import sys
@@ -7,10 +7,10 @@ from espan.errors import escaped
 
 
 def say(line: str) -> None:
-    """A line on stderr."""
+    """Prints a line on stderr."""
     print(escaped(line), file=sys.stderr)
 
 
 def silence_stdout() -> None:
-    """What is left for stdout goes nowhere: its reader has gone, and Python would complain."""
+    """Discards further output on stdout: its reader is gone, and flushing would raise again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

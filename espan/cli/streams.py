@@ -1,4 +1,4 @@
-"""`espan upscale - -o -`: one picture through standard input or output."""
+"""`espan upscale - -o -`: one image through standard input or output."""
 
 import argparse
 import sys
@@ -15,17 +15,17 @@ from espan.system.paths import is_folder, names_folder
 from espan.video.options import READ_SUFFIXES
 
 STREAM = "-"
-# Options of files and of several machines.
-_UNHEEDED = ("skip_existing", "resume", "jobs", "shard", "json", "name")
+# Options that apply to files and to several machines only.
+_FILES_ONLY = ("skip_existing", "resume", "jobs", "shard", "json", "name")
 
 
 def wanted(inputs: list[str], output: str | None) -> bool:
-    """Whether standard input or output is among what is named."""
+    """Whether the arguments name standard input or output."""
     return STREAM in inputs or output == STREAM
 
 
 def run(arguments: argparse.Namespace, inputs: list[str]) -> int:
-    """Upscales one picture; InputError for what streams cannot be asked for."""
+    """Upscales one image; InputError for options that do not apply to streams."""
     from espan.images import files
 
     _refuse(arguments, inputs)
@@ -42,8 +42,8 @@ def run(arguments: argparse.Namespace, inputs: list[str]) -> int:
         upscaler(source, scale_of(arguments), output=target, format=format)
     except DeviceLostError:
         raise
-    except EspanError as error:  # of the picture or the stream: no wrong use
-        if isinstance(error, files.AnimatedError):  # which names a function of Python
+    except EspanError as error:  # about the image or the stream, not about the arguments
+        if isinstance(error, files.AnimatedError):  # its hint names a Python function
             what = str(error).rpartition(";")[0]
             error = InputError(f"{what}; name its file, and one for the result with -o")
         say(f"espan: {error}")
@@ -58,24 +58,24 @@ def run(arguments: argparse.Namespace, inputs: list[str]) -> int:
 
 def _refuse(arguments: argparse.Namespace, inputs: list[str]) -> None:
     if len(inputs) > 1:
-        raise InputError("input: - is one picture, and there are several inputs")
+        raise InputError(f"input: expected one image with -, got {len(inputs)} inputs")
     if arguments.output is None:
-        raise InputError("output: needed with standard input: a file, or - for standard output")
+        raise InputError("output: required with standard input: a file, or - for standard output")
     if arguments.output != STREAM and names_folder(arguments.output):
         raise InputError(f"output: {arguments.output} is a folder; name a file, or -")
     suffix = "." + inputs[0].rpartition(".")[2].lower()
     if is_folder(Path(inputs[0])) or suffix in READ_SUFFIXES:
-        raise InputError(f"output: - is for one picture, and {inputs[0]} is none")
-    for name in _UNHEEDED:
+        raise InputError(f"input: expected one image with -o -, got {inputs[0]}")
+    for name in _FILES_ONLY:
         if getattr(arguments, name):
-            raise InputError(f"{name}: is for files, not for standard input and output")
+            raise InputError(f"{name}: applies to files, not to standard input and output")
     if arguments.engine != "local":
-        raise InputError("engine: is for files, not for standard input and output")
-    video.refuse_unheeded(arguments, [])
+        raise InputError("engine: applies to files, not to standard input and output")
+    video.refuse_unused(arguments, [])
 
 
 def _checked_format(format: str | None, output: str) -> str | None:
-    """The format to ask for: none of a file, whose ending names the same; else InputError."""
+    """The format of standard output. None for a file, whose extension must agree: InputError."""
     from espan.images import files
 
     if format is None:
@@ -85,7 +85,7 @@ def _checked_format(format: str | None, output: str) -> str | None:
         return format
     ending = Path(output).suffix.lower()
     if files.WRITE_FORMATS[suffix] != files.WRITE_FORMATS.get(ending):
-        raise InputError(f"format: {short(format)}, but {output} ends otherwise")
+        raise InputError(f"format: {short(format)} does not match the extension of {output}")
     return None
 
 

@@ -1,4 +1,4 @@
-"""`espan train` and `espan prepare`: networks, and the pictures they learn from."""
+"""`espan train` and `espan prepare`: trains networks and prepares their training images."""
 
 import argparse
 
@@ -9,13 +9,15 @@ from espan.training import recipes
 
 
 def add_to(command) -> None:
-    tr = command("train", _train, "Train a network, or go on with a run that was stopped.")
+    tr = command("train", _train, "Train a network, or continue an interrupted run.")
     known = ", ".join(recipes.names())
     tr.add_argument("config", metavar="CONFIG", help=f"a YAML file, or a recipe: {known}")
-    tr.add_argument("overrides", nargs="*", metavar="key=value", help="on top of the file")
+    tr.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="replace settings of the file"
+    )
 
-    pre = command("prepare", _prepare, "Decode training pictures once, into memory-mapped tiles.")
-    pre.add_argument("input", metavar="DIR", help="pictures, or HR/ with LRx4/ and so on")
+    pre = command("prepare", _prepare, "Decode training images once, into memory-mapped tiles.")
+    pre.add_argument("input", metavar="DIR", help="folder of images, or of HR/ with LRx4/ ...")
     pre.add_argument("-o", "--output", required=True, metavar="DIR")
     pre.add_argument("--tile", type=int, default=480, help="side in HR pixels; default: 480")
 

@@ -1,4 +1,4 @@
-"""`espan upscale`: picture files and folders."""
+"""`espan upscale`: image files, videos and folders."""
 
 import argparse
 import json
@@ -30,33 +30,33 @@ from espan.system.paths import as_path, is_file
 if TYPE_CHECKING:
     from espan.batch import Journal, Outcome
 
-# Begins the jobs of a run; gives what became of each.
+# Starts the jobs of a run and yields the outcome of each.
 Start = Callable[..., "Generator[Outcome]"]
 
 
 def add_to(command) -> None:
-    up = command("upscale", run, "Upscale picture files and folders.")
-    up.add_argument("inputs", nargs="*", metavar="IN", help="files, folders with all below, or -")
-    up.add_argument("-i", "--input", action="append", default=[], help="the same as IN")
+    up = command("upscale", run, "Upscale image files, videos and folders.")
+    up.add_argument("inputs", nargs="*", metavar="IN", help="files, folders (recursively), or -")
+    up.add_argument("-i", "--input", action="append", default=[], help="same as IN")
     up.add_argument("-o", "--output", metavar="OUT", help="file, folder or -; default: NAME_x4.EXT")
     add_sizes(up)
     up.add_argument("-f", "--format", help="png, jpg, webp, avif, tif or bmp; default: the input's")
     up.add_argument(
-        "--name", metavar="TEMPLATE", help='of results, as "{stem}@{scale}x"; the ending is kept'
+        "--name",
+        metavar="TEMPLATE",
+        help='file name of results, such as "{stem}@{scale}x"; the extension is kept',
     )
-    left = up.add_mutually_exclusive_group()
-    left.add_argument("--skip-existing", action="store_true", help="leave results that are there")
-    left.add_argument(
-        "--resume", action="store_true", help="leave what is done and has not changed since"
+    skipped = up.add_mutually_exclusive_group()
+    skipped.add_argument("--skip-existing", action="store_true", help="skip results that exist")
+    skipped.add_argument("--resume", action="store_true", help="skip results that are up to date")
+    up.add_argument(
+        "-j", "--jobs", type=_count, metavar="N", help="images at a time; default: one per core"
     )
     up.add_argument(
-        "-j", "--jobs", type=_count, metavar="N", help="pictures at once; default: one per core"
+        "--shard", type=_shard, metavar="I/N", help="process share I of N, counted from 1"
     )
     up.add_argument(
-        "--shard", type=_shard, metavar="I/N", help="of N machines this is the I-th, from 1"
-    )
-    up.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help="ray: a cluster's machines"
+        "--engine", choices=("local", "ray"), default="local", help="ray: run on a Ray cluster"
     )
     up.add_argument("--json", action="store_true", help="one JSON document on stdout")
     add_engine(up)
@@ -65,23 +65,23 @@ def add_to(command) -> None:
 
 
 def _add_limits(up: argparse.ArgumentParser) -> None:
-    """Named as the fields of `espan.Limits`."""
+    """Adds the options for `espan.Limits`, with the names of its fields."""
     up.add_argument(
         "--max-pixels",
         dest="max_input",
         type=_count,
         metavar="N",
-        help="read larger pictures; default: %(default)d",
+        help="largest input, in pixels; default: %(default)d",
     )
     up.add_argument(
         "--max-output-pixels",
         dest="max_output",
         type=_count,
         metavar="N",
-        help="make larger results; default: %(default)d",
+        help="largest result, in pixels; default: %(default)d",
     )
     up.add_argument(
-        "--allow-truncated", action="store_true", help="read damaged files as far as it goes"
+        "--allow-truncated", action="store_true", help="read truncated files as far as possible"
     )
 
 
@@ -97,14 +97,14 @@ def run(arguments: argparse.Namespace) -> int:
     if streams.wanted(inputs, arguments.output):
         return streams.run(arguments, inputs)
     videos, inputs = video.split(inputs)
-    video.refuse_unheeded(arguments, videos)
+    video.refuse_unused(arguments, videos)
     if arguments.format and not inputs:
-        raise InputError("format: is for pictures; a video's container is the output's extension")
+        raise InputError("format: applies to images; the output's extension selects a container")
     from tqdm import tqdm
 
     from espan import batch
 
-    tqdm.set_lock(threading.RLock())  # the default one, for processes, is left behind by kill -9
+    tqdm.set_lock(threading.RLock())  # kill -9 would leak the default lock, which spans processes
     asked = scale_of(arguments)
     model = model_of(arguments, asked)
     if arguments.engine == "ray":
@@ -122,10 +122,10 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = batch.plan(inputs, arguments.output, **plain)
     cut = video.options_of(arguments).part() != (0, None)
     clips = video.plan(videos, jobs, scale, arguments.output, arguments.name, cut)
-    video.note_left_out(inputs)
+    video.note_skipped(inputs)
     note_unread(inputs)
     if arguments.resume and jobs and not clips and not any(job.root for job in jobs):
-        raise InputError("resume: needs a folder of results; --skip-existing works without one")
+        raise InputError("resume: needs an output folder; --skip-existing works without one")
     found, part = len(jobs) + len(clips), ""
     if arguments.shard:
         jobs, clips = (batch.shard(each, *arguments.shard) for each in (jobs, clips))
@@ -141,19 +141,19 @@ def run(arguments: argparse.Namespace) -> int:
                 _report(outcome, arguments)
         settings = batch.settings_of(model, scale, options_of(arguments))
         journal = batch.Journal(settings, part)
-        with closing(_pictures(start, jobs, scale, journal, arguments)) as pictures:
-            for outcome in pictures:
+        with closing(_images(start, jobs, scale, journal, arguments)) as done:
+            for outcome in done:
                 outcomes.append(outcome)
-    finally:  # also where a lost device ends the run
+    finally:  # also if a lost device ends the run
         if arguments.json:
             print(json.dumps([asdict(each) for each in outcomes], indent=2))
     return _sum_up(outcomes, found, arguments)
 
 
-def _pictures(
+def _images(
     start: Start, jobs: list, scale: float | Size, journal: "Journal", arguments
 ) -> "Generator[Outcome]":
-    """Upscales the pictures, reporting and yielding what became of each."""
+    """Upscales the images; reports and yields the outcome of each."""
     from tqdm import tqdm
 
     from espan import batch
@@ -170,7 +170,7 @@ def _pictures(
             return arguments.skip_existing and is_file(job.output)
 
         how = {"workers": arguments.jobs, "skip": skip, "journal": journal, "progress": progress}
-        # Ray says on stdout what it thinks of lost workers; that is for data.
+        # Ray prints warnings about lost workers on stdout, which is for data.
         with redirect_stdout(sys.stderr), closing(start(jobs, scale=scale, **how)) as done:
             for outcome in done:
                 bar.update()
@@ -180,12 +180,12 @@ def _pictures(
 
 
 def _on_ray(arguments: argparse.Namespace, model: str) -> tuple[Start, int]:
-    """What runs the jobs on a cluster, and the scale of the network."""
+    """(function that runs the jobs on a cluster, scale of the network)."""
     from espan.batch import cluster
     from espan.checkpoints.weights import load
 
     if arguments.gpu not in (None, [-1]):
-        raise InputError("gpu: with --engine ray, Ray hands out the GPUs; only -1 can be chosen")
+        raise InputError("gpu: expected only -1 with --engine ray, because Ray assigns the GPUs")
     start = partial(cluster.run, model=model, options=options_of(arguments))
     return start, load(model).scale
 
@@ -193,7 +193,7 @@ def _on_ray(arguments: argparse.Namespace, model: str) -> tuple[Start, int]:
 def _sum_up(outcomes: list, found: int, arguments: argparse.Namespace) -> int:
     if not found:
         named = ", ".join([*arguments.input, *arguments.inputs])
-        say(f"espan: no pictures in {named}")
+        say(f"espan: no images in {named}")
         return FAILED
     failed = [each.error for each in outcomes if each.status == "failed"]
     for limit, option in (
@@ -213,17 +213,17 @@ def _report(outcome, arguments: argparse.Namespace) -> None:
     elif arguments.quiet:
         return
     elif outcome.status == "skipped":
-        say(f"{outcome.output} is there, skipped")
+        say(f"{outcome.output} exists, skipped")
     else:
         size = f"{outcome.width} x {outcome.height}"
-        again = f", {outcome.redone} tiles again in float32" if outcome.redone else ""
+        again = f", {outcome.redone} tiles recomputed in float32" if outcome.redone else ""
         say(f"{outcome.output} {size}, {outcome.seconds:.2f} s{again}")
 
 
 def _count(text: str) -> int:
     number = int(text) if text.isdecimal() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return number
 
 

@@ -1,7 +1,7 @@
-"""Frames to RGB and back: by the matrix and range that a stream names, or that its field assumes.
+"""Frames to RGB and back, by the colour matrix and range in the stream's tags, or by defaults.
 
-Pictures of 8 bits go through swscale. Its way to 16 bits makes white 65283, so deeper ones are
-computed here, and swscale only enlarges and reduces their chroma.
+swscale converts frames of 8 bits. Its conversion to 16 bits maps white to 65283, so frames of more
+than 8 bits are converted here, and swscale only resamples their chroma.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from espan.errors import InputError
 RGB, UNSPECIFIED = 0, 2
 LIMITED, FULL = 1, 2
 BT709, BT601, BT2020 = 1, 6, 9
-# Weights of red and blue in luma, by the number of the matrix in H.273.
+# Weights of red and blue in luma, by matrix number in H.273.
 LUMA = {
     BT709: (0.2126, 0.0722),
     4: (0.30, 0.11),
@@ -25,7 +25,7 @@ LUMA = {
     7: (0.212, 0.087),
     BT2020: (0.2627, 0.0593),
 }
-# swscale weighs grey of more than 8 bits by this matrix, whatever a frame says.
+# swscale uses this matrix for grey of more than 8 bits and ignores the frame's tag.
 GREY = BT601
 _DEPTHS = (8, 9, 10, 12, 14, 16)
 _GOOD = (
@@ -34,13 +34,13 @@ _GOOD = (
     | Interpolation.FULL_CHR_H_INT
     | Interpolation.FULL_CHR_H_INP
 )
-# Rows converted at a time, so that their floats stay few.
-_BAND = 64
+# Rows converted at a time, to bound the memory of their float values.
+_ROWS = 64
 
 
 @dataclass(frozen=True)
 class Colour:
-    """What the numbers of a frame mean, as H.273 numbers it; range: LIMITED or FULL."""
+    """Colour tags of a frame, as H.273 numbers them; range: LIMITED or FULL."""
 
     primaries: int
     transfer: int
@@ -49,10 +49,10 @@ class Colour:
 
     @classmethod
     def of(cls, frame, path: Path) -> "tuple[Colour, str | None]":
-        """The tags of a frame of the video at `path`, and the guess where they name no matrix.
+        """(tags of a frame of the video at `path`, text on the assumed matrix or None).
 
-        Without tags, limited range is assumed, and for the matrix BT.601 under 720 lines and BT.709
-        from there on. InputError for a matrix that cannot be converted.
+        Untagged frames are read with limited range and with BT.601 below 720 lines, BT.709 from
+        720 lines on. InputError for a matrix that cannot be converted.
         """
         primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
         if frame.format.is_rgb or frame.format.has_palette:
@@ -63,16 +63,16 @@ class Colour:
         if matrix in (RGB, UNSPECIFIED):
             matrix = assumed(frame.height)
             name = "BT.709" if matrix == BT709 else "BT.601"
-            guess = f"{name} is assumed, by {frame.height} lines"
+            guess = f"assuming {name}, because it has {frame.height} lines"
         if matrix not in LUMA:
             raise InputError(
                 f"{path}: colour matrix {matrix} (H.273) is not supported; "
-                f"known are {', '.join(map(str, LUMA))}"
+                f"supported: {', '.join(map(str, LUMA))}"
             )
         return cls(primaries, transfer, matrix, FULL if full else LIMITED), guess
 
     def written_as(self, format: "av.VideoFormat", height: int) -> "Colour":
-        """The same colours in frames of `format`, `height` lines of the input each."""
+        """The same colours in frames of `format`, for an input of `height` lines."""
         if format.is_rgb:
             return replace(self, matrix=RGB, range=FULL)
         if is_grey(format):
@@ -95,14 +95,14 @@ def depth(format: "av.VideoFormat") -> int:
 
 
 class Pixels:
-    """Frames of one clip to and from (H, W, 3) RGB; not for several threads at once."""
+    """Converts frames of one clip to and from (H, W, 3) RGB. Not thread-safe."""
 
     def __init__(self, colour: Colour):
         self.colour = colour
         self._scaler = VideoReformatter()
 
     def rgb(self, frame) -> np.ndarray:
-        """uint8, or uint16 for frames of more than 8 bits."""
+        """The frame in uint8, or in uint16 if it has more than 8 bits."""
         bits = depth(frame.format)
         if bits <= 8 or frame.format.has_palette:
             return self._scaled(frame, "rgb24").to_ndarray()
@@ -113,24 +113,24 @@ class Pixels:
         _affine(_planes(planes), inverse, -inverse @ offset, 65535, np.moveaxis(result, 2, 0))
         return result
 
-    def frame(self, picture: np.ndarray, format: "av.VideoFormat") -> "av.VideoFrame":
-        """The picture, uint8 or uint16, as a frame in `format`."""
+    def frame(self, image: np.ndarray, format: "av.VideoFormat") -> "av.VideoFrame":
+        """The image, uint8 or uint16, as a frame in `format`."""
         bits = _known(depth(format))
-        # swscale rounds down on its way to full range.
+        # swscale rounds down when it converts to full range.
         exact = format.is_rgb or self.colour.range == LIMITED
-        if picture.dtype == np.uint8 and bits == 8 and exact:
-            source = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), "rgb24")
+        if image.dtype == np.uint8 and bits == 8 and exact:
+            source = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), "rgb24")
             return self._scaled(source, format.name)
         name = _planar("gbrp" if format.is_rgb else "yuv444p", bits)
-        planes = av.VideoFrame(picture.shape[1], picture.shape[0], name)
+        planes = av.VideoFrame(image.shape[1], image.shape[0], name)
         matrix, offset = _from_rgb(self.colour, bits)
-        white = np.iinfo(picture.dtype).max
-        channels = np.moveaxis(picture, 2, 0)
+        white = np.iinfo(image.dtype).max
+        channels = np.moveaxis(image, 2, 0)
         _affine(channels, matrix / white, offset, (1 << bits) - 1, _planes(planes))
         return self._scaled(planes, format.name)
 
     def _scaled(self, frame, name: str) -> "av.VideoFrame":
-        """The frame in another format of pixels."""
+        """The frame in another pixel format."""
         frame.colorspace, frame.color_range = self.colour.matrix, self.colour.range
         rgb = [each.is_rgb or each.has_palette for each in (frame.format, av.VideoFormat(name))]
         source, target = (FULL if each else self.colour.range for each in rgb)
@@ -156,14 +156,14 @@ def _planar(family: str, bits: int) -> str:
 
 
 def _planes(frame) -> list[np.ndarray]:
-    """The planes of a planar frame, each (H, W), in its own memory."""
+    """Views (H, W) of the planes of a planar frame."""
     dtype = np.dtype("u1" if depth(frame.format) <= 8 else "<u2")
     rows = (np.frombuffer(each, dtype).reshape(each.height, -1) for each in frame.planes)
     return [plane[:, : frame.width] for plane in rows]
 
 
 def _from_rgb(colour: Colour, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """(matrix, offset) of RGB in 0..1 to the planes of a frame: Y, Cb, Cr, or G, B, R."""
+    """(matrix, offset) from RGB in 0..1 to the planes of a frame: Y, Cb, Cr, or G, B, R."""
     white = (1 << bits) - 1
     if colour.matrix == RGB:
         return white * np.eye(3)[[1, 2, 0]], np.zeros(3)
@@ -179,13 +179,13 @@ def _from_rgb(colour: Colour, bits: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _affine(planes, matrix, offset, white: int, out) -> None:
-    """out = matrix @ planes + offset, rounded, in 0..white; three planes (H, W) in, three out."""
+    """out = matrix @ planes + offset, rounded and clipped to 0..white; three planes (H, W) each."""
     matrix, offset = matrix.T.astype(np.float32), offset.astype(np.float32)
-    for top in range(0, len(planes[0]), _BAND):
-        rows = slice(top, top + _BAND)
-        band = np.stack([plane[rows] for plane in planes], 2).astype(np.float32) @ matrix
-        band += offset
-        np.rint(band, out=band)
-        np.clip(band, 0, white, out=band)
+    for top in range(0, len(planes[0]), _ROWS):
+        rows = slice(top, top + _ROWS)
+        values = np.stack([plane[rows] for plane in planes], 2).astype(np.float32) @ matrix
+        values += offset
+        np.rint(values, out=values)
+        np.clip(values, 0, white, out=values)
         for channel, plane in enumerate(out):
-            plane[rows] = band[..., channel]
+            plane[rows] = values[..., channel]

@@ -1,4 +1,4 @@
-"""`upscale_video`, and `video_frames`, its iterator. Importing it does not need PyAV."""
+"""`upscale_video`, and the iterator `video_frames`. Importing this module does not need PyAV."""
 
 import hashlib
 import logging
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from espan.video.frames import Frame
     from espan.video.source import Clip
 
-    Enlarged = tuple[Frame, npt.NDArray[Any]]
+    Upscaled = tuple[Frame, npt.NDArray[Any]]
 
 log = logging.getLogger("espan")
 
-# Frames between two points from which an interrupted run goes on.
+# Frames per segment; an interrupted run continues after its last complete segment.
 SEGMENT = 240
 
 
@@ -66,10 +66,10 @@ def upscale_video(
     preview: Time | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Writes the video at `path`, made `scale` times larger, to `output`.
+    """Upscales the video at `path` by `scale` and writes it to `output`.
 
-    All other streams, chapters, metadata and times are kept. Interrupted work goes on from its
-    last whole segment of 240 frames if called again with the same settings.
+    All other streams, chapters, metadata and times are kept. After an interruption, a call with
+    the same settings continues after the last complete segment of 240 frames.
 
     Args:
         path: the video file to read.
@@ -78,19 +78,21 @@ def upscale_video(
         model: a built-in name, a weights file or a network; None takes the built-in network whose
             scale is `scale` or the next larger, else of scale 4.
         device, dtype, backend, tile, limits: as for `Upscaler`.
-        codec: FFmpeg's name of the encoder; None is H.264.
-        crf: quality as the encoder counts it, 0 or more, less is better; None is the encoder's own.
-        preset: speed of the encoder, as it names it.
+        codec: FFmpeg's name of the encoder; None selects H.264, or H.265 or AV1 for more than 8
+            bits and HDR.
+        crf: constant quality on the encoder's scale, 0 or more, lower is better; None is espan's
+            default for the encoder.
+        preset: one of the encoder's speed presets.
         pix_fmt: FFmpeg's name of the pixel format; None keeps the input's where the encoder can.
-        on_error: for a frame that cannot be decoded, "stop" raises and "repeat" shows its
-            neighbour.
-        hwaccel: decodes by the hardware of this name ("cuda", "qsv", ...) instead of the CPU, or
-            refuses with the reason.
+        on_error: for a frame that cannot be decoded, "stop" raises and "repeat" repeats a
+            neighbouring frame.
+        hwaccel: name of the hardware decoder ("cuda", "qsv", ...) to use instead of the CPU;
+            InputError with the reason if it cannot decode the video.
         start: where the result begins: seconds, or text such as "1:02:03.5" (h:mm:ss); sound,
             subtitles and chapters are cut to match. None is the beginning.
         end: where it ends, in the same form; None is the end of the video.
-        preview: seconds of video from `start` on, in place of `end`.
-        progress: called as `progress(done, total)` after every frame, in frames.
+        preview: seconds of video from `start` on, instead of `end`.
+        progress: called as `progress(done, total)` after every frame, counted in frames.
 
     Returns:
         `output` as a path.
@@ -125,9 +127,9 @@ def video_frames(
     start: Time | None = None,
     end: Time | None = None,
 ) -> "Iterator[tuple[float, npt.NDArray[Any]]]":
-    """The frames of a video, upright and upscaled, in order of time.
+    """Yields the upscaled frames of a video, upright, in display order.
 
-    The next frames are computed while one is used.
+    The next frames are computed while the caller uses one.
 
     Args:
         path: the video file to read.
@@ -135,10 +137,10 @@ def video_frames(
         model: a built-in name, a weights file or a network; None takes the built-in network whose
             scale is `scale` or the next larger, else of scale 4.
         device, dtype, backend, tile, limits: as for `Upscaler`.
-        on_error: for a frame that cannot be decoded, "stop" raises and "repeat" shows its
-            neighbour.
-        hwaccel: decodes by the hardware of this name ("cuda", "qsv", ...) instead of the CPU, or
-            refuses with the reason.
+        on_error: for a frame that cannot be decoded, "stop" raises and "repeat" repeats a
+            neighbouring frame.
+        hwaccel: name of the hardware decoder ("cuda", "qsv", ...) to use instead of the CPU;
+            InputError with the reason if it cannot decode the video.
         start, end: the part of the video, as for `upscale_video`.
 
     Returns:
@@ -158,16 +160,16 @@ def video_frames(
     need_pyav()
     from espan.video import frames
 
-    clip = _looked_at(as_path(path, "video"), scale, upscaler.limits, reading)
-    _say_guess(clip.path, clip.guess)
+    clip = _probe(as_path(path, "video"), scale, upscaler.limits, reading)
+    _warn_of_guess(clip.path, clip.guess)
     decoded = frames.read(clip, reading.on_error)
-    with closing(_enlarged(clip, decoded, upscaler, scale)) as pictures:
-        for frame, picture in pictures:
-            yield float(frame.pts * clip.time_base), picture
+    with closing(_upscaled(clip, decoded, upscaler, scale)) as results:
+        for frame, image in results:
+            yield float(frame.pts * clip.time_base), image
 
 
 def identity_of(upscaler: "Upscaler") -> list[str]:
-    """What makes the frames of two runs the same: the network's weights, and how it computes."""
+    """Hash of the weights, and the settings: two runs with the same list give the same frames."""
     digest = hashlib.sha256()
     for name, weights in sorted(upscaler.network.state_dict().items()):
         digest.update(name.encode() + weights.detach().float().cpu().numpy().tobytes())
@@ -184,7 +186,7 @@ def convert(
     options: Options,
     progress: Progress | None = None,
 ) -> Report:
-    """`upscale_video` with the network held ready."""
+    """`upscale_video` with an existing upscaler."""
     need_pyav()
     import av
 
@@ -192,7 +194,7 @@ def convert(
     from espan.video import encoding, frames, mux
     from espan.video.segments import Segments, alone
 
-    clip = _looked_at(path, scale, upscaler.limits, options)
+    clip = _probe(path, scale, upscaler.limits, options)
     if problem := why_no_result(output):
         raise OutputError(f"{output}: {problem}")
     if is_file(output) and output.samefile(path):
@@ -203,7 +205,7 @@ def convert(
     format = container.format.name
     chosen = encoding.choose(container, clip, scale, options)
     others, flags = mux.check(format, clip, chosen)
-    remove_leftovers(output.parent)  # of runs that were killed as they put a file together
+    remove_leftovers(output.parent)  # of runs that were killed while they wrote the final file
     facts = path.stat()
     with alone(output):
         segments = Segments(
@@ -219,13 +221,13 @@ def convert(
         )
         done = segments.frames
         if done:
-            log.info("%s: goes on after frame %d", output, done)
-        else:  # an interrupted run has said it
-            _say_guess(path, clip.guess)
+            log.info("%s: continuing after frame %d", output, done)
+        else:  # the interrupted run has warned already
+            _warn_of_guess(path, clip.guess)
         decoded = frames.read(clip, options.on_error, skip=done)
         # Each stage works ahead of the next: decoding, RGB, the network, the encoder's colours.
-        pictures = _enlarged(clip, decoded, upscaler, scale)
-        with closing(ahead(encoding.converted(pictures, chosen), depth=1)) as ready:
+        results = _upscaled(clip, decoded, upscaler, scale)
+        with closing(ahead(encoding.converted(results, chosen), depth=1)) as ready:
             counted = with_progress(ready, clip.total, progress, done)
             while (first := next(counted, None)) is not None:
                 part = chain([first], islice(counted, SEGMENT - 1))
@@ -237,17 +239,17 @@ def convert(
 
 
 @cache
-def _say_guess(path: Path, guess: str | None) -> None:
+def _warn_of_guess(path: Path, guess: str | None) -> None:
     """Warns about missing colour tags, once per file."""
     if guess:
-        log.warning("%s: no colour matrix is named; %s", path, guess)
+        log.warning("%s: no colour matrix in the file; %s", path, guess)
 
 
-def _looked_at(path: Path, scale: float | Size, limits: Limits, options: Options) -> "Clip":
-    """The clip in a file, or its part, of a size that the limits allow."""
+def _probe(path: Path, scale: float | Size, limits: Limits, options: Options) -> "Clip":
+    """The Clip of a file, or of a part of it; LimitError if its frames are too large."""
     from espan.video import cutting, source
 
-    clip = cutting.cut(source.look(path, options.hwaccel), options)
+    clip = cutting.cut(source.probe(path, options.hwaccel), options)
     try:
         files.check_size((clip.width, clip.height), scale, limits)
     except LimitError as error:
@@ -255,15 +257,15 @@ def _looked_at(path: Path, scale: float | Size, limits: Limits, options: Options
     return clip
 
 
-def _enlarged(
+def _upscaled(
     clip: "Clip", decoded: "Generator[Frame]", upscaler: "Upscaler", scale: float | Size
-) -> "Generator[Enlarged]":
-    """(frame, its picture upscaled) of all frames; errors name the clip."""
+) -> "Generator[Upscaled]":
+    """(frame, its image upscaled) for all frames; errors name the clip."""
 
-    def enlarge(frame: "Frame") -> "npt.NDArray[Any]":
+    def upscale(frame: "Frame") -> "npt.NDArray[Any]":
         try:
-            return upscaler(frame.picture, scale)
+            return upscaler(frame.image, scale)
         except EspanError as error:
             raise type(error)(f"{clip.path}: {error}") from error
 
-    return upscale_in_order(enlarge, decoded, upscaler.device)
+    return upscale_in_order(upscale, decoded, upscaler.device)

@@ -1,4 +1,4 @@
-"""A part of a clip: its frames, what of the other streams belongs to it, and where to read them."""
+"""A part of a clip: its frames, its packets of the other streams, and where to seek for them."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,17 +11,17 @@ from espan.errors import InputError
 from espan.video.options import Options
 from espan.video.source import Clip, opened
 
-# Seconds before the part at which a keyframe is looked for, nearest first: some formats seek to
+# Seconds before the part at which to search for a keyframe, nearest first: some formats seek to
 # any packet, and the next keyframe may be after the start.
-_EARLIER = (0, 2, 10, 60)
-# Seconds by which packets of the same time may be apart in a file.
+_SEEK_BACK = (0, 2, 10, 60)
+# Seconds by which a file may interleave packets of the same time.
 APART = 10
 
 
 def cut(clip: Clip, options: Options) -> Clip:
-    """The part of the clip that `options` name; InputError for times beyond its end.
+    """The part of the clip that `options` select; InputError for times beyond its end.
 
-    Where the file does not say how long the video is, `part` finds out.
+    If the file does not give the length of the video, `part` detects a start beyond its end.
     """
     start, end = options.part()
     if start == 0 and end is None:
@@ -30,7 +30,7 @@ def cut(clip: Clip, options: Options) -> Clip:
     if whole is not None:
         if start >= whole:
             raise _beyond(clip, "start", start)
-        # Headers are rounded: one frame more is no mistake.
+        # Headers round the length, so accept one frame more.
         if options.end is not None and end is not None and end > whole + 1 / clip.rate:
             raise _beyond(clip, "end", end)
     first = round(Fraction(start) / clip.time_base)
@@ -44,7 +44,7 @@ def cut(clip: Clip, options: Options) -> Clip:
         seconds=None if whole is None else whole - start,
         total=max(round(min(known) * clip.rate), 1) if known else 0,
     )
-    return replace(moved, sought=_sought(moved)) if first else moved
+    return replace(moved, seek_to=_seek_target(moved)) if first else moved
 
 
 def _beyond(clip: Clip, name: str, time: float) -> InputError:
@@ -53,9 +53,9 @@ def _beyond(clip: Clip, name: str, time: float) -> InputError:
 
 
 def part(frames: Iterator[tuple], clip: Clip) -> Iterator[tuple]:
-    """Of (pts, duration, frame) those of the part. InputError if there are none.
+    """Yields the (pts, duration, frame) in the part. InputError if there are none.
 
-    The frame on show when the part starts comes first, at 0.
+    The frame that is on screen when the part starts comes first, at 0.
     """
     begun, shown = False, None
     for pts, duration, frame in frames:
@@ -83,12 +83,12 @@ def _trimmed(pts: int, duration: int, frame, clip: Clip) -> tuple:
     return pts, max(end - pts, 0), frame
 
 
-def packets_from(container, stream, sought: int) -> Iterator:
-    """The packets from the first keyframe on after seeking, without the pictures shown before it.
+def packets_from(container, stream, seek_to: int) -> Iterator:
+    """The packets after seeking, from the first keyframe on, without frames shown before it.
 
-    Those need frames that were not read, and no frame after the keyframe needs them.
+    Such frames depend on frames that were not read, and no frame after the keyframe needs them.
     """
-    container.seek(sought, stream=stream)
+    container.seek(seek_to, stream=stream)
     keyframe = None
     for packet in container.demux(stream):
         if keyframe is None and packet.is_keyframe:
@@ -97,11 +97,11 @@ def packets_from(container, stream, sought: int) -> Iterator:
             yield packet
 
 
-def _sought(clip: Clip) -> int | None:
+def _seek_target(clip: Clip) -> int | None:
     """Where to seek for the start of the part, or None to read the file from its beginning."""
     with opened(clip.path) as container, suppress(FFmpegError):
         stream = container.streams[clip.index]
-        for seconds in _EARLIER:
+        for seconds in _SEEK_BACK:
             at = clip.start - round(seconds / clip.time_base)
             found = next(packets_from(container, stream, at), None)
             if found is not None and found.pts <= clip.start:
@@ -110,9 +110,9 @@ def _sought(clip: Clip) -> int | None:
 
 
 def trim(packet, clip: Clip) -> bool:
-    """Limits a packet of another stream, its times counted from the part's start, to the part.
+    """Limits a packet of another stream to the part; its times count from the part's start.
 
-    False if the packet is outside. Subtitles are shortened; sound is cut between packets.
+    Returns False if the packet is outside. Subtitles are shortened; sound is cut between packets.
     """
     base = packet.time_base
     begin = packet.dts if packet.pts is None else packet.pts
@@ -131,7 +131,7 @@ def trim(packet, clip: Clip) -> bool:
 
 
 def chapters(found: list[dict], clip: Clip) -> list[dict]:
-    """The chapters, their times counted from the clip's start, those outside the part left out."""
+    """The chapters inside the part, with times that count from the clip's start."""
     result = []
     for chapter in found:
         base = chapter["time_base"]

@@ -1,4 +1,4 @@
-"""Which encoder, and how: what the user asked for, else what suits the container and the input."""
+"""Chooses and runs the encoder: the user's options, else defaults for the container and input."""
 
 import logging
 import os
@@ -23,8 +23,8 @@ from espan.video.source import Clip, reason
 
 log = logging.getLogger("espan")
 
-# What people call them.
-_NAMES = {
+# Common names of codecs, and FFmpeg's encoders for them.
+_ALIASES = {
     "h264": "libx264",
     "x264": "libx264",
     "hevc": "libx265",
@@ -35,7 +35,7 @@ _NAMES = {
     "vp9": "libvpx-vp9",
     "prores": "prores_ks",
 }
-# The option that sets an encoder's constant quality, and our choice: hard to tell from the input.
+# Per encoder, the option for constant quality and its default: visually close to the input.
 _QUALITY = {
     "libx264": ("crf", 17),
     "libx264rgb": ("crf", 17),
@@ -47,14 +47,14 @@ _QUALITY = {
     "av1_nvenc": ("cq", 25),
     "mpeg4": ("qmin", 2),
 }
-# Libraries that write to stderr by themselves: errors alone. SVT-AV1 listens to the environment.
+# Libraries that log to stderr themselves: errors only. SVT-AV1 reads an environment variable.
 _QUIET = {"libx265": {"x265-params": "log-level=error"}}
 os.environ.setdefault("SVT_LOG", "1")
-# Encoders for videos of more than 8 bits or in HDR, which few devices play as H.264; first choice
-# first.
+# Encoders for videos of more than 8 bits or in HDR, in order of preference: few devices play those
+# as H.264.
 _DEEP = ("libx265", "libsvtav1")
 _HDR = (16, 18)  # PQ and HLG, as H.273 numbers transfers
-# Encoders that messages and documents name; any other of FFmpeg's can be asked for.
+# Encoders that messages and documents list; --codec takes any other encoder of FFmpeg too.
 ENCODERS = (*_QUALITY, "prores_ks", "ffv1", "utvideo", "dnxhd", "png")
 _PRESETS = {
     "libx264": "veryfast",
@@ -65,7 +65,7 @@ _PRESETS = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """An encoder with its settings; `colour` is what its frames are tagged with."""
+    """An encoder with its settings; `colour` is the tags of its frames."""
 
     codec: str
     format: str
@@ -78,7 +78,7 @@ class Encoding:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def set(self, context, flags: int = 0) -> None:
-        """Gives an encoder's context, not open yet, all settings and `flags`."""
+        """Sets all settings and `flags` on an encoder's context that is not open yet."""
         context.width, context.height = self.width, self.height
         context.pix_fmt, context.sample_aspect_ratio = self.format, self.sar
         context.framerate, context.time_base = self.rate, self.time_base
@@ -89,11 +89,11 @@ class Encoding:
         context.options = {**_QUIET.get(self.codec, {}), **self.options}
 
     def open(self, flags: int) -> "av.VideoCodecContext":
-        """The encoder, ready for frames; OutputError for settings that it refuses."""
+        """The opened encoder; OutputError for settings that it refuses."""
         context: Any = av.CodecContext.create(self.codec, "w")
         self.set(context, flags)
         try:
-            with scheduling.kept():
+            with scheduling.preserved():
                 context.open()
         except (FFmpegError, ValueError) as error:
             what = f"{self.codec} refuses {self.width} x {self.height} pixels in {self.format}"
@@ -103,13 +103,13 @@ class Encoding:
 
 
 def choose(container, clip: Clip, scale: float | Size, options: Options) -> Encoding:
-    """The Encoding for a clip made `scale` times larger in an output container.
+    """The Encoding of a clip upscaled by `scale`, in an output container.
 
-    codec: H.264, or HEVC or AV1 for more than 8 bits and HDR, where the container takes it, else
-    the container's own habit. pix_fmt: the input's, or the nearest that the encoder has; a warning
-    if that has fewer bits. OptionError for names that nobody knows.
+    Default codec: H.264, or H.265 or AV1 for more than 8 bits and HDR, if the container supports
+    it, else the container's default. Default pix_fmt: the input's, or the nearest that the encoder
+    has, with a warning if that has fewer bits. OptionError for unknown names.
     """
-    encoder = _encoder(options.codec or _usual(container, clip))
+    encoder = _encoder(options.codec or _default_codec(container, clip))
     format = _format(encoder, clip, options.pix_fmt)
     if options.pix_fmt is None:
         _warn_of_loss(encoder, format, clip)
@@ -136,17 +136,17 @@ def choose(container, clip: Clip, scale: float | Size, options: Options) -> Enco
         options=settings,
     )
     try:
-        encoding.open(flags=0)  # what it refuses is said before the work, not after it
+        encoding.open(flags=0)  # refused settings must fail before the work, not after it
     except OutputError as error:
         if options.preset is None and options.crf is None:
             raise
         replace(encoding, options=_quality(encoder.name, None)).open(flags=0)
-        raise OptionError(str(error)) from error  # so it is for what was asked of it
+        raise OptionError(str(error)) from error  # opens without crf and preset, so they are wrong
     return encoding
 
 
-def _usual(container, clip: Clip) -> str:
-    """The first choice for the clip that is here and that the container does not refuse."""
+def _default_codec(container, clip: Clip) -> str:
+    """The preferred encoder for the clip that is available and that the container supports."""
     deep = depth(av.VideoFormat(clip.format)) > 8 or clip.colour.transfer in _HDR
     for codec in (*(_DEEP if deep else ()), "libx264"):
         if codec in av.codecs_available:
@@ -157,7 +157,7 @@ def _usual(container, clip: Clip) -> str:
 
 
 def _warn_of_loss(encoder, format: "av.VideoFormat", clip: Clip) -> None:
-    """Says which bits of the input the encoder cannot hold, and which encoder can."""
+    """Warns if the encoder has fewer bits than the input, and names an encoder that has enough."""
     bits, left = depth(av.VideoFormat(clip.format)), depth(format)
     if left >= bits:
         return
@@ -172,18 +172,18 @@ def _warn_of_loss(encoder, format: "av.VideoFormat", clip: Clip) -> None:
         )
     ]
     keep = f"; --codec {able[0]} into .mkv keeps them" if able else ""
-    said = "%s: %d bits a channel become %d, as %s has no more%s"
-    log.warning(said, clip.path, bits, left, encoder.name, keep)
+    message = "%s: reduced from %d to %d bits per channel, the most that %s supports%s"
+    log.warning(message, clip.path, bits, left, encoder.name, keep)
 
 
 def _encoder(name: str) -> "av.Codec":
     try:
-        encoder = av.Codec(_NAMES.get(name.lower(), name), "w")
+        encoder = av.Codec(_ALIASES.get(name.lower(), name), "w")
     except UnknownCodecError:
         encoder = None
     if encoder is None or encoder.type != "video":
         known = ", ".join(each for each in ENCODERS if each in av.codecs_available)
-        raise OptionError(f"codec: {name!r} is no video encoder here; known are {known}")
+        raise OptionError(f"codec: expected a video encoder ({known}, ...), got {name!r}")
     return encoder
 
 
@@ -197,29 +197,31 @@ def _format(encoder, clip: Clip, asked: str | None) -> "av.VideoFormat":
         name = asked
     else:
         raise OptionError(
-            f"pix_fmt: {encoder.name} cannot hold {asked!r}; it holds {', '.join(able)}"
+            f"pix_fmt: {encoder.name} does not support {asked!r}; it supports {', '.join(able)}"
         )
     return av.VideoFormat(name)
 
 
 def _on_device(format) -> bool:
-    """Frames on a GPU, and formats whose range is part of their name: the tag says it."""
+    """Whether frames lie on a GPU; also true of yuvj formats, as the range tag replaces them."""
     return not format.components or format.name.startswith("yuvj")
 
 
 def _steps(format) -> tuple[int, int]:
-    """Of what the width and the height must be multiples."""
+    """The numbers that the width and the height must be multiples of."""
     return 16 // format.chroma_width(16), 16 // format.chroma_height(16)
 
 
 def _quality(codec: str, crf: float | None) -> dict[str, str]:
     if codec not in _QUALITY:
         if crf is not None:
-            raise OptionError(f"crf: {codec} has no constant quality; {', '.join(_QUALITY)} have")
+            raise OptionError(
+                f"crf: {codec} has no constant quality; supported by {', '.join(_QUALITY)}"
+            )
         return {}
     option, usual = _QUALITY[codec]
     value = usual if crf is None else crf
-    if option == "qmin":  # one quantizer for all frames; FFmpeg's qscale does nothing here
+    if option == "qmin":  # one quantizer for all frames; FFmpeg's qscale has no effect here
         return dict.fromkeys(("qmin", "qmax"), str(min(max(round(value), 1), 31)))
     options = {option: f"{value:g}"}
     if option == "cq":
@@ -228,7 +230,7 @@ def _quality(codec: str, crf: float | None) -> dict[str, str]:
 
 
 def _check_settings(encoder, settings: Mapping[str, str]) -> None:
-    """OptionError for a setting that the encoder does not have: FFmpeg would say nothing."""
+    """OptionError for a setting that the encoder does not have: FFmpeg would ignore it silently."""
     known = av.CodecContext.create(encoder.name, "w").supported_options
     names = {each.name for each in (*known.generic, *known.private)}
     for name in settings:
@@ -236,18 +238,18 @@ def _check_settings(encoder, settings: Mapping[str, str]) -> None:
             raise OptionError(f"{name}: {encoder.name} has no such setting")
 
 
-def converted(pictures: Generator[tuple], encoding: Encoding) -> Generator[tuple]:
-    """(duration, PyAV's frame in the encoder's format) of (frame, picture) pairs."""
+def converted(images: Generator[tuple], encoding: Encoding) -> Generator[tuple]:
+    """(duration, PyAV's frame in the encoder's format) of (frame, image) pairs."""
     pixels, format = Pixels(encoding.colour), av.VideoFormat(encoding.format)
-    with closing(pictures):
-        for frame, picture in pictures:
-            new = pixels.frame(_padded(picture, encoding.width, encoding.height), format)
+    with closing(images):
+        for frame, image in images:
+            new = pixels.frame(_padded(image, encoding.width, encoding.height), format)
             new.pts, new.time_base = frame.pts, encoding.time_base
             yield frame.duration, new
 
 
 def encoded(frames: Iterable[tuple], encoding: Encoding, flags: int) -> Iterator[Coded]:
-    """The frames of `converted` through an encoder of their own, in the order of decoding."""
+    """Encodes the frames of `converted` with a new encoder; yields them in decoding order."""
     encoder = encoding.open(flags)
     durations: dict[int, int] = {}
 
@@ -266,10 +268,10 @@ def encoded(frames: Iterable[tuple], encoding: Encoding, flags: int) -> Iterator
         yield from through(frame)
     yield from through(None)
     if durations:
-        raise OutputError(f"{encoding.codec} kept {len(durations)} frames to itself")
+        raise OutputError(f"{encoding.codec} lost {len(durations)} frames")
 
 
-def _padded(picture: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The picture with its last column and row repeated up to that size."""
-    more = (0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0)
-    return np.pad(picture, more, mode="edge") if any(map(any, more)) else picture
+def _padded(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The image with its last column and row repeated up to that size."""
+    more = (0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)
+    return np.pad(image, more, mode="edge") if any(map(any, more)) else image

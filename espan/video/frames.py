@@ -1,4 +1,4 @@
-"""The frames of a clip in order of time, and what becomes of those that are damaged."""
+"""Decodes the frames of a clip in display order, and repeats or refuses damaged ones."""
 
 import heapq
 import logging
@@ -18,43 +18,43 @@ from espan.video.source import Clip, opened, reason
 
 log = logging.getLogger("espan")
 
-# Seconds that a header may promise more than there is: a last frame that stays, other roundings.
+# Seconds that may be missing at the end: headers count a long last frame and round differently.
 MISSING = 1.0
 
 
 class Frame(NamedTuple):
-    """pts and duration in the clip's time base; picture (H, W, 3) RGB in uint8 or uint16."""
+    """pts and duration in the clip's time base; image (H, W, 3) RGB in uint8 or uint16."""
 
     pts: int
     duration: int
-    picture: np.ndarray
+    image: np.ndarray
 
 
 def read(clip: Clip, on_error: str = "stop", skip: int = 0) -> Generator[Frame]:
-    """The frames of a clip but the first `skip`, upright; their times rise strictly.
+    """The upright frames of a clip after the first `skip`, with strictly increasing times.
 
-    on_error: "stop" raises an InputError that names the first damaged frame. "repeat" takes what
-    the decoder makes of it, and where that is nothing the frame before (before the first: the one
-    after) and logs a warning.
+    on_error: "stop" raises an InputError that names the first damaged frame. "repeat" uses the
+    decoder's result for it; if there is none, it repeats the frame before (the one after, at the
+    beginning) and logs a warning.
     """
     pixels = Pixels(clip.colour)
-    shown, picture = None, np.empty(0)
+    shown, image = None, np.empty(0)
     # Decoding goes on while frames are converted.
     with closing(ahead(_decoded(clip, on_error, skip), depth=1)) as decoded:
         for pts, duration, frame in decoded:
             if frame is not shown:
-                shown, picture = frame, clip.turn(pixels.rgb(frame))
-            yield Frame(pts, duration, picture)
+                shown, image = frame, clip.turn(pixels.rgb(frame))
+            yield Frame(pts, duration, image)
 
 
 def _decoded(clip: Clip, on_error: str, skip: int) -> Generator[tuple]:
-    """(pts, duration, PyAV's frame) of the frames of `read`."""
+    """(pts, duration, PyAV's frame) for each frame of `read`."""
     frames = _in_time(clip, on_error)
     yield from islice(part(frames, clip) if clip.is_part else frames, skip, None)
 
 
 def _in_time(clip: Clip, on_error: str) -> Iterator[tuple]:
-    """(pts, duration, PyAV's frame) of all frames that are read; pts rise strictly."""
+    """(pts, duration, PyAV's frame) for all frames in the file; pts increase strictly."""
     in_order = _in_order(clip, strict=on_error == "stop")
     last: int | None = None
     for number, (pts, duration, frame, why) in enumerate(in_order):
@@ -69,50 +69,48 @@ def _in_time(clip: Clip, on_error: str) -> Iterator[tuple]:
 
 
 def _check_end(clip: Clip, last: int | None, on_error: str) -> None:
-    """Whether the file has all of the video that its header speaks of, but for MISSING seconds."""
+    """Raises or warns if more than MISSING seconds of the length in the header are missing."""
     if clip.seconds is None or last is None:
         return
     end = float(last * clip.time_base)
     if clip.seconds - end <= max(MISSING, float(5 / clip.rate)):
         return
     cut = float(clip.cut * clip.time_base)
-    told = (
-        f"{clip.path}: cut off: its last frame is at {cut + end:.1f} of {cut + clip.seconds:.1f} s"
-    )
+    message = f"{clip.path}: truncated: last frame at {cut + end:.1f} of {cut + clip.seconds:.1f} s"
     if on_error == "stop":
-        raise InputError(told)
-    log.warning("%s", told)
+        raise InputError(message)
+    log.warning("%s", message)
 
 
 def _damaged(clip: Clip, number: int, pts: int | None, why: str, on_error: str) -> None:
     if pts is None:
-        which = f"frame {number}" + " of the part" * (clip.sought is not None)
-        told, then = f"cannot be read on from {which}: {why}", "the video ends there"
+        which = f"frame {number}" + " of the part" * (clip.seek_to is not None)
+        problem, then = f"cannot be read from {which} on: {why}", "the result ends there"
     else:
         at = float((pts - clip.start + clip.cut) * clip.time_base)
-        # After seeking, nothing tells the number.
-        which = f"frame {number} ({at:.3f} s)" if clip.sought is None else f"frame at {at:.3f} s"
-        told, then = f"{which} cannot be decoded: {why}", "another is repeated"
+        # After seeking, the number is unknown.
+        which = f"frame {number} ({at:.3f} s)" if clip.seek_to is None else f"frame at {at:.3f} s"
+        problem, then = f"{which} cannot be decoded: {why}", "a neighbouring frame is repeated"
     if on_error == "stop":
-        raise InputError(f"{clip.path}: {told}")
-    log.warning("%s: %s; %s", clip.path, told, then)
+        raise InputError(f"{clip.path}: {problem}")
+    log.warning("%s: %s; %s", clip.path, problem, then)
 
 
 def _in_order(clip: Clip, strict: bool) -> Iterator[tuple]:
-    """(pts, duration, frame, what is wrong) by time. What is lost comes with a neighbour's frame,
-    and with None for pts and frame where nothing can be read from there on.
+    """(pts, duration, frame, error text or "") in display order. A lost frame is replaced by its
+    neighbour; pts and frame are None if nothing can be read from there on.
     """
     step = max(1, round(1 / (clip.rate * clip.time_base)))
     shown, pts, damage = None, None, ""
-    sent: list[tuple[int, int]] = []  # (pts, duration) of what has not come back
+    sent: list[tuple[int, int]] = []  # (pts, duration) of packets without a decoded frame yet
     broken: set[int] = set()
     with opened(clip.path, clip.hwaccel) as container:
         stream = container.streams[clip.index]
-        if strict:  # else decoders patch over damage as well as they can, and say nothing
+        if strict:  # otherwise decoders conceal damage without an error
             stream.codec_context.options = {"err_detect": "explode"}
-        packets: Iterator[Any] = container.demux(stream)  # whose frames are of video
-        if clip.sought is not None:
-            packets = packets_from(container, stream, clip.sought)
+        packets: Iterator[Any] = container.demux(stream)
+        if clip.seek_to is not None:
+            packets = packets_from(container, stream, clip.seek_to)
         ends = ""
         while True:
             try:
@@ -136,15 +134,15 @@ def _in_order(clip: Clip, strict: bool) -> Iterator[tuple]:
                 pts = frame.pts if frame.pts is not None else 0 if pts is None else pts + step
                 while sent and sent[0][0] <= pts:
                     gone = heapq.heappop(sent)
-                    # Some packets are no picture; but damage takes others with it that were one.
+                    # Some packets hold no frame, but after damage a missing frame is a lost one.
                     if damage and gone[0] < pts:
                         yield *gone, shown or frame, damage
-                if pts in broken:  # it came all the same
+                if pts in broken:  # decoded despite the error
                     yield pts, frame.duration, shown or frame, damage
                 else:
                     yield pts, frame.duration, frame, ""
                     shown = frame
-                    if damage and pts > max(broken, default=pts - 1):  # it is over
+                    if damage and pts > max(broken, default=pts - 1):  # the damage ends here
                         damage = ""
                         broken.clear()
         if damage and shown:

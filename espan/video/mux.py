@@ -1,4 +1,4 @@
-"""The finished file: the new video among all that came with the old one, in one container."""
+"""Writes the finished file: the new video and copies of the input's other streams."""
 
 import heapq
 import logging
@@ -16,7 +16,7 @@ from espan.video.cutting import APART, trim
 from espan.video.encoding import Encoding
 from espan.video.segments import Segments
 from espan.video.source import Clip, opened, reason
-from espan.video.streams import kept, lay_out, trial
+from espan.video.streams import add_streams, kept, trial
 
 log = logging.getLogger("espan")
 
@@ -24,20 +24,22 @@ _OPTIONS = {"mp4": {"movflags": "faststart"}, "mov": {"movflags": "faststart"}}
 
 
 def container_for(path: Path) -> "av.container.OutputContainer":
-    """An output container of the kind that the path's suffix names; nothing is written by it."""
+    """An output container in the format of the path's suffix; used for questions, not written."""
     try:
         container = av.open(f"file:{path}", "w")
     except (FFmpegError, ValueError) as error:
         raise InputError(
-            f"{path}: no video container has this suffix; try .mp4, .mkv, .mov or .webm"
+            f"{path}: not the suffix of a video container; try .mp4, .mkv, .mov or .webm"
         ) from error
     if container.default_video_codec == "none" or container.format.name.startswith("image2"):
-        raise InputError(f"{path}: {container.format.name} holds no video; try .mp4 or .mkv")
+        raise InputError(
+            f"{path}: {container.format.name} cannot hold a video; try .mp4, .mkv, .mov or .webm"
+        )
     return container
 
 
 def check(format: str, clip: Clip, encoding: Encoding) -> tuple[list[int], int]:
-    """(streams to keep, flags the encoder must have) for an output that `format` can hold.
+    """(indices of other streams that `format` can hold, flags that the encoder needs).
 
     OutputError if it cannot hold the video itself.
     """
@@ -56,7 +58,7 @@ def check(format: str, clip: Clip, encoding: Encoding) -> tuple[list[int], int]:
 def write(
     path: Path, format: str, clip: Clip, encoding: Encoding, others: list[int], segments: Segments
 ) -> None:
-    """The whole file at `path`, in the container `format`."""
+    """Writes the file at `path`, in the container `format`."""
     options = _OPTIONS.get(format, {})
     with (
         opened(clip.path) as source,
@@ -70,16 +72,16 @@ def write(
 
 
 def _started(container, *layout) -> dict:
-    """The streams of `lay_out`, their header written: which opens the encoder too."""
-    streams = lay_out(container, *layout)
-    with scheduling.kept():
+    """The streams of `add_streams`, with the header written, which also opens the encoder."""
+    streams = add_streams(container, *layout)
+    with scheduling.preserved():
         container.start_encoding()
     return streams
 
 
 def _video_packets(segments: Segments, clip: Clip, stream) -> Iterator[tuple]:
-    """(time, packet) of every frame of the video."""
-    order = list(segments.heads())
+    """(time, packet) for every frame of the video."""
+    order = list(segments.times())
     for coded, dts in zip(segments.packets(), decoding_times(order), strict=True):
         packet = Packet(coded.data)
         packet.pts, packet.dts, packet.duration = coded.pts, dts, coded.duration
@@ -89,10 +91,10 @@ def _video_packets(segments: Segments, clip: Clip, stream) -> Iterator[tuple]:
 
 
 def decoding_times(order: list[int]) -> list[int]:
-    """Decoding times for frames shown at `order`, in the order in which they are decoded.
+    """Decoding times of frames, from their display times in decoding order.
 
-    They rise strictly, no frame is decoded after it is shown, and those of a clip without
-    reordering are its times.
+    They increase strictly, and no frame is decoded after it is shown. Without reordering they equal
+    the display times.
     """
     shown = sorted(order)
     rank = {pts: place for place, pts in enumerate(shown)}
@@ -103,7 +105,7 @@ def decoding_times(order: list[int]) -> list[int]:
 
 
 def _copied_packets(source, clip: Clip, streams: dict) -> Iterator[tuple]:
-    """(time, packet) of every packet of the other streams, as they come."""
+    """(time, packet) for every packet of the other streams, in file order."""
     wanted = [
         each
         for each in source.streams
@@ -114,9 +116,9 @@ def _copied_packets(source, clip: Clip, streams: dict) -> Iterator[tuple]:
     if not wanted:
         return
     shift = clip.start * clip.time_base
-    if clip.sought is not None:
+    if clip.seek_to is not None:
         early = round(APART / clip.time_base)
-        source.seek(clip.sought - early, stream=source.streams[clip.index])
+        source.seek(clip.seek_to - early, stream=source.streams[clip.index])
     packets = source.demux(wanted)
     while True:
         try:
@@ -124,10 +126,10 @@ def _copied_packets(source, clip: Clip, streams: dict) -> Iterator[tuple]:
         except StopIteration:
             return
         except FFmpegError as error:
-            log.warning("%s: all but the video ends early: %s", clip.path, reason(error))
+            log.warning("%s: other streams are cut off: %s", clip.path, reason(error))
             return
         if packet.pts is None and packet.dts is None:
-            if not packet.size:  # the sign that a stream has ended
+            if not packet.size:  # marks the end of a stream
                 continue
             packet.pts = packet.dts = moved = 0  # a cover
         else:

@@ -1,4 +1,4 @@
-"""What the user may set about a video. Importing it does not need PyAV."""
+"""The user's options for a video. Importing this module does not need PyAV."""
 
 import re
 from dataclasses import dataclass
@@ -9,27 +9,27 @@ from espan.errors import InputError, short
 from espan.system.extras import extra
 
 ON_ERROR = ("stop", "repeat")
-# How the names of video files end. A result keeps its input's ending if that is one of the first;
-# else it is .mkv, which holds every stream there is.
+# Suffixes of video files. A result keeps its input's suffix if that is in WRITE_SUFFIXES; otherwise
+# it gets .mkv, which holds nearly every kind of stream.
 WRITE_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts", ".m2ts", ".mts", ".nut")
 READ_SUFFIXES = (
     *WRITE_SUFFIXES,
     *(".avi", ".mpg", ".mpeg", ".vob", ".wmv", ".asf", ".flv", ".ogv", ".3gp", ".mxf"),
 )
 
-# Seconds, or text: seconds, m:ss or h:mm:ss, each with a fraction or without.
+# Seconds, or text: seconds, m:ss or h:mm:ss, with or without a fraction.
 Time = float | str
 _TIME = re.compile(r"(?:(?:(\d{1,5}):)?(\d{1,5}):)?(\d{1,8}(?:\.\d{1,9})?)")
 
 
 class OptionError(InputError):
-    """A setting that would be wrong for any video."""
+    """An option whose value is wrong for every video."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a video is encoded, None chooses; on_error: what a damaged frame does; hwaccel: what
-    decodes instead of the CPU; start, end, preview: the part of it that is upscaled."""
+    """Options of the encoder, None for the default; on_error: "stop" or "repeat" at a damaged
+    frame; hwaccel: hardware decoder; start, end, preview: the part that is upscaled."""
 
     codec: str | None = None
     crf: float | None = None
@@ -48,11 +48,11 @@ class Options:
         if self.hwaccel is not None:
             _check_hwaccel(self.hwaccel)
         if self.crf is not None and not (isfinite(self.crf) and self.crf >= 0):
-            raise OptionError(f"crf: expected a number from 0, got {self.crf}")
+            raise OptionError(f"crf: expected a number of at least 0, got {self.crf}")
         self.part()
 
     def part(self) -> tuple[float, float | None]:
-        """(start, end) in seconds; an end of None is the video's. OptionError for wrong times."""
+        """(start, end) in seconds; None is the end of the video. OptionError for wrong times."""
         start = 0.0 if self.start is None else seconds("start", self.start)
         if self.end is not None and self.preview is not None:
             raise OptionError("preview: cannot be used together with end")
@@ -70,7 +70,7 @@ class Options:
 
 
 def seconds(name: str, time: Time) -> float:
-    """The time in seconds; OptionError naming the option for what is no time."""
+    """The time in seconds; OptionError that names the option if it is not a time."""
     if isinstance(time, str) and (found := _TIME.fullmatch(time.strip())):
         hours, minutes, rest = found.groups()
         sixty = float(rest) < 60 or minutes is None
@@ -82,7 +82,7 @@ def seconds(name: str, time: Time) -> float:
 
 
 def need_pyav() -> None:
-    """OptionError, with what to install, where PyAV is not."""
+    """OptionError with the command to install PyAV, if it is missing."""
     extra("av", "video", "video", OptionError)
 
 
@@ -93,4 +93,4 @@ def _check_hwaccel(name: str) -> None:
     known = hwdevices_available()
     if name not in known:
         has = ", ".join(known) or "none"
-        raise OptionError(f"hwaccel: this PyAV has no {name!r}; it has {has}")
+        raise OptionError(f"hwaccel: expected one that this PyAV has ({has}), got {name!r}")

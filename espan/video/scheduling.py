@@ -1,21 +1,21 @@
-"""What an encoder may not change: how the system schedules this process's threads."""
+"""Undoes changes that an encoder makes to the scheduling of this process's threads."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# The threads of this process, where there is Linux.
+# The threads of this process, on Linux.
 _TASKS = Path("/proc/self/task")
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """The calling thread is scheduled as before afterwards, and so is every thread started within.
+def preserved() -> Iterator[None]:
+    """On exit, restores the scheduling of the calling thread and of every thread started inside.
 
-    SVT-AV1, when root runs it, gives real time's highest priority to its threads and to the one
-    that opens it, which hands it on to all that it starts later. Whatever spins there waiting for
-    another thread keeps that one from the core: the network stands still, and so does the machine.
+    Under root, SVT-AV1 gives the highest real-time priority to its threads and to the thread that
+    opens it, and threads started later inherit it. Such a thread that spins while it waits for
+    another one never yields the core: the network hangs, and so does the machine.
     """
     if not _TASKS.is_dir():
         yield
@@ -25,7 +25,7 @@ def kept() -> Iterator[None]:
         yield
     finally:
         for thread in (0, *(_threads() - before)):
-            with suppress(ProcessLookupError):  # it has ended meanwhile
+            with suppress(ProcessLookupError):  # the thread has ended
                 if _policy(thread) != usual:
                     os.sched_setscheduler(thread, *usual)
 

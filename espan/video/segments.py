@@ -1,4 +1,4 @@
-"""Encoded frames kept on disk while a video is under way, so that a restart goes on from there."""
+"""Encoded frames on disk while a video is in progress, so that a restart continues from there."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from espan.system.paths import exists, is_file, reason
 
 try:
     import fcntl
-except ImportError:  # Windows: nobody is kept from a second run
+except ImportError:  # Windows: a second run is not detected
     fcntl = None  # type: ignore[assignment]  # a module, or none
 
 _HEAD = struct.Struct("<qqBI")
@@ -32,7 +32,7 @@ class Coded(NamedTuple):
 
 @contextmanager
 def writing(output: Path) -> Iterator[None]:
-    """Turns what the system refuses into an OutputError that names the output."""
+    """Turns an OSError into an OutputError that names the output."""
     try:
         yield
     except OSError as error:
@@ -43,9 +43,9 @@ def writing(output: Path) -> Iterator[None]:
 
 @contextmanager
 def alone(output: Path) -> Iterator[None]:
-    """Keeps other processes from the same output, by a locked file beside it.
+    """Locks a file beside the output, so that no other process writes the same output.
 
-    OutputError where one has it. The system drops the lock of a process that is killed.
+    OutputError if another process holds the lock. The system releases it if the process is killed.
     """
     if fcntl is None:
         yield
@@ -64,7 +64,7 @@ def alone(output: Path) -> Iterator[None]:
 
 
 def _locked(path: Path) -> int | None:
-    """A descriptor that holds the lock, or None if somebody else does."""
+    """A descriptor that holds the lock, or None if another process holds it."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -76,18 +76,18 @@ def _locked(path: Path) -> int | None:
             return descriptor
         if os.fstat(descriptor).st_nlink:
             return descriptor
-        os.close(descriptor)  # removed by its last holder in the moment before the lock
+        os.close(descriptor)  # its last holder removed the file just before we locked it: retry
 
 
 def _hashed(output: Path) -> str:
-    """A name's stand-in, as the name may already be as long as one can be."""
+    """A hash of the file name, because the name itself may have the maximum length already."""
     return hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]
 
 
 class Segments:
-    """The whole segments in a folder beside `output`, of the work that `key` describes.
+    """The complete segments in a folder beside `output`, for the work that `key` describes.
 
-    Segments of any other work are removed when it is opened.
+    The constructor removes segments of any other work.
     """
 
     def __init__(self, output: Path, key: dict):
@@ -102,10 +102,10 @@ class Segments:
                 noted.write_text(described)
         while is_file(self._path(self.count)):
             self.count += 1
-        self.frames = sum(1 for _ in self.heads())
+        self.frames = sum(1 for _ in self.times())
 
     def write(self, packets: Iterable[Coded]) -> None:
-        """The next segment, whole once all packets are there."""
+        """Writes the next segment; it gets its name when all packets are in it."""
         part = self.folder / "next.part"
         with writing(self.output):
             with part.open("wb") as file:
@@ -118,12 +118,12 @@ class Segments:
             part.replace(self._path(self.count))
         self.count += 1
 
-    def heads(self) -> Iterator[int]:
-        """The pts of all frames, in the order in which they are decoded."""
+    def times(self) -> Iterator[int]:
+        """The pts of all frames, in decoding order."""
         return (pts for pts, *_ in self._records(data=False))
 
     def packets(self) -> Iterator[Coded]:
-        """All frames, in the order in which they are decoded."""
+        """All frames, in decoding order."""
         return self._records(data=True)
 
     def _records(self, data: bool) -> Iterator[Coded]:

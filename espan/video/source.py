@@ -1,4 +1,4 @@
-"""What is known of a video file before the work."""
+"""Opens video files and reads their properties."""
 
 import logging
 import re
@@ -20,26 +20,27 @@ from espan.video.turn import Turn
 
 log = logging.getLogger("espan")
 
-# Demuxers that read one file: a playlist under a video's name would have others opened.
+# Demuxers that read a single file: a playlist named like a video would open other files.
 _FORMATS = (
     *("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "mxf", "nut"),
     *("h264", "hevc", "m4v", "mpegvideo", "obu", "ivf", "yuv4mpegpipe", "dv", "rm", "gxf", "wtv"),
 )
-# What hardware gives, and what has the same pixels in separate planes, as encoders want them.
+# Pixel formats of hardware decoders, and the planar formats with the same values for encoders.
 _PLANAR = {"nv12": "yuv420p", "p010le": "yuv420p10le", "p016le": "yuv420p12le"}
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What is known of a video file from its header and its first frame.
+    """Properties of a video file, from its header and its first frame.
 
-    width, height, sar: of a frame upright. start: the timestamp that becomes 0, in time_base.
-    total: frames, by the header's word, 0 where it does not tell. seconds: how long the stream
-    itself is said to be, or None. hwaccel: the hardware that decodes it, None is the CPU. guess:
-    which colour matrix is assumed where the file names none.
+    width, height, sar: of an upright frame. start: the timestamp that becomes 0, in time_base.
+    total: number of frames, 0 if the header does not give it. seconds: length of the video stream
+    in the header, or None. hwaccel: the hardware decoder, None for the CPU. guess: text on the
+    assumed colour matrix, or None if the file gives one.
 
-    Of a part of the file start, total and seconds are the part's. cut: ticks of the file before it;
-    length: its ticks, None to the end; sought: where to seek, None reads from the beginning.
+    For a part of the file, start, total and seconds describe the part. cut: ticks before the part;
+    length: its ticks, None for up to the end; seek_to: where to seek, None to read from the
+    beginning.
     """
 
     path: Path
@@ -59,7 +60,7 @@ class Clip:
     guess: str | None = None
     cut: int = 0
     length: int | None = None
-    sought: int | None = None
+    seek_to: int | None = None
 
     @property
     def is_part(self) -> bool:
@@ -68,42 +69,42 @@ class Clip:
 
 @contextmanager
 def opened(path: Path, hwaccel: str | None = None) -> Iterator["av.container.InputContainer"]:
-    """The file, open; InputError naming it for what cannot be opened.
+    """The opened file; InputError that names it if it cannot be opened.
 
-    hwaccel: the hardware that decodes it, and nothing else if it cannot.
+    hwaccel: the hardware decoder, without a fallback to the CPU.
     """
     accelerator = HWAccel(hwaccel, allow_software_fallback=False) if hwaccel else None
-    if problem := why_no_file(path):  # a FIFO would be waited for
+    if problem := why_no_file(path):  # opening a FIFO would block
         raise InputError(f"{path}: {problem}")
     try:
-        # The prefix, as a colon in a name is no protocol.
+        # With the prefix, a colon in the name does not select a protocol.
         only = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}
         container = av.open(
             f"file:{path}", container_options=only, metadata_errors="replace", hwaccel=accelerator
         )
     except (FFmpegError, OSError, ValueError, RuntimeError) as error:
-        said = reason(error)
+        problem = reason(error)
         if accelerator and _opens(path):
-            raise InputError(f"{path}: hwaccel: {hwaccel} cannot decode it here: {said}") from error
+            raise InputError(f"{path}: hwaccel: {hwaccel} cannot decode it: {problem}") from error
         if isinstance(error, av.error.ArgumentError):
-            said = f"no video in a known format ({', '.join(_FORMATS)})"
+            problem = f"not a video in a known format ({', '.join(_FORMATS)})"
         elif path.stat().st_size == 0:
-            said = "empty file"
-        raise InputError(f"{path}: {said}") from error
+            problem = "empty file"
+        raise InputError(f"{path}: {problem}") from error
     with container:
         yield container
 
 
 def reason(error: Exception) -> str:
-    """What FFmpeg said of an error, in one line."""
-    said = (getattr(error, "log", None) or (0, None))[1]
+    """FFmpeg's message for an error, in one line."""
+    logged = (getattr(error, "log", None) or (0, None))[1]
     text = getattr(error, "strerror", None) or " ".join(str(error).split())
-    detail = f" ({said[2].strip()})" if said and said[2].strip() else ""
+    detail = f" ({logged[2].strip()})" if logged and logged[2].strip() else ""
     return f"{text[:1].lower()}{text[1:]}{detail}"
 
 
 def _opens(path: Path) -> bool:
-    """Whether the CPU can decode the file."""
+    """Whether the file opens without hardware."""
     try:
         with opened(path):
             return True
@@ -111,18 +112,18 @@ def _opens(path: Path) -> bool:
         return False
 
 
-def look(path: str | Path, hwaccel: str | None = None) -> Clip:
-    """The Clip of a file, its first frame decoded; InputError if it has no video to decode."""
+def probe(path: str | Path, hwaccel: str | None = None) -> Clip:
+    """The Clip of a file, from its header and first frame; InputError if no frame decodes."""
     path = Path(path)
     with opened(path, hwaccel) as container:
         stream = main_stream(container)
         if stream is None:
             raise InputError(f"{path}: no video stream")
         if stream.codec_context is None:
-            raise InputError(f"{path}: no decoder for its video stream")
+            raise InputError(f"{path}: FFmpeg has no decoder for its video stream")
         frame = _first(container, stream)
         if frame is None:
-            raise InputError(f"{path}: no frame in it could be decoded")
+            raise InputError(f"{path}: no frame could be decoded")
         colour, guess = Colour.of(frame, path)
         turn = Turn.of(frame)
         width, height = turn.size(frame.width, frame.height)
@@ -147,12 +148,14 @@ def look(path: str | Path, hwaccel: str | None = None) -> Clip:
             guess=guess,
         )
         if frame.interlaced_frame:
-            log.warning("%s: interlaced; lines of two times are upscaled as one picture", path)
+            log.warning(
+                "%s: interlaced: both fields are upscaled as one image; deinterlace it first", path
+            )
         return clip
 
 
 def main_stream(container):
-    """The stream that is the video: no cover picture."""
+    """The video stream, or None; a cover image does not count."""
     best = container.streams.best("video")
     if best is None or best.disposition & Disposition.attached_pic:
         return None
@@ -160,7 +163,7 @@ def main_stream(container):
 
 
 def is_hidden(stream) -> bool:
-    """Whether the demuxer itself leaves it out: the titles of an MP4's chapters."""
+    """Whether the demuxer skips the stream, as for the chapter titles of an MP4."""
     return stream.discard == Discard.all
 
 
@@ -173,9 +176,9 @@ def _estimate(container, stream, rate) -> int:
 def _seconds(stream) -> float | None:
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    # Matroska has it as text: 00:00:02.400000000
-    told = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    return int(told[1]) * 3600 + int(told[2]) * 60 + float(told[3]) if told else None
+    # Matroska stores it as text: 00:00:02.400000000
+    text = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    return int(text[1]) * 3600 + int(text[2]) * 60 + float(text[3]) if text else None
 
 
 def _first(container, stream):

@@ -1,4 +1,4 @@
-"""The streams of a finished file: the new video's, and copies of all that came with the old one."""
+"""The streams of a finished file: the new video, and copies of the input's other streams."""
 
 import logging
 import os
@@ -15,16 +15,16 @@ from espan.video.source import Clip, is_hidden, opened
 
 log = logging.getLogger("espan")
 
-# Written by whoever writes the file, or no longer true of the new video.
+# Metadata that the muxer writes itself, and metadata that describes the old video only.
 _NOT_KEPT = ("encoder", "major_brand", "minor_version", "compatible_brands")
-_OF_THE_OLD = ("bps", "number_of_bytes", "number_of_frames", "_statistics", "duration")
-# Apple's players know HEVC in MP4 by another tag than FFmpeg's.
+_OLD_VIDEO_ONLY = ("bps", "number_of_bytes", "number_of_frames", "_statistics", "duration")
+# Apple's players need another tag for H.265 in MP4 than FFmpeg's default.
 _HEVC = ("libx265", "hevc_nvenc")
 _COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
 
 def kept(source, clip: Clip, format: str) -> list[int]:
-    """Indices of the streams beside the video that `format` can hold; a warning for each other."""
+    """Indices of the other streams that `format` can hold; warns about each that it cannot."""
     numbers = []
     for stream in source.streams:
         if stream.index == clip.index or is_hidden(stream):
@@ -33,7 +33,7 @@ def kept(source, clip: Clip, format: str) -> list[int]:
         if why is None:
             numbers.append(stream.index)
         else:
-            log.warning("%s: %s is left out: %s", clip.path, _name(stream), why)
+            log.warning("%s: left out %s: %s", clip.path, _name(stream), why)
     return numbers
 
 
@@ -43,7 +43,7 @@ def _name(stream) -> str:
 
 
 def _refused(stream, clip: Clip, format: str) -> str | None:
-    """Why a container of this format does not take a copy of the stream, or None."""
+    """The reason why this container format does not accept a copy of the stream, or None."""
     if stream.type == "video" and not stream.disposition & Disposition.attached_pic:
         return "a second video"
     try:
@@ -57,7 +57,7 @@ def _refused(stream, clip: Clip, format: str) -> str | None:
 
 @contextmanager
 def trial(format: str) -> Iterator["av.container.OutputContainer"]:
-    """A container that is written to nowhere."""
+    """A container whose output is discarded."""
     container = av.open(os.devnull, "w", format=format)
     try:
         yield container
@@ -66,10 +66,10 @@ def trial(format: str) -> Iterator["av.container.OutputContainer"]:
             container.close()
 
 
-def lay_out(container, source, clip: Clip, encoding: Encoding, others: list[int]) -> dict:
-    """Gives the output its streams in the input's order, its metadata and chapters.
+def add_streams(container, source, clip: Clip, encoding: Encoding, others: list[int]) -> dict:
+    """Adds streams in the input's order, metadata and chapters to the output.
 
-    Returns {index of the input's stream: stream}; the video is that of `clip.index`.
+    Returns {index in the input: output stream}; the video has the key `clip.index`.
     """
     streams = {}
     for stream in source.streams:
@@ -79,7 +79,7 @@ def lay_out(container, source, clip: Clip, encoding: Encoding, others: list[int]
             if encoding.codec in _HEVC and container.format.name in ("mp4", "mov"):
                 new.codec_context.codec_tag = "hvc1"
             new.time_base = clip.time_base
-            new.metadata.update(_true_of_the_new(stream.metadata))
+            new.metadata.update(_video_metadata(stream.metadata))
             new.disposition = stream.disposition
             streams[stream.index] = new
         elif stream.index in others:
@@ -91,7 +91,7 @@ def lay_out(container, source, clip: Clip, encoding: Encoding, others: list[int]
 
 def _copy(container, stream, clip: Clip):
     if stream.disposition & Disposition.attached_pic and container.format.name == "matroska":
-        # A cover is an attachment there, written with the header.
+        # In Matroska a cover is an attachment, written with the header.
         name, kind = _COVERS[stream.codec_context.name]
         kept = stream.metadata
         name, kind = kept.get("filename", name), kept.get("mimetype", kind)
@@ -105,19 +105,19 @@ def _copy(container, stream, clip: Clip):
 def _cover(clip: Clip, index: int) -> bytes:
     with opened(clip.path) as source:
         packets = source.demux(source.streams[index])
-        picture = next((bytes(packet) for packet in packets if packet.size), None)
-    if picture is None:
-        raise ValueError("a cover without a picture")
-    return picture
+        image = next((bytes(packet) for packet in packets if packet.size), None)
+    if image is None:
+        raise ValueError("a cover without an image")
+    return image
 
 
 def _kept_metadata(metadata: dict) -> dict:
     kept = {key: value for key, value in metadata.items() if key.lower() not in _NOT_KEPT}
-    if "name" in kept:  # as MP4 has it of a stream; what is written is its title
+    if "name" in kept:  # MP4 reads a stream's name under this key and writes its title
         kept.setdefault("title", kept.pop("name"))
     return kept
 
 
-def _true_of_the_new(metadata: dict) -> dict:
-    old = {key for key in metadata if key.lower().startswith(_OF_THE_OLD)}
+def _video_metadata(metadata: dict) -> dict:
+    old = {key for key in metadata if key.lower().startswith(_OLD_VIDEO_ONLY)}
     return {key: value for key, value in _kept_metadata(metadata).items() if key not in old}

@@ -1,4 +1,4 @@
-"""How a frame must be turned to stand upright: its display matrix, applied."""
+"""Rotates frames upright, as their display matrix says."""
 
 import logging
 import struct
@@ -10,14 +10,14 @@ log = logging.getLogger("espan")
 
 
 class Turn(NamedTuple):
-    """Quarter turns, anticlockwise, and then whether left and right are exchanged."""
+    """Anticlockwise quarter turns, followed by a horizontal flip if `mirrored`."""
 
     quarters: int
     mirrored: bool
 
     @classmethod
     def of(cls, frame) -> "Turn":
-        """What the frame's display matrix asks for; angles between the quarters are left out."""
+        """The turn in the frame's display matrix; other angles than quarter turns are ignored."""
         matrix = frame.side_data.get("DISPLAYMATRIX")
         if matrix is None:
             return cls(0, False)
@@ -26,19 +26,19 @@ class Turn(NamedTuple):
         mirrored = a * d - b * c < 0
         if mirrored:
             a, c = -a, -c
-        # y points down: what goes from x to y by a positive angle turns clockwise.
+        # y points down, so a positive angle from x to y turns clockwise.
         angle = -np.degrees(np.arctan2(b, a))
         quarters = round(angle / 90)
         if abs(angle - 90 * quarters) > 1:
-            log.warning("frames stand at %.0f degrees, which is left as it is", angle)
+            log.warning("frames are rotated by %.0f degrees; only quarter turns are undone", angle)
             return cls(0, False)
         return cls(quarters % 4, mirrored)
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        """(H, W, C) upright."""
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """The image (H, W, C) upright."""
         if self == (0, False):
-            return picture
-        upright = np.rot90(picture, self.quarters)
+            return image
+        upright = np.rot90(image, self.quarters)
         return np.ascontiguousarray(upright[:, ::-1] if self.mirrored else upright)
 
     def size(self, width: int, height: int) -> tuple[int, int]:

@@ -222,7 +222,7 @@ def test_the_command_with_files_and_folders(tmp_path, run, capsys):
     assert run(tmp_path / "in/a.gif", "-o", tmp_path / "c.png", "-s", "2") == 0
     assert len(shown(tmp_path / "c.png")) == 5
     assert run(tmp_path / "in", "-o", tmp_path / "out", "--resume") == 0
-    assert capsys.readouterr().err.count("is there, skipped") == 3
+    assert capsys.readouterr().err.count("exists, skipped") == 3
 
 
 def test_what_the_command_refuses(tmp_path, run, capsys):

@@ -160,7 +160,7 @@ def test_files_without_a_folder_of_results_have_no_journal(folder, weights, caps
     assert main(arguments) == 0
     assert [*folder.rglob(".espan*")] == []
     assert main([*arguments, "--resume"]) == 2
-    assert "resume: needs a folder of results" in capsys.readouterr().err
+    assert "resume: needs an output folder" in capsys.readouterr().err
 
 
 def test_settings_of_built_in_networks_differ():

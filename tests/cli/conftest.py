@@ -1,4 +1,4 @@
-"""A folder of pictures, and the command with a small network, for its tests."""
+"""Fixtures: a folder of images, and `espan upscale` with a small network."""
 
 import pytest
 from PIL import Image
@@ -9,13 +9,13 @@ from tests.support.makers import noise
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A folder with two pictures, one of them further down, and a file that is none."""
+def images(tmp_path):
+    """A folder with two images, one of them in a subfolder, and a text file."""
     folder = tmp_path / "in"
     (folder / "deep/er").mkdir(parents=True)
     files.write(folder / "a.png", Image.fromarray(noise(5, 6, 3)))
     files.write(folder / "deep/er/b.webp", Image.fromarray(noise(4, 4, 3)))
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Sizes of results on the command line: what they are called, and what is refused."""
+"""Sizes of results on the command line: file names, and refusals."""
 
 import pytest
 from PIL import Image
@@ -18,9 +18,9 @@ from espan.images import files
     ],
     ids=str,
 )
-def test_the_command(pictures, upscale, asked, name, size):
-    assert upscale(pictures / "a.png", *asked) == 0
-    assert Image.open(pictures / name).size == size
+def test_the_command(images, upscale, asked, name, size):
+    assert upscale(images / "a.png", *asked) == 0
+    assert Image.open(images / name).size == size
 
 
 @pytest.mark.parametrize(
@@ -37,15 +37,15 @@ def test_the_command(pictures, upscale, asked, name, size):
     ],
     ids=str,
 )
-def test_sizes_that_the_command_refuses(pictures, upscale, asked, reason, capsys):
-    before = sorted(pictures.rglob("*"))
-    assert upscale(pictures, *asked) == 2
+def test_sizes_that_the_command_refuses(images, upscale, asked, reason, capsys):
+    before = sorted(images.rglob("*"))
+    assert upscale(images, *asked) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"espan: {reason}")
-    assert sorted(pictures.rglob("*")) == before
+    assert sorted(images.rglob("*")) == before
 
 
-def test_a_large_picture_x64_is_one_line_and_nothing_is_written(tmp_path, upscale, capsys):
+def test_a_large_image_x64_is_a_one_line_error_and_nothing_is_written(tmp_path, upscale, capsys):
     files.write(tmp_path / "a.png", Image.new("L", (700, 600)))
     before = sorted(tmp_path.rglob("*"))
     assert upscale(tmp_path / "a.png", "-s", "64") == 1
@@ -56,7 +56,7 @@ def test_a_large_picture_x64_is_one_line_and_nothing_is_written(tmp_path, upscal
 
 
 @pytest.mark.parametrize("option", ["--width", "--height", "--fit", "--max-side"])
-def test_an_empty_size_is_refused(pictures, upscale, option):
-    before = sorted(pictures.iterdir())
-    assert upscale(pictures / "a.png", option, "") == 2
-    assert sorted(pictures.iterdir()) == before
+def test_an_empty_size_is_refused(images, upscale, option):
+    before = sorted(images.iterdir())
+    assert upscale(images / "a.png", option, "") == 2
+    assert sorted(images.iterdir()) == before

@@ -1,4 +1,4 @@
-"""`espan doctor`: what it says, how soon, and what it keeps to itself."""
+"""`espan doctor`: its lines, its running time, and the names that it hides."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from espan_kernels import OPS, native
 
 @pytest.fixture(scope="module")
 def examined() -> tuple[diagnosis.Facts, float]:
-    """What it finds, and the seconds of one core that it took."""
+    """The facts, and the CPU seconds that they took."""
     began = time.process_time()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.cuda.is_available", lambda: False)
@@ -30,30 +30,30 @@ def facts(examined) -> diagnosis.Facts:
     return examined[0]
 
 
-def test_every_op_and_kind_of_kernel_is_in_one_line(facts):
+def test_every_op_and_implementation_is_in_one_line(facts):
     for op in OPS:
         for impl in ("cuda", "triton", "eager"):
             wanted = rf"{impl}: .+\((every op|(.+, )?{op}(, .+)?)\)"
             named = [line for line in facts["kernels"] if re.fullmatch(wanted, line)]
-            assert len(named) == 1, "a reason, or that it runs"
+            assert len(named) == 1, "expected one line, with a reason or that it runs"
 
 
-def test_no_reason_is_given_twice(facts):
+def test_every_reason_is_given_once(facts):
     reasons = [line.split(" (")[0] for line in facts["kernels"]]
     assert len(reasons) == len(set(reasons))
 
 
 def test_every_backend_is_timed_or_has_a_reason(facts):
-    said = dict(line.split(": ", 1) for line in facts["backends"])
-    assert tuple(said) == BACKENDS
-    assert re.match(r"\d+ ms for 256 x 256 to x4 in \w+, ready after [\d.]+ s", said["auto"])
-    assert "ms for" in said["eager"]
+    results = dict(line.split(": ", 1) for line in facts["backends"])
+    assert tuple(results) == BACKENDS
+    assert re.match(r"\d+ ms for 256 x 256 to x4 in \w+, ready after [\d.]+ s", results["auto"])
+    assert "ms for" in results["eager"]
     for name in diagnosis.SLOW:
-        assert "--all" in said[name]
-    assert all(said.values())
+        assert "--all" in results[name]
+    assert all(results.values())
 
 
-def test_what_takes_long_to_begin_is_timed_when_asked(monkeypatch):
+def test_slow_backends_are_timed_on_request(monkeypatch):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     monkeypatch.setattr(diagnosis, "BACKENDS", ("onnx",))
@@ -62,22 +62,22 @@ def test_what_takes_long_to_begin_is_timed_when_asked(monkeypatch):
     assert re.match(r"onnx: \d+ ms .* in float32", line)
 
 
-def test_a_backend_that_fails_is_told_like_the_others(monkeypatch):
+def test_a_backend_that_fails_has_a_line_like_the_others(monkeypatch):
     class Broken:
         def __init__(self, *_args, **_options):
             raise OSError("libfoo.so.1: cannot open shared object file")
 
     monkeypatch.setattr(diagnosis, "Upscaler", Broken)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    said = diagnosis.examine()["backends"]
-    assert "eager: failed: libfoo.so.1: cannot open shared object file" in said
+    lines = diagnosis.examine()["backends"]
+    assert "eager: failed: libfoo.so.1: cannot open shared object file" in lines
 
 
 def test_it_is_quick(examined):
     assert examined[1] < 10
 
 
-def test_extras_are_told_present_or_how_to_get_them(monkeypatch):
+def test_extras_show_versions_or_the_install_command(monkeypatch):
     needed = [
         "torch>=2.6",
         'numpy>=1; extra == "video"',
@@ -106,7 +106,7 @@ def test_a_report_names_no_folder_user_or_machine(tmp_path):
         "CUDA_VISIBLE_DEVICES": "",
         "LOGNAME": "jqdoe",
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-        "ESPAN_SHARED": str(home / "pictures"),
+        "ESPAN_SHARED": str(home / "images"),
         "ESPAN_NOTE": "made by jqdoe at secret-host",
     }
     code = """
@@ -134,11 +134,11 @@ main(["doctor", *sys.argv[2:]])
     assert asked["nvcc"] == f"12.9, {nvcc}"
     assert asked["settings"] == [
         "ESPAN_NOTE=made by jqdoe at secret-host",
-        f"ESPAN_SHARED={home / 'pictures'}",
+        f"ESPAN_SHARED={home / 'images'}",
     ]
 
 
-def test_a_path_is_one_whatever_stands_around_it(monkeypatch):
+def test_paths_are_replaced_in_any_context(monkeypatch):
     monkeypatch.setattr(diagnosis.platform, "node", lambda: "")
     package = Path(diagnosis.__file__).parents[2]
     lines = {
@@ -152,7 +152,7 @@ def test_a_path_is_one_whatever_stands_around_it(monkeypatch):
     assert cleaned["lines"] == [*lines.values()]
 
 
-def test_as_text_and_as_json_it_says_the_same(capsys, monkeypatch):
+def test_text_and_json_have_the_same_lines(capsys, monkeypatch):
     monkeypatch.setattr(diagnosis, "BACKENDS", ("cuda",))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(native, "REASON", "CUDA kernels are elsewhere")
@@ -162,7 +162,7 @@ def test_as_text_and_as_json_it_says_the_same(capsys, monkeypatch):
     text = capsys.readouterr().out
     for value in facts.values():
         for line in value if isinstance(value, list) else [value]:
-            if "free" not in line:  # memory comes and goes
+            if "free" not in line:  # free memory changes
                 assert line in text
 
 
@@ -173,7 +173,7 @@ def healthy() -> dict[str, str]:
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
-def test_it_begins_with_whether_all_is_well(examined, capsys, monkeypatch):
+def test_the_first_line_is_the_summary(examined, capsys, monkeypatch):
     facts = examined[0]
     assert next(iter(facts)) == "health"
     monkeypatch.setattr(diagnosis, "examine", lambda **_: dict(facts))
@@ -183,7 +183,7 @@ def test_it_begins_with_whether_all_is_well(examined, capsys, monkeypatch):
     assert json.loads(json.dumps(facts))["health"] == first
 
 
-def test_all_is_well_without_what_is_not_for_this_machine(monkeypatch, tmp_path):
+def test_backends_for_other_machines_are_no_problem(monkeypatch, tmp_path):
     monkeypatch.setattr(diagnosis, "NVIDIA", tmp_path / "none")
     lacks = {"cuda": "needs a CUDA device", "onnx": "needs onnx: pip install 'espan[export]'"}
     said = diagnosis._health(healthy() | lacks, CPU)
@@ -198,7 +198,7 @@ def test_all_is_well_without_what_is_not_for_this_machine(monkeypatch, tmp_path)
         ({"auto": "failed: a", "eager": "failed: b", "compile": "failed: c"}, 3),
     ],
 )
-def test_what_should_run_and_does_not_is_a_problem(changes, count, monkeypatch, tmp_path):
+def test_a_backend_that_should_run_and_does_not_is_a_problem(changes, count, monkeypatch, tmp_path):
     monkeypatch.setattr(diagnosis, "NVIDIA", tmp_path / "none")
     said = diagnosis._health(healthy() | changes, CPU)
     assert said.startswith(f"{count} problem{'s' * (count > 1)}: ")
@@ -212,7 +212,7 @@ def test_a_gpu_that_torch_does_not_find_is_a_problem(monkeypatch, tmp_path):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     said = diagnosis._health(healthy(), CPU)
-    assert said.startswith("1 problem: an NVIDIA driver is here, but GPU: none: ")
+    assert said.startswith("1 problem: an NVIDIA driver is loaded, but GPU: none: ")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert diagnosis._health(healthy(), CPU).startswith("All well")
 

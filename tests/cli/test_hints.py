@@ -1,4 +1,4 @@
-"""The hint at the networks for images from the web, and how hard a JPEG was compressed."""
+"""The hint at the networks for images from the web, and the estimated quality of a JPEG."""
 
 import io
 import os
@@ -21,7 +21,7 @@ def jpeg(path, quality: int, **options):
 
 
 @pytest.mark.parametrize("quality", [20, 30, 49, 50, 51, 75, 84, 85, 95])
-def test_quality_is_what_the_file_was_saved_with(tmp_path, quality):
+def test_quality_equals_the_setting_of_the_encoder(tmp_path, quality):
     for name, options in (("colour", {}), ("progressive", {"progressive": True})):
         path = jpeg(tmp_path / f"{name}.jpg", quality, **options)
         assert files.jpeg_quality(path) == quality
@@ -30,7 +30,7 @@ def test_quality_is_what_the_file_was_saved_with(tmp_path, quality):
     assert files.jpeg_quality(tmp_path / "grey.jpg") == quality
 
 
-def test_tables_of_other_shapes_have_a_quality_too(tmp_path):
+def test_custom_quantization_tables_have_a_quality(tmp_path):
     flat = [[12] * 64, [12] * 64]
     Image.fromarray(noise(8, 9, 3)).save(tmp_path / "a.jpg", qtables=flat)
     # A fifth of the standard's sum: quality 90.
@@ -41,19 +41,19 @@ def test_tables_of_other_shapes_have_a_quality_too(tmp_path):
     assert files.jpeg_quality(tmp_path / "c.jpg") == 99
 
 
-def test_other_files_have_none(tmp_path):
+def test_other_files_have_no_quality(tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(noise(8, 9, 3)).save(buffer, "PNG")
     contents = {
         "a.png": buffer.getvalue(),
         "empty.jpg": b"",
-        "text.jpg": b"no picture",
+        "text.jpg": b"no image",
         "head.jpg": jpeg(tmp_path / "whole.jpg", 30).read_bytes()[:30],
     }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
         assert files.jpeg_quality(tmp_path / name) is None
-    os.mkfifo(tmp_path / "fifo.jpg")  # it would be waited for
+    os.mkfifo(tmp_path / "fifo.jpg")  # opening it would block
     assert files.jpeg_quality(tmp_path / "fifo.jpg") is None
     assert files.jpeg_quality(tmp_path) is None
     assert files.jpeg_quality(tmp_path / "missing.jpg") is None
@@ -61,7 +61,7 @@ def test_other_files_have_none(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, caplog):
-    """Upscales what lies in a folder; what is hinted."""
+    """Upscales a folder and returns the hints in the log."""
 
     def lines(*arguments: str) -> list[str]:
         caplog.clear()
@@ -73,7 +73,7 @@ def run(tmp_path, caplog):
     return lines
 
 
-def test_hint_once_in_a_run(run, tmp_path):
+def test_one_hint_per_run(run, tmp_path):
     for number in range(3):
         jpeg(tmp_path / f"in/{number}.jpg", 60)
     (hint,) = run()
@@ -84,13 +84,13 @@ def test_hint_once_in_a_run(run, tmp_path):
     ("scale", "network"),
     [("2", "espan-x2-web"), ("1.5", "espan-x2-web"), ("3", "espan-x4-web"), ("4", "espan-x4-web")],
 )
-def test_the_network_that_is_named_fits_the_scale(run, tmp_path, scale, network):
+def test_the_suggested_network_fits_the_scale(run, tmp_path, scale, network):
     jpeg(tmp_path / "in/a.jpg", 40)
     (hint,) = run("-s", scale)
     assert hint.endswith(f"try -n {network}") and network in BUILTIN
 
 
-def test_no_hint_without_need(run, tmp_path, weights):
+def test_no_hint_for_good_images_or_other_networks(run, tmp_path, weights):
     jpeg(tmp_path / "in/a.jpg", 85)
     files.write(tmp_path / "in/b.png", Image.fromarray(noise(8, 9, 3)))
     assert run() == []

@@ -1,4 +1,4 @@
-"""Names that no file can have, and what is no file: one line each, and the rest is done."""
+"""Impossible file names, FIFOs and broken links: one line each, and other files are processed."""
 
 import json
 import os
@@ -18,7 +18,7 @@ LONG = "w" * 300
 
 @pytest.fixture(autouse=True)
 def no_waiting():
-    """Whoever opens a FIFO waits for ever: then the test fails."""
+    """Opening a FIFO blocks forever; this makes the test fail instead."""
 
     def waited(*_) -> None:
         raise TimeoutError
@@ -31,13 +31,13 @@ def no_waiting():
 
 
 def rows(capsys) -> dict[str, dict]:
-    """The name of each input -> what --json says of it."""
+    """{name of input: its row of --json}."""
     shown = capsys.readouterr()
     assert "Traceback" not in shown.err
     return {Path(row["input"]).name: row for row in json.loads(shown.out)}
 
 
-def test_one_name_too_long_for_its_result_leaves_the_others(tmp_path, upscale, capsys):
+def test_a_result_name_that_is_too_long_does_not_stop_the_others(tmp_path, upscale, capsys):
     (tmp_path / "in").mkdir()
     long = "m" + 250 * "x" + ".jpg"
     for name in (*(f"{i}.jpg" for i in range(5)), long):
@@ -50,15 +50,19 @@ def test_one_name_too_long_for_its_result_leaves_the_others(tmp_path, upscale, c
     assert upscale(tmp_path / "in", "-o", tmp_path / "out", "-f", "avif", "--skip-existing") == 1
 
 
-def test_a_folder_that_may_not_be_entered_leaves_the_others(tmp_path, upscale, monkeypatch, capfd):
+def test_a_folder_without_permission_does_not_stop_the_others(
+    tmp_path, upscale, monkeypatch, capfd
+):
     shut = tmp_path / "in/shut"
     shut.mkdir(parents=True)
     for name in ("in/a.png", "in/shut/b.png", "in/shut/c.png"):
         files.write(tmp_path / name, Image.fromarray(noise(4, 5, 3)))
     (tmp_path / "out").mkdir()
-    assert upscale("-q", tmp_path / "in/a.png", "-o", tmp_path / "warm.png") == 0  # all is imported
+    assert (
+        upscale("-q", tmp_path / "in/a.png", "-o", tmp_path / "warm.png") == 0
+    )  # import everything first
     capfd.readouterr()
-    monkeypatch.chdir(tmp_path)  # pytest's own folders are not for others to enter
+    monkeypatch.chdir(tmp_path)  # other users cannot enter pytest's folders
     for folder, mode in ((tmp_path, 0o755), (tmp_path / "out", 0o777), (shut, 0o444)):
         folder.chmod(mode)
     weights = str((tmp_path / "weights/tiny.safetensors").relative_to(tmp_path))
@@ -78,11 +82,11 @@ def test_a_folder_that_may_not_be_entered_leaves_the_others(tmp_path, upscale, m
     "arguments",
     [
         ["upscale", LONG, "--device=cpu"],
-        ["upscale", "PICTURE", "-n", LONG, "--device=cpu"],
-        ["upscale", "PICTURE", "-o", LONG, "--device=cpu"],
-        ["upscale", "PICTURE", "-o", f"{LONG}.png", "--device=cpu"],
-        ["upscale", "PICTURE", "-o", f"{LONG}/", "--device=cpu"],
-        ["upscale", "PICTURE", "-o", f"{LONG}.png", "--device=cpu", "--skip-existing"],
+        ["upscale", "IMAGE", "-n", LONG, "--device=cpu"],
+        ["upscale", "IMAGE", "-o", LONG, "--device=cpu"],
+        ["upscale", "IMAGE", "-o", f"{LONG}.png", "--device=cpu"],
+        ["upscale", "IMAGE", "-o", f"{LONG}/", "--device=cpu"],
+        ["upscale", "IMAGE", "-o", f"{LONG}.png", "--device=cpu", "--skip-existing"],
         ["eval", "--data", LONG, "--bicubic"],
         ["eval", "--data", ".", "-n", LONG],
         ["prepare", LONG, "-o", "p"],
@@ -90,14 +94,14 @@ def test_a_folder_that_may_not_be_entered_leaves_the_others(tmp_path, upscale, m
         ["export", LONG, "-o", "a.onnx"],
         ["export", "espan-x2", "-o", f"{LONG}.safetensors"],
         ["compare", LONG, "-o", "a.html"],
-        ["compare", "PICTURE", "-o", f"{LONG}.html"],
+        ["compare", "IMAGE", "-o", f"{LONG}.html"],
         ["train", LONG],
     ],
     ids=lambda arguments: " ".join(each[:9] for each in arguments[:4]),
 )
-def test_a_name_too_long_is_one_line(pictures, monkeypatch, capsys, arguments):
-    monkeypatch.chdir(pictures.parent)
-    given = [str(pictures / "a.png") if each == "PICTURE" else each for each in arguments]
+def test_a_name_that_is_too_long_is_a_one_line_error(images, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(images.parent)
+    given = [str(images / "a.png") if each == "IMAGE" else each for each in arguments]
     assert main(given) in (1, 2)
     said = capsys.readouterr().err.strip()
     assert said.startswith("espan: ") and "\n" not in said
@@ -127,19 +131,19 @@ def test_a_name_too_long_is_one_line(pictures, monkeypatch, capsys, arguments):
     ],
     ids=" ".join,
 )
-def test_an_empty_name_is_wrong_use(pictures, monkeypatch, capsys, arguments):
-    monkeypatch.chdir(pictures.parent)
-    (pictures.parent / "c.yaml").write_text("{}")
-    before = sorted(pictures.parent.rglob("*"))
+def test_an_empty_name_is_wrong_use(images, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(images.parent)
+    (images.parent / "c.yaml").write_text("{}")
+    before = sorted(images.parent.rglob("*"))
     assert main(arguments) == 2
     said = capsys.readouterr().err
     assert said.startswith("espan: ") and said.count("\n") == 1
-    assert sorted(pictures.parent.rglob("*")) == before
+    assert sorted(images.parent.rglob("*")) == before
 
 
 @pytest.fixture
 def mixed(tmp_path):
-    """A picture, a FIFO and a broken link, all under names of pictures."""
+    """An image, a FIFO and a broken link, all with image extensions."""
     folder = tmp_path / "mixed"
     folder.mkdir()
     files.write(folder / "a.png", Image.fromarray(noise(48, 48, 3)))
@@ -152,7 +156,7 @@ def reasons(mixed) -> set[str]:
     return {f"{mixed}/fifo.png: a FIFO, not a file", f"{mixed}/link.png: a broken link"}
 
 
-def test_upscale_of_what_is_no_file(mixed, upscale, capsys):
+def test_upscale_of_fifos_and_broken_links(mixed, upscale, capsys):
     assert upscale(mixed, "-o", mixed.parent / "out", "--json", "--quiet") == 1
     done = rows(capsys)
     assert {row["error"] for row in done.values()} == {None} | reasons(mixed)
@@ -160,13 +164,13 @@ def test_upscale_of_what_is_no_file(mixed, upscale, capsys):
     assert upscale(mixed / "link.png") == 1
 
 
-def test_eval_of_what_is_no_file(mixed, capsys):
+def test_eval_of_fifos_and_broken_links(mixed, capsys):
     assert main(["eval", "--data", str(mixed), "--bicubic", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert {row["error"] for row in found} == {None} | reasons(mixed)
 
 
-def test_eval_of_a_small_picture_that_is_no_file(mixed, capsys):
+def test_eval_with_a_broken_link_among_lr_images(mixed, capsys):
     (mixed / "LRx4").mkdir()
     (mixed / "HR").mkdir()
     (mixed / "a.png").rename(mixed / "HR/a.png")
@@ -176,7 +180,7 @@ def test_eval_of_a_small_picture_that_is_no_file(mixed, capsys):
     assert row["error"].endswith(f"{mixed}/LRx4/a.png: a broken link")
 
 
-def test_prepare_and_train_of_what_is_no_file(mixed, tmp_path, capsys, caplog):
+def test_prepare_and_train_with_fifos_and_broken_links(mixed, tmp_path, capsys, caplog):
     assert main(["prepare", str(mixed), "-o", str(tmp_path / "prepared")]) == 0
     assert {line for line in capsys.readouterr().err.splitlines() if "mixed" in line} == {
         f"espan: {reason}" for reason in reasons(mixed)
@@ -189,7 +193,7 @@ def test_prepare_and_train_of_what_is_no_file(mixed, tmp_path, capsys, caplog):
 
 
 @pytest.mark.parametrize("name", ["fifo.mp4", "link.mp4"])
-def test_a_video_that_is_no_file(tmp_path, upscale, capsys, name):
+def test_a_video_that_is_a_fifo_or_a_broken_link(tmp_path, upscale, capsys, name):
     pytest.importorskip("av")
     os.mkfifo(tmp_path / "fifo.mp4")
     (tmp_path / "link.mp4").symlink_to("nowhere.mp4")

@@ -1,4 +1,4 @@
-"""What a terminal is given: names of files and tensors do nothing to it."""
+"""Control characters in names of files and tensors are escaped on the terminal."""
 
 import json
 import logging
@@ -16,19 +16,19 @@ from espan.images import files
 from tests.support.makers import noise
 from tests.support.original_span import OriginalSPAN
 
-# Red, bold title, a line of its own, a line back, right to left, a byte that is no UTF-8.
+# Red, a window title, a line break, a carriage return, right to left, a byte outside UTF-8.
 EVIL = "a\x1b[31m\x1b]0;title\x07\nespan: 99 of 99 failed\r\x9b\u202eb" + os.fsdecode(b"\xff")
 SHOWN = r"a\x1b[31m\x1b]0;title\x07\nespan: 99 of 99 failed\r\x9b\u202eb\xff"
 
 
 def harmless(text: str) -> bool:
-    """Whether a terminal finds nothing in it but lines."""
+    """Whether the text has no control characters except line breaks."""
     return not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]", text)
 
 
 def test_escaped():
     assert escaped(EVIL) == SHOWN and harmless(SHOWN)
-    assert escaped(SHOWN) == SHOWN  # twice is once
+    assert escaped(SHOWN) == SHOWN  # idempotent
     plain = "C:\\new folder\\Zażółć 写真 \u202f 👩‍🚀.png"
     assert escaped(plain) == plain
 
@@ -46,12 +46,12 @@ def test_the_log_is_one_line(caplog):
 
 @pytest.fixture
 def evil(tmp_path):
-    """A folder with a picture of this name, and a damaged one of a name alike."""
+    """A folder with an image of this name, and a damaged one of a similar name."""
     folder = tmp_path / "in"
     folder.mkdir()
     files.write(tmp_path / "a.png", Image.fromarray(noise(48, 48, 3)))
     (tmp_path / "a.png").rename(folder / f"{EVIL}.png")
-    (folder / f"{EVIL}2.png").write_bytes(b"no picture")
+    (folder / f"{EVIL}2.png").write_bytes(b"no image")
     return folder
 
 
@@ -60,13 +60,13 @@ def test_upscale(evil, upscale, capsys):
     assert upscale(evil, "-o", out, "--json") == 1
     shown = capsys.readouterr()
     assert harmless(shown.err) and shown.err.count("\n") == 3
-    assert f"espan: {evil}/{SHOWN}2.png: not a picture" in shown.err.splitlines()[-2]
+    assert f"espan: {evil}/{SHOWN}2.png: not an image" in shown.err.splitlines()[-2]
     assert shown.err.count(f"{SHOWN}2.png") == 1  # named once
     assert harmless(shown.out)
     bad, good = sorted(json.loads(shown.out), key=lambda row: row["status"], reverse=True)
-    # Names as data are exact, JSON has escapes of its own; the error is text for people.
+    # JSON keeps names exact with its own escapes; the error is text for people.
     assert good["input"] == f"{evil}/{EVIL}.png" and (out / f"{EVIL}.png").is_file()
-    assert bad["error"].startswith(f"{evil}/{SHOWN}2.png: not a picture")
+    assert bad["error"].startswith(f"{evil}/{SHOWN}2.png: not an image")
     assert upscale(evil / f"{EVIL}.png", "-o", out, "--skip-existing") == 0
     said = capsys.readouterr().err
     assert harmless(said) and SHOWN in said

@@ -116,7 +116,7 @@ def test_table_as_json(sets, capsys):
 
 def test_scale_of_another_model(sets, weights, capsys):
     assert main(["eval", "--data", str(sets), "--device=cpu", "-n", weights, "--scale", "2"]) != 0
-    assert "scale: the model's is 4, not 2" in capsys.readouterr().err
+    assert "scale: expected the model's, 4, got 2" in capsys.readouterr().err
 
 
 @pytest.mark.shared

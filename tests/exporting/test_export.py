@@ -215,7 +215,11 @@ def test_the_command_writes_a_file_and_says_how_near_it_is(tmp_path, weights, ca
     path = tmp_path / "net.pt2"
     assert main(["export", weights, "-o", str(path), "--size", "9x14"]) == 0
     shown = capsys.readouterr()
-    assert shown.out == "" and "off by at most" in shown.err and "net.pt2 torch" in shown.err
+    assert (
+        shown.out == ""
+        and "differs from the network by at most" in shown.err
+        and "net.pt2 torch" in shown.err
+    )
     assert torch.export.load(path).module()(image(1, 3, 9, 14)).shape == (1, 3, 36, 56)
 
 

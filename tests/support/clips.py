@@ -11,7 +11,7 @@ from espan.video.colour import FULL, LIMITED, Colour, Pixels
 TAGGED = Colour(1, 1, 1, LIMITED)
 
 
-def picture(number: int, height: int = 24, width: int = 32, deep: bool = False) -> np.ndarray:
+def image(number: int, height: int = 24, width: int = 32, deep: bool = False) -> np.ndarray:
     """An RGB frame that depends on the frame number."""
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / 5 + number / 3), np.cos(y / 4), np.sin((x + y) / 7 - number / 5)]
@@ -50,7 +50,7 @@ def make(
         if colour:
             context.color_primaries, context.color_trc = colour.primaries, colour.transfer
             context.colorspace, context.color_range = colour.matrix, colour.range
-        video.metadata["title"] = "the picture"
+        video.metadata["title"] = "the image"
         if turned:
             video.set_display_rotation(turned)
         audio = out.add_stream("aac", rate=44100) if sound else None
@@ -79,7 +79,7 @@ def make(
         pixels, kind = Pixels(used), av.VideoFormat(format)
         deep = kind.components[0].bits > 8
         for i in range(frames):
-            frame = pixels.frame(picture(i, height, width, deep), kind)
+            frame = pixels.frame(image(i, height, width, deep), kind)
             if colour is None:
                 frame.colorspace, frame.color_range = 2, 0
             frame.pts = i if times is None else times[i]
@@ -128,4 +128,4 @@ def packets(path: Path, kind: str) -> list[tuple]:
         ]
 
 
-__all__ = ["FULL", "LIMITED", "TAGGED", "Colour", "frames", "make", "packets", "picture", "times"]
+__all__ = ["FULL", "LIMITED", "TAGGED", "Colour", "frames", "image", "make", "packets", "times"]

@@ -1,4 +1,4 @@
-"""Videos: what comes out is what went in, larger: pictures, times, sound, colours, all streams."""
+"""Upscaled videos keep images, times, sound, colours and all other streams of the input."""
 
 import itertools
 import logging
@@ -21,36 +21,36 @@ FINE = {"model": NET, "dtype": "fp32", "crf": 1}
 
 
 def rgb(frame) -> np.ndarray:
-    """As a careful player shows it; range and matrix by the frame's own tags."""
+    """The frame in RGB, converted with its own range and matrix tags."""
     tags = Colour(2, 2, int(frame.colorspace), int(frame.color_range))
     pixels = Pixels(tags).rgb(frame)
     return pixels / np.iinfo(pixels.dtype).max
 
 
-def enlarged(picture: np.ndarray, scale: int = 4) -> np.ndarray:
-    return picture.repeat(scale, 0).repeat(scale, 1)
+def enlarged(image: np.ndarray, scale: int = 4) -> np.ndarray:
+    return image.repeat(scale, 0).repeat(scale, 1)
 
 
-def assert_same_pictures(source, result, level: float = 4 / 255) -> None:
+def assert_same_images(source, result, level: float = 4 / 255) -> None:
     small, large = clips.frames(source), clips.frames(result)
     assert len(small) == len(large)
     for one, four in zip(small, large, strict=True):
-        # Chroma is blurred at the edges of repeated pixels; colours as a whole are not moved.
+        # Chroma is blurred at the edges of repeated pixels, but the mean colour stays.
         error = rgb(four) - enlarged(rgb(one))
         assert np.abs(error.mean((0, 1))).max() < level / 8
         assert np.sqrt((error**2).mean()) < level
 
 
-def test_pictures_and_their_times(tmp_path):
+def test_images_and_times_are_kept(tmp_path):
     clip = clips.make(tmp_path / "in.mp4", 12)
-    told = []
+    calls = []
     out = espan.upscale_video(
-        clip, tmp_path / "out.mp4", device="cpu", progress=lambda *each: told.append(each), **FINE
+        clip, tmp_path / "out.mp4", device="cpu", progress=lambda *each: calls.append(each), **FINE
     )
     assert out == tmp_path / "out.mp4"
-    assert_same_pictures(clip, out)
+    assert_same_images(clip, out)
     assert clips.times(out) == clips.times(clip) == [Fraction(i, 25) for i in range(12)]
-    assert told == [(i, 12) for i in range(1, 13)]
+    assert calls == [(i, 12) for i in range(1, 13)]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
 
 
@@ -87,22 +87,24 @@ def test_all_other_streams_are_kept_bit_for_bit(tmp_path):
         assert after.metadata["title"] == "a clip"
         assert [each.type for each in after.streams] == [each.type for each in before.streams]
         assert [each.language for each in after.streams] == [None, "deu", "fra", None]
-        assert after.streams.video[0].metadata["title"] == "the picture"
+        assert after.streams.video[0].metadata["title"] == "the image"
         assert after.streams.attachments[0].data == b"letters"
         assert after.streams.attachments[0].metadata["filename"] == "font.ttf"
 
 
-def test_what_the_container_cannot_hold_is_named(tmp_path, caplog):
+def test_streams_that_the_container_cannot_hold_are_named(tmp_path, caplog):
     clip = clips.make(tmp_path / "in.mkv", sound=True, subtitles=True, chapters=True)
     out = espan.upscale_video(clip, tmp_path / "out.mp4", device="cpu", model=NET)
-    assert "stream 2, subtitle srt (fra) is left out: mp4 cannot hold it" in caplog.text
+    assert "left out stream 2, subtitle srt (fra): mp4 cannot hold it" in caplog.text
     assert [data for _, data in clips.packets(out, "audio")] == [
         data for _, data in clips.packets(clip, "audio")
     ]
     with av.open(str(out)) as after:
         assert [each["metadata"]["title"] for each in after.chapters()] == ["part 0", "part 1"]
     again = espan.upscale_video(out, tmp_path / "again.mp4", 1, device="cpu", model=NET)
-    with av.open(str(again)) as after:  # the chapters' titles are a track in MP4, not to be copied
+    with av.open(
+        str(again)
+    ) as after:  # in MP4 the chapter titles are a track, which must not be copied
         assert len(after.chapters()) == 2 and len(after.streams) == 3
 
 
@@ -126,7 +128,7 @@ def test_dispositions_are_kept(tmp_path):
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "ffv1", "libsvtav1", "libvpx-vp9"])
 @pytest.mark.parametrize("matrix", [1, 6, 9])
-def test_colour_tags_are_kept_and_true(tmp_path, codec, matrix):
+def test_colour_tags_are_kept_and_match_the_pixels(tmp_path, codec, matrix):
     if codec not in av.codecs_available:
         pytest.skip(f"{codec} is not in this PyAV")
     tags = Colour(matrix, {1: 1, 6: 6, 9: 14}[matrix], matrix, LIMITED)
@@ -139,30 +141,32 @@ def test_colour_tags_are_kept_and_true(tmp_path, codec, matrix):
         *(tags.primaries, tags.transfer, tags.matrix),
         tags.range,
     )
-    assert_same_pictures(clip, out, 6 / 255)
+    assert_same_images(clip, out, 6 / 255)
 
 
 def test_full_range_stays_full(tmp_path):
     clip = clips.make(tmp_path / "in.mp4", 3, colour=Colour(1, 1, 1, FULL))
     out = espan.upscale_video(clip, tmp_path / "out.mp4", device="cpu", **FINE)
     assert clips.frames(out)[0].color_range == FULL
-    assert_same_pictures(clip, out)
+    assert_same_images(clip, out)
 
 
 @pytest.mark.parametrize(("height", "matrix"), [(48, 6), (718, 6), (720, 1)])
-def test_untagged_colours_are_assumed_said_and_tagged(tmp_path, caplog, height, matrix):
+def test_untagged_colours_are_assumed_with_a_warning_and_tagged(tmp_path, caplog, height, matrix):
     clip = clips.make(tmp_path / "in.mp4", 2, (16, height), colour=None)
     assert clips.frames(clip)[0].colorspace == 2
     out = espan.upscale_video(clip, tmp_path / "out.mp4", 1, device="cpu", **FINE)
     frame = clips.frames(out)[0]
     assert (frame.colorspace, frame.color_range) == (matrix, LIMITED)
     name = {6: "BT.601", 1: "BT.709"}[matrix]
-    # One warning per file, whatever is done with it.
+    # One warning per file, even after several calls.
     espan.upscale_video(clip, tmp_path / "again.mp4", 1, device="cpu", **FINE)
     assert len(list(espan.video_frames(clip, 1, device="cpu", model=NET))) == 2
     (warning,) = [each for each in caplog.records if each.levelno == logging.WARNING]
-    said = f"in.mp4: no colour matrix is named; {name} is assumed, by {height} lines"
-    assert warning.getMessage().endswith(said)
+    message = (
+        f"in.mp4: no colour matrix in the file; assuming {name}, because it has {height} lines"
+    )
+    assert warning.getMessage().endswith(message)
 
 
 @pytest.mark.parametrize("format", ["yuv420p10le", "yuv422p10le"])
@@ -179,7 +183,7 @@ def test_ten_bits_stay_ten(tmp_path, format, range):
     inside = enlarged(small)
     assert np.abs(large.astype(int) - inside).mean() < 1.5
     assert len(np.unique(large)) > 200  # 8 bits would not have so many
-    assert_same_pictures(clip, out, 0.01)
+    assert_same_images(clip, out, 0.01)
 
 
 @pytest.mark.parametrize("bits", [8, 10])
@@ -191,9 +195,9 @@ def test_white_black_and_colours_are_exact(bits, matrix, range):
     white = 255 if bits == 8 else 65535
     colours = [(0, 0, 0), (1, 1, 1), (0.5, 0.5, 0.5), (0.8, 0.2, 0.3), (0.1, 0.7, 0.9)]
     for colour in colours:
-        picture = np.full((8, 16, 3), np.round(np.array(colour) * white))
-        picture = picture.astype(np.uint8 if bits == 8 else np.uint16)
-        frame = pixels.frame(picture, kind)
+        image = np.full((8, 16, 3), np.round(np.array(colour) * white))
+        image = image.astype(np.uint8 if bits == 8 else np.uint16)
+        frame = pixels.frame(image, kind)
         y = np.frombuffer(frame.planes[0], "u1" if bits == 8 else "<u2")[0]
         kr, kb = {1: (0.2126, 0.0722), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}[matrix]
         light = np.dot((kr, 1 - kr - kb, kb), colour)
@@ -202,11 +206,11 @@ def test_white_black_and_colours_are_exact(bits, matrix, range):
         assert abs(y - expected) <= 1
         back = pixels.rgb(frame).astype(float)
         # Half a step in each of three planes.
-        assert np.abs(back - picture).max() <= 2.1 * white / (2**bits - 1)
-    assert pixels.rgb(frame).dtype == picture.dtype
+        assert np.abs(back - image).max() <= 2.1 * white / (2**bits - 1)
+    assert pixels.rgb(frame).dtype == image.dtype
 
 
-def test_shape_of_pixels_is_kept(tmp_path):
+def test_pixel_aspect_ratio_is_kept(tmp_path):
     clip = clips.make(tmp_path / "in.mkv", 2, sar=Fraction(16, 11))
     out = espan.upscale_video(clip, tmp_path / "out.mp4", 3, device="cpu", model=NET)
     with av.open(str(out)) as after:
@@ -216,7 +220,7 @@ def test_shape_of_pixels_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_turned_frames_come_out_upright(tmp_path, degrees):
+def test_rotated_frames_are_written_upright(tmp_path, degrees):
     clip = clips.make(tmp_path / "in.mp4", 2, turned=degrees, sar=Fraction(2))
     out = espan.upscale_video(clip, tmp_path / "out.mkv", device="cpu", **FINE)
     before, after = clips.frames(clip)[0], clips.frames(out)[0]
@@ -229,7 +233,7 @@ def test_turned_frames_come_out_upright(tmp_path, degrees):
 
 
 @pytest.mark.parametrize(("scale", "size"), [(2.5, (82, 62)), (3, (100, 76)), (1, (34, 26))])
-def test_odd_sizes_get_a_last_line_more_where_chroma_is_halved(tmp_path, scale, size):
+def test_odd_sizes_are_padded_by_a_line_if_chroma_is_subsampled(tmp_path, scale, size):
     clip = clips.make(tmp_path / "in.mkv", 2, (33, 25), codec="ffv1")
     out = espan.upscale_video(clip, tmp_path / "out.mp4", scale, device="cpu", **FINE)
     frame = clips.frames(out)[0]
@@ -246,15 +250,15 @@ def test_frames_from_python(tmp_path):
     got = list(espan.video_frames(clip, 4, device="cpu", model=net, dtype="fp32"))
     assert [seconds for seconds, _ in got] == [i / 25 for i in range(5)]
     tags = Pixels(clips.TAGGED)
-    for (_, picture), frame in zip(got, clips.frames(clip), strict=True):
+    for (_, image), frame in zip(got, clips.frames(clip), strict=True):
         expected = up(np.ascontiguousarray(np.rot90(tags.rgb(frame))))
-        np.testing.assert_array_equal(picture, expected)
+        np.testing.assert_array_equal(image, expected)
     assert got[0][1].dtype == np.uint8 and got[0][1].shape == (128, 96, 3)
 
 
 def test_frames_of_ten_bits_are_uint16(tmp_path):
     clip = clips.make(tmp_path / "in.mkv", 2, format="yuv420p10le")
-    _, picture = next(espan.video_frames(clip, device="cpu", model=NET))
-    assert picture.dtype == np.uint16
-    small = clips.picture(0, deep=True)
-    assert abs(picture.mean() - small.mean()) < 65535 / 255
+    _, image = next(espan.video_frames(clip, device="cpu", model=NET))
+    assert image.dtype == np.uint16
+    small = clips.image(0, deep=True)
+    assert abs(image.mean() - small.mean()) < 65535 / 255

@@ -1,4 +1,4 @@
-"""Videos and settings that cannot be: a clear message each, nothing half-written, exit codes."""
+"""Bad videos and settings: clear messages, no partial files, exit codes."""
 
 import itertools
 
@@ -58,7 +58,7 @@ def test_empty_text_missing_and_soundless(tmp_path):
     assert names(tmp_path) == ["empty.mp4", "text.mp4"]
 
 
-def test_sound_alone_is_no_video(tmp_path):
+def test_a_file_with_only_sound_is_refused(tmp_path):
     sound = clips.make(tmp_path / "both.mkv", sound=True)
     alone = tmp_path / "sound.mkv"
     with av.open(str(sound)) as source, av.open(str(alone), "w") as target:
@@ -73,13 +73,13 @@ def test_sound_alone_is_no_video(tmp_path):
 
 def test_no_frames(tmp_path, clip):
     bad = spoiled(clips.make(tmp_path / "one.mp4", 1), tmp_path / "bad.mp4", 0, "junk")
-    with pytest.raises(InputError, match=r"bad\.mp4: no frame in it could be decoded"):
+    with pytest.raises(InputError, match=r"bad\.mp4: no frame could be decoded"):
         espan.upscale_video(bad, tmp_path / "out.mp4", device="cpu", model=NET)
 
 
 @pytest.mark.parametrize("codec", ["mpeg4", "libx265"])
 @pytest.mark.parametrize("kind", ["cut", "junk"])
-def test_a_damaged_frame_is_named_or_its_neighbour_repeated(tmp_path, caplog, codec, kind):
+def test_a_damaged_frame_is_named_or_replaced_by_its_neighbour(tmp_path, caplog, codec, kind):
     whole = clips.make(tmp_path / "in.mkv", 12, (64, 64), codec=codec)
     bad = spoiled(whole, tmp_path / "bad.mkv", 5, kind)
     out = tmp_path / "out.mkv"
@@ -88,15 +88,15 @@ def test_a_damaged_frame_is_named_or_its_neighbour_repeated(tmp_path, caplog, co
     assert not out.exists()
     espan.upscale_video(bad, out, device="cpu", model=NET, on_error="repeat", dtype="fp32", crf=1)
     assert clips.times(out) == clips.times(whole)
-    if kind == "cut":  # of which decoders make something
+    if kind == "cut":  # decoders return an image for a cut packet
         return
     assert "frame 5 (0.200 s) cannot be decoded" in caplog.text
-    pictures = [frame.to_ndarray(format="rgb24").astype(int) for frame in clips.frames(out)]
-    steps = [np.abs(b - a).mean() for a, b in itertools.pairwise(pictures)]
+    images = [frame.to_ndarray(format="rgb24").astype(int) for frame in clips.frames(out)]
+    steps = [np.abs(b - a).mean() for a, b in itertools.pairwise(images)]
     assert steps[4] < 0.2 * steps[0]  # frame 5 is frame 4 again
 
 
-def test_frames_that_refer_to_a_damaged_one_are_counted_too(tmp_path, clip, caplog):
+def test_frames_that_depend_on_a_damaged_frame_are_kept(tmp_path, clip, caplog):
     bad = spoiled(clip, tmp_path / "bad.mp4", 5, "junk")
     out = espan.upscale_video(bad, tmp_path / "out.mp4", device="cpu", model=NET, on_error="repeat")
     assert len(clips.frames(out)) == 12 and "bad.mp4: frame" in caplog.text
@@ -106,24 +106,24 @@ def test_a_file_that_ends_early_without_an_error(tmp_path, caplog):
     whole = clips.make(tmp_path / "in.mkv", 90, options={"g": "10"})
     short = tmp_path / "short.mkv"
     short.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 5])
-    with pytest.raises(InputError, match=r"short\.mkv: cut off: its last frame is at .* of 3\.6 s"):
+    with pytest.raises(InputError, match=r"short\.mkv: truncated: last frame at .* of 3\.6 s"):
         espan.upscale_video(short, tmp_path / "out.mkv", device="cpu", model=NET)
     out = espan.upscale_video(
         short, tmp_path / "out.mkv", device="cpu", model=NET, on_error="repeat"
     )
-    assert 1 < len(clips.frames(out)) < 60 and "short.mkv: cut off" in caplog.text
+    assert 1 < len(clips.frames(out)) < 60 and "short.mkv: truncated" in caplog.text
 
 
-def test_a_file_that_was_cut_off(tmp_path, caplog):
+def test_a_truncated_file(tmp_path, caplog):
     whole = clips.make(
         tmp_path / "in.mov", 40, (64, 64), codec="mjpeg", format="yuvj420p", options={}
     )
     moved = espan.upscale_video(
         whole, tmp_path / "first.mp4", 1, device="cpu", model=NET
-    )  # its index first
+    )  # writes the index at the beginning
     short = tmp_path / "short.mp4"
     short.write_bytes(moved.read_bytes()[: moved.stat().st_size // 2])
-    with pytest.raises(InputError, match=r"short\.mp4: (cannot be read on from )?frame \d+"):
+    with pytest.raises(InputError, match=r"short\.mp4: (cannot be read from )?frame \d+"):
         espan.upscale_video(short, tmp_path / "out.mp4", device="cpu", model=NET)
     out = espan.upscale_video(
         short, tmp_path / "out.mp4", device="cpu", model=NET, on_error="repeat"
@@ -134,9 +134,12 @@ def test_a_file_that_was_cut_off(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"codec": "h269"}, r"codec: 'h269' is no video encoder here; known are libx264"),
-        ({"codec": "aac"}, r"codec: 'aac' is no video encoder"),
-        ({"pix_fmt": "yuv420p16le"}, r"pix_fmt: libx264 cannot hold 'yuv420p16le'; it holds yuv"),
+        ({"codec": "h269"}, r"codec: expected a video encoder \(libx264, .*\), got 'h269'"),
+        ({"codec": "aac"}, r"codec: expected a video encoder .*, got 'aac'"),
+        (
+            {"pix_fmt": "yuv420p16le"},
+            r"pix_fmt: libx264 does not support 'yuv420p16le'; it supports yuv",
+        ),
         ({"codec": "ffv1", "crf": 3}, r"crf: ffv1 has no constant quality"),
         ({"codec": "ffv1", "preset": "fast"}, r"preset: ffv1 has no such setting"),
         ({"on_error": "hope"}, r"on_error: expected one of stop, repeat, got 'hope'"),
@@ -152,9 +155,9 @@ def test_settings(clip, tmp_path, options, said):
 @pytest.mark.parametrize(
     ("output", "options", "error", "said"),
     [
-        ("out.xyz", {}, InputError, r"out\.xyz: no video container has this suffix; try \.mp4"),
-        ("out.png", {}, InputError, r"out\.png: image2 holds no video"),
-        ("out.wav", {}, InputError, r"out\.wav: wav holds no video"),
+        ("out.xyz", {}, InputError, r"out\.xyz: not the suffix of a video container; try \.mp4"),
+        ("out.png", {}, InputError, r"out\.png: image2 cannot hold a video"),
+        ("out.wav", {}, InputError, r"out\.wav: wav cannot hold a video"),
         ("in.mp4", {}, InputError, r"in\.mp4: would replace its input"),
         ("none/out.mp4", {}, OutputError, r"none: no such folder"),
         ("out.webm", {"codec": "libx264"}, OutputError, r"webm cannot hold libx264"),
@@ -183,8 +186,8 @@ def test_a_matrix_that_cannot_be_converted(tmp_path):
         espan.upscale_video(clip, tmp_path / "out.mkv", device="cpu", model=NET)
 
 
-def test_a_playlist_in_the_clothes_of_a_video_opens_no_other_file(clip, tmp_path):
-    """It would let a stranger's file read, or ask for, whatever it likes."""
+def test_a_playlist_named_like_a_video_opens_no_other_file(clip, tmp_path):
+    """Otherwise a file from a stranger could read local files or send requests."""
     for text in (
         f"ffconcat version 1.0\nfile {clip.name}\n",
         f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/{clip.name}\n"
@@ -192,7 +195,7 @@ def test_a_playlist_in_the_clothes_of_a_video_opens_no_other_file(clip, tmp_path
     ):
         list_of_files = tmp_path / "list.mp4"
         list_of_files.write_text(text)
-        with pytest.raises(InputError, match=r"list\.mp4: (no video in a known|invalid data)"):
+        with pytest.raises(InputError, match=r"list\.mp4: (not a video in a known|invalid data)"):
             espan.upscale_video(list_of_files, tmp_path / "out.mp4", device="cpu", model=NET)
         assert not (tmp_path / "out.mp4").exists()
 
@@ -207,7 +210,7 @@ def test_names_with_colons_and_percents(clip, tmp_path):
 
 @pytest.mark.parametrize("limit", [3_000, 12_000])
 def test_a_full_disk_is_one_clear_message(tmp_path, limit):
-    """As near as a test gets: no file may grow beyond the limit, the segments or the result."""
+    """Simulated by a limit on the file size, which the segments or the result exceed."""
     clip = clips.make(tmp_path / "in.mp4", 40, (64, 48), sound=True)
     out = tmp_path / "out.mkv"
     code = f"""
@@ -248,7 +251,7 @@ def test_exit_codes(upscale, clip, tmp_path, capsys):
     assert "there are several" in capsys.readouterr().err
 
 
-def test_without_pyav_it_says_what_to_install(clip, tmp_path):
+def test_without_pyav_the_error_says_what_to_install(clip, tmp_path):
     code = f"""
 import sys
 sys.modules["av"] = None

@@ -19,7 +19,7 @@ from tests.support import clips  # noqa: E402
 
 @pytest.fixture
 def folder(tmp_path):
-    """A picture, two clips, and a folder with a picture and a clip."""
+    """An image, two clips, and a folder with an image and a clip."""
     (tmp_path / "in").mkdir()
     files.write(tmp_path / "a.png", Image.fromarray(noise(5, 6, 3)))
     files.write(tmp_path / "in/b.png", Image.fromarray(noise(5, 6, 3)))
@@ -58,7 +58,7 @@ def test_beside_their_inputs(folder, upscale, capsys):
     assert shown.out == "" and "one_x2.mp4 64 x 48" in shown.err
 
 
-def test_pictures_videos_and_folders_together(folder, upscale, caplog, capsys):
+def test_images_videos_and_folders_together(folder, upscale, caplog, capsys):
     caplog.set_level("INFO")
     out = folder / "out"
     inputs = [folder / "a.png", folder / "one.mp4", folder / "in"]
@@ -67,7 +67,7 @@ def test_pictures_videos_and_folders_together(folder, upscale, caplog, capsys):
     rows = json.loads(capsys.readouterr().out)
     assert {row["output"] for row in rows} == {str(out / name) for name in names(out)}
     assert all(row["status"] == "done" for row in rows)
-    assert "three.mp4: a video in a folder is left out; name it to upscale it" in caplog.text
+    assert "three.mp4: skipped, video in a folder; name it to upscale it" in caplog.text
 
 
 def test_options_of_the_encoder(folder, upscale):
@@ -85,7 +85,7 @@ def test_wrong_options_of_the_encoder_are_wrong_use(folder, upscale, wrong):
     assert upscale(folder / "one.mp4", folder / "two.avi", "-o", f"{folder}/out/", *wrong) == 2
 
 
-def test_existing_results_are_left_on_request(folder, upscale, capsys):
+def test_existing_results_are_skipped_on_request(folder, upscale, capsys):
     out = folder / "out.mp4"
     out.write_bytes(b"mine")
     assert upscale(folder / "one.mp4", "-o", out, "--skip-existing") == 0
@@ -94,11 +94,11 @@ def test_existing_results_are_left_on_request(folder, upscale, capsys):
     assert size(out) == (128, 96) and capsys.readouterr().err == ""
 
 
-def test_resume_leaves_what_is_newer_than_its_input(folder, upscale, capsys):
+def test_resume_skips_results_newer_than_their_input(folder, upscale, capsys):
     clip, out = folder / "one.mp4", folder / "out.mp4"
     assert upscale(clip, "-o", out, "--resume") == 0
     assert upscale(clip, "-o", out, "--resume") == 0
-    assert "out.mp4 is there, skipped" in capsys.readouterr().err
+    assert "out.mp4 exists, skipped" in capsys.readouterr().err
     os.utime(out, (1, 1))
     assert upscale(clip, "-o", out, "--resume") == 0
     assert "skipped" not in capsys.readouterr().err
@@ -127,20 +127,22 @@ def test_no_result_replaces_an_input_or_another_result(folder, upscale, capsys):
     assert "is already the result of" in rows[1]["error"]
 
 
-def test_a_folder_that_cannot_be_made_fails_its_video_alone(folder, upscale, capsys):
+def test_a_folder_that_cannot_be_created_fails_only_its_video(folder, upscale, capsys):
     assert upscale(folder / "one.mp4", folder / "two.avi", "-o", f"{folder}/a.png/x/") == 1
     shown = capsys.readouterr().err
     assert shown.count("could not be created") == 2 and "2 of 2 failed" in shown
 
 
-def test_a_picture_goes_into_the_folder_of_a_video(folder, upscale):
+def test_images_and_videos_share_an_output_folder(folder, upscale):
     out = folder / "results"
     assert upscale(folder / "a.png", folder / "one.mp4", "-o", out) == 0
     assert names(out) == {"a.png", "one.mp4"}
     assert upscale(folder / "two.avi", folder / "one.mp4", "-o", folder / "b.png") == 2
 
 
-def test_a_lost_device_ends_the_run_and_what_was_done_is_told(folder, upscale, capsys, monkeypatch):
+def test_a_lost_device_ends_the_run_and_finished_files_are_reported(
+    folder, upscale, capsys, monkeypatch
+):
     convert_one = video._convert
 
     def lost(path, *rest):
@@ -155,7 +157,7 @@ def test_a_lost_device_ends_the_run_and_what_was_done_is_told(folder, upscale, c
     assert "one_x4.mp4 128 x 96" in shown.err and "cuda:0: gone" in shown.err
 
 
-def test_pictures_and_videos_share_one_network(folder, upscale, monkeypatch):
+def test_images_and_videos_share_one_network(folder, upscale, monkeypatch):
     made, whole = [], Upscaler.__init__
 
     def counted(self, *arguments, **options):

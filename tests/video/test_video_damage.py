@@ -1,4 +1,4 @@
-"""Damage in a video, and sizes over the limits: where each ends, and what is said."""
+"""Damaged packets and sizes over the limits: which frames come out, and which errors."""
 
 from contextlib import nullcontext
 from fractions import Fraction
@@ -21,7 +21,7 @@ NET = nearest_net()
 
 
 class Packet:
-    """Gives one frame, none, or an error."""
+    """Decodes to one frame, to none, or to an error."""
 
     dts, duration, size = None, 1, 0
 
@@ -35,7 +35,7 @@ class Packet:
 
 
 def times(monkeypatch, *kinds: str) -> list[int]:
-    """Of the frames that come of packets of these kinds, one per tick."""
+    """Times of the frames decoded from packets of these kinds, one packet per tick."""
     packets = [Packet(pts, kind) for pts, kind in enumerate(kinds)]
     stream = SimpleNamespace(codec_context=SimpleNamespace(options={}))
     container = SimpleNamespace(streams=[stream], demux=lambda _: iter(packets))
@@ -46,7 +46,7 @@ def times(monkeypatch, *kinds: str) -> list[int]:
     return [pts for pts, *_ in frames._in_order(clip, strict=False)]
 
 
-def test_only_what_damage_took_with_it_is_repeated(monkeypatch):
+def test_only_frames_lost_to_damage_are_repeated(monkeypatch):
     hidden = ["frame", "hidden", "frame"]
     assert times(monkeypatch, *hidden) == [0, 2]
     assert times(monkeypatch, "frame", "damaged", "hidden", "frame") == [0, 1, 2, 3]
@@ -54,14 +54,14 @@ def test_only_what_damage_took_with_it_is_repeated(monkeypatch):
     assert times(monkeypatch, "frame", "damaged", "frame", "hidden") == [0, 1, 2]
 
 
-def test_a_cover_without_a_picture(monkeypatch):
+def test_a_cover_without_an_image(monkeypatch):
     empty = SimpleNamespace(streams=[None], demux=lambda _: iter([Packet(0)]))
     monkeypatch.setattr(streams, "opened", lambda _: nullcontext(empty))
-    with pytest.raises(ValueError, match="without a picture"):
+    with pytest.raises(ValueError, match="without an image"):
         streams._cover(SimpleNamespace(path="clip"), 0)
 
 
-def test_limits_hold_for_frames(tmp_path, capsys):
+def test_limits_apply_to_frames(tmp_path, capsys):
     clip, out = clips.make(tmp_path / "in.mp4", 2), tmp_path / "out.mp4"
     with pytest.raises(LimitError, match=r"in\.mp4: 32 x 24 pixels are over the limit of 767"):
         espan.upscale_video(clip, out, device="cpu", model=NET, limits=Limits(max_input=767))

@@ -1,4 +1,4 @@
-"""The settings of encoders: each does what it says."""
+"""Encoder settings, scheduling of encoder threads, and the default encoders."""
 
 import os
 import subprocess
@@ -40,13 +40,13 @@ def test_a_larger_crf_makes_a_smaller_file(codec, tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("codec", [each for each in _QUALITY if each in av.codecs_available])
-def test_threads_are_scheduled_as_ever(codec, tmp_path):
-    """Only root can be given real time's priority, which SVT-AV1 takes without being asked."""
+def test_encoders_leave_the_scheduling_of_threads_alone(codec, tmp_path):
+    """SVT-AV1 takes real-time priority without being configured to; only root may have it."""
     usual, seen = os.sched_getscheduler(0), set()
 
     def progress(done, total):
         for task in Path("/proc/self/task").iterdir():
-            with suppress(ProcessLookupError):  # it has ended meanwhile
+            with suppress(ProcessLookupError):  # the thread has ended
                 seen.add(os.sched_getscheduler(int(task.name)))
 
     clip = clips.make(tmp_path / "in.mp4", 30, (48, 40))
@@ -62,7 +62,7 @@ def test_threads_are_scheduled_as_ever(codec, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
-def test_what_a_library_takes_is_given_back():
+def test_scheduling_is_restored():
     usual = os.sched_getscheduler(0)
     ended, policies = threading.Event(), []
 
@@ -71,11 +71,11 @@ def test_what_a_library_takes_is_given_back():
         policies.append(os.sched_getscheduler(0))
 
     thread = threading.Thread(target=work)
-    with scheduling.kept():
+    with scheduling.preserved():
         try:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         except PermissionError:
-            pytest.skip("needs the right to real time")
+            pytest.skip("needs permission for real-time scheduling")
         thread.start()
     ended.set()
     thread.join()
@@ -84,11 +84,11 @@ def test_what_a_library_takes_is_given_back():
 
 @pytest.mark.parametrize("format", ["yuv420p", "yuv420p10le"])
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1", "libvpx-vp9"])
-def test_encoder_libraries_keep_quiet(tmp_path, weights, codec, format):
+def test_encoder_libraries_do_not_log(tmp_path, weights, codec, format):
     if codec not in av.codecs_available:
-        pytest.skip(f"no {codec} here")
+        pytest.skip(f"{codec} is not in this PyAV")
     if format not in (each.name for each in av.Codec(codec, "w").video_formats):
-        pytest.skip(f"{codec} has 8 bits here")
+        pytest.skip(f"this build of {codec} has only 8 bits")
     clip = clips.make(tmp_path / "in.mkv", 3, format=format)
     out = tmp_path / "out.mkv"
     command = [sys.executable, "-m", "espan.cli", "upscale", str(clip), "--codec", codec]
@@ -104,7 +104,7 @@ def test_encoder_libraries_keep_quiet(tmp_path, weights, codec, format):
 PQ = clips.Colour(9, 16, 9, clips.LIMITED)
 
 
-@pytest.mark.skipif("libx265" not in av.codecs_available, reason="no libx265 here")
+@pytest.mark.skipif("libx265" not in av.codecs_available, reason="libx265 is not in this PyAV")
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "ts"])
 @pytest.mark.parametrize("format", ["yuv420p10le", "yuv420p"])
 def test_ten_bits_and_hdr_become_hevc(tmp_path, ending, format, caplog):
@@ -118,15 +118,15 @@ def test_ten_bits_and_hdr_become_hevc(tmp_path, ending, format, caplog):
     assert len(clips.frames(out)) == 3 and not caplog.records
 
 
-def test_eight_bits_stay_with_the_encoder_that_all_can_play(tmp_path):
+def test_eight_bits_become_h264(tmp_path):
     clip = clips.make(tmp_path / "in.mkv", 3)
     out = espan.upscale_video(clip, tmp_path / "out.mp4", 2, device="cpu", model=NET)
     with av.open(str(out)) as result:
         assert result.streams.video[0].codec_context.name == "h264"
 
 
-@pytest.mark.skipif("libsvtav1" not in av.codecs_available, reason="no libsvtav1 here")
-def test_ten_bits_become_av1_where_hevc_cannot_be(tmp_path, monkeypatch, caplog):
+@pytest.mark.skipif("libsvtav1" not in av.codecs_available, reason="libsvtav1 is not in this PyAV")
+def test_ten_bits_become_av1_without_hevc(tmp_path, monkeypatch, caplog):
     clip = clips.make(tmp_path / "in.mkv", 3, codec="ffv1", format="yuv420p10le", colour=PQ)
     web = espan.upscale_video(clip, tmp_path / "out.webm", 2, device="cpu", model=NET)
     monkeypatch.setattr(av, "codecs_available", av.codecs_available - {"libx265"})
@@ -138,24 +138,25 @@ def test_ten_bits_become_av1_where_hevc_cannot_be(tmp_path, monkeypatch, caplog)
     assert not caplog.records
 
 
-def test_bits_that_are_lost_are_told_in_one_line(tmp_path, monkeypatch, caplog):
+def test_lost_bits_are_one_warning(tmp_path, monkeypatch, caplog):
     clip = clips.make(tmp_path / "in.mkv", 3, codec="ffv1", format="yuv420p10le")
 
-    def told(name: str, **how) -> list[str]:
+    def warnings(name: str, **how) -> list[str]:
         caplog.clear()
         espan.upscale_video(clip, tmp_path / name, 1, device="cpu", model=NET, **how)
         return [record.getMessage() for record in caplog.records]
 
-    lost = "in.mkv: 10 bits a channel become 8, as mpeg4 has no more; --codec {} into .mkv keeps"
+    lost = "in.mkv: reduced from 10 to 8 bits per channel, the most that mpeg4 supports; --codec {}"
     if "libx265" in av.codecs_available:
-        (line,) = told("out.mkv", codec="mpeg4")
+        (line,) = warnings("out.mkv", codec="mpeg4")
         assert lost.format("libx265") in line
         deep = clips.make(tmp_path / "deep.mkv", 3, codec="ffv1", format="yuv420p16le")
         espan.upscale_video(deep, tmp_path / "a.mkv", 1, device="cpu", model=NET)
-        assert "16 bits a channel become 12, as libx265 has no more; --codec ffv1" in caplog.text
+        reduced = "from 16 to 12 bits per channel, the most that libx265 supports; --codec ffv1"
+        assert reduced in caplog.text
     left = av.codecs_available - {"libx265", "libsvtav1"}
     monkeypatch.setattr(av, "codecs_available", left)
-    (line,) = told("out.mkv", codec="mpeg4")
+    (line,) = warnings("out.mkv", codec="mpeg4")
     assert lost.format("ffv1") in line
-    assert told("out.mp4") == []  # H.264 of 10 bits
-    assert told("out.mkv", codec="libx264", pix_fmt="yuv420p") == []  # asked for
+    assert warnings("out.mp4") == []  # H.264 of 10 bits
+    assert warnings("out.mkv", codec="libx264", pix_fmt="yuv420p") == []  # the user chose it

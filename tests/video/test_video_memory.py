@@ -1,4 +1,4 @@
-"""Videos take little memory, however long they are, and leave no threads behind."""
+"""Videos of any length take little memory and leave no threads behind."""
 
 import time
 
@@ -16,30 +16,30 @@ NET = nearest_net()
 FINE = {"model": NET, "dtype": "fp32", "crf": 1}
 
 
-def test_an_iterator_that_is_left_stops_its_threads(tmp_path):
+def test_closing_the_iterator_stops_its_threads(tmp_path):
     import threading
 
     clip = clips.make(tmp_path / "in.mp4", 40)
     before = threading.active_count()
-    pictures = espan.video_frames(clip, device="cpu", model=NET)
-    next(pictures)
-    pictures.close()
+    images = espan.video_frames(clip, device="cpu", model=NET)
+    next(images)
+    images.close()
     assert threading.active_count() <= before
 
 
-def test_little_is_made_ahead_of_its_use():
+def test_ahead_computes_few_items_in_advance():
     made = []
     items = ahead((made.append(i) or i for i in range(100)), depth=2)
     assert next(items) == 0
     while len(made) < 4:
         time.sleep(0.01)
-    time.sleep(0.2)  # a fifth would come now
-    assert len(made) == 4  # one in use, two that wait, one that waits for a place
+    time.sleep(0.2)  # a fifth would be made now
+    assert len(made) == 4  # one in use, two in the queue, one waiting for a free place
     items.close()
 
 
 def test_memory_stays_flat(tmp_path):
-    """No more of it for 500 frames than for 100."""
+    """500 frames need no more memory than 100."""
     short = clips.make(tmp_path / "short.mp4", 100, (64, 48))
     long = clips.make(tmp_path / "long.mp4", 500, (64, 48))
     code = f"""
@@ -57,4 +57,4 @@ print(most[1] - most[0])
 """
     result = python(code)
     assert result.returncode == 0, result.stderr
-    assert int(result.stdout) < 15_000  # the 400 images more are 59,000 kB
+    assert int(result.stdout) < 15_000  # 400 more images are 59,000 kB

@@ -1,4 +1,4 @@
-"""`start`, `end` and `preview`: the frames of the whole result, all streams cut to match."""
+"""`start`, `end` and `preview`: same frames as in the full result, all streams cut to match."""
 
 import itertools
 from fractions import Fraction
@@ -17,8 +17,8 @@ from espan.video import convert, cutting, source  # noqa: E402
 from tests.support import clips  # noqa: E402
 
 HOW = {"device": "cpu", "model": nearest_net(), "codec": "ffv1"}
-# Formats that seek to keyframes, to any packet, and not at all; and groups of pictures whose first
-# frames need the group before.
+# Formats that seek to keyframes, to any packet, and not at all; and open groups of pictures,
+# whose first frames depend on the group before.
 FILES = {
     "in.mkv": {"options": {"g": "10"}},
     "in.mp4": {"options": {"g": "10", "x264-params": "open-gop=1:bframes=3"}},
@@ -34,11 +34,11 @@ def planes(path) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_frames_are_those_of_the_whole_video(tmp_path, name):
+def test_frames_equal_those_of_the_full_video(tmp_path, name):
     clip = clips.make(tmp_path / name, 60, **FILES[name])
     whole = espan.upscale_video(clip, tmp_path / "whole.mkv", 1, **HOW)
     before, times = planes(whole), clips.times(whole)
-    assert len(set(before)) > 50  # of which none is taken for another
+    assert len(set(before)) > 50  # so that frames can be told apart
     for first, last in ((0, 12), (27, 42), (30, 31), (45, 60)):
         begin = float(times[first])
         end = float(times[last]) if last < 60 else None
@@ -51,14 +51,14 @@ def test_frames_are_those_of_the_whole_video(tmp_path, name):
 
 def test_a_late_part_is_read_from_a_keyframe_before_it(tmp_path):
     for name in ("in.mkv", "in.mp4", "in.ts"):
-        clip = source.look(clips.make(tmp_path / name, 60, **FILES[name]))
+        clip = source.probe(clips.make(tmp_path / name, 60, **FILES[name]))
         late = cutting.cut(clip, Options(start=2))
-        assert late.sought is not None and late.sought <= late.start
-    raw = cutting.cut(source.look(clips.make(tmp_path / "in.h264", 60)), Options(start=2))
-    assert raw.sought is None
+        assert late.seek_to is not None and late.seek_to <= late.start
+    raw = cutting.cut(source.probe(clips.make(tmp_path / "in.h264", 60)), Options(start=2))
+    assert raw.seek_to is None
 
 
-def test_a_frame_on_show_at_the_start_is_the_first(tmp_path):
+def test_the_frame_on_screen_at_the_start_is_the_first(tmp_path):
     times = [0, 40, 1000, 1040, 2000, 2040]
     clip = clips.make(tmp_path / "in.mkv", 6, times=times, time_base=Fraction(1, 1000))
     whole = espan.upscale_video(clip, tmp_path / "whole.mkv", 1, **HOW)
@@ -101,35 +101,39 @@ def test_a_recording_that_begins_late_counts_from_its_beginning(tmp_path):
     assert planes(out) == planes(whole)[25:35]
 
 
-def test_progress_counts_the_part_and_an_interrupted_part_goes_on(tmp_path, monkeypatch):
+def test_progress_counts_the_part_and_an_interrupted_part_continues(tmp_path, monkeypatch):
     monkeypatch.setattr(convert, "SEGMENT", 5)
-    clip, out, told = clips.make(tmp_path / "in.mkv", 60, **FILES["in.mkv"]), tmp_path / "o.mkv", []
+    clip, out, calls = (
+        clips.make(tmp_path / "in.mkv", 60, **FILES["in.mkv"]),
+        tmp_path / "o.mkv",
+        [],
+    )
 
     def progress(done: int, total: int) -> None:
-        told.append((done, total))
-        if len(told) == 8:
+        calls.append((done, total))
+        if len(calls) == 8:
             raise KeyboardInterrupt
 
     part = {"start": 1.2, "preview": 0.6, **HOW}
     with pytest.raises(KeyboardInterrupt):
         espan.upscale_video(clip, out, 1, progress=progress, **part)
     espan.upscale_video(clip, out, 1, progress=progress, **part)
-    assert told == [(i, 15) for i in (*range(1, 9), *range(6, 16))]
+    assert calls == [(i, 15) for i in (*range(1, 9), *range(6, 16))]
     unbroken = espan.upscale_video(clip, tmp_path / "unbroken.mkv", 1, **part)
     assert planes(out) == planes(unbroken)
     with pytest.raises(KeyboardInterrupt):
-        told.clear()
+        calls.clear()
         espan.upscale_video(clip, out, 1, progress=progress, **part)
     counted = []
     other = {**part, "start": 1, "progress": lambda done, total: counted.append(done)}
     espan.upscale_video(clip, out, 1, **other)
-    assert counted[0] == 1  # frames of another part are not taken
+    assert counted[0] == 1  # frames of another part are not reused
 
 
 def test_frames_of_a_part_from_python(tmp_path):
     clip = clips.make(tmp_path / "in.mp4", 50, options={"g": "10"})
     how = {"device": "cpu", "model": HOW["model"]}
-    whole = [picture for _, picture in espan.video_frames(clip, 1, **how)]
+    whole = [image for _, image in espan.video_frames(clip, 1, **how)]
     got = list(espan.video_frames(clip, 1, start="0:01", end=1.2, **how))
     assert [time for time, _ in got] == [0, 0.04, 0.08, 0.12, 0.16]
     assert all((a == b).all() for (_, a), b in zip(got, whole[25:30], strict=True))
@@ -147,13 +151,13 @@ def test_damage_in_a_part_is_named_by_its_time(tmp_path):
     assert len(planes(out)) == 20  # the damage lies outside
 
 
-def test_a_part_of_a_file_that_is_cut_off(tmp_path):
+def test_a_part_of_a_truncated_file(tmp_path):
     whole = clips.make(tmp_path / "in.mkv", 90, options={"g": "10"})
     short = tmp_path / "short.mkv"
     short.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 5])
     out = espan.upscale_video(short, tmp_path / "out.mkv", 1, end=0.4, **HOW)
     assert len(planes(out)) == 10
-    with pytest.raises(InputError, match=r"short\.mkv: cut off: its last frame is at .* of 3\.6 s"):
+    with pytest.raises(InputError, match=r"short\.mkv: truncated: last frame at .* of 3\.6 s"):
         espan.upscale_video(short, tmp_path / "out.mkv", 1, start=0.4, **HOW)
     with pytest.raises(InputError, match=r"short\.mkv: "):
         espan.upscale_video(short, tmp_path / "out.mkv", 1, start=3, **HOW)
@@ -177,7 +181,7 @@ def test_times(time, expected):
         *("9" * 5000, -1, float("nan"), float("inf"), 10**400, True, [1], b"1"),
     ],
 )
-def test_what_is_no_time_is_refused_in_one_line(time):
+def test_a_wrong_time_is_refused_in_one_line(time):
     with pytest.raises(OptionError, match="start: expected seconds or h:mm:ss, got ") as caught:
         Options(start=time)
     assert len(str(caught.value)) < 150
@@ -203,7 +207,7 @@ def test_wrong_parts(tmp_path, options, said):
     assert [each.name for each in tmp_path.iterdir()] == ["in.mkv"]
 
 
-def test_beyond_the_end_of_a_video_that_does_not_tell_how_long_it_is(tmp_path):
+def test_a_start_beyond_the_end_of_a_video_of_unknown_length(tmp_path):
     clip = clips.make(tmp_path / "in.h264", 12)
     with pytest.raises(InputError, match=r"in\.h264: start: 9 s is beyond the end of the video$"):
         espan.upscale_video(clip, tmp_path / "out.mkv", 1, start=9, **HOW)
@@ -220,7 +224,7 @@ def test_the_command_line(tmp_path, weights, capsys):
     clip = clips.make(tmp_path / "in.mp4", 50)
     command = ["upscale", "--device=cpu", "-n", weights, "-s", "1", str(clip)]
     assert main([*command, "--start", "0:01", "--end", "0:00:01.2"]) == 0
-    part = tmp_path / "in_x1_part.mp4"  # the usual name is for the whole
+    part = tmp_path / "in_x1_part.mp4"  # the default name is for the full video
     assert len(clips.frames(part)) == 5
     assert main([*command, "--preview", "0.2", "-o", str(tmp_path / "first.mp4")]) == 0
     assert len(clips.frames(tmp_path / "first.mp4")) == 5
@@ -231,10 +235,10 @@ def test_the_command_line(tmp_path, weights, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3 and "start: 7 s is beyond the end of the video, 2.00 s" in lines[2]
     assert main(["upscale", "--device=cpu", "photo.png", "--preview", "1"]) == 2
-    assert "preview: is for videos" in capsys.readouterr().err
+    assert "preview: applies to videos" in capsys.readouterr().err
 
 
-def test_times_rise_where_a_frame_is_moved_to_the_start(tmp_path):
+def test_times_increase_if_a_frame_is_moved_to_the_start(tmp_path):
     clip = clips.make(tmp_path / "in.mkv", 30)
     out = espan.upscale_video(clip, tmp_path / "out.mkv", 1, start=0.41, end=0.99, **HOW)
     times = clips.times(out)

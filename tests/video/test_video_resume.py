@@ -1,4 +1,4 @@
-"""A video that was stopped goes on from its last whole segment, and ends as if it never had."""
+"""An interrupted video continues after its last complete segment, with the same result."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ def left_over(folder) -> list[str]:
 
 
 def stopped(clip, out, at: int, error=KeyboardInterrupt, **how) -> None:
-    """An attempt that ends when frame `at` was upscaled."""
+    """A run that is interrupted after frame `at`."""
 
     def progress(done: int, total: int) -> None:
         if done == at:
@@ -51,15 +51,15 @@ def coded(path) -> list[tuple]:
 
 
 def counted(clip, out, **how) -> list[int]:
-    told = []
+    calls = []
     espan.upscale_video(
-        clip, out, device="cpu", **{**HOW, "progress": lambda d, n: told.append(d), **how}
+        clip, out, device="cpu", **{**HOW, "progress": lambda d, n: calls.append(d), **how}
     )
-    return told
+    return calls
 
 
 @pytest.mark.parametrize("at", [1, 5, 6, 13, 23])
-def test_it_goes_on_after_the_last_whole_segment(clip, tmp_path, at):
+def test_a_run_continues_after_the_last_complete_segment(clip, tmp_path, at):
     unbroken = espan.upscale_video(clip, tmp_path / "unbroken.mkv", device="cpu", **HOW)
     out = tmp_path / "out.mkv"
     stopped(clip, out, at)
@@ -70,7 +70,7 @@ def test_it_goes_on_after_the_last_whole_segment(clip, tmp_path, at):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv", "out.mkv", "unbroken.mkv"]
 
 
-def test_segments_change_nothing_but_where_keyframes_are(clip, tmp_path, monkeypatch):
+def test_segments_change_only_the_keyframes(clip, tmp_path, monkeypatch):
     parts = espan.upscale_video(clip, tmp_path / "parts.mkv", device="cpu", codec="ffv1", **HOW)
     monkeypatch.setattr(convert, "SEGMENT", 1000)
     whole = espan.upscale_video(clip, tmp_path / "whole.mkv", device="cpu", codec="ffv1", **HOW)
@@ -94,7 +94,7 @@ espan.upscale_video({str(clip)!r}, {str(out)!r}, device="cpu",
 """
     assert python(code).returncode == -signal.SIGKILL
     assert not out.exists() and "000001.segment" in left_over(tmp_path)
-    assert counted(clip, out, codec="ffv1")[0] == 11  # which writes every frame at once
+    assert counted(clip, out, codec="ffv1")[0] == 11  # ffv1 writes each frame immediately
     unbroken = espan.upscale_video(
         clip, tmp_path / "unbroken.mkv", device="cpu", codec="ffv1", **HOW
     )
@@ -115,14 +115,14 @@ espan.upscale_video({str(clip)!r}, {str(out)!r}, device="cpu",
     ],
     ids=str,
 )
-def test_other_settings_begin_anew(clip, tmp_path, other):
+def test_other_settings_start_over(clip, tmp_path, other):
     out = tmp_path / "out.mkv"
     stopped(clip, out, 13)
     assert counted(clip, out, **other)[0] == 1
     assert not left_over(tmp_path)
 
 
-def test_another_input_begins_anew(clip, tmp_path):
+def test_another_input_starts_over(clip, tmp_path):
     out = tmp_path / "out.mkv"
     stopped(clip, out, 13)
     clips.make(clip, 23, sound=True)
@@ -130,7 +130,7 @@ def test_another_input_begins_anew(clip, tmp_path):
     assert counted(clip, out)[0] == 1
 
 
-def test_stopped_while_the_file_is_put_together(clip, tmp_path, monkeypatch):
+def test_stopped_while_the_final_file_is_written(clip, tmp_path, monkeypatch):
     from espan.video import mux
 
     packet, made = mux.Packet, []
@@ -158,25 +158,25 @@ import os, signal, sys
 from espan.cli import main
 from espan.video import convert
 convert.SEGMENT = 5
-told = convert.told
-def interrupted(pictures, *rest):
-    for number, picture in enumerate(told(pictures, *rest)):
+with_progress = convert.with_progress
+def interrupted(images, *rest):
+    for number, image in enumerate(with_progress(images, *rest)):
         if number == 12:
             os.kill(os.getpid(), signal.SIGINT)
-        yield picture
-convert.told = interrupted
+        yield image
+convert.with_progress = interrupted
 sys.exit(main(["upscale", "--device=cpu", {str(clip)!r}, "-o", {str(out)!r}, "-s", "2"]))
 """
     result = python(code)
     assert result.returncode == 130, result.stderr
-    assert "the same command goes on from there" in result.stderr
+    assert "the same command continues from there" in result.stderr
     assert not out.exists() and "000001.segment" in left_over(tmp_path)
     assert main(["upscale", "--device=cpu", str(clip), "-o", str(out), "-s", "2"]) == 0
     assert len(clips.frames(out)) == 23 and not left_over(tmp_path)
 
 
 @pytest.mark.skipif(segments.fcntl is None, reason="there are no locks")
-def test_two_runs_never_write_one_output(clip, tmp_path):
+def test_two_runs_never_write_the_same_output(clip, tmp_path):
     out = tmp_path / "out.mkv"
     stopped(clip, out, 13)
     kept = left_over(tmp_path)
@@ -190,7 +190,7 @@ def test_two_runs_never_write_one_output(clip, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv", "out.mkv"]
 
 
-def test_what_the_system_refuses_of_segments_names_the_output(clip, tmp_path, monkeypatch):
+def test_a_system_error_in_segments_names_the_output(clip, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -203,14 +203,14 @@ def test_what_the_system_refuses_of_segments_names_the_output(clip, tmp_path, mo
 
 
 @pytest.mark.skipif(segments.fcntl is None, reason="there are no locks")
-def test_what_a_kill_left_of_a_result_is_removed(clip, tmp_path):
+def test_leftovers_of_a_killed_run_are_removed(clip, tmp_path):
     part = tmp_path / ".espan-0.part"
     part.write_bytes(b"half of it")
     espan.upscale_video(clip, tmp_path / "out.mkv", device="cpu", **HOW)
     assert not part.exists()
 
 
-def test_networks_are_told_apart_by_their_weights():
+def test_the_identity_of_a_network_depends_on_its_weights():
     def identity(net, **options):
         return convert.identity_of(Upscaler(net, device="cpu", **options))
 

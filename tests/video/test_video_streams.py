@@ -1,4 +1,4 @@
-"""What lies beside a video in real files: covers, second videos, recordings that begin late."""
+"""Real files: covers, second videos, recordings that do not begin at 0."""
 
 from fractions import Fraction
 
@@ -17,8 +17,8 @@ from tests.support import clips  # noqa: E402
 NET = nearest_net()
 
 
-def with_picture(clip, target, mark: int, codec: str = "mjpeg"):
-    """The clip with a second video of one frame before it, marked as `mark`."""
+def with_cover(clip, target, mark: int, codec: str = "mjpeg"):
+    """The clip after a video stream of one frame with the disposition `mark`."""
     with av.open(str(clip)) as source, av.open(str(target), "w") as out:
         cover = out.add_stream(codec, rate=1)
         cover.width, cover.height, cover.pix_fmt = 16, 16, "yuvj420p"
@@ -35,8 +35,8 @@ def with_picture(clip, target, mark: int, codec: str = "mjpeg"):
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
-def test_a_cover_picture_stays_as_it_is(tmp_path, ending):
-    clip = with_picture(
+def test_a_cover_image_is_copied(tmp_path, ending):
+    clip = with_cover(
         clips.make(tmp_path / "in.mkv", 6), tmp_path / "covered.mp4", Disposition.attached_pic
     )
     out = espan.upscale_video(clip, tmp_path / f"out.{ending}", device="cpu", model=NET)
@@ -53,15 +53,15 @@ def test_a_cover_picture_stays_as_it_is(tmp_path, ending):
 
 
 def test_a_second_video_is_left_out_and_named(tmp_path, caplog):
-    clip = with_picture(clips.make(tmp_path / "in.mkv", 6), tmp_path / "two.mkv", 0)
+    clip = with_cover(clips.make(tmp_path / "in.mkv", 6), tmp_path / "two.mkv", 0)
     out = espan.upscale_video(clip, tmp_path / "out.mkv", device="cpu", model=NET)
-    assert "is left out: a second video" in caplog.text
+    assert "mjpeg: a second video" in caplog.text
     with av.open(str(out)) as after:
         assert len(after.streams.video) == 1
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
-def test_a_recording_that_begins_late_begins_at_nought(tmp_path, ending):
+def test_a_recording_that_begins_late_is_moved_to_0(tmp_path, ending):
     late = 90_000 * 36_000
     clip = clips.make(
         tmp_path / "in.ts",
@@ -73,12 +73,12 @@ def test_a_recording_that_begins_late_begins_at_nought(tmp_path, ending):
     assert before[0] > 30_000
     out = espan.upscale_video(clip, tmp_path / f"out.{ending}", device="cpu", model=NET)
     after = clips.times(out)
-    if ending != "ts":  # whose own habit is to begin a little later
+    if ending != "ts":  # an MPEG-TS muxer begins a little later
         assert after[0] == 0
     assert [each - after[0] for each in after] == [each - before[0] for each in before]
 
 
-def test_sound_keeps_its_place(tmp_path):
+def test_sound_stays_in_sync(tmp_path):
     clip = clips.make(tmp_path / "in.ts", 30, sound=True)
     out = espan.upscale_video(clip, tmp_path / "out.mp4", device="cpu", model=NET)
     (video, sound), (new_video, new_sound) = (
@@ -102,7 +102,7 @@ def test_grey_video_stays_grey(tmp_path):
     assert np.abs(large - small.repeat(4, 0).repeat(4, 1)).max() <= 1
 
 
-def test_video_of_rgb_is_given_a_matrix_and_says_so(tmp_path):
+def test_rgb_video_is_tagged_with_its_new_matrix(tmp_path):
     clip = clips.make(
         tmp_path / "in.mkv",
         3,
@@ -116,7 +116,7 @@ def test_video_of_rgb_is_given_a_matrix_and_says_so(tmp_path):
     )
     frame = clips.frames(out)[0]
     assert (frame.colorspace, frame.color_range) == (6, 1)
-    error = frame.to_ndarray(format="rgb24").astype(float).mean((0, 1)) - clips.picture(0).mean(
+    error = frame.to_ndarray(format="rgb24").astype(float).mean((0, 1)) - clips.image(0).mean(
         (0, 1)
     )
     assert np.abs(error).max() < 2
