@@ -107,7 +107,7 @@ def ninja_file(nvcc: Path, module: Path) -> str:
 
 
 class BuildPython(build_py):
-    """Puts the recipes into the package; an editable install reads those of the checkout."""
+    """Puts the recipes into the package; an editable install reads the checkout's."""
 
     def run(self):
         super().run()

@@ -71,12 +71,12 @@ import torch, numpy
 import espan
 up = espan.Upscaler(device=sys.argv[1])
 ready = time.perf_counter()
-picture = numpy.random.default_rng(0).integers(0, 256, (270, 480, 3), dtype=numpy.uint8)
+image = numpy.random.default_rng(0).integers(0, 256, (270, 480, 3), dtype=numpy.uint8)
 times = []
 def three():
     for _ in range(3):
         start = time.perf_counter()
-        up(picture)
+        up(image)
         times.append(time.perf_counter() - start)
 if sys.argv[2] == "here":
     three()

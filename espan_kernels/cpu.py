@@ -90,7 +90,7 @@ def pack_bias(bias: Tensor) -> Tensor:
 
 
 def run(layers: Sequence[Layer], threads: int, unit: str) -> None:
-    """Runs the layers one after another, each on so many threads."""
+    """Runs the layers in sequence, each on `threads` threads."""
     MODULE.run([_raw(layer) for layer in layers], unit, threads)
 
 

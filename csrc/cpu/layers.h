@@ -49,7 +49,7 @@ enum class Unit { amx, avx512 };
 // Whether processor and operating system have it.
 bool has(Unit unit);
 
-// Runs the layers one after another, each on `threads` threads.
+// Runs the layers in sequence, each on `threads` threads.
 void run(const std::vector<Layer>& layers, Unit unit, int threads);
 
 // Images (height, width, 3) in 0..1 as bytes: round(255 y), halves to even, clamped to 0..255.

@@ -68,7 +68,7 @@ __device__ inline void multiply(float (&acc)[COUNT], Address row, Address weight
     }
 }
 
-// No products in addition to those of the row.
+// No products beyond the row's own.
 struct NoExtra {
     __device__ void load(const Rows&, Address) {}
     __device__ void multiply() {}

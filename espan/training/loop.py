@@ -1,4 +1,4 @@
-"""The training run: stages one after another, each a loop over its steps."""
+"""The training run: its stages in sequence, each a loop over steps."""
 
 import time
 from contextlib import ExitStack

@@ -32,7 +32,7 @@ def _with_one_pixel(value: int, others: int) -> np.ndarray:
     return image
 
 
-PICTURES = {
+IMAGES = {
     "binary noise": 255 * (noise(*SIZE, 3) > 127).astype(np.uint8),
     "checkerboard": _grey(255 * ((ROWS + COLUMNS) % 2)),
     "coloured checkerboard": np.stack([(ROWS + COLUMNS + c) % 2 * 255 for c in range(3)], 2).astype(
@@ -68,7 +68,7 @@ ALLOWED = {"fp32": 0.01, "fp16": 2.0, "bf16": 20.0}
 
 def assert_near(up: Upscaler, net, dtype: str, size=SIZE) -> None:
     """Compares all images, or a corner of a few if each pixel is slow."""
-    for name, image in PICTURES.items():
+    for name, image in IMAGES.items():
         if size != SIZE and name not in ("binary noise", "checkerboard", "white"):
             continue
         image = image[: size[0], : size[1]]

@@ -73,7 +73,7 @@ def upscalers(net, program: str, dtype: str = "fp32", tile="auto") -> list[Upsca
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_runtimes_give_the_image_of_eager(name, program):
-    """At any size, with borders, one after another; also for grey and 16 bits."""
+    """At any size, with borders, in sequence; also for grey and 16 bits."""
     eager, other = upscalers(NETWORKS[name](), program)
     for shape in ((20, 24, 3), (1, 1, 3), (37, 5, 3), (7, 41)):
         image = noise(*shape, dtype=np.float32)

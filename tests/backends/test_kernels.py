@@ -179,29 +179,29 @@ def test_cuda_kernels_on_planes_equal_the_network_shim(name, impl, guard_bands):
 @pytest.mark.usefixtures("shim")
 @EVERY_CUDA
 def test_what_cuda_kernels_run_and_where_shim(name):
-    _, who, buffers = CUDA[name]
+    _, letters, buffers = CUDA[name]
     plan = Plan(network(name, torch.float16), "cuda")
     found = [
         c.name[0] if isinstance(s, Fused) else "-"
         for s, c in zip(plan.steps, plan.chosen, strict=True)
     ]
-    assert "".join(found) == who
+    assert "".join(found) == letters
     assert plan.buffers == buffers
     held = plan.allocate(2, 5, 6)
     assert [one.shape[2:] for one in held] == [(5, 6, layout.PLANE)] * buffers
     others = plan.memory(2, 5, 6) - sum(one.nbytes for one in held)
-    assert (others > 0) == ("e" in who) and others >= 0
+    assert (others > 0) == ("e" in letters) and others >= 0
     # One line per step, and one per op without a kernel for these channels.
-    assert len(plan.explain().splitlines()) == len(who) + len(plan.refusals("cuda"))
-    assert bool(plan.refusals("cuda")) == ("e" in who)
+    assert len(plan.explain().splitlines()) == len(letters) + len(plan.refusals("cuda"))
+    assert bool(plan.refusals("cuda")) == ("e" in letters)
 
 
 @pytest.mark.usefixtures("shim")
 @EVERY_CUDA
 def test_wgmma_kernels_run_before_the_others_where_they_are_asked_for_shim(name):
-    _, who, buffers = CUDA[name]
+    _, letters, buffers = CUDA[name]
     plan = Plan(network(name, torch.float16), "cuda_wgmma")
-    for step, chosen, letter in zip(plan.steps, plan.chosen, who, strict=True):
+    for step, chosen, letter in zip(plan.steps, plan.chosen, letters, strict=True):
         # The sum in SPAN-F's tail, which the other kernels refuse.
         has_wgmma = letter == "c" or (name == "spanf" and step.name == "tail")
         assert (chosen.name == "cuda_wgmma") == has_wgmma, step

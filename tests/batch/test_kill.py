@@ -110,8 +110,8 @@ def test_the_interpreter_ends_while_an_image_is_computed():
 import threading, time, numpy, espan
 upscaler = espan.Upscaler("espan-x2", device="cpu", tile=32)
 started = threading.Event()
-picture = numpy.zeros((600, 600, 3), numpy.uint8)
-work = lambda: upscaler(picture, progress=lambda *_: started.set())
+image = numpy.zeros((600, 600, 3), numpy.uint8)
+work = lambda: upscaler(image, progress=lambda *_: started.set())
 threading.Thread(target=work, daemon=True).start()
 started.wait()
 """

@@ -80,8 +80,8 @@ def test_peers_with_own_graphs_are_not_captured(contest, monkeypatch):
 
 def test_failing_or_wrong_graph_is_not_timed(contest, monkeypatch):
     def built(alone, pixels=None):
-        def make(net, pictures, device):
-            real = peers.eager("fp32")(net, pictures, device)
+        def make(net, arrays, device):
+            real = peers.eager("fp32")(net, arrays, device)
             changes = {"alone": lambda: alone(real.alone)}
             if pixels:
                 changes["pixels"] = pixels

@@ -106,6 +106,6 @@ def test_equals_the_network(cudnn, make):
 
 def test_absent_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "cudnn", None)
-    picture = np.zeros((1, 8, 8, 3), np.uint8)
+    pixels = np.zeros((1, 8, 8, 3), np.uint8)
     with pytest.raises(peers.AbsentError, match="cudnn"):
-        peers.cudnn_graph(random_net(), picture, torch.device("cpu"))
+        peers.cudnn_graph(random_net(), pixels, torch.device("cpu"))

@@ -98,8 +98,8 @@ def test_memory_is_a_limit():
     fast = replace(H100, bandwidth=1e15)
     assert phase.seconds(fast) == pytest.approx(1e9 / H100.l2)
     rows = Rows((Role(instructions=1),), ((1,),), columns=64, bytes=1000, reach=0)
-    picture = 1000 * 960 * 540 / H200.bandwidth
-    assert rows.seconds(H200, 960, 540) == pytest.approx(picture + H200.launch)
+    image = 1000 * 960 * 540 / H200.bandwidth
+    assert rows.seconds(H200, 960, 540) == pytest.approx(image + H200.launch)
 
 
 def test_images_are_divided_as_in_the_kernels():

@@ -1,4 +1,4 @@
-"""Lists of images: a pipeline on a device, one after another on a CPU."""
+"""Lists of images: a pipeline on a device, in sequence on a CPU."""
 
 from io import BytesIO
 

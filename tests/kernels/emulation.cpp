@@ -48,7 +48,7 @@ void phases() {
         }
     }
     bar_sync(0, 64);
-    expect(seen == 4, "a round that nobody saw");
+    expect(seen == 4, "a round without a witness");
 }
 
 template <int PARITY>

@@ -139,22 +139,22 @@ class Fake:
     def __init__(self, wrong: str = ""):
         self.wrong, self.runs, self.buffer = wrong, count(), None
 
-    def __call__(self, picture):
-        if isinstance(picture, list):
+    def __call__(self, image):
+        if isinstance(image, list):
             # A graph per shape whose input is not refilled.
-            return [self(picture[0] if self.wrong == "batch" else each) for each in picture]
+            return [self(image[0] if self.wrong == "batch" else each) for each in image]
         if self.wrong == "threads":
-            self.buffer = picture
+            self.buffer = image
             time.sleep(1e-3)
-            picture = self.buffer
+            image = self.buffer
         if self.wrong == "reruns" and next(self.runs) == 100:
-            picture = picture[::-1]
-        if isinstance(picture, torch.Tensor):
-            if picture.ndim == 4:
-                return torch.stack(self([*picture]))
-            big = picture.repeat_interleave(4, 1).repeat_interleave(4, 2)
+            image = image[::-1]
+        if isinstance(image, torch.Tensor):
+            if image.ndim == 4:
+                return torch.stack(self([*image]))
+            big = image.repeat_interleave(4, 1).repeat_interleave(4, 2)
             return big + (self.wrong == "stream") * next(self.runs)
-        big = picture.repeat(4, 0).repeat(4, 1)
+        big = image.repeat(4, 0).repeat(4, 1)
         return np.roll(big, 4, 1) if self.wrong == "agrees" else big
 
 
@@ -178,8 +178,8 @@ def test_one_pixel_may_be_two_levels_off(monkeypatch):
     monkeypatch.setattr(gpu_checks, "SIZES", [(64, 64)])
 
     def off_by(levels):
-        def upscaler(picture):
-            out = picture // 2
+        def upscaler(image):
+            out = image // 2
             out[0, 0, 0] += levels
             return out
 

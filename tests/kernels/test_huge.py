@@ -56,10 +56,10 @@ for DIM in range(4):
     ]:
         args, truth = make()
         args = mapped(args, lambda t: t.float())
-        pictures = mapped(
+        images = mapped(
             args, lambda t: spread(t, far(t.shape, DIM)) if t.shape[2:] == (4, 18) else t
         )
-        got = OPS[name](*pictures, impl=impl)
+        got = OPS[name](*images, impl=impl)
         layout.empty = empty
         elsewhere = OPS[name](*args, impl=impl)
         layout.empty = real
@@ -75,7 +75,7 @@ def test_strides_past_2_to_the_31_in_triton():
     assert done.returncode == 0 and done.stdout == "right\n", done.stderr[-2000:]
 
 
-# Planes and channels_last of 32 channels: more than 2^31 elements. Pictures, rows, columns.
+# Planes and channels_last of 32 channels: more than 2^31 elements. Images, rows, columns.
 MANY, LARGE = (400_000, 4, 50), (1, 8200, 8230)
 # What is looked at: the last rows and columns, which the last blocks make, and what they read.
 ROWS, COLUMNS, READ = 1, 20, (14, 48)

@@ -8,7 +8,7 @@ import espan
 from tests.support.imports import import_graph
 
 ROOT = Path(__file__).parents[2]
-# Backends are not imported by who runs them, but chosen here.
+# The runner does not import backends; this file chooses one.
 CHOICE = "espan.backends.select"
 
 

@@ -105,16 +105,16 @@ def make_desk(folder: Path) -> Path:
     return folder
 
 
-def _clip(path: Path, picture: np.ndarray) -> None:
+def _clip(path: Path, image: np.ndarray) -> None:
     import av
 
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=25)
-        video.height, video.width = picture.shape[:2]
+        video.height, video.width = image.shape[:2]
         video.pix_fmt = "yuv420p"
         sound = container.add_stream("aac", rate=48000, layout="mono")
         for i in range(10):
-            frame = av.VideoFrame.from_ndarray(np.roll(picture, i, 1))
+            frame = av.VideoFrame.from_ndarray(np.roll(image, i, 1))
             container.mux(video.encode(frame))
         wave = np.sin(np.arange(19200) * 0.05).astype(np.float32)[None]
         for i in range(0, 19200, 960):

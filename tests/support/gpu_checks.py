@@ -224,15 +224,15 @@ def check_upscaler_reruns(upscaler):
 def check_upscaler_batch(upscaler):
     """A list of images, of several sizes, gives what each alone gives, and so does a tensor.
 
-    But for a level: who takes images together may sum in another order.
+    Except for one level: batches may sum in another order.
     """
     images = [noise(*size, 3, seed=i) for i, size in enumerate([*SIZES[:5], SIZES[4]])]
     batch = torch.from_numpy(noise(3, 3, 35, 33))
     pairs = [*zip(upscaler(images), map(upscaler, images), strict=True)]
     pairs += [*zip(upscaler(batch).numpy(), (upscaler(x).numpy() for x in batch), strict=True)]
     for i, (got, alone) in enumerate(pairs):
-        assert got.shape == alone.shape, f"picture {i}: {got.shape}, not {alone.shape}"
-        assert np.abs(got.astype(int) - alone).max() <= 1, f"picture {i}"
+        assert got.shape == alone.shape, f"image {i}: {got.shape}, not {alone.shape}"
+        assert np.abs(got.astype(int) - alone).max() <= 1, f"image {i}"
 
 
 def check_upscaler_stream(upscaler, device: str):

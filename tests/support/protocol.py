@@ -162,7 +162,7 @@ class Model:
             raise ProtocolError(f"deadlock: {said}")
         for (name, slot), base in self.bases.items():
             if state[base + 4] != READ:
-                raise ProtocolError(f"{name}, slot {slot}: a row that nobody has read")
+                raise ProtocolError(f"{name}, slot {slot}: an unread row")
 
 
 def run(model: Model, seed: int) -> None:

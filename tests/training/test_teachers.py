@@ -199,8 +199,8 @@ def test_a_teacher_of_another_scale_is_refused_naming_both(config, tmp_path):
 def test_outputs_of_a_larger_scale_are_scaled_down(config, tmp_path):
     """As `Upscaler` does it: antialiased bicubic."""
     config = replace(config, scale=3, teacher_scale=4, teacher_outputs=str(tmp_path / "kept"))
-    pictures = kept(config, tmp_path / "kept")
-    for lr, hr, output in pictures.pairs:
+    stored = kept(config, tmp_path / "kept")
+    for lr, hr, output in stored.pairs:
         x = lr.astype(np.float32) / 255
         expected = sum(
             espan.Upscaler(path, device="cpu", dtype="fp32")(x, 3) for path in config.teacher
