@@ -54,7 +54,7 @@ def tools(tmp_path_factory) -> Path:
 
 
 def run(command: list[str], folder: Path, **variables: str) -> str:
-    environment = {**os.environ, "ESPAN_CUDA": "0", **variables}
+    environment = {**os.environ, "ESPAN_CUDA": "0", "ESPAN_CPU": "0", **variables}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}"
     return done.stdout

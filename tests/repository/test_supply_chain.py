@@ -118,6 +118,7 @@ def offline(tmp_path) -> dict[str, str]:
     return os.environ | {
         "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
         "ESPAN_CUDA": "0",
+        "ESPAN_CPU": "0",
         "CUDA_VISIBLE_DEVICES": "",
     }
 

@@ -102,7 +102,7 @@ def test_installed_packages_say_that_they_are_typed(package, tmp_path_factory):
     done = subprocess.run(
         [sys.executable, "setup.py", "-q", *steps],
         cwd=ROOT,
-        env={**os.environ, "ESPAN_CUDA": "0"},
+        env={**os.environ, "ESPAN_CUDA": "0", "ESPAN_CPU": "0"},
         capture_output=True,
         text=True,
     )
