@@ -1,1 +1,1 @@
-"""`espan demo`: a web page that upscales pictures, for the people of one machine."""
+"""`espan demo`: a local web page that upscales images."""

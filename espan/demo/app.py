@@ -1,11 +1,11 @@
-"""The web application: the page, and the few addresses it talks to.
+"""The web application: the page and its HTTP interface.
 
-GET  /                    the page, and its few files
+GET  /                    the page and its static files
 GET  /settings            models and limits
 POST /jobs?name=&model=&scale=&format=   an image file as the body -> {"id"};
                           width=, height=, fit= or max_side= instead of scale=
-GET  /jobs?id=&id=        what became of each that is still there -> {ID: news}
-GET  /jobs/ID/events      its progress, as server-sent events, to the end
+GET  /jobs?id=&id=        state of each job that still exists -> {ID: state}
+GET  /jobs/ID/events      state and progress as server-sent events, until the job ends
 GET  /jobs/ID/result, /jobs/ID/before
 DELETE /jobs/ID
 """
@@ -48,16 +48,16 @@ MEDIA = {
     ".gif": "image/gif",
 }
 SHOWN = {**MEDIA, ".avif": "image/avif"}
-# What of the input's formats a browser shows; any other becomes PNG.
+# Result formats for inputs that browsers can show; results of other inputs are PNG.
 SUFFIXES = {**{suffix: suffix for suffix in MEDIA}, ".jpeg": ".jpg", ".jfif": ".jpg"}
-# Else the server would go on reading, and throwing away, whatever more is sent.
+# Without it, the server would read and discard the rest of the request.
 HANG_UP = {"Connection": "close"}
-# Seconds between two looks at a job, and looks after which a silent one sends a sign of life.
-LOOK, LOOKS = 0.1, 20
+# Seconds between two polls of a job, and polls without a change before a keep-alive event.
+POLL, KEEP_ALIVE = 0.1, 20
 
 
 def make_app(jobs: WebJobs, work: Work, limits: Limits, *, names=(), local: bool = True) -> Guard:
-    """The ASGI application. names: by which it may be called, beside localhost and addresses."""
+    """The ASGI application. names: accepted host names besides localhost and IP addresses."""
     settings = {
         "models": work.models(),
         "device": work.device(),
@@ -70,7 +70,7 @@ def make_app(jobs: WebJobs, work: Work, limits: Limits, *, names=(), local: bool
     def find(request: Request) -> WebJob:
         job = jobs.get(request.path_params["id"])
         if job is None:
-            raise HTTPException(404, "no such picture, or thrown away since")
+            raise HTTPException(404, "no such image, or already deleted")
         return job
 
     async def upload(request: Request) -> Response:
@@ -83,13 +83,13 @@ def make_app(jobs: WebJobs, work: Work, limits: Limits, *, names=(), local: bool
             job = jobs.open(asked)
         except FullError:
             later = {"Retry-After": "10"}
-            raise HTTPException(503, "busy: the queue is full, try again later", later) from None
+            raise HTTPException(503, "busy: the queue is full; try again later", later) from None
         try:
             with anyio.fail_after(limits.upload_seconds):
                 await _receive(request, job, limits)
-        except TimeoutError:  # as a whole, or behind the least rate
+        except TimeoutError:  # over the time limit, or below the minimum rate
             jobs.drop(job)
-            raise HTTPException(408, "the picture took too long to arrive", HANG_UP) from None
+            raise HTTPException(408, "the image took too long to arrive", HANG_UP) from None
         except BaseException:
             jobs.drop(job)
             raise
@@ -101,24 +101,24 @@ def make_app(jobs: WebJobs, work: Work, limits: Limits, *, names=(), local: bool
         found = {id: job for id in asked if (job := jobs.get(id))}
         for job in found.values():
             job.heard = time.monotonic()
-        return JSONResponse({id: _news(job, jobs) for id, job in found.items()})
+        return JSONResponse({id: _state(job, jobs) for id, job in found.items()})
 
     async def events(request: Request) -> Response:
         job = find(request)
 
-        async def news():
-            last, looks = None, 0
+        async def states():
+            last, polls = None, 0
             while not await request.is_disconnected():
                 job.heard = time.monotonic()
-                looks += 1
-                if (now := _news(job, jobs)) != last or looks % LOOKS == 0:
+                polls += 1
+                if (now := _state(job, jobs)) != last or polls % KEEP_ALIVE == 0:
                     yield f"data: {json.dumps(now)}\n\n"
                     last = now
                 if jobs.closing or job.dropped or now["state"] not in UNFINISHED:
                     return
-                await anyio.sleep(LOOK)
+                await anyio.sleep(POLL)
 
-        return StreamingResponse(news(), media_type="text/event-stream")
+        return StreamingResponse(states(), media_type="text/event-stream")
 
     async def result(request: Request) -> Response:
         if request.path_params["what"] not in ("result", "before"):
@@ -140,10 +140,10 @@ def make_app(jobs: WebJobs, work: Work, limits: Limits, *, names=(), local: bool
         return JSONResponse({"error": str(error)}, 400)
 
     async def gone(_request: Request, _error: Exception) -> Response:
-        return Response(status_code=400)  # which nobody reads
+        return Response(status_code=400)  # the client has disconnected
 
     async def unexpected(_request: Request, _error: Exception) -> Response:
-        return JSONResponse({"error": "internal error"}, 500)  # the server logs the rest
+        return JSONResponse({"error": "internal error"}, 500)  # the traceback is in the log
 
     async def http_error(_request: Request, error: HTTPException) -> Response:
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
@@ -155,7 +155,7 @@ def make_app(jobs: WebJobs, work: Work, limits: Limits, *, names=(), local: bool
     async def about(_request: Request) -> Response:
         return JSONResponse(settings)
 
-    # Read once, by names of ours: no path of a client's ever meets the file system.
+    # Read once, by fixed names: paths from clients never reach the file system.
     folder = resources.files("espan") / "pages"
     contents = {key: ((folder / name).read_bytes(), kind) for key, (name, kind) in PAGES.items()}
     routes = [Route(f"/{key}", page) for key in PAGES]
@@ -177,7 +177,7 @@ def make_app(jobs: WebJobs, work: Work, limits: Limits, *, names=(), local: bool
 
 
 async def _receive(request: Request, job: WebJob, limits: Limits) -> None:
-    """The body into the job's own file, no byte more than allowed whatever its headers said."""
+    """Writes the body to the job's file; enforces the size limit whatever the headers say."""
     received, due = 0, anyio.current_time() + limits.slow_seconds
     with job.source.open("xb") as file, anyio.fail_after(limits.slow_seconds) as slow:
         async for chunk in request.stream():
@@ -193,7 +193,7 @@ def _too_large(limits: Limits) -> HTTPException:
 
 
 def _asked(query, work: Work) -> Asked:
-    """What the query asks for; InputError if it cannot be had."""
+    """The request in the query; InputError for wrong values."""
     name = _plain_name(query.get("name", ""))
     suffix = PurePosixPath(name).suffix.lower()
     if query.get("format"):
@@ -208,16 +208,16 @@ def _asked(query, work: Work) -> Asked:
     model = query.get("model", "")
     scale = check_scale(from_text(query, factor), work.scale(model))
     moving = SUFFIXES.get(suffix, ".png")
-    # No picture is written as GIF: one that is not animated becomes PNG, unless GIF is asked for.
+    # Still images are never written as GIF: PNG instead, or an error if the client selected GIF.
     still = ".png" if moving == ".gif" and not query.get("format") else moving
     return Asked(name, model, scale, still, moving)
 
 
 def _plain_name(name: str) -> str:
-    """A name to show and to save under: no folder, nothing unprintable, not long."""
+    """A name to show and to save under: without folders and unprintable characters, and short."""
     name = name.replace("\\", "/").rpartition("/")[2]
     name = "".join(c for c in name if c.isprintable()).strip(" .")
-    return name[-100:] or "picture"
+    return name[-100:] or "image"
 
 
 def _download_name(job: WebJob) -> str:
@@ -226,7 +226,7 @@ def _download_name(job: WebJob) -> str:
     return f"{stem}_{tag(job.asked.scale)}{job.asked.suffix}"
 
 
-def _news(job: WebJob, jobs: WebJobs) -> dict:
+def _state(job: WebJob, jobs: WebJobs) -> dict:
     state = job.state
     if state == "waiting":
         return {"state": state, "ahead": jobs.ahead(job)}

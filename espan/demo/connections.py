@@ -1,4 +1,4 @@
-"""Connections of the web page: none is held for long by who says nothing, or by one address."""
+"""Limits on connections: idle clients, and clients of one address, cannot occupy all of them."""
 
 import asyncio
 import json
@@ -11,10 +11,10 @@ BUSY = json.dumps({"error": "busy: too many connections, try again later"}).enco
 
 
 def bounded(limits: Limits) -> type[H11Protocol]:
-    """uvicorn's protocol within limits that uvicorn has no settings for.
+    """uvicorn's protocol with limits that uvicorn has no settings for.
 
-    A connection without a request under way has `header_seconds` to send a whole header. One over
-    a limit takes the place of the oldest such connection, of its own address or of all; where
+    A connection without an active request has `header_seconds` to send a complete header. A new
+    connection over a limit replaces the oldest such connection, of the same address or of all; if
     there is none, it is answered with 503.
     """
 
@@ -43,7 +43,7 @@ def bounded(limits: Limits) -> type[H11Protocol]:
             super().on_response_complete()
 
         def _make_room(self, connections, most: int) -> bool:
-            """Whether there are at most `most`; if need be, the oldest that waits has to go."""
+            """Closes the oldest idle connection if there are more than `most`; False if none is."""
             if len(connections) <= most:
                 return True
             waiting = [each for each in connections if each is not self and each._deadline]

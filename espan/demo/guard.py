@@ -1,4 +1,4 @@
-"""What every request and every answer goes through: who may ask, and what a browser may do."""
+"""Security of every request and response: Host and Origin checks, and headers for browsers."""
 
 import ipaddress
 import json
@@ -22,11 +22,10 @@ HEADERS = {
 
 
 class Guard:
-    """An ASGI application around another.
+    """ASGI middleware that refuses requests from other sites.
 
-    A page of another site that a user has open may not use the server (its Origin is not ours),
-    nor may one whose name was made to point here (its Host is neither an address nor one of
-    `names`).
+    It refuses cross-origin requests from pages that a user has open (Origin check), and DNS
+    rebinding (Host must be an IP address, localhost or one of `names`).
     """
 
     def __init__(self, app, names: Iterable[str] = ()):
@@ -49,12 +48,12 @@ class Guard:
     def _refusal(self, headers: Headers, method: str) -> str | None:
         host = headers.get("host", "")
         if not self._is_ours(host):
-            return "this server does not answer to that name (see espan demo --name)"
+            return "this host name is not accepted (see espan demo --name)"
         if method not in ("GET", "HEAD"):
-            origin = headers.get("origin")  # browsers always send it, other programs need not
+            origin = headers.get("origin")  # browsers always send it; other programs may not
             foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
             if foreign or headers.get("sec-fetch-site", "same-origin") != "same-origin":
-                return "pages of other sites may not use this server"
+                return "requests from pages of other sites are refused"
         return None
 
     def _is_ours(self, host: str) -> bool:

@@ -1,7 +1,7 @@
-"""Pictures arriving, waiting, under way and done. It knows no network and no web.
+"""The queue of images and its worker threads; independent of networks and of the web.
 
-A job that nobody listens to any more is given up, and what is done is thrown away after a while:
-files and memory are bounded by `Limits`.
+Jobs whose client has left are cancelled, and results are deleted after a while: `Limits` bounds
+files and memory.
 """
 
 import logging
@@ -21,21 +21,21 @@ from espan.system import memory
 log = logging.getLogger("espan")
 
 UNFINISHED = ("arriving", "waiting", "working")
-# Outcomes remembered at most; one that failed has no files and would otherwise only be timed out.
+# Finished jobs kept at most; failed ones have no files, so keep_bytes does not bound them.
 REMEMBERED = 64
 
 
 class FullError(Exception):
-    """No room for another picture."""
+    """No room for another image."""
 
 
-class GivenUpError(Exception):
-    """Raised inside a job, at its next tile, that nobody wants any more or that takes too long."""
+class CancelledError(Exception):
+    """Raised inside a job at its next tile, after its client has left or its time is over."""
 
 
 @dataclass
 class Asked:
-    """What a client wants: a name to show, a model's key, a scale, a file suffix."""
+    """A client's request: a name to show, a model's key, a scale, a file suffix."""
 
     name: str
     model: str
@@ -47,22 +47,22 @@ class Asked:
 
 @dataclass
 class WebJob:
-    """A picture, from its arrival to its end; its files are `id` and a suffix in `folder`."""
+    """An image from upload to deletion; its files are `id` with suffixes in `folder`."""
 
     asked: Asked
     folder: Path
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     state: str = "arriving"
     done: float = 0.0
-    pace: float = 0.0  # of `done` in a second, as measured before; 0 where nothing was
+    pace: float = 0.0  # estimated share of `done` per second, from an earlier image; 0 if unknown
     size: tuple[int, int] = (0, 0)
     seconds: float = 0.0
     error: str | None = None
     dropped: bool = False
-    heard: float = field(default_factory=time.monotonic)  # when someone last listened
+    heard: float = field(default_factory=time.monotonic)  # last sign of the client
     ended: float = 0.0
-    bytes: int = 0  # of the files that are kept
-    shown: str = ".png"  # the suffix of what a browser shows of the input
+    bytes: int = 0  # of the files kept
+    shown: str = ".png"  # suffix of the preview
 
     @property
     def source(self) -> Path:
@@ -76,9 +76,9 @@ class WebJob:
     def result(self) -> Path:
         return self.folder / f"{self.id}{self.asked.suffix}"
 
-    def forget_files(self, *but: Path) -> None:
-        for path in {self.source, self.preview, self.result} - {*but}:
-            # What cannot be removed goes with the folder; the worker goes on to the next picture.
+    def delete_files(self, *kept: Path) -> None:
+        for path in {self.source, self.preview, self.result} - {*kept}:
+            # A file that cannot be deleted goes with the folder, and must not stop the worker.
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 
@@ -87,16 +87,16 @@ Work = Callable[[WebJob, Callable[[int, int], None]], None]
 
 
 class WebJobs:
-    """A bounded queue before `limits.workers` threads that call `work(job, progress)`.
+    """A bounded queue and `limits.workers` threads that call `work(job, progress)`.
 
-    `work` reads job.source, writes job.preview and job.result, sets job.size and
-    calls `progress(done, total)`, which may raise GivenUpError. `folder` is the queue's own.
+    `work` reads job.source, writes job.preview and job.result, sets job.size and calls
+    `progress(done, total)`, which may raise CancelledError. The queue owns `folder`.
     """
 
     def __init__(self, work: Work, folder: Path, limits: Limits):
         self.work, self.folder, self.limits = work, folder, limits
-        self.lost: DeviceLostError | None = None  # a GPU that failed: nothing works from then on
-        self.closing = False  # may be set from a signal handler: it takes no lock
+        self.lost: DeviceLostError | None = None  # set after a GPU failure: no job can run again
+        self.closing = False  # a plain flag, because a signal handler sets it and cannot lock
         self._jobs: dict[str, WebJob] = {}
         self._change = threading.Condition()
         self._threads = [
@@ -107,7 +107,7 @@ class WebJobs:
             thread.start()
 
     def open(self, asked: Asked) -> WebJob:
-        """A place for a picture that is about to arrive; FullError if there is none."""
+        """A job for an image that is about to arrive; FullError if the queue is full."""
         with self._change:
             self._sweep()
             if sum(job.state in UNFINISHED for job in self._jobs.values()) >= self.limits.queue:
@@ -121,7 +121,7 @@ class WebJobs:
             return job
 
     def submit(self, job: WebJob) -> None:
-        """The picture has arrived."""
+        """Queues a job whose image has arrived."""
         with self._change:
             job.state, job.heard = "waiting", time.monotonic()
             self._change.notify()
@@ -132,7 +132,7 @@ class WebJobs:
             return self._jobs.get(id)
 
     def ahead(self, job: WebJob) -> int:
-        """Pictures that are computed before this one, those under way included."""
+        """The number of images before this one, including the one being computed."""
         with self._change:
             earlier = list(self._jobs.values())
             if job in earlier:
@@ -140,12 +140,12 @@ class WebJobs:
             return sum(each.state in ("waiting", "working") for each in earlier)
 
     def drop(self, job: WebJob) -> None:
-        """Nobody wants it: its files go, at once or when its worker has noticed."""
+        """Cancels a job; its files are deleted now, or by its worker if it is running."""
         with self._change:
             self._drop(job)
 
     def close(self) -> None:
-        """Gives up what is under way and waits for that."""
+        """Cancels running jobs and waits for the workers."""
         self.closing = True
         with self._change:
             self._change.notify_all()
@@ -156,7 +156,7 @@ class WebJobs:
         self._jobs.pop(job.id, None)
         job.dropped = True
         if job.state != "working":
-            job.forget_files()
+            job.delete_files()
 
     def _sweep(self) -> None:
         now, limits = time.monotonic(), self.limits
@@ -167,7 +167,7 @@ class WebJobs:
             elif job.state not in UNFINISHED:
                 held, ended, age = held + job.bytes, ended + 1, now - job.ended
                 over = held > limits.keep_bytes or ended > REMEMBERED
-                # A client needs a moment to come for what has just been done.
+                # A client needs a moment to fetch a result.
                 if age > limits.keep_seconds or (over and age > limits.grace):
                     self._drop(job)
 
@@ -194,9 +194,9 @@ class WebJobs:
             now = time.monotonic()
             job.dropped |= self.closing or now - job.heard > self.limits.grace
             if job.dropped:
-                raise GivenUpError("given up")
+                raise CancelledError("cancelled")
             if now - began > self.limits.seconds:
-                raise GivenUpError(f"stopped: it took more than {self.limits.seconds:g} s")
+                raise CancelledError(f"stopped: it took more than {self.limits.seconds:g} s")
 
         error = None
         try:
@@ -205,28 +205,28 @@ class WebJobs:
             job.bytes = job.result.stat().st_size
             if job.preview.is_file():
                 job.bytes += job.preview.stat().st_size
-        except GivenUpError as reason:
+        except CancelledError as reason:
             error = str(reason)
         except DeviceLostError as lost:
-            error, self.lost = "the server's GPU has failed; the server ends", lost
+            error, self.lost = "the server's GPU has failed; the server stops", lost
         except EspanError as refused:
             error = self._without_paths(str(refused), job)
         except Exception as unexpected:
             if memory.ran_out(unexpected):
-                error = "out of memory; try a smaller picture"
+                error = "out of memory; try a smaller image"
             else:
                 error = "internal error"
-                log.exception("picture %s", job.id)
+                log.exception("internal error at image %s", job.id)
         with self._change:
             job.seconds, job.ended = time.monotonic() - began, time.monotonic()
             job.state, job.error = ("done" if error is None else "failed"), error
-            job.forget_files(*((job.preview, job.result) if error is None else ()))
+            job.delete_files(*((job.preview, job.result) if error is None else ()))
             if job.dropped:
                 self._drop(job)
         self.closing |= self.lost is not None
 
     def _without_paths(self, message: str, job: WebJob) -> str:
-        """A message for a client, who knows the picture by its own name and no path of ours."""
+        """The message with the client's name of the image instead of the server's paths."""
         for path in (job.source, job.preview, job.result):
             message = message.replace(str(path), job.asked.name)
-        return message if str(self.folder) not in message else "it could not be written"
+        return message if str(self.folder) not in message else "the result could not be written"

@@ -1,4 +1,4 @@
-"""The web server of `espan demo`: an address, a folder for its files, and a clean end."""
+"""The web server of `espan demo`: its socket, its temporary folder and its shutdown."""
 
 import errno
 import ipaddress
@@ -22,7 +22,7 @@ log = logging.getLogger("espan")
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket at that address, taken before any work begins; InputError if it cannot be had."""
+    """A listening socket, opened before the networks load; InputError if that fails."""
     if not 0 <= port <= 65535:
         raise InputError(f"port: expected 0 to 65535, got {port}")
     try:
@@ -30,7 +30,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:
         number = error.errno if isinstance(error, OSError) else None
-        # The socket module writes the address into the system's own words; a name has no number.
+        # The socket module adds the address to the system's message; unknown hosts have no errno.
         named = isinstance(error, socket.gaierror | UnicodeError)
         reason = "no such host" if named or number is None else os.strerror(number).lower()
         hint = "; choose another with --port" if number == errno.EADDRINUSE else ""
@@ -38,9 +38,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(listener: socket.socket, work: Work, limits: Limits, names: list[str]) -> None:
-    """Serves until interrupted; then what is under way is given up and all files are gone.
+    """Serves until interrupted, then cancels running jobs and deletes all files.
 
-    DeviceLostError when a GPU has failed: only another process can go on.
+    DeviceLostError after a GPU failure, which requires a new process.
     """
     host, port, *_ = listener.getsockname()
     local = ipaddress.ip_address(host).is_loopback
@@ -57,7 +57,7 @@ def serve(listener: socket.socket, work: Work, limits: Limits, names: list[str])
 
 
 class Server(uvicorn.Server):
-    """uvicorn, quiet, that tells the jobs when it is asked to end: streams of news end then too."""
+    """uvicorn without logging; at shutdown it also ends the jobs and their event streams."""
 
     def __init__(self, app: Callable, limits: Limits, jobs: WebJobs, address: str):
         super().__init__(
@@ -78,13 +78,13 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets=None) -> None:
         await super().startup(sockets)
-        log.info("open %s in a browser; Ctrl-C ends it", self.address)
+        log.info("open %s in a browser; stop with Ctrl-C", self.address)
 
     async def on_tick(self, counter: int) -> bool:
-        """Every tenth of a second: whether to end."""
+        """Whether to shut down; called every tenth of a second."""
         return await super().on_tick(counter) or self.jobs.closing
 
     def handle_exit(self, sig, frame) -> None:
-        """Ctrl-C and SIGTERM: the end comes in order; a second one does not wait for clients."""
+        """Ctrl-C and SIGTERM: graceful shutdown; a second signal does not wait for clients."""
         self.jobs.closing = True
         self.force_exit, self.should_exit = self.should_exit, True

@@ -1,4 +1,4 @@
-"""What is done with a picture of the web page: the networks it may go through, and how."""
+"""Upscales the images of the web page with the networks that the page offers."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,44 +17,44 @@ from espan.sizes import Size, nearest, result_size
 from espan.upscaler import Upscaler
 
 BUILTIN = "built-in"
-# How the files of animations begin; the fourth kind is AVIF.
+# First bytes of animation files; all others are AVIF.
 MAGIC = {b"GIF8": ".gif", b"\x89PNG": ".png", b"RIFF": ".webp"}
-# Paces are kept for so many networks and factors.
+# Combinations of network and factor for which a pace is kept.
 MOST_PACES = 64
 
 
 class Work:
     """`work(job, progress)` for `WebJobs`. Clients name a model by its key, never by a path.
 
-    `upscaler(model)` makes the upscaler of a built-in name or of one of `paths`.
+    `upscaler(model)` makes the upscaler of a built-in network or of one of `paths`.
     """
 
     def __init__(
         self, upscaler: Callable[[str], Upscaler], paths: Sequence[str | Path], limits: Limits
     ):
         self.limits = limits
-        self._paces: dict[tuple[str, float | Size], float] = {}  # pixels of an input in a second
+        self._paces: dict[tuple[str, float | Size], float] = {}  # input pixels per second
         self._builtin = {scale: upscaler(model_for(scale)) for scale in SCALES}
         self._given = {str(i): (Path(p).stem, upscaler(str(p))) for i, p in enumerate(paths, 1)}
 
     def models(self) -> dict[str, dict]:
-        """Key -> name to show and its own scale; the first is the one to begin with."""
+        """{key: name to show and scale}; the first is the default."""
         given = {key: {"name": name, "scale": up.scale} for key, (name, up) in self._given.items()}
         return given | {BUILTIN: {"name": "built in", "scale": max(self._builtin)}}
 
     def device(self) -> str:
-        """What computes, in words."""
+        """Device and dtype as text."""
         upscaler = self._builtin[4]
         return f"{upscaler.device}, {str(upscaler.dtype).removeprefix('torch.')}"
 
     def scale(self, model: str) -> int:
-        """The network's own; InputError for a model that is not offered."""
+        """The scale of the network; InputError for a model that is not offered."""
         if model not in self.models():
-            raise InputError("model: not one of those offered")
+            raise InputError(f"model: expected one of {', '.join(self.models())}")
         return self.models()[model]["scale"]
 
     def upscaler(self, model: str, scale: float | Size) -> Upscaler:
-        """What computes that; the model is one of those offered."""
+        """The upscaler for an offered model and a scale."""
         if model != BUILTIN:
             return self._given[model][1]
         return self._builtin[nearest(scale, [*self._builtin])]
@@ -69,7 +69,7 @@ class Work:
             self._animation(job, upscaler, sizes, progress)
             return
         size = result_size(asked.scale, image.size)
-        files.check_output(job.result, image.mode, size)  # before the work, not after it
+        files.check_output(job.result, image.mode, size)  # fail before the work, not after it
         files.write(job.preview, image)
         key, pixels = (asked.model, asked.scale), image.width * image.height
         job.pace = self._paces.get(key, 0.0) / pixels

@@ -4,24 +4,24 @@ const $ = (id) => document.getElementById(id);
 const view = new View($("result"));
 const queue = new Queue();
 let settings = null; // what the server offers and allows
-let chosen = []; // files, and their addresses here: null for what the browser cannot show
+let chosen = []; // files and their object URLs, null if the browser cannot show the file
 
 const scale = () => Number(document.querySelector("[name=scale]:checked").value);
 
-/* What is asked for, in the server's words: a factor, or one side. */
+/* The size as query parameters of the server: a factor, or one side. */
 function wanted() {
   if (scale()) return { scale: scale() };
   const pixels = $("pixels").value;
   return { [$("side").value]: $("side").value === "fit" ? `${pixels}x${pixels}` : pixels };
 }
 
-/* The factor for a picture of that size. */
+/* The factor for an image of this size. */
 function factor(w, h) {
   const side = { width: w, height: h, fit: Math.max(w, h) }[$("side").value];
   return scale() || Number($("pixels").value) / side;
 }
 
-/* What has changed is read out by a screen reader; the same again is not. */
+/* Assign only changes: screen readers announce every assignment. */
 function say(text) {
   if ($("status").textContent !== text) $("status").textContent = text;
 }
@@ -43,7 +43,7 @@ async function begin() {
   $("limits").textContent = `Up to ${megabytes} MiB each; a result has up to ${megapixels} megapixels.`;
   const minutes = Math.round(settings.keep_seconds / 60);
   const where = settings.local ? "Images stay on this computer" : "Images go to this server only";
-  $("kept").textContent = `${where}; they and the results are thrown away after ${minutes} minutes or sooner.`;
+  $("kept").textContent = `${where}; they and the results are deleted after ${minutes} minutes or sooner.`;
   describe();
   await queue.restore();
 }
@@ -62,7 +62,7 @@ function describe() {
   $("chosen").textContent = `${file.name || "Pasted image"}${sizes}`;
 }
 
-/* Addresses of earlier files go, but for those that a row still shows as "before". */
+/* Revokes the object URLs of earlier files, except those that a row still needs for "before". */
 function release(files) {
   const used = new Set(queue.items.map((item) => item.url));
   for (const { url } of files) if (url && !used.has(url)) URL.revokeObjectURL(url);
@@ -90,7 +90,7 @@ async function choose(files) {
     URL.revokeObjectURL(each.url);
     each.url = null;
   }
-  if (chosen !== mine) return; // others have been chosen since
+  if (chosen !== mine) return; // the user has chosen other files
   $("thumb").hidden = mine.length > 1 || !mine[0].url;
   if (!$("thumb").hidden) {
     $("thumb").src = mine[0].url;
@@ -104,7 +104,7 @@ function upscale() {
   $("problem").hidden = $("result").hidden = true;
   queue.showNext = true;
   for (const { file, url } of chosen) {
-    const name = file.name || "picture.png";
+    const name = file.name || "image.png";
     const asked = new URLSearchParams({
       name,
       model: $("model").value,
@@ -113,7 +113,7 @@ function upscale() {
     });
     const item = queue.add(new Item(queue, name, { file, url, asked }));
     if (file.size > settings.upload) {
-      item.fail(`The file has ${number(file.size)} bytes; ${number(settings.upload)} are allowed.`);
+      item.fail(`The file has ${number(file.size)} bytes; the limit is ${number(settings.upload)}.`);
     }
   }
   queue.pump();
@@ -134,7 +134,7 @@ for (const name of ["dragover", "dragleave", "drop"]) {
     if (name === "drop") choose(event.dataTransfer.files);
   });
 }
-/* What the server has is found again after a reload; what is still here would be lost. */
+/* A reload finds the images on the server again, but loses those that are not sent yet. */
 addEventListener("beforeunload", (event) => {
   if (queue.unsent) event.preventDefault();
 });

@@ -1,16 +1,16 @@
 "use strict";
 
-/* The images of this page: in line, under way and done, each with a row of its own.
+/* The queue of this page's images, with a row for each.
 
-   The server computes one image at a time for all of its clients. Two of ours are with it, so that
-   one waits while another is computed; the others wait here. */
-const WITH_SERVER = 2;
-const MEMORY = "espan-jobs"; // of this tab: what to ask for after a reload
+   The server computes one image at a time for all clients. Two of this page's images are on the
+   server, so that one waits while the other is computed; the others wait in the browser. */
+const ON_SERVER = 2;
+const MEMORY = "espan-jobs"; // key in this tab's session storage: jobs to restore after a reload
 const number = (n) => n.toLocaleString("en");
 
-/* The share of an image that is probably done by now: what the server counted last, and on from
-   there at the measured rate. It comes near the next count, or near the end, and never reaches it:
-   what has not been counted is not shown as done. Null where no rate is known yet. */
+/* The estimated share of an image that is done: the server's last count, extrapolated at the
+   measured rate. It approaches the next count, or the end, and never reaches it. Null if no rate
+   is known yet. */
 function guess({ done, pace, step, first, began, counted }, now) {
   const rate = pace || (counted > began ? (1000 * (done - first)) / (counted - began) : 0);
   const room = Math.min(0.99, step ? done + step : 0.99) - done;
@@ -19,7 +19,7 @@ function guess({ done, pace, step, first, began, counted }, now) {
 }
 
 class Item {
-  /* asked: the query of the image's request. One that is there after a reload has an id instead. */
+  /* asked: the query of the upload request. An image restored after a reload has an id instead. */
   constructor(queue, name, { file = null, url = null, asked = null, id = null } = {}) {
     Object.assign(this, { queue, name, file, url, asked, id });
     this.state = file ? "queued" : "sent";
@@ -27,8 +27,8 @@ class Item {
     this.row.querySelector(".name").textContent = name;
     this.part("show").addEventListener("click", () => queue.show(this));
     this.part("remove").addEventListener("click", () => queue.remove(this));
-    this.say("In line");
-    this.part("bar").hidden = true; // but where something is under way
+    this.say("Queued");
+    this.part("bar").hidden = true; // shown only while sending or computing
     this.nameButtons();
     Object.assign(this, { working: false, shown: 0 });
   }
@@ -58,7 +58,7 @@ class Item {
     if (this.part("state").textContent !== text) this.part("state").textContent = text;
   }
 
-  /* The server is at it: `done` of it is counted, and more from now on. */
+  /* The server has begun with the image; `done` is its first count. */
   begin({ done, pace = 0 }) {
     const now = performance.now();
     Object.assign(this, { done, pace, first: done, step: 0, began: now, counted: now });
@@ -79,7 +79,7 @@ class Item {
       if (!response.ok) throw new Error(answer.error);
       this.id = answer.id;
       this.file = null;
-      if (this.state !== "sending") return this.forget(); // cancelled meanwhile
+      if (this.state !== "sending") return this.forget(); // cancelled during the upload
       this.follow();
       this.queue.pump();
     } catch (error) {
@@ -88,12 +88,12 @@ class Item {
     }
   }
 
-  /* The server has no room: this image goes back into the line for a while. */
+  /* The server is full: try again later. */
   wait(seconds) {
     if (this.state !== "sending") return;
     this.state = "busy";
     this.part("bar").hidden = true;
-    this.say("The server is busy; it is tried again");
+    this.say("The server is busy; trying again soon");
     setTimeout(() => this.retry(), 1000 * (Number(seconds) || 10));
   }
 
@@ -114,8 +114,8 @@ class Item {
     };
   }
 
-  /* The browser has given up listening: because the server no longer has the image, or because this
-     page is being left, and then nothing more happens here. */
+  /* The event stream is closed: either the server no longer has the image, or the user is leaving
+     the page, and then this code no longer matters. */
   async askAgain() {
     if (this.state !== "sent") return;
     try {
@@ -147,7 +147,7 @@ class Item {
     }
   }
 
-  /* Called ten times a second while the server is at it. */
+  /* Updates the bar; called ten times a second. */
   draw() {
     if (this.state !== "sent" || !this.working) return;
     this.shown = Math.max(this.shown, guess(this, performance.now()) ?? 0);
@@ -185,7 +185,7 @@ class Item {
     this.nameButtons();
   }
 
-  /* Nobody wants it any more; its files on the server go. */
+  /* Cancels the image and deletes its files on the server. */
   forget() {
     this.stop?.abort();
     this.events?.close();
@@ -197,8 +197,8 @@ class Item {
 class Queue {
   constructor() {
     this.items = [];
-    this.shown = null; // the item whose result lies in the viewer
-    this.showNext = false; // the first that is done is shown
+    this.shown = null; // the item in the viewer
+    this.showNext = false; // show the next result
     setInterval(() => this.items.forEach((item) => item.draw()), 100);
   }
 
@@ -212,12 +212,12 @@ class Queue {
     return item;
   }
 
-  /* Sends what is first in line where there is room; one by one, so that they arrive in order. */
+  /* Sends the next image if the server has room; one at a time, so that they arrive in order. */
   pump() {
     const sending = this.items.some((item) => item.state === "sending");
-    const there = this.items.filter((item) => item.state === "sent").length;
+    const sent = this.items.filter((item) => item.state === "sent").length;
     const next = this.items.find((item) => item.state === "queued");
-    if (next && !sending && there < WITH_SERVER) next.send();
+    if (next && !sending && sent < ON_SERVER) next.send();
   }
 
   finished(item) {
@@ -251,21 +251,21 @@ class Queue {
     try {
       await Promise.all([$("before").decode(), $("after").decode()]);
     } catch {
-      if (this.shown === item) complain(`This browser cannot show ${item.result}; it can be downloaded.`);
+      if (this.shown === item) complain(`This browser cannot show ${item.result}; download it instead.`);
       return;
     }
-    if (this.shown !== item) return; // another has been chosen since
+    if (this.shown !== item) return; // the user has chosen another one
     $("result").hidden = false;
     view.shape(item.width, item.height);
   }
 
-  /* What a reload finds again: the server has the rest. */
+  /* Stores ids and names for a reload; everything else is on the server. */
   keep() {
     const there = this.items.filter((item) => item.id && item.state !== "failed");
     try {
       sessionStorage.setItem(MEMORY, JSON.stringify(there.map(({ id, name }) => ({ id, name }))));
     } catch {
-      // no storage in this browser: a reload begins with nothing
+      // no session storage: a reload starts with an empty queue
     }
   }
 
@@ -286,7 +286,7 @@ class Queue {
       else item.follow();
     }
     const gone = kept.filter(({ id }) => !there[id]).length;
-    if (gone) say(`${gone} of ${kept.length} results are no longer kept.`);
+    if (gone) say(`The server has deleted ${gone} of ${kept.length} results.`);
     const done = this.items.filter((item) => item.state === "done");
     if (done.length) this.show(done.at(-1));
     this.keep();

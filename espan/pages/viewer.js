@@ -1,6 +1,6 @@
 "use strict";
 
-/* What the group .zoom of every page holds. */
+/* The contents of .zoom on every page. */
 const ZOOM = `
   <button type="button" data-zoom="out" aria-label="Zoom out">−</button>
   <output data-percent aria-label="Zoom"></output>
@@ -8,8 +8,8 @@ const ZOOM = `
   <button type="button" data-zoom="fit">Fit</button>
   <button type="button" data-zoom="exact">1:1</button>`;
 
-/* Panes of pictures of one shape. The variables --zoom, --x and --y of `root` place the pictures in
-   all of its panes, so that what is zoomed or moved in one is so in every other. */
+/* Panes with images of the same size. The CSS variables --zoom, --x and --y of `root` place the
+   images in all panes, so that all panes zoom and move together. */
 class View {
   constructor(root, width = 1, height = 1) {
     this.root = root;
@@ -25,7 +25,7 @@ class View {
     this.shape(width, height);
   }
 
-  /* The size of the pictures, in pixels: all is shown whole again. */
+  /* Sets the size of the images in pixels and resets the zoom. */
   shape(width, height) {
     this.width = width;
     this.root.style.setProperty("--width", width);
@@ -39,7 +39,7 @@ class View {
     this.#show();
   }
 
-  /* The zoom at which a pixel of a picture is one of the screen, and the largest there is. */
+  /* The zoom at which an image pixel is a screen pixel. */
   get exact() {
     return this.width / (this.panes[0].clientWidth || this.width) / devicePixelRatio;
   }
@@ -48,7 +48,7 @@ class View {
     return Math.max(4, 16 * this.exact);
   }
 
-  /* `by` times larger, with the point `at` of a pane (0..1) staying where it is. */
+  /* Multiplies the zoom; the point `at` of a pane (0..1) stays in place. */
   zoomBy(by, at = [0.5, 0.5]) {
     const zoom = Math.min(Math.max(this.zoom * by, 1), this.largest);
     const kept = 1 / this.zoom - 1 / zoom;
@@ -58,7 +58,7 @@ class View {
     this.#show();
   }
 
-  /* By parts of a pane. */
+  /* x, y: fractions of a pane. */
   moveBy(x, y) {
     this.x += x / this.zoom;
     this.y += y / this.zoom;

@@ -1,4 +1,4 @@
-"""The web page's server: what it does with pictures, and what it refuses."""
+"""The web page's server: results, progress, names, refused requests, shutdown."""
 
 import io
 import os
@@ -33,7 +33,7 @@ def encoded(pixels: np.ndarray, format: str = "PNG", **how) -> bytes:
     return file.getvalue()
 
 
-PICTURE = encoded(noise(20, 30, 3))
+IMAGE = encoded(noise(20, 30, 3))
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def page(tmp_path):
     ],
     ids=str,
 )
-def test_a_picture_comes_back_larger(page, asked, format, size):
-    last = page.upscale(PICTURE, **asked)
+def test_an_image_is_upscaled(page, asked, format, size):
+    last = page.upscale(IMAGE, **asked)
     assert last["state"] == "done" and (last["width"], last["height"]) == size
     status, headers, content = page.ask("GET", f"/jobs/{last['id']}/result")
     result = Image.open(io.BytesIO(content))
@@ -65,17 +65,17 @@ def test_a_picture_comes_back_larger(page, asked, format, size):
     assert headers["content-type"] == f"image/{format.lower()}"
 
 
-def test_the_pixels_are_those_of_an_upscaler(page):
-    last = page.upscale(PICTURE)
+def test_the_pixels_equal_those_of_an_upscaler(page):
+    last = page.upscale(IMAGE)
     result = Image.open(io.BytesIO(page.ask("GET", f"/jobs/{last['id']}/result")[2]))
     expected = tiny("espan-x4")(noise(20, 30, 3))
     np.testing.assert_array_equal(np.asarray(result), expected)
 
 
-def test_progress_and_the_place_in_the_queue_are_told(tmp_path):
+def test_progress_and_the_place_in_the_queue_are_reported(tmp_path):
     slow = Slow()
     with demo_server.page(tmp_path, lambda _: slow) as page:
-        first, second = (page.send(PICTURE)[1]["id"] for _ in range(2))
+        first, second = (page.send(IMAGE)[1]["id"] for _ in range(2))
         with listening(page, first) as news, listening(page, second) as waiting:
             assert {"state": "working", "done": 0.5} in (next(news), next(news))
             assert next(waiting) == {"state": "waiting", "ahead": 1}
@@ -88,12 +88,12 @@ def test_a_file_given_on_the_command_line_is_offered_by_number_only(tmp_path, we
         _, _, settings = page.ask("GET", "/settings")
         assert settings["models"]["1"] == {"name": "tiny", "scale": 4}
         assert weights not in str(settings)
-        last = page.upscale(PICTURE, model="1")
+        last = page.upscale(IMAGE, model="1")
         result = Image.open(io.BytesIO(page.ask("GET", f"/jobs/{last['id']}/result")[2]))
         expected = Upscaler(net, device="cpu", dtype="fp32")(noise(20, 30, 3)).astype(int)
         assert np.abs(np.asarray(result) - expected).max() <= 1
         for other in (weights, "2", "espan-x4", "../1"):
-            status, answer = page.send(PICTURE, model=other)
+            status, answer = page.send(IMAGE, model=other)
             assert status == 400 and weights not in str(answer)
 
 
@@ -103,8 +103,8 @@ def test_a_file_given_on_the_command_line_is_offered_by_number_only(tmp_path, we
     + [{"format": "exe"}, {"width": "0"}, {"fit": "10"}],
     ids=str,
 )
-def test_wrong_wishes_are_refused_before_the_file(page, asked):
-    status, answer = page.send(PICTURE, **asked)
+def test_wrong_queries_are_refused_before_the_upload(page, asked):
+    status, answer = page.send(IMAGE, **asked)
     assert status == 400 and next(iter(asked)) in answer["error"]
     assert page.files() == []
 
@@ -122,13 +122,13 @@ def animated() -> bytes:
     ("content", "reason"),
     [
         (b"", "empty file"),
-        (b"<script>alert(1)</script>", "not a picture"),
-        (PICTURE[: len(PICTURE) // 2], "damaged or truncated"),
+        (b"<script>alert(1)</script>", "not an image"),
+        (IMAGE[: len(IMAGE) // 2], "damaged or truncated"),
         (png(60_000, 60_000, 8, RGB, b"\0"), "limit|too large"),
         (encoded(noise(113, 113, 3), "JPEG"), "over the output limit of 200,000"),
         (png(4, 4, 8, RGB, None), "damaged"),
         (animated()[:-9], "damaged"),
-        (encoded(noise(16, 16, 3), "ICO", sizes=[(16, 16)]), "not a picture"),
+        (encoded(noise(16, 16, 3), "ICO", sizes=[(16, 16)]), "not an image"),
     ],
     ids=["empty", "text", "cut", "bomb", "large", "no pixels", "half an animation", "ico"],
 )
@@ -141,7 +141,7 @@ def test_a_bad_file_gives_a_message_and_leaves_nothing(page, content, reason):
     assert page.ask("GET", f"/jobs/{last['id']}/result")[0] == 404
 
 
-def test_what_the_format_cannot_hold_is_said_before_the_work(tmp_path):
+def test_an_unsuitable_format_is_refused_before_the_work(tmp_path):
     with demo_server.page(tmp_path, lambda _: Slow()) as page:
         last = page.upscale(encoded(noise(4, 4, 4)), format="jpg")
         assert last["state"] == "failed" and "cannot hold transparency" in last["error"]
@@ -155,15 +155,15 @@ def test_what_the_format_cannot_hold_is_said_before_the_work(tmp_path):
         ("..\\..\\boot.jpg", "boot_x4.jpg"),
         ('a"\r\nSet-Cookie: x.png', 'a"Set-Cookie: x_x4.png'),
         ("фото.png", "фото_x4.png"),
-        ("/", "picture_x4.png"),
-        ("..", "picture_x4.png"),
+        ("/", "image_x4.png"),
+        ("..", "image_x4.png"),
         ("\0.png", "png_x4.png"),
         ("x" * 5000 + ".png", "x" * 96 + "_x4.png"),
     ],
     ids=ascii,
 )
-def test_names_are_for_showing_only(page, name, saved):
-    last = page.upscale(PICTURE, name=name)
+def test_names_are_only_shown(page, name, saved):
+    last = page.upscale(IMAGE, name=name)
     assert last["name"] == saved
     _, headers, _ = page.ask("GET", f"/jobs/{last['id']}/result")
     assert headers["content-disposition"] == f"attachment; filename*=UTF-8''{quote(saved, '')}"
@@ -195,19 +195,19 @@ def test_nothing_else_is_served(page, path):
     assert status == 404 and set(content) == {"error"}
 
 
-def test_a_picture_can_be_thrown_away(page):
-    last = page.upscale(PICTURE)
+def test_an_image_can_be_deleted(page):
+    last = page.upscale(IMAGE)
     assert page.ask("DELETE", f"/jobs/{last['id']}")[0] == 204
     assert page.files() == []
     assert page.ask("DELETE", f"/jobs/{last['id']}")[0] == 404
 
 
 def test_ids_cannot_be_guessed(page):
-    ids = {page.upscale(PICTURE)["id"] for _ in range(5)}
+    ids = {page.upscale(IMAGE)["id"] for _ in range(5)}
     assert len(ids) == 5 and min(map(len, ids)) >= 22
 
 
-def test_the_picture_before_is_kept_as_a_browser_shows_it(page):
+def test_the_preview_is_in_a_format_that_browsers_show(page):
     last = page.upscale(encoded(noise(9, 7, 3), "TIFF"), name="a.tif")
     before = page.ask("GET", f"/jobs/{last['id']}/before")[2]
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(before))), noise(9, 7, 3))
@@ -222,11 +222,11 @@ def test_every_file_of_the_page_is_in_the_package_and_served(page):
     for name in re.findall(r'(?:href|src)="([^"#]+)"', html):
         status, _, content = page.ask("GET", f"/{name}")
         assert status == 200 and content == (pages / name).read_bytes()
-    for each in pages.iterdir():  # nothing is fetched from elsewhere
+    for each in pages.iterdir():  # no requests to other servers
         assert not re.search(r"https?://(?!www\.w3\.org)|@import|//cdn", each.read_text())
 
 
-def test_port_in_use_is_one_line(capsys):
+def test_a_port_in_use_is_a_one_line_error(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["demo", "--port", str(port)]) == 2
@@ -247,7 +247,7 @@ def test_wrong_use_is_2(arguments, capsys):
     assert code == 2 and "Traceback" not in capsys.readouterr().err
 
 
-def test_a_missing_extra_is_one_line(monkeypatch, capsys):
+def test_a_missing_extra_is_a_one_line_error(monkeypatch, capsys):
     for name in [each for each in sys.modules if each.startswith("espan.demo")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
@@ -257,7 +257,7 @@ def test_a_missing_extra_is_one_line(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
-def test_it_ends_in_order(tmp_path, end):
+def test_graceful_shutdown(tmp_path, end):
     command = [sys.executable, "-m", "espan.cli", "demo", "--port", "0", "--device", "cpu"]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
@@ -265,7 +265,7 @@ def test_it_ends_in_order(tmp_path, end):
         line = server.stderr.readline()
         page = demo_server.Page(int(re.search(r":(\d+) in a browser", line)[1]))
         _, answer = page.send(encoded(noise(400, 400, 3)))
-        with listening(page, answer["id"]) as news:  # a stream that is open, a picture under way
+        with listening(page, answer["id"]) as news:  # an open stream, an image in progress
             next(news)
             assert len(list(tmp_path.iterdir())) == 1
             server.send_signal(end)
@@ -279,7 +279,7 @@ def test_it_ends_in_order(tmp_path, end):
 
 @pytest.mark.shared
 def test_corpus_of_malformed_files(shared, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(app, "LOOK", 0.005)
+    monkeypatch.setattr(app, "POLL", 0.005)
     paths = sorted(p for p in (shared / "data/malformed").rglob("*") if p.is_file())
     assert paths
     with demo_server.page(tmp_path, pixels=4_000_000) as page:

@@ -1,4 +1,4 @@
-"""Animations on the web page: they come back whole, or it is said why not."""
+"""Animations on the web page: they keep all frames, or fail with the reason."""
 
 import io
 
@@ -36,7 +36,7 @@ def page(tmp_path):
     [({"name": "a.gif"}, "GIF"), ({}, "PNG"), ({"name": "a.gif", "format": "webp"}, "WEBP")],
     ids=str,
 )
-def test_an_animation_comes_back_whole(page, asked, kind):
+def test_an_animation_keeps_its_frames(page, asked, kind):
     last = page.upscale(animated(), **asked)
     assert last["state"] == "done" and (last["width"], last["height"]) == (16, 16)
     _, headers, content = page.ask("GET", f"/jobs/{last['id']}/result")
@@ -49,7 +49,7 @@ def test_an_animation_comes_back_whole(page, asked, kind):
     assert headers["content-type"] == "image/gif" and before == animated()
 
 
-def test_what_holds_no_animation_is_said(page):
+def test_formats_without_animations_are_refused(page):
     last = page.upscale(animated(), name="a.gif", format="jpg")
     assert last["state"] == "failed" and "holds no animation" in last["error"]
     still = page.upscale(encoded(noise(4, 4), "GIF"), name="a.gif")

@@ -1,4 +1,4 @@
-"""The web page in a browser: send a picture, wait, compare, save; and what it says of bad files."""
+"""The web page in a browser: send an image, wait, compare, save; messages for bad files."""
 
 import io
 import re
@@ -86,8 +86,8 @@ def test_the_result_has_the_upscalers_pixels(page):
     np.testing.assert_array_equal(result, PIXELS.repeat(4, 0).repeat(4, 1))
 
 
-def test_the_divider_shows_one_picture_left_and_the_other_right(chromium, tmp_path):
-    class Red(Slow):  # whatever comes in, the result is red
+def test_the_divider_shows_one_image_left_and_the_other_right(chromium, tmp_path):
+    class Red(Slow):  # makes a red result for every image
         def __call__(self, image, scale, progress):
             return Image.new("RGB", [round(side * scale) for side in image.size], "red")
 
@@ -114,7 +114,7 @@ def test_the_divider_shows_one_picture_left_and_the_other_right(chromium, tmp_pa
         assert split(page) == 25
         assert shown_at(page, ".pane", 0.2, 0.2) == (0, 0, 255)
         assert shown_at(page, ".pane", 0.3, 0.2) == (255, 0, 0)
-        page.mouse.move(x + 0.6 * box["width"], y)  # let go, it stays
+        page.mouse.move(x + 0.6 * box["width"], y)  # released, it stays
         assert split(page) == 25
 
 
@@ -151,13 +151,16 @@ def test_zoom_and_move(page):
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ({"name": "notes.png", "mimeType": "image/png", "buffer": b"no"}, "notes.png: not a pict"),
+        (
+            {"name": "notes.png", "mimeType": "image/png", "buffer": b"no"},
+            "notes.png: not an image",
+        ),
         ({**PHOTO, "buffer": PHOTO["buffer"][:3000]}, "photo.png: damaged or truncated"),
-        ({**PHOTO, "buffer": b"x" * 60_000}, "50,000 are allowed"),
+        ({**PHOTO, "buffer": b"x" * 60_000}, "the limit is 50,000"),
     ],
     ids=["text", "cut", "large"],
 )
-def test_a_bad_file_gives_a_message_and_a_good_one_goes_on(page, file, message):
+def test_a_bad_file_gives_a_message_and_a_good_one_works_after_it(page, file, message):
     page.set_input_files("#file", file)
     page.click("#start")
     page.wait_for_selector("#problem:visible")
@@ -168,7 +171,7 @@ def test_a_bad_file_gives_a_message_and_a_good_one_goes_on(page, file, message):
     assert not page.is_visible("#problem")
 
 
-def test_a_picture_that_the_browser_cannot_show_is_previewed(page):
+def test_an_image_that_the_browser_cannot_show_is_previewed(page):
     tiff = {"name": "scan.tif", "mimeType": "image/tiff", "buffer": encoded(PIXELS, "TIFF")}
     upscale(page, tiff)
     assert page.get_attribute("#before", "src").endswith("/before")
@@ -193,7 +196,7 @@ def test_dropped_and_pasted(page):
 
 
 def test_by_keyboard_alone(page):
-    page.set_input_files("#file", PHOTO)  # the one step that is the system's own window
+    page.set_input_files("#file", PHOTO)  # this step opens a window of the system
     page.focus("#file")
     for _ in range(4):
         page.keyboard.press("Tab")
@@ -216,7 +219,7 @@ def test_every_control_has_a_name(page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_all_of_it(chromium, server, scheme):
+def test_the_page_fits_a_phone(chromium, server, scheme):
     phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme}
     with tab(chromium, server.address, **phone) as page:
         upscale(page)
@@ -225,7 +228,7 @@ def test_a_phone_shows_all_of_it(chromium, server, scheme):
         assert light == (scheme == "light")
 
 
-def test_cancel_and_leaving_free_the_place(chromium, tmp_path):
+def test_cancelling_and_leaving_free_the_place(chromium, tmp_path):
     slow = Slow()
     with demo_server.page(tmp_path, lambda _: slow, queue=1, grace=2) as server:
         with tab(chromium, server.address) as page:

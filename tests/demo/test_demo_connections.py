@@ -1,4 +1,4 @@
-"""Who sends half a header, a slow file or too much at once shuts nobody else out of the page."""
+"""Incomplete headers, slow uploads and many connections do not lock other clients out."""
 
 import http.client
 import socket
@@ -32,27 +32,27 @@ def send(page, content: bytes, source: str = "127.0.0.1") -> socket.socket:
 
 
 def closed(client: socket.socket) -> bool:
-    """Whether the server hangs up, without an answer."""
+    """Whether the server closes the connection without an answer."""
     try:
         return client.recv(100) == b""
     except ConnectionError:
         return True
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs 127.0.0.2 and on")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs 127.0.0.2 and further addresses")
 @pytest.mark.parametrize("addresses", [1, 4, 150])
-def test_half_headers_shut_nobody_out(addresses):
+def test_half_headers_lock_nobody_out(addresses):
     found = half_headers(150, addresses)
     assert found == {"half_headers": 150, "asked": 20, "shut_out": 0}
 
 
 @pytest.mark.parametrize("start", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nA: "])
-def test_a_header_that_does_not_come_is_hung_up_on(serve, start):
+def test_a_connection_without_a_header_is_closed(serve, start):
     with serve(header_seconds=0.3) as page:
         assert closed(send(page, start))
 
 
-def test_the_time_of_a_header_is_not_begun_anew_by_every_byte(serve):
+def test_single_bytes_do_not_restart_the_time_of_a_header(serve):
     with serve(header_seconds=0.5) as page:
         client, began = send(page, b"GET / HTTP/1.1\r\nA: "), time.monotonic()
         with pytest.raises(OSError):
@@ -70,7 +70,7 @@ def test_a_second_header_on_a_connection_has_a_limit_too(serve):
         assert closed(connection.sock)
 
 
-def test_an_address_over_its_limit_is_told_so(serve):
+def test_an_address_over_its_limit_gets_an_error(serve):
     with serve(per_address=2, upload_seconds=30, slow_seconds=30) as page:
         started = [send(page, UPLOAD + b"Content-Length: 9\r\n\r\nx") for _ in range(2)]
         until(lambda: len(page.files()) == 2)
@@ -82,7 +82,7 @@ def test_an_address_over_its_limit_is_told_so(serve):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs 127.0.0.2")
-def test_files_that_one_address_is_sending_do_not_fill_the_queue(serve):
+def test_uploads_of_one_address_do_not_fill_the_queue(serve):
     with serve(arriving=2, queue=3, slow_seconds=30) as page:
         started = [send(page, UPLOAD + b"Content-Length: 9\r\n\r\nx", "127.0.0.2") for _ in "ab"]
         until(lambda: len(page.files()) == 2)
@@ -94,7 +94,7 @@ def test_files_that_one_address_is_sending_do_not_fill_the_queue(serve):
 
 
 def test_a_slow_file_is_dropped(serve):
-    """A byte every twentieth of a second, far inside of the time of a file as a whole."""
+    """A byte every 0.05 s is below the minimum rate, long before the time limit."""
     with serve(slow_seconds=0.5, rate=1000, upload_seconds=600) as page:
         client = send(page, UPLOAD + b"Content-Length: 100000\r\n\r\n")
         until(lambda: page.files())

@@ -1,4 +1,4 @@
-"""The web page's server holds its bounds, whoever asks and however: size, time, place, origin."""
+"""Limits of the web page's server: size, time, queue, origin of requests."""
 
 import io
 import logging
@@ -30,7 +30,7 @@ def encoded(pixels) -> bytes:
     return file.getvalue()
 
 
-PICTURE = encoded(noise(20, 30, 3))
+IMAGE = encoded(noise(20, 30, 3))
 UPLOAD = "/jobs?name=a.png&model=built-in&scale=4"
 
 
@@ -43,7 +43,7 @@ def slow():
 
 @pytest.fixture
 def serve(tmp_path, slow):
-    """serve(**limits): the page with `slow` in place of its networks."""
+    """serve(**limits): the page with `slow` instead of its networks."""
     return lambda **limits: demo_server.page(tmp_path, lambda _: slow, **limits)
 
 
@@ -55,7 +55,7 @@ def test_a_file_over_the_limit(serve):
         assert len(page.files()) <= 1
 
 
-def test_a_stream_over_the_limit_that_does_not_say_its_length(serve):
+def test_a_stream_of_unknown_length_over_the_limit(serve):
     with serve(upload=100_000) as page:
         connection = page.connect()
         connection.putrequest("POST", UPLOAD)
@@ -69,7 +69,7 @@ def test_a_stream_over_the_limit_that_does_not_say_its_length(serve):
                 sent += 0x4000
         except OSError:  # the server has hung up
             pass
-        assert sent < 20 * 2**20  # what the system's own buffers took
+        assert sent < 20 * 2**20  # the size of the system's buffers
         connection.close()
         until(lambda: not page.files() and not page.jobs._jobs)
         assert page.ask("GET", "/")[0] == 200
@@ -83,14 +83,14 @@ def test_a_file_that_does_not_arrive_frees_its_place(serve):
         connection.endheaders()
         connection.send(b"x")
         until(lambda: page.files())
-        assert page.send(PICTURE)[0] == 503
+        assert page.send(IMAGE)[0] == 503
         answer = connection.getresponse()
         assert answer.status == 408 and b"too long to arrive" in answer.read()
         connection.close()
-        assert page.files() == [] and page.send(PICTURE)[0] == 201
+        assert page.files() == [] and page.send(IMAGE)[0] == 201
 
 
-def test_a_client_that_hangs_up_while_sending_frees_its_place(serve, caplog):
+def test_a_client_that_disconnects_during_the_upload_frees_its_place(serve, caplog):
     with serve(queue=1) as page:
         connection = page.connect()
         connection.putrequest("POST", UPLOAD)
@@ -100,23 +100,23 @@ def test_a_client_that_hangs_up_while_sending_frees_its_place(serve, caplog):
         until(lambda: page.files())
         connection.close()
         until(lambda: not page.files())
-        assert page.send(PICTURE)[0] == 201
+        assert page.send(IMAGE)[0] == 201
     assert not caplog.records
 
 
-def test_a_full_queue_says_so(serve, slow):
+def test_a_full_queue_is_an_error(serve, slow):
     with serve(queue=2) as page:
-        (_, first), (_, second) = page.send(PICTURE), page.send(PICTURE)
-        status, headers, answer = page.ask("POST", UPLOAD, PICTURE)
+        (_, first), (_, second) = page.send(IMAGE), page.send(IMAGE)
+        status, headers, answer = page.ask("POST", UPLOAD, IMAGE)
         assert status == 503 and "full" in answer["error"] and int(headers["retry-after"]) > 0
         slow.go.set()
         assert page.news(first["id"])[-1]["state"] == page.news(second["id"])[-1]["state"] == "done"
-        assert page.upscale(PICTURE)["state"] == "done"
+        assert page.upscale(IMAGE)["state"] == "done"
 
 
-def test_one_picture_is_computed_at_a_time(serve, slow):
+def test_one_image_is_computed_at_a_time(serve, slow):
     with serve() as page:
-        ids = [page.send(PICTURE)[1]["id"] for _ in range(3)]
+        ids = [page.send(IMAGE)[1]["id"] for _ in range(3)]
         until(lambda: slow.begun)
         time.sleep(0.3)
         assert slow.begun == 1
@@ -124,14 +124,14 @@ def test_one_picture_is_computed_at_a_time(serve, slow):
         assert all(page.news(id)[-1]["state"] == "done" for id in ids)
 
 
-def test_a_client_that_has_gone_frees_its_place(serve, slow):
+def test_a_client_that_has_left_frees_its_place(serve, slow):
     with serve(grace=2) as page:
-        gone, stays = (page.send(PICTURE)[1]["id"] for _ in range(2))
+        gone, stays = (page.send(IMAGE)[1]["id"] for _ in range(2))
         with listening(page, stays) as news:
             with listening(page, gone) as own:
                 assert next(own)["state"] in ("waiting", "working")
                 until(lambda: slow.begun == 1)
-                time.sleep(2.5)  # longer than the grace, and listened to
+                time.sleep(2.5)  # longer than `grace`, but its client is listening
                 assert slow.begun == 1
             until(lambda: slow.begun == 2)  # the one that stays
             slow.go.set()
@@ -140,45 +140,45 @@ def test_a_client_that_has_gone_frees_its_place(serve, slow):
         assert {path.name.split(".")[0] for path in page.files()} == {stays}
 
 
-def test_cancelling_frees_the_place_at_once(serve, slow):
+def test_cancelling_frees_the_place_immediately(serve, slow):
     with serve(queue=1) as page:
-        _, answer = page.send(PICTURE)
+        _, answer = page.send(IMAGE)
         until(lambda: slow.begun)
         assert page.ask("DELETE", f"/jobs/{answer['id']}")[0] == 204
-        assert page.send(PICTURE)[0] == 201
+        assert page.send(IMAGE)[0] == 201
         until(lambda: slow.begun == 2)
 
 
-def test_a_picture_that_takes_too_long_is_stopped(serve):
+def test_an_image_that_takes_too_long_is_stopped(serve):
     with serve(seconds=0.3) as page:
-        _, answer = page.send(PICTURE)
+        _, answer = page.send(IMAGE)
         until(lambda: page.jobs.get(answer["id"]).state == "failed")
         assert "more than 0.3 s" in page.news(answer["id"])[-1]["error"]
         assert page.files() == []
 
 
 @pytest.mark.parametrize(("limit", "kept"), [("keep_bytes", 1), ("keep_seconds", 0)])
-def test_results_are_thrown_away(serve, slow, tmp_path_factory, limit, kept):
+def test_results_are_deleted(serve, slow, tmp_path_factory, limit, kept):
     slow.go.set()
     large = Image.fromarray(noise(20, 30, 3).repeat(4, 0).repeat(4, 1))
     folder = tmp_path_factory.mktemp("large")
-    size = files.write(folder / "a.png", large).stat().st_size + len(PICTURE)
+    size = files.write(folder / "a.png", large).stat().st_size + len(IMAGE)
     limits = {"keep_bytes": 3 * size // 2, "keep_seconds": 1.5}
     with serve(**{limit: limits[limit]}, grace=1.5) as page:
-        ids = [page.upscale(PICTURE)["id"] for _ in range(4)]
+        ids = [page.upscale(IMAGE)["id"] for _ in range(4)]
         until(lambda: {path.name.split(".")[0] for path in page.files()} == {*ids[4 - kept :]})
         assert page.ask("GET", f"/jobs/{ids[0]}/result")[0] == 404
         assert page.ask("GET", f"/jobs/{ids[-1]}/result")[0] == (200 if kept else 404)
 
 
-def test_a_preview_counts_and_what_cannot_be_removed_stops_nobody(tmp_path):
+def test_a_preview_counts_and_a_file_that_cannot_be_deleted_stops_no_other(tmp_path):
     def work(job, progress):
         job.result.write_bytes(b"12345")
         job.preview.write_bytes(b"123")
 
     jobs = WebJobs(work, tmp_path, Limits())
     done, stuck = (jobs.open(Asked(name, "m", 4, ".png", ".png")) for name in "ab")
-    stuck.source.mkdir()  # which no unlink removes
+    stuck.source.mkdir()  # unlink cannot remove it
     for job in (stuck, done):
         jobs.submit(job)
         until(lambda job=job: job.state == "done")
@@ -199,10 +199,10 @@ def test_an_unexpected_error_stays_on_the_server(tmp_path, caplog):
             raise RuntimeError("secret of /home/me")
 
     with demo_server.page(tmp_path, lambda _: Broken()) as page, caplog.at_level(logging.ERROR):
-        last = page.upscale(PICTURE)
+        last = page.upscale(IMAGE)
         assert last["state"] == "failed" and last["error"] == "internal error"
         assert "secret of /home/me" in caplog.text and "Traceback" in caplog.text
-        page.jobs.get = None  # and in a handler
+        page.jobs.get = None  # an error in a handler
         status, headers, answer = page.ask("GET", "/jobs/x/result")
         assert status == 500 and answer == {"error": "internal error"}
         assert headers["x-content-type-options"] == "nosniff"
@@ -216,7 +216,7 @@ def test_a_failed_gpu_ends_the_server(tmp_path, monkeypatch):
 
     def ask():
         until(lambda: jobs)
-        answers.append(Page(port).upscale(PICTURE))
+        answers.append(Page(port).upscale(IMAGE))
 
     jobs, answers = [], []
     monkeypatch.setattr(server, "WebJobs", lambda *of: jobs.append(WebJobs(*of)) or jobs[0])
@@ -237,7 +237,7 @@ def test_no_memory_is_a_message(tmp_path):
             raise MemoryError
 
     with demo_server.page(tmp_path, lambda _: Hungry()) as page:
-        assert "out of memory" in page.upscale(PICTURE)["error"]
+        assert "out of memory" in page.upscale(IMAGE)["error"]
 
 
 @pytest.mark.parametrize(
@@ -261,10 +261,10 @@ def test_no_memory_is_a_message(tmp_path):
     ],
     ids=str,
 )
-def test_other_sites_may_not_use_it(serve, method, headers, allowed):
+def test_requests_of_other_sites_are_refused(serve, method, headers, allowed):
     path = {"GET": "/settings", "POST": UPLOAD, "DELETE": "/jobs/x"}[method]
     with serve() as page:
-        status, _, answer = page.ask(method, path, PICTURE if method == "POST" else None, headers)
+        status, _, answer = page.ask(method, path, IMAGE if method == "POST" else None, headers)
         assert (status != 403) == allowed, answer
         assert allowed or (set(answer) == {"error"} and page.files() == [])
 
@@ -280,7 +280,7 @@ def test_other_sites_may_not_use_it(serve, method, headers, allowed):
         ("POST", "/jobs?scale=x", {}),
     ],
 )
-def test_every_answer_tells_browsers_to_be_careful(serve, method, path, headers):
+def test_every_response_has_security_headers(serve, method, path, headers):
     with serve() as page:
         _, headers, _ = page.ask(method, path, headers=headers)
     policy = headers["content-security-policy"]

@@ -1,4 +1,4 @@
-"""Several images on the web page: in line, each with its own result; and found after a reload."""
+"""Several images on the web page: queue, results, and restoring both after a reload."""
 
 import io
 
@@ -33,12 +33,12 @@ THREE = [photo(f"{name}.png") for name in "abc"]
 
 
 def rows(page) -> list[str]:
-    """What each row says of its image."""
+    """The state that each row shows."""
     return page.locator("#queue .state").all_text_contents()
 
 
 def send(page, files, count: int) -> None:
-    """Sends files, and waits until so many rows are done."""
+    """Sends files, and waits until `count` rows are done."""
     page.set_input_files("#file", files)
     page.click("#start")
     page.wait_for_function(
@@ -76,13 +76,13 @@ def test_each_image_has_its_own_result(chromium, server, slow):
         assert page.get_attribute("#download", "download") == "c_x4.png"
 
 
-def test_two_are_with_the_server_and_the_others_wait_here(chromium, server, slow):
+def test_two_are_on_the_server_and_the_others_wait_in_the_browser(chromium, server, slow):
     with tab(chromium, server.address) as page:
         page.set_input_files("#file", THREE)
         page.click("#start")
         page.wait_for_selector("#queue li:nth-child(2) .state:has-text('Waiting: 1 before it')")
-        assert rows(page)[2] == "In line" and len(server.jobs._jobs) == 2
-        page.locator(".remove").nth(1).click()  # its place is the third's
+        assert rows(page)[2] == "Queued" and len(server.jobs._jobs) == 2
+        page.locator(".remove").nth(1).click()  # the third takes its place
         page.wait_for_selector("#queue li:nth-child(2) .state:has-text('Waiting: 1 before it')")
         assert page.locator("#queue .name").all_text_contents() == ["a.png", "c.png"]
         slow.go.set()
@@ -90,7 +90,7 @@ def test_two_are_with_the_server_and_the_others_wait_here(chromium, server, slow
     assert slow.begun == 2
 
 
-def test_a_full_server_is_tried_again(chromium, tmp_path, slow):
+def test_a_full_server_is_retried(chromium, tmp_path, slow):
     with (
         demo_server.page(tmp_path, lambda _: slow, queue=1) as server,
         tab(chromium, server.address, expected="503") as page,
@@ -103,18 +103,18 @@ def test_a_full_server_is_tried_again(chromium, tmp_path, slow):
             page.wait_for_selector(f"#queue li:nth-child({row}) .state:has-text('240 \u00d7 160')")
 
 
-def test_a_bad_file_among_others_stops_none(chromium, server, slow):
+def test_a_bad_file_does_not_stop_the_others(chromium, server, slow):
     slow.go.set()
     files = [THREE[0], photo("notes.png", b"no"), photo("huge.png", b"x" * 60_000), THREE[2]]
     with tab(chromium, server.address) as page:
         send(page, files, 2)
         page.wait_for_function("document.querySelectorAll('.state.bad').length === 2")
-        said = rows(page)
-        assert "not a picture" in said[1] and "50,000 are allowed" in said[2]
-        assert "240 \u00d7 160" in said[0] and "240 \u00d7 160" in said[3]
+        states = rows(page)
+        assert "not an image" in states[1] and "the limit is 50,000" in states[2]
+        assert "240 \u00d7 160" in states[0] and "240 \u00d7 160" in states[3]
 
 
-def test_a_reload_finds_what_is_done_and_follows_what_is_not(chromium, server, slow):
+def test_a_reload_restores_finished_and_unfinished_images(chromium, server, slow):
     slow.go.set()
     with tab(chromium, server.address) as page:
         send(page, THREE[:2], 2)
@@ -142,24 +142,24 @@ def test_a_reload_finds_what_is_done_and_follows_what_is_not(chromium, server, s
         assert page.locator("#queue li").count() == 2
 
 
-def test_what_is_no_longer_kept_is_said(chromium, server, slow):
+def test_deleted_results_are_reported_after_a_reload(chromium, server, slow):
     slow.go.set()
     with tab(chromium, server.address) as page:
         send(page, THREE[:2], 2)
         first = next(iter(server.jobs._jobs.values()))
         server.jobs.drop(first)
         page.reload()
-        page.wait_for_selector("#status:has-text('1 of 2 results are no longer kept')")
+        page.wait_for_selector("#status:has-text('The server has deleted 1 of 2 results')")
         assert page.locator("#queue li").count() == 1
-    with tab(chromium, server.address) as page:  # another tab has nothing of it
+    with tab(chromium, server.address) as page:  # another tab starts empty
         assert page.locator("#queue li").count() == 0
 
 
-def test_what_is_asked_of_many_images_is_bounded_and_private(server, slow):
+def test_a_query_for_many_images_is_limited_and_needs_their_ids(server, slow):
     slow.go.set()
     id = server.upscale(encoded())["id"]
-    status, _, told = server.ask("GET", f"/jobs?id={id}&id=x&id=../{id}" + "&id=y" * 1000)
-    assert status == 200 and [*told] == [id] and told[id]["state"] == "done"
+    status, _, states = server.ask("GET", f"/jobs?id={id}&id=x&id=../{id}" + "&id=y" * 1000)
+    assert status == 200 and [*states] == [id] and states[id]["state"] == "done"
     assert server.ask("GET", "/jobs")[2] == {}
     assert server.ask("GET", "/jobs?" + "&".join(["id=y"] * 64 + [f"id={id}"]))[2] == {}
 
@@ -187,7 +187,7 @@ def test_an_animation_goes_through_the_page(chromium, tmp_path):
 GUESS = "([item, now]) => guess({first: 0, began: 0, step: 0, ...item}, now)"
 
 
-def test_progress_within_a_tile_moves_and_is_never_ahead_of_the_next_count(chromium, server):
+def test_estimated_progress_never_passes_the_next_count(chromium, server):
     with tab(chromium, server.address) as page:
 
         def guess(now: float, **item) -> float | None:
@@ -210,7 +210,7 @@ def test_the_bar_moves_between_counts_and_does_not_reach_the_end(chromium, serve
         page.click("#start")
         page.wait_for_selector("#queue .state:has-text('about')")
         until(lambda: server.jobs._jobs)
-        next(iter(server.jobs._jobs.values())).pace = 0.05  # the one count there is: a half
+        next(iter(server.jobs._jobs.values())).pace = 0.05  # the only count is 0.5
         value = "document.querySelector('progress').value"
         page.wait_for_function(f"{value} > 0.51")
         assert page.evaluate(value) <= 0.99 and "100 %" not in rows(page)[0]
@@ -218,7 +218,7 @@ def test_the_bar_moves_between_counts_and_does_not_reach_the_end(chromium, serve
         page.wait_for_selector("#queue .state:has-text('240 \u00d7 160')")
 
 
-def test_the_pace_of_an_image_is_told_once_another_was_measured(tmp_path):
+def test_the_pace_is_known_after_an_earlier_image(tmp_path):
     with demo_server.page(tmp_path) as page:
         first = page.news(page.send(encoded())[1]["id"])
         assert all("pace" not in news for news in first)
@@ -228,7 +228,7 @@ def test_the_pace_of_an_image_is_told_once_another_was_measured(tmp_path):
         assert other.pace == 0  # another network
 
 
-def test_an_image_that_the_server_has_lost_is_said(chromium, server, slow):
+def test_an_image_that_the_server_has_lost_is_an_error(chromium, server, slow):
     with tab(chromium, server.address, expected="404") as page:
         page.set_input_files("#file", THREE[0])
         page.click("#start")

@@ -41,7 +41,7 @@ def times(monkeypatch, *kinds: str) -> list[int]:
     container = SimpleNamespace(streams=[stream], demux=lambda _: iter(packets))
     monkeypatch.setattr(frames, "opened", lambda *_: nullcontext(container))
     clip = SimpleNamespace(
-        hwaccel=None, rate=Fraction(1), time_base=Fraction(1), path="clip", index=0, sought=None
+        hwaccel=None, rate=Fraction(1), time_base=Fraction(1), path="clip", index=0, seek_to=None
     )
     return [pts for pts, *_ in frames._in_order(clip, strict=False)]
 
