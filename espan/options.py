@@ -75,8 +75,8 @@ class UpscalerOptions:
     """How an `Upscaler` computes; two equal options compute the same.
 
     Args:
-        device: "auto" (the first GPU, else the CPU), "cpu", "cuda", "cuda:1", ... or a
-            `torch.device`.
+        device: "auto" (the first CUDA GPU, else the CPU), "cpu", "cuda", "cuda:1", ...; "mps"
+            (Apple) or "xpu" (Intel), by PyTorch's operators; or a `torch.device`.
         dtype: "auto", "fp32", "fp16", "bf16" or a `torch.dtype` of these; on a GPU "tf32" too,
             which is fp32 whose convolutions may be multiplied in TF32. "auto" is fp16 on GPUs, bf16
             on CPUs that have it in hardware and else fp32; images of more than 8 bits are then

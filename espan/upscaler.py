@@ -52,7 +52,8 @@ class Upscaler:
 
     Args:
         model: a built-in name, a weights file, or a network; None is the built-in one of scale 4.
-        device: "auto" (the first GPU, else the CPU), "cpu", "cuda", "cuda:1", ...
+        device: "auto" (the first CUDA GPU, else the CPU), "cpu", "cuda", "cuda:1", ...; "mps" or
+            "xpu" by PyTorch's operators.
         dtype: "auto", "fp32", "fp16", "bf16" or, on a GPU, "tf32": fp32 whose convolutions may be
             multiplied in TF32, which "fp32" never does; "auto" keeps fp32 for images of more than
             8 bits.

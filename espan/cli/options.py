@@ -32,7 +32,7 @@ def add_engine(parser: argparse.ArgumentParser, dtype: str = "auto", several: bo
     where.add_argument(
         "-g", "--gpu", type=_gpus, help="number of the GPU, or several as 0,1; -1 for the CPU"
     )
-    where.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+    where.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu")
     parser.add_argument(
         "--dtype",
         default=dtype,

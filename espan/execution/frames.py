@@ -33,7 +33,7 @@ def in_turn(
     cores = torch.get_num_threads()
     # On a CPU frames share the cores: two halves wait less for each other than a whole for its
     # parts. A GPU copies one frame while it computes another.
-    workers = 2 if device.type == "cuda" else min(cores, WORKERS)
+    workers = min(cores, WORKERS) if device.type == "cpu" else 2
 
     def share() -> None:
         torch.set_num_threads(max(1, cores // workers))  # of this thread, and of new ones
