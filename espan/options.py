@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 # What devices may be called; further GPUs as "cuda:2" and so on.
-DEVICES = ("auto", "cpu", "cuda", "cuda:1")
+DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps", "xpu")
 
 BackendName: TypeAlias = Literal["auto", "cuda", "triton", "eager", "compile", "openvino", "onnx"]
 # "auto" chooses the fastest of our own backends.
@@ -78,8 +78,8 @@ class UpscalerOptions:
     """The options of an `Upscaler`, hashable and comparable.
 
     Args:
-        device: "auto" (the first GPU, or else the CPU), "cpu", "cuda", "cuda:1", ... or a
-            `torch.device`.
+        device: "auto" (the first CUDA GPU, else the CPU), "cpu", "cuda", "cuda:1", ...; "mps"
+            (Apple) or "xpu" (Intel), with PyTorch's operators; or a `torch.device`.
         dtype: "auto", "fp32", "fp16", "bf16" or their `torch.dtype`; on a GPU also "tf32", which is
             fp32 with convolutions in TF32. "auto" is fp16 on GPUs, bf16 on CPUs with bf16 hardware,
             or else fp32, and computes images with more than 8 bits in fp32.

@@ -52,7 +52,8 @@ class Upscaler:
 
     Args:
         model: a built-in name, a weights file, or a network; None is the built-in x4 network.
-        device: "auto" (the first GPU, or else the CPU), "cpu", "cuda", "cuda:1", ...
+        device: "auto" (the first CUDA GPU, else the CPU), "cpu", "cuda", "cuda:1", ...; "mps" or
+            "xpu" with PyTorch's operators.
         dtype: "auto", "fp32", "fp16", "bf16" or, on a GPU, "tf32": fp32 with convolutions in TF32,
             which "fp32" never uses. "auto" computes images with more than 8 bits in fp32.
         backend: "auto", or a specific one: "cuda" or "triton" (kernels of `espan_kernels`),

@@ -36,6 +36,13 @@ class Eager:
         return bound(self, self.dtype, pixels)
 
 
+class Fetched(Eager):
+    """As `Eager`, its results on the host: for devices that lack operators for pixels."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return super().__call__(x).cpu()
+
+
 class Compiled(Eager):
     """`Eager` through `torch.compile`. Raises DeviceError on a CPU without a C++ compiler."""
 

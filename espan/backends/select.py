@@ -9,18 +9,19 @@ from functools import partial
 from typing import TypeAlias
 
 import torch
+from torch import Tensor
 
 from espan.backends.base import Backend
 from espan.backends.bfloat16 import Bfloat16Network
 from espan.backends.bfloat16 import refusal as bfloat16_refusal
 from espan.backends.cpu import CpuNetwork
-from espan.backends.eager import Compiled, Eager
+from espan.backends.eager import Compiled, Eager, Fetched
 from espan.backends.kernels import Plan
 from espan.backends.onnx import OnnxRuntime
 from espan.backends.openvino import OpenVino
 from espan.errors import DeviceError
 from espan.images.pixels import to_network_input
-from espan.networks.deploy import allows_tf32
+from espan.networks.deploy import allows_tf32, copy_to
 from espan.networks.network import Network
 from espan.options import RUNTIMES, WITH_TF32
 from espan.system import memory
@@ -30,6 +31,12 @@ from espan_kernels.op import DEFAULT_IMPL
 log = logging.getLogger("espan")
 
 Make: TypeAlias = Callable[[Network], Backend]
+
+# Devices on which only PyTorch's operators run: Apple's GPUs and Intel's.
+EAGER_ONLY = ("mps", "xpu")
+# Allowed errors, as shares of the largest value: half precision rounds differently for each order of
+# summation; a wrong kernel is far off.
+_EXACT, _HALF = 1e-3, 5e-2
 
 
 def backend_of(net: Network, name: str) -> Backend:
@@ -48,13 +55,19 @@ def backend_of(net: Network, name: str) -> Backend:
         )
     if name in RUNTIMES and device.type != "cpu":
         raise DeviceError(f"backend {name!r}: runs on the CPU, the device is {device}")
+    if device.type in EAGER_ONLY and name not in ("auto", "eager"):
+        raise DeviceError(f"backend {name!r}: does not run on {device}, 'eager' does")
     return BY_NAME[name](net)
+
+
+def _eager(net: Network) -> Backend:
+    return proven(net) if next(net.parameters()).device.type in EAGER_ONLY else Eager(net)
 
 
 def _fastest(net: Network) -> Backend:
     device = next(net.parameters()).device.type
     if allows_tf32(net) or device not in ("cpu", "cuda"):
-        return Eager(net)
+        return _eager(net)
     if device == "cuda":
         return fastest_proven(net)
     native: dict[str, Make] = {} if bfloat16_refusal(net) else {"CPU": Bfloat16Network}
@@ -88,14 +101,11 @@ def _first_proven(net: Network, candidates: dict[str, Make], otherwise: Make) ->
     some = next(net.parameters())
     if not candidates:
         return otherwise(net)
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (1, 3, 24, 40), dtype=torch.uint8, generator=generator)
-    pixels = pixels.to(some.device)
+    pixels = _sample().to(some.device)
     x = to_network_input(pixels, some.device, some.dtype)
     want = net(x).float()
     largest = want.abs().max().item()
-    # Half precision rounds differently for each order of summation; a wrong kernel is far off.
-    allowed = (1e-3 if some.dtype == torch.float32 else 5e-2) * largest
+    allowed = (_EXACT if some.dtype == torch.float32 else _HALF) * largest
     for name, make in candidates.items():
         try:
             backend = make(net)
@@ -114,11 +124,43 @@ def _first_proven(net: Network, candidates: dict[str, Make], otherwise: Make) ->
     return otherwise(net)
 
 
+@torch.no_grad()
+def proven(net: Network) -> Backend:
+    """PyTorch's operators on the device of `net`, a kind of device on which espan is not tested.
+
+    Raises DeviceError if they fail on a small sample, or differ from float32 on the CPU.
+    """
+    some = next(net.parameters())
+    host, backend = torch.device("cpu"), Fetched(net)
+    want = copy_to(net, host, torch.float32)(to_network_input(_sample(), host, torch.float32))
+    try:
+        y = backend(to_network_input(_sample(), some.device, some.dtype)).float()
+    except Exception as failure:
+        if memory.ran_out(failure):
+            raise
+        problem = " ".join(str(failure).split())[:200] or type(failure).__name__
+    else:
+        error, largest = (y - want).abs().max().item(), want.abs().max().item()
+        # A comparison with NaN is false.
+        if error <= (_EXACT if some.dtype == torch.float32 else _HALF) * largest:
+            return backend
+        problem = f"its result is off by {error:.3g} of {largest:.3g}"
+    raise DeviceError(
+        f"device '{some.device}': a sample in {some.dtype} failed: {problem}; try another dtype, "
+        "or device cpu"
+    )
+
+
+def _sample() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (1, 3, 24, 40), dtype=torch.uint8, generator=generator)
+
+
 BY_NAME: dict[str, Make] = {
     "auto": _fastest,
     "cuda": partial(_kernels, "cuda"),
     "triton": partial(_kernels, "triton"),
-    "eager": Eager,
+    "eager": _eager,
     "compile": Compiled,
     "openvino": OpenVino,
     "onnx": OnnxRuntime,

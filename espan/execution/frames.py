@@ -33,7 +33,7 @@ def upscale_in_order(
     cores = torch.get_num_threads()
     # On a CPU frames share the cores: threads of different frames do not wait for each other. A
     # GPU copies one frame while it computes another.
-    workers = 2 if device.type == "cuda" else min(cores, WORKERS)
+    workers = min(cores, WORKERS) if device.type == "cpu" else 2
 
     def share() -> None:
         torch.set_num_threads(max(1, cores // workers))  # for this thread and new ones

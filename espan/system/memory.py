@@ -78,6 +78,7 @@ def for_pixels(pixels: int, channels: int, dtype: torch.dtype) -> int:
 OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
     "CUDA error: out of memory",
+    "MPS backend out of memory",
     "cudaErrorMemoryAllocation",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
