@@ -34,8 +34,8 @@ Make: TypeAlias = Callable[[Network], Backend]
 
 # Devices on which only PyTorch's operators run: Apple's GPUs and Intel's.
 EAGER_ONLY = ("mps", "xpu")
-# Allowed errors, as shares of the largest value: half precision rounds differently for each order of
-# summation; a wrong kernel is far off.
+# Allowed errors, as shares of the largest value: half precision rounds differently for each order
+# of summation; a wrong kernel is far off.
 _EXACT, _HALF = 1e-3, 5e-2
 
 

@@ -1,4 +1,4 @@
-"""Words: replaced terms stay out of code, documents and messages; spelling and docstrings are checked."""
+"""Replaced terms stay out of code, documents and messages, and spelling is checked."""
 
 import re
 import subprocess
