@@ -1,5 +1,6 @@
-// A program that is right by the PTX ISA, as csrc's streaming kernels are: warps arrive at barriers
-// at which others wait. tests/verification/sanitize.py runs it first: what racecheck finds here is not there.
+// A program that is correct by the PTX ISA, with the pattern of csrc's streaming kernels: some warps arrive at
+// barriers where others wait. tests/verification/sanitize.py runs it first: races that racecheck reports here are
+// false positives.
 
 #include <cstdio>
 
@@ -17,9 +18,9 @@ __device__ void bar_arrive(int id, int threads) {
     asm volatile("barrier.cta.arrive.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// A warp fills the slots of a ring. Two others read each slot backwards into a row, and the row
-// backwards: what a lane gets is what its number wrote. They meet at the next slot's barrier before
-// they write the row again.
+// A warp fills the slots of a ring. Two others read each slot in reverse into a row, and then the row in reverse, so
+// that each lane gets the value of its own number. They synchronize at the next slot's barrier before they write the
+// row again.
 __global__ void stream(int* out) {
     __shared__ int ring[SLOTS][LANES], row[READERS];
     const int lane = threadIdx.x % LANES, reader = threadIdx.x - LANES;
@@ -30,7 +31,7 @@ __global__ void stream(int* out) {
             ring[slot][lane] = LANES * i + lane;
             bar_arrive(FULL + slot, ALL);
         }
-        // Pairs with what the readers arrive at each slot with, their last time included.
+        // Pairs with the readers' last arrival at each slot.
         for (int i = ROUNDS; i < ROUNDS + SLOTS; ++i) bar_sync(EMPTY + i % SLOTS, ALL);
         return;
     }

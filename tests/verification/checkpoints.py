@@ -1,8 +1,8 @@
-"""Checkpoints of a training run that are damaged, or whose writer is killed in the middle.
+"""Damaged checkpoints of a training run, and checkpoints whose writer is killed.
 
     python -m tests.verification.checkpoints --flips 500 --kills 200
 
-Prints one JSON document; ends with 1 if a damaged one was believed or a written one was lost.
+Prints one JSON document; exit code 1 if a damaged one was accepted or a written one was lost.
 """
 
 import argparse
@@ -26,15 +26,15 @@ from espan.system.atomic import PARTS, remove_leftovers
 from espan.training.checkpoints import Checkpoints
 from espan.training.config import TrainConfig
 
-# Bytes that are changed in a checkpoint at once, and numbers in a checkpoint.
+# Bytes changed in a checkpoint at a time, and numbers in a checkpoint.
 AT_ONCE, NUMBERS = (1, 2, 64), 200_000
 
 
 def flips(number: int, seed: int = 0) -> dict:
-    """The newest of two checkpoints with some bytes flipped, `number` times.
+    """Flips some bytes in the newest of two checkpoints, `number` times.
 
-    refused: the one before it was taken. harmless: what was flipped is read by nobody. believed:
-    numbers came back that were never written.
+    refused: the older one was loaded. harmless: the flipped bytes are unused. believed: wrong
+    numbers were loaded.
     """
     choose = random.Random(seed)
     found = {"flipped": 0, "refused": 0, "harmless": 0, "believed": 0}
@@ -52,7 +52,7 @@ def flips(number: int, seed: int = 0) -> dict:
             try:
                 back = kept.newest()
                 step = back["step"] if back and equal(back, state(back["step"], 500)) else None
-            except EspanError:  # its settings were believed
+            except EspanError:  # damaged settings were accepted
                 step = None
             found["flipped"] += 1
             found[{1: "refused", 2: "harmless"}.get(step, "believed")] += 1
@@ -60,11 +60,11 @@ def flips(number: int, seed: int = 0) -> dict:
 
 
 def kills(number: int, seed: int = 0) -> dict:
-    """`kill -9` of a process that writes checkpoint after checkpoint, `number` times.
+    """`kill -9` of a process that writes one checkpoint after another, `number` times.
 
-    inside: kills that came while a file was being written. lost: times that the newest checkpoint
-    was then not the last one that had been written, or one after it, number for number. leftovers:
-    temporary files that the next run does not clear away.
+    inside: kills while a file was being written. lost: kills after which the newest checkpoint was
+    neither the last one written nor the next, or had other numbers. leftovers: temporary files that
+    the next run does not remove.
     """
     choose = random.Random(seed)
     found = {"kills": 0, "inside": 0, "lost": 0, "leftovers": 0}
@@ -78,7 +78,7 @@ def kills(number: int, seed: int = 0) -> dict:
             process = context.Process(target=_write, args=(name, last + 1, writer))
             process.start()
             writer.close()
-            reader.recv()  # it begins
+            reader.recv()  # the process has started
             time.sleep(choose.uniform(0, 3 * seconds))
             os.kill(process.pid, signal.SIGKILL)
             process.join()
@@ -95,7 +95,7 @@ def kills(number: int, seed: int = 0) -> dict:
 
 
 def state(step: int, numbers: int) -> dict:
-    """What a run might keep at a step: other numbers at each."""
+    """A state like that of a run, with different numbers at each step."""
     numbered = torch.arange(numbers, dtype=torch.float32) + step
     adam = {"state": {0: {"step": step, "exp_avg": numbered / 2}}, "param_groups": [{"lr": 1e-3}]}
     net = {"conv_1.weight": numbered, "conv_1.bias": numbered[:9].clone()}
@@ -103,7 +103,7 @@ def state(step: int, numbers: int) -> dict:
 
 
 def equal(found, expected) -> bool:
-    """Whether `found` has what `expected` has, to the bit; it may have more at the top."""
+    """Whether `found` equals `expected`, to the bit; `found` may have further keys."""
     if isinstance(expected, Tensor):
         return isinstance(found, Tensor) and torch.equal(found, expected)
     if isinstance(expected, dict):
@@ -135,7 +135,7 @@ def _seconds_of_a_write() -> float:
 
 
 def _rest(reader) -> list[int]:
-    """What a process that has ended had sent."""
+    """The remaining messages of a process that has ended."""
     sent = []
     while True:
         try:
@@ -150,7 +150,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
-    logging.disable()  # a line for every damaged one
+    logging.disable()  # every damaged checkpoint logs a line
     found = {}
     if chosen.flips:
         found |= flips(chosen.flips, chosen.seed)

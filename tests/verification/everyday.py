@@ -1,8 +1,8 @@
-"""`python -m tests.verification.everyday`: what networks make of everyday images, as a table.
+"""`python -m tests.verification.everyday`: a table of networks on everyday images.
 
-Y PSNR in dB above MATLAB's bicubic, means over six photographs of scikit-image that were made
-smaller and then went through JPEG or noise; the largest error of 255 two LR pixels and more away
-from a step of black and white; and that in flat images of 27 colours. float32, on the CPU.
+Y PSNR in dB above MATLAB's bicubic, means over six photographs of scikit-image that were downscaled
+and then degraded with JPEG or noise; the largest error (of 255) at least two LR pixels away from a
+step of black and white; and the same in flat images of 27 colours. float32, on the CPU.
 """
 
 import argparse

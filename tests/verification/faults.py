@@ -1,4 +1,4 @@
-"""Faults put into runs one at a time, at every place where they can come: no result may be wrong.
+"""Injects faults into runs, one at a time, at every possible place: no result may be wrong.
 
 `python -m tests.verification.faults` prints a line of JSON.
 """
@@ -29,7 +29,7 @@ OUT_OF_MEMORY = (
     RuntimeError("DefaultCPUAllocator: can't allocate memory"),
 )
 LOST = RuntimeError("CUDA error: an illegal memory access was encountered")
-# What a file system does while a picture is written.
+# Errors of a file system while an image is written.
 ON_DISK = {
     "fsync": OSError(5, "Input/output error"),
     "open": OSError(13, "Permission denied"),
@@ -37,7 +37,7 @@ ON_DISK = {
 
 
 class Found:
-    """Counts faults, and names those after which a result was wrong."""
+    """Counts faults and lists those with a wrong result."""
 
     def __init__(self):
         self.faults, self.wrong = 0, []
@@ -50,7 +50,7 @@ class Found:
 
 @contextmanager
 def at_call(number: int, fault) -> Iterator[list[int]]:
-    """`fault(x, y)` gives what the network makes at its call of that number, or raises."""
+    """At call `number` of the network, `fault(x, y)` returns its result or raises."""
     forward, calls = Runner._forward, [0]
 
     def faulty(runner, x, dtype):
@@ -70,7 +70,7 @@ def raising(error: Exception):
 
 
 def numbers(image: np.ndarray, tile: int, found: Found) -> None:
-    """Lack of memory, a lost device and NaN at each tile of a picture."""
+    """Out of memory, a lost device, NaN and infinity at each tile of an image."""
     net = random_net(channels=4)
     full, half = (Upscaler(net, device="cpu", dtype=d, tile=tile) for d in ("fp32", "bf16"))
     exact, rounded = full(image), half(image)
@@ -79,7 +79,7 @@ def numbers(image: np.ndarray, tile: int, found: Found) -> None:
     for call in range(1, calls[0] + 1):
         for error in OUT_OF_MEMORY:
             with at_call(call, raising(error)):
-                # Smaller tiles give the same, but for the order of sums.
+                # Smaller tiles give the same result, up to the order of sums.
                 near = np.abs(full(image).astype(int) - exact.astype(int)).max() <= 1
             found.add(f"{error!r} at tile {call}", near)
         with at_call(call, raising(LOST)):
@@ -88,7 +88,7 @@ def numbers(image: np.ndarray, tile: int, found: Found) -> None:
 
             def spoilt(_x, y, bad=bad):
                 y = y.clone()
-                y[..., y.shape[2] // 2, y.shape[3] // 2] = bad  # not in the halo, which is cut off
+                y[..., y.shape[2] // 2, y.shape[3] // 2] = bad  # not in the halo
                 return y
 
             before = half.redone
@@ -101,8 +101,8 @@ def numbers(image: np.ndarray, tile: int, found: Found) -> None:
 
 
 def writing(found: Found) -> None:
-    """A disk that fails at each step of writing a file, over an old one and where there is none."""
-    picture = Image.fromarray(noise(20, 30, 3))
+    """A disk that fails at each step of writing a file, with and without an old file."""
+    image = Image.fromarray(noise(20, 30, 3))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for suffix in files.WRITE_FORMATS:
@@ -111,12 +111,13 @@ def writing(found: Found) -> None:
                 for what, error in ON_DISK.items():
                     _reset(path, old)
                     with mock.patch.object(os, what, side_effect=error):
-                        told = _raises(OutputError, files.write, path, picture)
-                    found.add(f"{suffix}: {what}", told and _state(folder) == _expected(path, old))
+                        raised = _raises(OutputError, files.write, path, image)
+                    right = raised and _state(folder) == _expected(path, old)
+                    found.add(f"{suffix}: {what}", right)
                 _reset(path, old)
                 with mock.patch.object(Path, "replace", side_effect=OSError(28, "No space left")):
-                    told = _raises(OutputError, files.write, path, picture)
-                found.add(f"{suffix}: replace", told and _state(folder) == _expected(path, old))
+                    raised = _raises(OutputError, files.write, path, image)
+                found.add(f"{suffix}: replace", raised and _state(folder) == _expected(path, old))
             _reset(path, None)
 
 
@@ -145,7 +146,7 @@ def _raises(kind: type[EspanError], function, *arguments) -> bool:
 
 
 def faults(tiles: int = 3) -> dict:
-    """{"faults": ..., "wrong": ...}, `tiles` x `tiles` of them for the faults of computing."""
+    """{"faults": ..., "wrong": ...}; computing faults on an image of `tiles` x `tiles` tiles."""
     found = Found()
     numbers(noise(20 * tiles, 20 * tiles - 3, 3), 20, found)
     writing(found)
@@ -153,7 +154,7 @@ def faults(tiles: int = 3) -> dict:
 
 
 if __name__ == "__main__":
-    logging.disable()  # a warning for each fault that was survived
+    logging.disable()  # most faults log a warning
     parser = argparse.ArgumentParser(
         prog="python -m tests.verification.faults", description=__doc__
     )

@@ -1,7 +1,7 @@
-"""Files and requests that are no pictures, changed by hypothesis, byte by byte.
+"""Checkpoints, journals, videos and requests with bytes changed by hypothesis.
 
-`python -m tests.verification.fuzz_bytes --examples 2000` prints one JSON document; ends with 1 if
-there were findings: another outcome than what is documented.
+`python -m tests.verification.fuzz_bytes --examples 2000` prints one JSON document; exit code 1 if
+there were findings: outcomes other than the documented ones.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from tests.support import clips, demo_server
 from tests.support.demo_server import Slow
 from tests.verification.checkpoints import equal, kept_in, state
 
-# A place, what happens there, and with which bytes.
+# (place, kind of edit, bytes)
 EDITS = st.lists(
     st.tuples(
         st.floats(0, 1),
@@ -59,7 +59,9 @@ def checkpoints(stack: ExitStack) -> tuple[bytes, Callable[[bytes], None]]:
         path.write_bytes(content)
         with suppress(InputError):
             back = kept.newest()
-            assert back and equal(back, state(back["step"], 500)), "a damaged one was believed"
+            assert back and equal(back, state(back["step"], 500)), (
+                "a damaged checkpoint was accepted"
+            )
 
     return path.read_bytes(), attempt
 
@@ -79,14 +81,14 @@ def journals(stack: ExitStack) -> tuple[bytes, Callable[[bytes], None]]:
     def attempt(content: bytes) -> None:
         (root / NAME).write_bytes(content)
         with Journal("settings") as journal:
-            assert not journal.has(done), "what was never done counts as done"
+            assert not journal.has(done), "an image that was never finished counts as finished"
             assert all(isinstance(journal.has(job), bool) for job in jobs)
 
     return (root / NAME).read_bytes(), attempt
 
 
 def videos(stack: ExitStack) -> tuple[bytes, Callable[[bytes], None]]:
-    from espan.video.source import look
+    from espan.video.source import probe
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     clips.make(folder / "a.mp4")
@@ -95,7 +97,7 @@ def videos(stack: ExitStack) -> tuple[bytes, Callable[[bytes], None]]:
     def attempt(content: bytes) -> None:
         path.write_bytes(content)
         try:
-            look(path)
+            probe(path)
         except EspanError as error:
             assert str(error).startswith(f"{path}: ") and "\n" not in str(error), str(error)
 
@@ -103,7 +105,7 @@ def videos(stack: ExitStack) -> tuple[bytes, Callable[[bytes], None]]:
 
 
 def requests(stack: ExitStack) -> tuple[bytes, Callable[[bytes], None]]:
-    """Each is answered within our own codes or hung up on, and the page is still there."""
+    """Every request gets an answer other than 500 or none, and the page keeps working."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     limits = {"header_seconds": 0.3, "slow_seconds": 0.3, "grace": 0.1}
     page = stack.enter_context(demo_server.page(folder, lambda _: Slow(), **limits))
@@ -126,7 +128,7 @@ TARGETS = {each.__name__: each for each in (checkpoints, journals, videos, reque
 
 
 def fuzz(name: str, examples: int) -> list[str]:
-    """What a target was found to do wrong; the first of each kind."""
+    """The findings of a target: the first error, if there is one."""
     with ExitStack() as stack:
         whole, attempt = TARGETS[name](stack)
 

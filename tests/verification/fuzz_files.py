@@ -1,10 +1,10 @@
-"""Damaged picture files: reading any of them ends in a picture or an EspanError, in a second.
+"""Damaged image files: reading each returns an image or raises an EspanError, within a second.
 
     python -m tests.verification.fuzz_files FOLDER         every file in a folder, by outcome
-    python -m tests.verification.fuzz_files --seconds 60   files made at random, seeds from --seed
-    python -m tests.verification.fuzz_files --seconds 60 --atheris    the same, led by coverage
+    python -m tests.verification.fuzz_files --seconds 60   files damaged at random, from --seed on
+    python -m tests.verification.fuzz_files --seconds 60 --atheris    the same, guided by coverage
 
-Prints one JSON document; ends with 1 if there were findings. Lines on stderr are libtiff's own.
+Prints one JSON document; exit code 1 if there were findings. Lines on stderr come from libtiff.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from espan.images import files
 from espan.images.image16 import Image16
 
 SLOW = 1.0  # seconds of processor time for one file
-# Where a file keeps sizes, depths and offsets, values that break decoders.
+# Values for sizes, depths and offsets that may break decoders.
 INTERESTING = (
     0,
     1,
@@ -51,7 +51,7 @@ PNG_HEAD = 8
 
 
 def seeds() -> dict[str, bytes]:
-    """Small whole files of every format, by what they are."""
+    """{name: a small intact file} for every format."""
     random = np.random.default_rng(0)
     pixels = np.kron(
         random.integers(256, size=(6, 5, 4), dtype=np.uint8), np.ones((4, 4, 1), np.uint8)
@@ -98,14 +98,14 @@ def seeds() -> dict[str, bytes]:
 
 
 def overwritten(content: bytes, place: int, value: int, width: int, big: bool) -> bytes:
-    """`value` in `width` bytes at `place`, which wraps around."""
+    """The content with `value` in `width` bytes at `place` (modulo the length)."""
     place %= max(1, len(content) - width + 1)
     field = (value % 256**width).to_bytes(width, "big" if big else "little")
     return content[:place] + field + content[place + width :]
 
 
 def mended(content: bytes) -> bytes:
-    """A PNG with the checksums of its chunks made true: what is damaged is not found by them."""
+    """A PNG with corrected checksums, so that they do not reveal the damage."""
     if content[:4] != b"\x89PNG":
         return content
     out, place = bytearray(content), PNG_HEAD
@@ -142,17 +142,17 @@ def damaged(random: np.random.Generator, whole: dict[str, bytes]) -> bytes:
 
 
 def attempt(path: Path) -> tuple[str, float]:
-    """(what reading a file came to, seconds of processor time).
+    """(outcome of reading a file, seconds of processor time).
 
-    "picture", the name of an EspanError, or, for a finding, the name of another error.
+    The outcome is "picture", the name of an EspanError, or, for a finding, of another error.
     """
     began = time.process_time()
     try:
-        picture = files.read(path)
-        if picture.width * picture.height < 10**5:  # what of its metadata was read is written
+        image = files.read(path)
+        if image.width * image.height < 10**5:  # writing must accept the metadata that was read
             for suffix in ("png", "tif"):
-                if picture.mode != "LA;16":
-                    files.write(path.with_suffix("." + suffix), picture).unlink()
+                if image.mode != "LA;16":
+                    files.write(path.with_suffix("." + suffix), image).unlink()
         outcome = "picture"
     except EspanError as error:
         good = str(error).startswith(f"{path}: ") and "\n" not in str(error)
@@ -195,7 +195,7 @@ class Report:
 
 
 def peak() -> int:
-    """The most memory this process had, in bytes; 0 where the system does not tell."""
+    """Peak memory of this process in bytes; 0 if the system does not report it."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -204,7 +204,7 @@ def peak() -> int:
 
 
 def corpus(folder: str | Path) -> dict:
-    """Every file in a folder and below it: counts per outcome, the slowest, peak memory."""
+    """Reads every file below a folder: counts per outcome, the slowest file, peak memory."""
     report = Report()
     for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
         report.add(path, str(path.relative_to(folder)))
@@ -212,7 +212,7 @@ def corpus(folder: str | Path) -> dict:
 
 
 def at_random(seconds: float, seed: int = 0, keep: Path | None = None) -> dict:
-    """Files damaged at random for so long; `keep` is a folder for those that are findings."""
+    """Reads files damaged at random for `seconds`; `keep` is a folder for findings."""
     report, whole, end = Report(), seeds(), time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a"
@@ -227,7 +227,7 @@ def at_random(seconds: float, seed: int = 0, keep: Path | None = None) -> dict:
 
 
 def by_coverage(seconds: float, keep: Path) -> None:
-    """Never returns: libFuzzer ends the process, its own report of a finding on stderr."""
+    """Never returns: libFuzzer ends the process and reports findings on stderr."""
     import atheris
 
     with tempfile.TemporaryDirectory() as folder:
@@ -255,8 +255,10 @@ def main() -> int:
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="a folder for the files that are findings")
-    parser.add_argument("--atheris", action="store_true", help="led by coverage of the Python code")
+    parser.add_argument("--keep", type=Path, help="folder for files with findings")
+    parser.add_argument(
+        "--atheris", action="store_true", help="guided by coverage of the Python code"
+    )
     arguments = parser.parse_args()
     if arguments.atheris:
         by_coverage(arguments.seconds, arguments.keep or Path(tempfile.gettempdir()))

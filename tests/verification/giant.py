@@ -1,4 +1,4 @@
-"""One huge picture from file to file: peak memory and time of a process of its own.
+"""Peak memory and time of a new process that upscales a huge image from file to file.
 
 python -m tests.verification.giant --megapixels 200 --format png
 """
@@ -19,13 +19,13 @@ from espan.options import LIMITS, Limits
 
 
 def peak() -> int:
-    """The most memory this process had, in bytes. Not ru_maxrss: it begins with the parent's."""
+    """Peak memory of this process in bytes. Not ru_maxrss, which includes the parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def picture(width: int, height: int) -> Image.Image:
-    """Soft shapes and fine grain, so that it compresses as a photograph does."""
+def make_image(width: int, height: int) -> Image.Image:
+    """Smooth shapes and fine grain, which compress like a photograph."""
     random = np.random.default_rng(0)
     soft = Image.fromarray(
         random.integers(256, size=(height // 40 + 2, width // 40 + 2, 3), dtype=np.uint8)
@@ -37,7 +37,7 @@ def picture(width: int, height: int) -> Image.Image:
 
 
 def measure(source: str, target: str, options: dict) -> dict:
-    """What a new process reports of upscaling `source` to `target`."""
+    """Peak memory and seconds of a new process that upscales `source` to `target`."""
     code = f"""
 import json, sys, time
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
@@ -59,12 +59,14 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, default=200, help="of the result")
     parser.add_argument("--format", choices=("png", "tif"), default="png")
     parser.add_argument("--model", default="espan-x4")
-    parser.add_argument("--check", action="store_true", help="compare with the picture at once")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the image computed in memory"
+    )
     arguments = parser.parse_args()
     height = round((arguments.megapixels * 1e6 / 16 / 1.5) ** 0.5)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "in.png", Path(folder) / f"out.{arguments.format}"
-        picture(round(1.5 * height), height).save(source, compress_level=1)
+        make_image(round(1.5 * height), height).save(source, compress_level=1)
         options = {"model": arguments.model, "device": "cpu"}
         report = measure(str(source), str(target), options)
         report["bytes"] = target.stat().st_size

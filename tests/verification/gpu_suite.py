@@ -1,9 +1,6 @@
-"""The tests that need a GPU, in parts that fail by themselves.
+"""`python -m tests.verification.gpu_suite`: runs the tests that need a GPU, in independent parts.
 
-`python -m tests.verification.gpu_suite` runs them.
-
-Exit code 0: all passed; 1: some did not, or a part was not done in its time; 2: there is no GPU,
-or no pytest.
+Exit code 0: all passed; 1: tests failed or a part exceeded its time limit; 2: no GPU or no pytest.
 """
 
 import argparse
@@ -13,12 +10,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# What pytest's -k selects, and seconds. Triton's kernels are compiled as they come.
+# {part: (expression for pytest's -k, time limit in seconds)}; Triton compiles during the tests.
 PARTS = {"cuda": ("cuda or engine", 240), "triton": ("triton", 540)}
 
 
 def missing() -> str | None:
-    """Why nothing can be run here; None: it can."""
+    """The reason why the suite cannot run, or None."""
     import torch
 
     if importlib.util.find_spec("pytest") is None:
@@ -27,9 +24,9 @@ def missing() -> str | None:
 
 
 def suite(report: Path | None = None, parts=tuple(PARTS)) -> int:
-    """The parts one after the other, pytest's output as it comes; returns the exit code.
+    """Runs the parts one after another and returns the exit code.
 
-    report: a folder, made if need be, for gpu_suite_PART.xml, in JUnit's form.
+    report: a folder, created if missing, for gpu_suite_PART.xml in JUnit format.
     """
     if reason := missing():
         print(f"gpu_suite: {reason}")
@@ -61,7 +58,7 @@ def suite(report: Path | None = None, parts=tuple(PARTS)) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--report", type=Path, help="a folder for the results in JUnit's form")
+    parser.add_argument("--report", type=Path, help="folder for results in JUnit format")
     parser.add_argument("--part", choices=PARTS, action="append", help="repeatable; default: all")
     arguments = parser.parse_args()
     sys.exit(suite(arguments.report, arguments.part or tuple(PARTS)))

@@ -1,4 +1,4 @@
-"""`python -m tests.verification.half_headers`: connections that send half a header, and others."""
+"""`python -m tests.verification.half_headers`: many incomplete headers must not lock others out."""
 
 import argparse
 import json
@@ -15,9 +15,10 @@ ASKED = 20
 
 
 def half_headers(count: int, addresses: int = 1) -> dict:
-    """So many half headers from so many addresses of this machine that stay, and 20 who then ask.
+    """Holds `count` connections with half a header from `addresses` local addresses open, then
+    sends 20 requests.
 
-    shut_out: those that were not served.
+    shut_out: requests that were not served.
     """
     found = {"half_headers": count, "asked": ASKED, "shut_out": 0}
     with ExitStack() as stack:

@@ -1,7 +1,7 @@
-"""`python -m tests.verification.host_calls`: what a call costs beside the network.
+"""`python -m tests.verification.host_calls`: the overhead of a call besides the network.
 
-Processor time of one thread, in microseconds a call, the least of several rounds: 16x16 pixels
-through an `Upscaler` whose network does nothing, on the make-believe device.
+Processor time of one thread in microseconds per call, the minimum of several rounds: 16x16 pixels
+through an `Upscaler` with a network that does nothing, on an emulated device.
 """
 
 import time
@@ -18,7 +18,7 @@ ROUNDS, CALLS = 30, 100
 
 
 def upscaler() -> Upscaler:
-    """One whose network gives zeros that were made before."""
+    """An upscaler with a network that returns preallocated zeros."""
     up = Upscaler(device="cpu", dtype="fp32", backend="eager")
     with_slots(up)
 
@@ -33,13 +33,13 @@ def upscaler() -> Upscaler:
 
 
 def contenders(up: Upscaler) -> dict[str, tuple[Callable[[], object], int]]:
-    """{what is given: (the call, its images)}"""
+    """{kind of input: (call, number of images)}."""
     pixels = np.zeros((16, 16, 3), np.uint8)
     tensor = torch.zeros(3, 16, 16, dtype=torch.uint8)
-    picture, batch = Image.fromarray(pixels), tensor[None].repeat(4, 1, 1, 1)
+    image, batch = Image.fromarray(pixels), tensor[None].repeat(4, 1, 1, 1)
     return {
         "numpy": (lambda: up(pixels), 1),
-        "PIL": (lambda: up(picture), 1),
+        "PIL": (lambda: up(image), 1),
         "tensor (C, H, W)": (lambda: up(tensor), 1),
         "batch of 4": (lambda: up(batch), 1),
         "list of 8, each": (lambda: up([pixels] * 8), 8),
@@ -59,7 +59,7 @@ def microseconds(call: Callable[[], object], rounds: int, calls: int) -> float:
 
 
 def measured(rounds: int = ROUNDS, calls: int = CALLS) -> dict[str, float]:
-    """{what is given: microseconds}"""
+    """{kind of input: microseconds per image}."""
     torch.set_num_threads(1)
     up, held = upscaler(), shortcut._cached
     try:

@@ -1,4 +1,4 @@
-"""Runs over a folder that are stopped at random moments, and what is left of their results."""
+"""Stops runs over a folder at random moments and checks the files that they leave."""
 
 import argparse
 import json
@@ -17,20 +17,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-PICTURES, SIDE, WORKERS = 24, 20, 3
+IMAGES, SIDE, WORKERS = 24, 20, 3
 SUFFIXES = (".png", ".jpg", ".webp", ".tif")
 HIDDEN = ".espan-"
-# Seconds in which an interrupted run must be gone, on a busy machine too.
+# Seconds within which an interrupted run must end, even on a busy machine.
 PROMPT = 30.0
 
 
 def kills(count: int, seed: int = 0) -> dict:
-    """`kill -9` of `espan upscale FOLDER --resume`, `count` times; a run goes on where one died.
+    """`kill -9` of `espan upscale FOLDER --resume`, `count` times; each run resumes the last one.
 
-    half_files: results that were not, byte for byte, those of an undisturbed run, looked at after
-    each kill and at the end. repeated: finished pictures that the next run did again, and
-    repeated_at_most: how many of them after one kill; `in_flight` is how many there may be.
-    leftovers: temporary files that the last run did not clear away.
+    half_files: results that differ from those of an undisturbed run, checked after each kill and at
+    the end. repeated: finished images that the next run computed again; repeated_at_most: the most
+    of them after one kill, at most `in_flight` are allowed. leftovers: temporary files that the
+    last run did not remove.
     """
     choose = random.Random(seed)
     found = {"kills": 0, "half_files": 0, "repeated": 0, "repeated_at_most": 0, "finished": 0}
@@ -56,11 +56,11 @@ def kills(count: int, seed: int = 0) -> dict:
 
 
 def interrupts(count: int, seed: int = 0) -> dict:
-    """Ctrl-C at random moments, `count` times; what is counted should be 0.
+    """Ctrl-C at random moments, `count` times; all counts should be 0.
 
-    wrong_codes: runs that ended with another code than 130. tracebacks: that said more than one
-    line; `said` is what the first of them did. half_files, leftovers: as in `kills`. slowest:
-    seconds until the process was gone.
+    wrong_codes: runs with an exit code other than 130. tracebacks: runs that printed anything but
+    the expected line; `said` is the first such output. half_files, leftovers: as in `kills`.
+    slowest: the most seconds until the process had ended.
     """
     choose = random.Random(seed)
     names = ("interrupts", "wrong_codes", "tracebacks", "half_files", "leftovers")
@@ -85,7 +85,7 @@ def interrupts(count: int, seed: int = 0) -> dict:
 
 
 class Run:
-    """One run in a process of its own, to its end or to a signal: its exit code, what it said."""
+    """One run in a new process, to its end or to a signal: its exit code and its output."""
 
     def __init__(self, folder: Path, number: int | None = None, after: float = 0, out: str = "out"):
         context = multiprocessing.get_context("forkserver")
@@ -99,7 +99,7 @@ class Run:
         reader.recv()
         if number is not None:
             process.join(after)
-            with suppress(ProcessLookupError):  # it has ended by itself
+            with suppress(ProcessLookupError):  # the process has ended already
                 os.kill(process.pid, number)
         signalled = time.monotonic()
         process.join()
@@ -113,11 +113,11 @@ def _upscale(folder: str, out: str, log: str, started) -> None:
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     arguments = ["-n", "espan-x2", "--device", "cpu", "--dtype", "fp32"]
     arguments += ["--jobs", str(WORKERS), "--resume", "--quiet"]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore SIGINT
     try:
         started.send(None)
         code = main(["upscale", folder, "-o", out, *arguments])
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # too late: the run is done
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run is done: ignore late signals
     except KeyboardInterrupt:  # before `main` began, or after it ended
         code = 130
         print("espan: interrupted", file=sys.stderr)
@@ -126,14 +126,14 @@ def _upscale(folder: str, out: str, log: str, started) -> None:
 
 @contextmanager
 def _experiment(seed: int) -> Iterator[tuple[Path, dict[str, bytes], float]]:
-    """A folder with pictures in "in", the bytes of their results, seconds of an undisturbed run."""
+    """(folder with images in "in", {result: bytes}, seconds) of an undisturbed run."""
     with tempfile.TemporaryDirectory() as name:
         folder, values = Path(name), np.random.default_rng(seed)
-        for i in range(PICTURES):
+        for i in range(IMAGES):
             path = folder / "in" / f"{i % 3}" / f"{i}{SUFFIXES[i % len(SUFFIXES)]}"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(values.integers(0, 256, (SIDE, SIDE + i, 3), np.uint8)).save(path)
-        for out in ("first", "second"):  # the first starts the server of processes
+        for out in ("first", "second"):  # the first also starts the fork server
             began = time.monotonic()
             if Run(folder, out=out).code:
                 raise RuntimeError((folder / "log").read_text())
@@ -142,7 +142,7 @@ def _experiment(seed: int) -> Iterator[tuple[Path, dict[str, bytes], float]]:
 
 
 def _results(folder: Path) -> dict[str, tuple[bytes, tuple]]:
-    """Bytes of every result, and what tells the file from another one of the same bytes."""
+    """{result: (bytes, identity of the file)}; a rewritten file has another identity."""
     found = {}
     for path in folder.rglob("*"):
         if path.is_file() and not path.name.startswith(HIDDEN):

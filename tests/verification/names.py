@@ -1,7 +1,7 @@
-"""`python -m tests.verification.names`: names that no file can have, and what is no file.
+"""`python -m tests.verification.names`: impossible file names, FIFOs, devices and broken links.
 
-Every command is given each of them in every place that takes a name. What is counted must be none:
-tracebacks, waits (a FIFO opened as a file never ends), lines that a terminal would obey.
+Passes each of them to every command wherever it takes a name. Expects no tracebacks, no hangs
+(opening a FIFO blocks) and no control characters in the output.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from espan.cli import main
 from espan.networks.espan import ESPAN
 
 EVIL = "a\x1b[31m\nb\udcff"
-# {} stands where the name goes; `net` and `in` are a good network and a good folder.
+# {} is replaced by the name; `net` and `in` are a valid network and a valid folder.
 COMMANDS = (
     "upscale {} -n net.safetensors --device cpu",
     "upscale in -o {} -n net.safetensors --device cpu -q",
@@ -39,19 +39,19 @@ COMMANDS = (
     "compare in/a.png -o {}.html -n net.safetensors --device cpu",
     "train {}",
 )
-# What an obeying terminal would find in a line.
+# Characters that a terminal would interpret.
 OBEYED = re.compile("[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 PATIENCE = 30
 
 
 def names() -> list[str]:
-    """What is made in the current folder, and names that cannot be."""
+    """Names of special files made in the current folder, and impossible names."""
     os.mkfifo("fifo.png")
     os.mkfifo("fifo")
     Path("dangling.png").symlink_to("nowhere")
     Path("loop.png").symlink_to("loop.png")
     Path("device.png").symlink_to("/dev/zero")
-    Path(f"{EVIL}.png").write_bytes(b"no picture")
+    Path(f"{EVIL}.png").write_bytes(b"no image")
     Path("odd").mkdir()
     for name in ("fifo.png", "dangling.png", "loop.png", f"{EVIL}.png"):
         (Path("odd") / name).symlink_to(Path.cwd() / name)
@@ -59,8 +59,8 @@ def names() -> list[str]:
     return [*made, "", "w" * 300, "w" * 5000, "a\0b", "\ud800", "in/a.png/b", EVIL]
 
 
-def tried() -> Iterator[str]:
-    """What each attempt came to: "", or why it is a finding."""
+def attempts() -> Iterator[str]:
+    """The outcome of each attempt: "" or the kind of finding."""
     for name in names():
         for command in COMMANDS:
             arguments = [each.replace("{}", name) for each in command.split(" ")]
@@ -104,7 +104,7 @@ def count() -> dict:
         Path("in").mkdir()
         Image.new("RGB", (48, 48)).save("in/a.png")
         save(ESPAN(channels=4, blocks=1, last_convs=0, scale=2), "net.safetensors")
-        findings = [*tried()]
+        findings = [*attempts()]
         os.chdir(here)
     kinds = ("tracebacks", "hangs", "obeyed")
     counts = {kind: sum(each.startswith(kind) for each in findings) for kind in kinds}

@@ -1,8 +1,8 @@
-"""`python -m tests.verification.reliability`: what is promised in docs/reliability.md, tried.
+"""`python -m tests.verification.reliability`: tests the guarantees in docs/reliability.md.
 
-Damaged picture files, runs killed and interrupted at random moments, threads on one upscaler,
-faults put into runs, bugs planted in kernels and in what keeps the promises. `--long` is the long
-form, an hour on two cores; `--json FILE` keeps the figures. Ends with 1 if a promise was broken.
+Damaged image files, runs killed and interrupted at random moments, threads that share an upscaler,
+injected faults, bugs planted in kernels and in the code behind the guarantees. `--long` takes an
+hour on two cores; `--json FILE` saves the numbers. Exit code 1 if a guarantee was broken.
 """
 
 import argparse
@@ -20,17 +20,17 @@ import torch
 from bench import machine
 from bench.machine import ROOT
 
-# What each part counts that must be none.
+# Counts that must be 0, of all parts.
 NONE = (
     *("findings", "half_files", "leftovers", "wrong_codes", "tracebacks", "mismatches", "wrong"),
     *("believed", "lost", "shut_out", "hangs", "obeyed"),
 )
-# Damaged files that are not made here, where they are.
+# Folder with further damaged files, if it exists.
 MALFORMED = Path(os.environ.get("ESPAN_SHARED", ROOT.parent / "shared")) / "data/malformed"
 
 
 def parts(long: bool) -> dict[str, list[str]]:
-    """Commands that print one JSON document each, run from the root of the repository."""
+    """{part: command that prints one JSON document}, run from the root of the repository."""
     kills = "import json; from tests.verification.kills import {0}; print(json.dumps({0}({1})))"
     count = [] if long else ["--count", "2"]
     many = "5000" if long else "100"
@@ -54,7 +54,7 @@ def parts(long: bool) -> dict[str, list[str]]:
 
 
 def run(command: list[str]) -> dict:
-    """What the command counted; its own words under "error" where it ended without a count."""
+    """The counts of a command; "error" holds its stderr if it ended without counts."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     began = time.monotonic()
     done = subprocess.run(
@@ -70,7 +70,7 @@ def run(command: list[str]) -> dict:
 
 
 def broken(found: dict) -> bool:
-    """Whether a part counted what must be none, caught less than was planted, or did not end."""
+    """Whether a part has a nonzero count in NONE, missed planted bugs, or failed."""
     if "error" in found or any(found.get(name) for name in NONE):
         return True
     pairs = [each for each in found.values() if isinstance(each, dict) and "planted" in each]
@@ -79,8 +79,9 @@ def broken(found: dict) -> bool:
 
 def line(name: str, found: dict) -> str:
     flat = {k: v for k, v in found.items() if k not in ("seconds", "which") and v not in ({}, [])}
-    said = ", ".join(f"{key.replace('_', ' ')} {_short(value)}" for key, value in flat.items())
-    return f"{name:16} {'BROKEN' if broken(found) else 'kept':6} {said} ({found['seconds']:.0f} s)"
+    counts = ", ".join(f"{key.replace('_', ' ')} {_short(value)}" for key, value in flat.items())
+    state = "BROKEN" if broken(found) else "kept"
+    return f"{name:16} {state:6} {counts} ({found['seconds']:.0f} s)"
 
 
 def _short(value) -> str:
@@ -92,7 +93,7 @@ def _short(value) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--long", action="store_true", help="200 kills, every planted bug: an hour")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="save the numbers")
     arguments = parser.parse_args(argv)
     if arguments.json and not arguments.json.resolve().parent.is_dir():
         print(f"reliability: {arguments.json.parent}: no such folder", file=sys.stderr)

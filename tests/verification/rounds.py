@@ -1,6 +1,6 @@
-"""Many threads on one upscaler, round after round.
+"""Many threads that share one upscaler, in many rounds.
 
-`python -m tests.verification.rounds` is the long form.
+`python -m tests.verification.rounds` runs them from the command line.
 """
 
 import argparse
@@ -21,7 +21,7 @@ KINDS = [np.uint8, np.uint16, np.float32]
 
 
 def upscalers() -> dict[str, Upscaler]:
-    """One of each way in which threads share a network."""
+    """An upscaler for each way in which threads share a network."""
     net = random_net(channels=4)
     half = Upscaler(net, device="cpu", dtype="bf16", tile=8)
     slots = Upscaler(net, device="cpu", dtype="fp32", backend="eager", tile=10)
@@ -29,39 +29,39 @@ def upscalers() -> dict[str, Upscaler]:
         dtype: Plan(eager.net, "eager") for dtype, eager in slots._runner.backends.items()
     }
     with_slots(slots)
-    # Graphs are captured at the second use of a shape, which may be any thread's.
+    # Any thread may capture the graph of a shape, at its second use.
     return {
-        "whole pictures": Upscaler(net, device="cpu", dtype="fp32", tile=None),
+        "whole images": Upscaler(net, device="cpu", dtype="fp32", tile=None),
         "tiles in bfloat16": half,
         "two stream slots": slots,
     }
 
 
 def rounds(count: int = 250, threads: int = 8, seed: int = 0) -> dict[str, int]:
-    """In each round `threads` threads upscale a picture each, of random size, dtype and channels,
-    all with the same upscaler; a mismatch is a picture that is not bit for bit what one thread
-    alone gets. {"rounds": ..., "pictures": ..., "mismatches": ...}
+    """In each round, `threads` threads upscale an image each, of random size, dtype and channels,
+    with the same upscaler. A mismatch is a result that is not bit-identical to that of a single
+    thread. {"rounds": ..., "pictures": ..., "mismatches": ...}
     """
     random = np.random.default_rng(seed)
-    pictures = [
+    images = [
         noise(*size, *channels, dtype=dtype, seed=seed + i)
         for i, size in enumerate(SIZES)
         for dtype in KINDS
         for channels in ((), (3,), (4,))
     ]
     ways = [*upscalers().values()]
-    alone = [[up(picture) for picture in pictures] for up in ways]
+    expected = [[up(image) for image in images] for up in ways]
     wrong: list[int] = []
     before = torch.get_num_threads(), sys.getswitchinterval()
     torch.set_num_threads(1)
-    sys.setswitchinterval(1e-6)  # Python's own threads change places at every chance
+    sys.setswitchinterval(1e-6)  # Python switches threads as often as possible
     try:
         for i in range(count):
-            way, chosen = i % len(ways), random.integers(len(pictures), size=threads)
+            way, chosen = i % len(ways), random.integers(len(images), size=threads)
 
             def work(thread: int, way=way, chosen=chosen) -> None:
                 which = chosen[thread]
-                if not np.array_equal(ways[way](pictures[which]), alone[way][which]):
+                if not np.array_equal(ways[way](images[which]), expected[way][which]):
                     wrong.append(which)
 
             in_threads(work, threads)

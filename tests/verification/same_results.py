@@ -1,10 +1,10 @@
-"""Whether two checkouts compute the same, to the last bit.
+"""Checks that two checkouts compute bit-identical results.
 
 `python -m tests.verification.same_results OTHER`, where OTHER is the folder of the other checkout.
 
 Upscales small images of several sizes, scales, networks, dtypes and backends with both and compares
-the digests of what comes out; with nvcc, g++ and Triton the host build of the CUDA kernels and
-Triton's interpreter too. Prints every difference; exit code 1 if there is one.
+digests of the results; with nvcc, g++ and Triton, also with the host build of the CUDA kernels and
+Triton's interpreter. Prints every difference; exit code 1 if there is one.
 """
 
 import argparse
@@ -32,7 +32,7 @@ RUNS = (
 
 
 def digests() -> dict[str, str]:
-    """{what was computed: SHA-256 of its bytes, or the reason why it was not} of this checkout."""
+    """{case: SHA-256 of the result, or the reason why there is none} of this checkout."""
 
     def network(name: str):
         if name.startswith("espan"):
@@ -58,7 +58,7 @@ def digests() -> dict[str, str]:
 
 
 def _plans() -> dict[str, str]:
-    """The same of the plans on kernels: Triton's interpreter and CUDA's host build."""
+    """The same for the kernels backend: Triton's interpreter and CUDA's host build."""
     from espan.backends.kernels import Plan
     from espan.networks.folding import fold
     from espan_kernels import machine, native

@@ -1,4 +1,4 @@
-"""Checkpoints, journals, videos and requests with changed bytes end as is documented."""
+"""Checkpoints, journals, videos and requests with changed bytes have documented outcomes."""
 
 import logging
 
@@ -11,6 +11,6 @@ from tests.verification.fuzz_bytes import TARGETS, fuzz
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_any_edit_ends_as_documented(name, caplog):
+def test_edits_have_documented_outcomes(name, caplog):
     caplog.set_level(logging.CRITICAL)
     assert fuzz(name, 40) == []

@@ -1,4 +1,4 @@
-"""Picture files damaged every way: a picture or an EspanError that names the file, in a second."""
+"""Damaged image files: an image or an EspanError that names the file, within a second."""
 
 import struct
 
@@ -12,7 +12,7 @@ hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
 
 WHOLE = fuzz_files.seeds()
-# (place, value, bytes, big-endian): sizes, depths, offsets and counts lie in the first 300 bytes.
+# (place, value, bytes, big-endian); sizes, depths, offsets and counts are in the first 300 bytes.
 FIELD = st.tuples(
     st.integers(0, 300),
     st.sampled_from(fuzz_files.INTERESTING),
@@ -24,7 +24,7 @@ FLIP = st.tuples(st.integers(0, 2000), st.integers(0, 255), st.just(1), st.just(
 
 @pytest.fixture(scope="module")
 def report():
-    """What came of all examples together."""
+    """The outcomes of all examples."""
     return fuzz_files.Report()
 
 
@@ -41,7 +41,7 @@ def report():
     kept=st.floats(0.02, 1) | st.just(1.0),
     mend=st.booleans(),
 )
-def test_no_other_error_and_no_second(tmp_path_factory, report, name, damage, kept, mend):
+def test_no_other_error_and_less_than_a_second(tmp_path_factory, report, name, damage, kept, mend):
     content = WHOLE[name]
     for place, value, width, big in damage:
         content = fuzz_files.overwritten(content, place, value, width, big)
@@ -51,12 +51,12 @@ def test_no_other_error_and_no_second(tmp_path_factory, report, name, damage, ke
     assert not report.add(path, name), report.findings
 
 
-def test_the_examples_were_neither_all_whole_nor_all_refused(report):
+def test_some_examples_are_read_and_some_refused(report):
     outcomes = report.outcomes
     assert outcomes["InputError"] > 50 and outcomes["picture"] > 20
 
 
-def test_whole_files_are_pictures(tmp_path):
+def test_intact_files_are_read(tmp_path):
     for name, content in WHOLE.items():
         path = tmp_path / name
         path.write_bytes(content)
@@ -75,7 +75,7 @@ def test_a_finding_is_found(tmp_path, monkeypatch):
     assert counts["outcomes"] == {"KeyError": 1} and "a: KeyError" in counts["findings"][0]
 
 
-def test_gif_that_ends_where_a_second_frame_begins(tmp_path):
+def test_a_gif_that_ends_at_its_second_frame(tmp_path):
     # Found by coverage: Pillow raises IndexError.
     frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 4, 4, 0)
     content = WHOLE["gif"][:-1] + frame
@@ -85,7 +85,7 @@ def test_gif_that_ends_where_a_second_frame_begins(tmp_path):
 
 
 def retyped(content: bytes, tag: int, kind: int, count: int) -> bytes:
-    """A little-endian TIFF with another type of the values of `tag`."""
+    """A little-endian TIFF with another value type for `tag`."""
     changed = bytearray(content)
     (directory,) = struct.unpack_from("<I", content, 4)
     (entries,) = struct.unpack_from("<H", content, directory)
@@ -96,14 +96,14 @@ def retyped(content: bytes, tag: int, kind: int, count: int) -> bytes:
     raise AssertionError(f"the file has no tag {tag}")
 
 
-# Text for the resolution, a fraction for the maker of the camera.
+# Text as the resolution, a fraction as the maker of the camera.
 @pytest.mark.parametrize(("tag", "kind", "count"), [(282, 2, 4), (0x010F, 5, 1)])
-def test_metadata_of_the_wrong_type_does_not_cost_the_picture(tmp_path, tag, kind, count):
+def test_metadata_of_the_wrong_type_does_not_stop_reading(tmp_path, tag, kind, count):
     (tmp_path / "a.tif").write_bytes(retyped(WHOLE["tiff"], tag, kind, count))
-    picture = files.read(tmp_path / "a.tif")
+    image = files.read(tmp_path / "a.tif")
     for suffix in ("png", "tif"):
-        again = files.read(files.write(tmp_path / f"b.{suffix}", picture))
+        again = files.read(files.write(tmp_path / f"b.{suffix}", image))
         if tag == 282:
-            assert again.info.get("dpi", (1, 1)) == (1, 1)  # what Pillow says of none
+            assert again.info.get("dpi", (1, 1)) == (1, 1)  # Pillow's value for none
         else:
-            assert again.size == picture.size
+            assert again.size == image.size

@@ -1,4 +1,4 @@
-"""What a call costs beside the network is measured for every kind of image."""
+"""The overhead of a call is measured for every kind of image."""
 
 import torch
 

@@ -1,5 +1,5 @@
-"""Tests of tests: a few bugs planted in a copy of the tree are caught, and one that is harmless is
-not. The whole list is `python -m tests.verification.mutations`."""
+"""Tests of tests: some bugs planted in a copy of the tree are caught, and a harmless change is not.
+`python -m tests.verification.mutations` plants all of them."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_planted_bugs_are_caught():
     assert plant([KERNELS[8], PROMISES[1], OUTSIDE[9]]) == {"planted": 3, "caught": 3}
 
 
-def test_what_changes_nothing_survives():
+def test_a_harmless_change_survives():
     harmless = Mutation("nothing", "espan/errors.py", "Base of all", "Root of all", KERNELS[8].test)
     with pytest.raises(SurvivedError, match=r"nothing: espan/errors\.py: 'Base of all'"):
         plant([harmless])

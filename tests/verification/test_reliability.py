@@ -1,4 +1,4 @@
-"""The report on what is promised: it shows what was broken, and its commands exist."""
+"""The report on guarantees: it shows which were broken, and its commands exist."""
 
 import json
 
@@ -17,7 +17,7 @@ def commands(monkeypatch, results: dict) -> None:
     monkeypatch.setattr(reliability, "parts", lambda long: made)
 
 
-def test_what_is_kept_is_said_and_kept(monkeypatch, tmp_path, capsys):
+def test_the_report_shows_and_saves_the_counts(monkeypatch, tmp_path, capsys):
     commands(monkeypatch, FINE)
     assert reliability.main(["--json", str(tmp_path / "r.json")]) == 0
     first, second = capsys.readouterr().out.splitlines()
@@ -39,13 +39,13 @@ def test_what_is_kept_is_said_and_kept(monkeypatch, tmp_path, capsys):
     ],
     ids=str,
 )
-def test_what_is_broken_is_said(monkeypatch, capsys, found):
+def test_the_report_shows_a_broken_guarantee(monkeypatch, capsys, found):
     commands(monkeypatch, FINE | {"one": found})
     assert reliability.main([]) == 1
     assert capsys.readouterr().out.splitlines()[2].startswith("one              BROKEN")
 
 
-def test_a_part_that_does_not_end_is_broken():
+def test_a_part_that_fails_is_broken():
     failed = reliability.run(["-c", "raise SystemExit('no memory')"])
     assert reliability.broken(failed) and failed["error"] == "no memory"
     late = reliability.run(["-c", "print('{}'); raise SystemExit('a bug survived')"])
@@ -53,7 +53,7 @@ def test_a_part_that_does_not_end_is_broken():
 
 
 @pytest.mark.parametrize("long", [False, True])
-def test_every_part_has_its_command(long):
+def test_the_command_of_every_part_exists(long):
     for command in reliability.parts(long).values():
         if command[0] == "-m":
             found = reliability.run([*command[:2], "--help"])

@@ -1,4 +1,4 @@
-"""Eight threads on one upscaler, 250 rounds: the bits that one thread alone gets."""
+"""Eight threads on one upscaler, 250 rounds: bit-identical to the results of one thread."""
 
 import time
 
@@ -10,8 +10,8 @@ def test_250_rounds_of_eight_threads():
     assert rounds.rounds(250, 8) == {"rounds": 250, "pictures": 2000, "mismatches": 0}
 
 
-class Everybodys:
-    """A queue whose one slot is taken by all at once."""
+class SharedSlot:
+    """A queue that gives the same slot to every thread."""
 
     def __init__(self, queue):
         self.held = queue.get()
@@ -20,15 +20,15 @@ class Everybodys:
         return self.held
 
     def put(self, held):
-        """Nobody waits for it."""
+        """Does nothing: the slot is never taken out of the queue."""
 
 
 def test_a_slot_that_threads_share_is_noticed(monkeypatch):
     """Otherwise the test above would prove nothing."""
     up = rounds.upscalers()["two stream slots"]
     for executor in up._runner._executors.values():
-        executor._free = Everybodys(executor._free)
-    # Results are waited for, as on a GPU: others come to the slot in the meantime.
+        executor._free = SharedSlot(executor._free)
+    # Wait for results, as on a GPU, so that other threads use the slot meanwhile.
     monkeypatch.setattr(FakeSlot, "mark", lambda slot: lambda: time.sleep(1e-3))
     monkeypatch.setattr(rounds, "upscalers", lambda: {"a shared stream slot": up})
     assert any(rounds.rounds(20, 8, seed)["mismatches"] for seed in range(10))

@@ -1,4 +1,4 @@
-"""Two checkouts are compared by everything that they compute, and a difference is told."""
+"""The comparison of two checkouts covers all kinds of results and prints every difference."""
 
 import sys
 
@@ -15,7 +15,7 @@ def few(monkeypatch):
     monkeypatch.setattr(same_results, "_plans", lambda: {})
 
 
-def test_digests_are_the_same_twice_and_of_every_kind_of_pixel(few):
+def test_digests_are_reproducible_and_cover_every_pixel_type(few):
     found = same_results.digests()
     assert len(found) == len({*found.values()}) == 6
     assert same_results.digests() == found
@@ -24,7 +24,7 @@ def test_digests_are_the_same_twice_and_of_every_kind_of_pixel(few):
 @pytest.mark.parametrize(
     ("theirs", "code"), [({"a": "1", "b": "2"}, 0), ({"a": "1", "b": "3"}, 1), ({"a": "1"}, 1)]
 )
-def test_every_difference_is_told(monkeypatch, capsys, tmp_path, theirs, code):
+def test_every_difference_is_printed(monkeypatch, capsys, tmp_path, theirs, code):
     of = {same_results.ROOT: {"a": "1", "b": "2"}, tmp_path: theirs}
     monkeypatch.setattr(same_results, "of", of.__getitem__)
     monkeypatch.setattr(sys, "argv", ["same_results", str(tmp_path)])

@@ -24,7 +24,7 @@ OUTSIDE = [
             "espan/images/files/metadata.py",
             "    LookupError,\n",
             "",
-            "tests/verification/test_fuzz_files.py::test_gif_that_ends_where_a_second_frame_begins",
+            "tests/verification/test_fuzz_files.py::test_a_gif_that_ends_at_its_second_frame",
         ),
         (
             "16 bits stay 16",
@@ -87,7 +87,7 @@ OUTSIDE = [
             "espan/system/paths.py",
             "    except OSError as error:\n        return reason(error)\n",
             "    except PermissionError as error:\n        return reason(error)\n",
-            "tests/cli/test_names.py::test_one_name_too_long_for_its_result_leaves_the_others",
+            "tests/cli/test_names.py::test_a_result_name_that_is_too_long_does_not_stop_the_others",
         ),
         (
             "a FIFO is not waited for",
@@ -129,7 +129,7 @@ OUTSIDE = [
             "espan/demo/guard.py",
             "if not self._is_ours(host):",
             "if False:",
-            "tests/demo/test_demo_limits.py::test_other_sites_may_not_use_it",
+            "tests/demo/test_demo_limits.py::test_requests_of_other_sites_are_refused",
         ),
         (
             "a header that does not come is hung up on",
@@ -137,21 +137,21 @@ OUTSIDE = [
             "self.loop.call_later(limits.header_seconds, self._hang_up)",
             "self.loop.call_later(3600, self._hang_up)",
             "tests/demo/test_demo_connections.py::"
-            "test_the_time_of_a_header_is_not_begun_anew_by_every_byte",
+            "test_single_bytes_do_not_restart_the_time_of_a_header",
         ),
         (
             "half headers give way to others",
             "espan/demo/connections.py",
             "            oldest._hang_up()\n",
             "",
-            "tests/demo/test_demo_connections.py::test_half_headers_shut_nobody_out",
+            "tests/demo/test_demo_connections.py::test_half_headers_lock_nobody_out",
         ),
         (
             "uploads are counted as they come",
             "espan/demo/app.py",
             "if received > limits.upload:",
             "if False:",
-            "tests/demo/test_demo_limits.py::test_a_stream_over_the_limit_that_does_not_say_its_length",
+            "tests/demo/test_demo_limits.py::test_a_stream_of_unknown_length_over_the_limit",
         ),
         (
             "a client never sees an unexpected error",
@@ -172,7 +172,7 @@ OUTSIDE = [
             "espan/video/source.py",
             'only = {"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)}',
             'only = {"protocol_whitelist": "file"}',
-            "tests/video/test_video_bad.py::test_a_playlist_in_the_clothes_of_a_video_opens_no_other_file",
+            "tests/video/test_video_bad.py::test_a_playlist_named_like_a_video_opens_no_other_file",
         ),
         (
             "half a segment is no segment",
