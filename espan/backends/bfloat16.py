@@ -7,7 +7,7 @@ A convolution reads neighbours where they lie; left of a row is the end of the r
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, zeros
 
 from espan.backends.base import Work, bound
 from espan.backends.lowering import lower
@@ -191,7 +191,7 @@ class Maps:
         self.size, self._slots = (height, width), slots
         self._layouts = [_Layout(height, width, each) for each in channels]
         # Zeros, as borders stay so and what lies behind them is multiplied by zero.
-        self._maps = [torch.zeros(each.elements, dtype=torch.bfloat16) for each in self._layouts]
+        self._maps = [zeros(each.elements, dtype=torch.bfloat16) for each in self._layouts]
         self.bytes = sum(each.nbytes for each in self._maps)
         self.layers = [self._layer(step) for step in steps]
 

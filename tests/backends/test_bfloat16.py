@@ -1,6 +1,7 @@
 """The backend of bfloat16 on a CPU: equal to the network, on both units, in memory used again."""
 
 import logging
+import mmap
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,7 +14,7 @@ from espan.backends.bfloat16 import Bfloat16Network, refusal
 from espan.backends.cpu import CpuNetwork
 from espan_kernels import cpu
 from tests.backends.test_cpu import NETS, SIZES, image, made
-from tests.support.makers import noise, random_net
+from tests.support.makers import noise, python, random_net
 
 HERE = cpu.REASON or (None if cpu.unit() else "this processor cannot multiply bfloat16")
 pytestmark = pytest.mark.skipif(HERE is not None, reason=str(HERE))
@@ -129,3 +130,39 @@ def test_what_it_refuses(monkeypatch):
     monkeypatch.setattr(cpu, "unit", lambda: None)
     assert refusal(random_net().bfloat16()) == "this processor cannot multiply bfloat16"
     assert isinstance(select.backend_of(random_net().bfloat16(), "auto"), CpuNetwork)
+
+
+@pytest.mark.skipif(not hasattr(mmap, "PROT_READ"), reason="needs mprotect")
+@pytest.mark.parametrize("end", ["first", "last"])
+def test_nothing_outside_of_the_maps_is_read_or_written(end):
+    """Every map ends, or begins, at a page without access: a byte beyond it ends the process."""
+    code = f"""
+import ctypes, mmap
+import torch
+from espan.backends import bfloat16
+from tests.backends.test_cpu import made
+
+PAGE, held, libc = mmap.PAGESIZE, [], ctypes.CDLL(None, use_errno=True)
+
+def guarded(elements, dtype):
+    size = 2 * elements
+    pages = -(-size // PAGE)
+    memory = mmap.mmap(-1, (pages + 2) * PAGE)
+    held.append(memory)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for page in (0, pages + 1):
+        address = ctypes.c_void_p(start + page * PAGE)
+        assert libc.mprotect(address, ctypes.c_size_t(PAGE), 0) == 0
+    offset = PAGE if {end!r} == "first" else (pages + 1) * PAGE - size
+    return torch.frombuffer(memory, dtype=dtype, count=elements, offset=offset)
+
+bfloat16.zeros = guarded
+for name in ("espan", "span", "spanf"):
+    net = made(name, torch.bfloat16)
+    for unit in {UNITS!r}:
+        run = bfloat16.Bfloat16Network(net, unit)
+        for height, width in [(1, 1), (7, 31), (5, 32), (4, 33), (3, 64)]:
+            assert run(torch.rand(1, 3, height, width).bfloat16()).isfinite().all()
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
