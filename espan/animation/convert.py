@@ -98,7 +98,7 @@ def convert(
         raise OutputError(f"{output}: GIF holds at most 65535 pixels a side; choose png")
     if format != "GIF":
         files.check_format(output, format, animation.mode, size)
-    files.check_place(output)
+    files.check_writable(output)
     if format == "GIF" and animation.icc_profile:
         log.info("%s: GIF holds no colour profile; that of %s is dropped", output, path)
     total = len(animation.durations)

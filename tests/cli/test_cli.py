@@ -112,7 +112,7 @@ def test_one_bad_file_does_not_stop_the_others(pictures, upscale, tmp_path, caps
     assert upscale(pictures, "-o", tmp_path / "out") == 1
     assert tree(tmp_path / "out") == ["a.png", "deep/er/b.webp"]
     err = capsys.readouterr().err
-    assert f"{pictures}/a0.png: not a picture" in err and "1 of 3 failed" in err
+    assert f"{pictures}/a0.png: not an image" in err and "1 of 3 failed" in err
 
 
 def test_failed_write_does_not_stop_the_others(pictures, upscale, tmp_path, monkeypatch, capsys):

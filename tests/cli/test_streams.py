@@ -119,7 +119,7 @@ def test_garbage_is_one_line_and_nothing_is_written(weights, tmp_path):
     done = espan(weights, "-", "-o", "x.png", data=bytes(range(256)) * 99, cwd=tmp_path)
     assert done.returncode == 1 and done.stdout == b""
     (line,) = done.stderr.decode().splitlines()
-    assert line.startswith("espan: <stdin>: not a picture in a known format")
+    assert line.startswith("espan: <stdin>: not an image in a known format")
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 
@@ -132,7 +132,7 @@ def test_endless_garbage_is_refused_at_once(weights, tmp_path):
         )
     assert done.returncode == 1
     (line,) = done.stderr.decode().splitlines()
-    assert line.startswith("espan: <stdin>: not a picture in a known format")
+    assert line.startswith("espan: <stdin>: not an image in a known format")
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 

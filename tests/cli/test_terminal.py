@@ -60,13 +60,13 @@ def test_upscale(evil, upscale, capsys):
     assert upscale(evil, "-o", out, "--json") == 1
     shown = capsys.readouterr()
     assert harmless(shown.err) and shown.err.count("\n") == 3
-    assert f"espan: {evil}/{SHOWN}2.png: not a picture" in shown.err.splitlines()[-2]
+    assert f"espan: {evil}/{SHOWN}2.png: not an image" in shown.err.splitlines()[-2]
     assert shown.err.count(f"{SHOWN}2.png") == 1  # named once
     assert harmless(shown.out)
     bad, good = sorted(json.loads(shown.out), key=lambda row: row["status"], reverse=True)
     # Names as data are exact, JSON has escapes of its own; the error is text for people.
     assert good["input"] == f"{evil}/{EVIL}.png" and (out / f"{EVIL}.png").is_file()
-    assert bad["error"].startswith(f"{evil}/{SHOWN}2.png: not a picture")
+    assert bad["error"].startswith(f"{evil}/{SHOWN}2.png: not an image")
     assert upscale(evil / f"{EVIL}.png", "-o", out, "--skip-existing") == 0
     said = capsys.readouterr().err
     assert harmless(said) and SHOWN in said

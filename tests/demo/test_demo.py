@@ -122,13 +122,13 @@ def animated() -> bytes:
     ("content", "reason"),
     [
         (b"", "empty file"),
-        (b"<script>alert(1)</script>", "not a picture"),
+        (b"<script>alert(1)</script>", "not an image"),
         (PICTURE[: len(PICTURE) // 2], "damaged or truncated"),
         (png(60_000, 60_000, 8, RGB, b"\0"), "limit|too large"),
         (encoded(noise(113, 113, 3), "JPEG"), "over the output limit of 200,000"),
         (png(4, 4, 8, RGB, None), "damaged"),
         (animated()[:-9], "damaged"),
-        (encoded(noise(16, 16, 3), "ICO", sizes=[(16, 16)]), "not a picture"),
+        (encoded(noise(16, 16, 3), "ICO", sizes=[(16, 16)]), "not an image"),
     ],
     ids=["empty", "text", "cut", "bomb", "large", "no pixels", "half an animation", "ico"],
 )

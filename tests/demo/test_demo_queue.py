@@ -110,7 +110,7 @@ def test_a_bad_file_among_others_stops_none(chromium, server, slow):
         send(page, files, 2)
         page.wait_for_function("document.querySelectorAll('.state.bad').length === 2")
         said = rows(page)
-        assert "not a picture" in said[1] and "50,000 are allowed" in said[2]
+        assert "not an image" in said[1] and "50,000 are allowed" in said[2]
         assert "240 \u00d7 160" in said[0] and "240 \u00d7 160" in said[3]
 
 

@@ -63,10 +63,10 @@ def test_image_too_small_to_measure_is_named(sets, size):
 
 def test_one_bad_image_does_not_stop_the_table(sets, capsys):
     good = list(evaluate(bicubic(4), sets / "one", 4))
-    (sets / "one/HR/bad.png").write_bytes(b"not a picture")
+    (sets / "one/HR/bad.png").write_bytes(b"not an image")
     assert main(["eval", "--data", str(sets / "one"), "--bicubic", "--json"]) == 1
     shown = capsys.readouterr()
-    assert "bad.png: not a picture" in shown.err
+    assert "bad.png: not an image" in shown.err
     rows = json.loads(shown.out)
     assert rows[-1]["name"] == "mean"
     assert rows[-1]["values"] == pytest.approx(good[-1].values)

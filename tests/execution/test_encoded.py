@@ -101,10 +101,10 @@ def test_large_results_are_streamed(monkeypatch):
     ("data", "reason"),
     [
         (b"", "the bytes: empty file"),
-        (b"\xff\x00" * 500, "the bytes: not a picture in a known format"),
+        (b"\xff\x00" * 500, "the bytes: not an image in a known format"),
         (encoded()[:-30], "the bytes: damaged or truncated"),
-        (io.BytesIO(b"no"), "the open file: not a picture"),
-        (io.StringIO("text"), "the open file: expected a file opened as binary, which gives str"),
+        (io.BytesIO(b"no"), "the open file: not an image"),
+        (io.StringIO("text"), r"the open file: expected a binary file, but read\(\) returns str"),
     ],
     ids=["empty", "garbage", "cut", "open", "text"],
 )
@@ -130,7 +130,7 @@ def test_bytes_without_end():
     with pytest.raises(LimitError, match=r"/dev/zero: over 67,\d+,\d+ bytes"):
         small(endless)
     garbage = Endless()
-    with pytest.raises(InputError, match=r"/dev/zero: not a picture in a known format"):
+    with pytest.raises(InputError, match=r"/dev/zero: not an image in a known format"):
         small(garbage)
     assert garbage.taken <= 4096  # no more is read than it takes to see it
 
