@@ -1,4 +1,4 @@
-"""`upscale_animation`: from file to file, a few frames in memory at a time."""
+"""`upscale_animation`: upscales a file to a file, with a few frames in memory at a time."""
 
 import logging
 from collections.abc import Generator
@@ -46,27 +46,27 @@ def upscale_animation(
     limits: Limits = LIMITS,
     progress: Progress | None = None,
 ) -> Path:
-    """Writes the animation at `path`, made `scale` times larger, to `output`.
+    """Upscales the animation at `path` and writes it to `output`.
 
-    Times, number of plays, transparency and colour profile are kept; frames are written as they
-    are shown, whatever was stored of each.
+    Keeps times, number of plays, transparency and colour profile. Upscales full frames as shown,
+    even if the file stores only their differences.
 
     Args:
         path: the file to read: GIF, APNG, animated WebP or AVIF.
         output: the file to write; its suffix names the format: .gif, .png, .apng, .webp or .avif.
-        scale: how many times larger, from 1 to 64, or an `espan.Size`.
-        model: a built-in name, a weights file or a network; None takes the built-in network whose
-            scale is `scale` or the next larger, else of scale 4.
+        scale: a factor from 1 to 64, or an `espan.Size`.
+        model: a built-in name, a weights file or a network; None selects the built-in network of
+            scale `scale` or the next larger one, else scale 4.
         device, dtype, backend, tile, limits: as for `Upscaler`.
-        progress: called as `progress(done, total)` after every frame, in frames.
+        progress: called as `progress(done, total)` after every frame; both count frames.
 
     Returns:
         `output` as a path.
 
     Raises:
-        InputError: the input is no animation, damaged or too large, or an argument cannot be used.
-        OutputError: the output cannot be written, or its format has no animations.
-        WeightsError: `model` names no network, or its file is damaged.
+        InputError: the input is not an animation, damaged or too large, or an argument is invalid.
+        OutputError: the output cannot be written, or its format does not support animations.
+        WeightsError: `model` is not a network, or its file is damaged.
         DeviceError: this machine lacks the device, dtype or backend.
     """
     from espan.shortcut import prepared
@@ -86,21 +86,21 @@ def convert(
     *,
     limits: Limits | None = None,
 ) -> Report:
-    """`upscale_animation` with the network held ready; `limits` in place of the upscaler's."""
+    """Same as `upscale_animation`, with a given upscaler; `limits` replaces the upscaler's."""
     format = writing.format_of(output)
     if is_file(output) and resolved(output) == resolved(path):
         raise InputError(f"{output}: would replace its input")
-    animation = reading.look(path, scale, limits or upscaler.limits)
+    animation = reading.inspect(path, scale, limits or upscaler.limits)
     if len(animation.durations) < 2:
-        raise InputError(f"{path}: a single picture, not an animation")
+        raise InputError(f"{path}: a single image, not an animation")
     size = result_size(scale, animation.size)
     if format == "GIF" and max(size) > 65535:
         raise OutputError(f"{output}: GIF holds at most 65535 pixels a side; choose png")
     if format != "GIF":
         files.check_format(output, format, animation.mode, size)
-    files.check_place(output)
+    files.check_writable(output)
     if format == "GIF" and animation.icc_profile:
-        log.info("%s: GIF holds no colour profile; that of %s is dropped", output, path)
+        log.info("%s: GIF cannot hold the colour profile of %s; it is dropped", output, path)
     total = len(animation.durations)
     with (
         closing(_enlarged(animation, upscaler, scale)) as results,
@@ -118,7 +118,7 @@ def convert(
 def _enlarged(
     animation: reading.Animation, upscaler: "Upscaler", scale: float | Size
 ) -> Generator[Image.Image]:
-    """The frames upscaled, in their order."""
+    """Yields the upscaled frames in order."""
 
     def enlarge(frame: Image.Image) -> Image.Image:
         return upscaler(frame, scale)

@@ -1,4 +1,4 @@
-"""Animations in: every frame as it is shown, and for how long."""
+"""Reads animations: every frame as shown, and its duration."""
 
 import logging
 from collections.abc import Generator
@@ -25,11 +25,11 @@ FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
 
 @dataclass(frozen=True)
 class Animation:
-    """What is known of an animation once all its frames were decoded.
+    """Properties of an animation, known after decoding all frames.
 
-    first: the frame it begins with: a PNG may have a picture before it for programs that show no
-    animations. durations: in milliseconds. plays: how often, 0 for ever. mode: of its frames,
-    "RGBA" if any is transparent anywhere, else "RGB".
+    first: index of the first frame: a PNG may begin with an image for programs without animations.
+    durations: in milliseconds. plays: 0 means forever. mode: "RGBA" if any frame has transparent
+    pixels, else "RGB".
     """
 
     path: Path
@@ -42,8 +42,8 @@ class Animation:
 
 
 def is_animated(path: Path) -> bool:
-    """Whether a file has several frames that follow each other; False for what cannot be read."""
-    if why_no_file(path):  # a FIFO would be waited for
+    """Whether a file is an animation; False for files that cannot be read."""
+    if why_no_file(path):  # opening a FIFO would block
         return False
     with (
         suppress(*DECODE_ERRORS),
@@ -54,11 +54,11 @@ def is_animated(path: Path) -> bool:
     return False
 
 
-def look(path: Path, scale: float | Size, limits: Limits) -> Animation:
-    """The Animation in a file, decoded once from end to end: damage is found before the work.
+def inspect(path: Path, scale: float | Size, limits: Limits) -> Animation:
+    """Decodes an animation once from end to end, to find damage before the work.
 
-    InputError naming the file and the frame; LimitError for frames that are too large. Where
-    `limits` allow damage, the frames before it are kept, and the log has it.
+    Raises InputError naming the file and the frame; LimitError for frames that are too large. If
+    `limits` allow damage, keeps the frames before it and logs a warning.
     """
     durations, mode = [], "RGB"
     with decoding(limits.max_input), files.naming(path):
@@ -83,8 +83,8 @@ def look(path: Path, scale: float | Size, limits: Limits) -> Animation:
 
 
 def _decoded(image: Image.Image, first: int) -> Generator[Image.Image]:
-    """The image at each of its frames; InputError for damage after the first."""
-    # A GIF has no count of its frames, and Pillow cannot count those of one that is cut.
+    """Yields the image at each frame; raises InputError for damage after the first."""
+    # A GIF does not store its frame count, and Pillow cannot count the frames of a truncated one.
     endless = image.format == "GIF"
     frame = 0
     try:
@@ -100,12 +100,12 @@ def _decoded(image: Image.Image, first: int) -> Generator[Image.Image]:
     except DECODE_ERRORS as error:
         if isinstance(error, EspanError) or not frame:
             raise
-        said = " ".join(str(error).split())
-        raise InputError(f"damaged or truncated at frame {frame}: {said}") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"damaged or truncated at frame {frame}: {reason}") from error
 
 
 def frames(animation: Animation) -> Generator[Image.Image]:
-    """The frames as they are shown, whole, in the animation's mode."""
+    """Yields the full frames as shown, in the animation's mode."""
     path = animation.path
     with files.naming(path), Image.open(path, formats=FORMATS) as image:
         for number in range(len(animation.durations)):
@@ -117,19 +117,19 @@ def frames(animation: Animation) -> Generator[Image.Image]:
 
 
 def _check_end(path: Path) -> None:
-    """InputError for a GIF that ends within a block: Pillow takes the frames there are."""
+    """Raises InputError for a GIF that ends within a block, which Pillow accepts."""
     data, at, frame = path.read_bytes(), 13, 0
     if data[10] & 0x80:
         at += 3 << (data[10] & 7) + 1
     try:
-        while at != len(data) and data[at] != ord(";"):  # some programs write no end
+        while at != len(data) and data[at] != ord(";"):  # some programs omit the trailer
             if data[at] == ord(","):
                 frame += 1
                 table = data[at + 9]
                 at += 11 + (3 << (table & 7) + 1 if table & 0x80 else 0)
             else:
                 at += 2
-            while data[at]:  # blocks that each begin with their length
+            while data[at]:  # sub-blocks with length prefixes
                 at += data[at] + 1
             at += 1
     except IndexError:
@@ -141,7 +141,7 @@ def _shows_through(image: Image.Image) -> bool:
 
 
 def _plays(image: Image.Image) -> int:
-    """A GIF counts what comes after the first time, and without a count plays once."""
+    """The number of plays. A GIF stores repetitions after the first play, or nothing for one."""
     loop = image.info.get("loop")
     if image.format == "GIF":
         return 1 if loop is None else loop and loop + 1

@@ -1,4 +1,4 @@
-"""Animations out, frame by frame: Pillow's encoders of GIF and APNG want all frames at once."""
+"""Writes animations frame by frame. Pillow's GIF and APNG encoders keep all frames in memory."""
 
 import struct
 import zlib
@@ -14,23 +14,23 @@ from espan.errors import OutputError
 from espan.images import files
 from espan.images.files.writing import SAVE
 
-# How the names of animations end that are written, and their formats.
+# Suffixes of animations that are written, and their formats.
 SUFFIXES = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".avif": "AVIF"}
 
-# The most plays that a format can count; AVIFs repeat for ever.
+# Maximum number of plays per format; AVIF always repeats forever.
 _PLAYS = {"GIF": 65536, "PNG": 2**31 - 1, "WEBP": 65535, "AVIF": 0}
 
-# Of 256 colours one stands for transparency.
+# One of 256 colours is transparent.
 _COLOURS, _CLEAR = 255, 255
 
 
 def format_of(path: Path) -> str:
-    """The format that a path's ending names; OutputError for one without animations."""
+    """The format of a path by its suffix; raises OutputError if it does not support animations."""
     name = SUFFIXES.get(path.suffix.lower())
     if name is None:
         known = ", ".join(SUFFIXES)
         kind = path.suffix or "a file without extension"
-        raise OutputError(f"{path}: {kind} holds no animation (known: {known})")
+        raise OutputError(f"{path}: {kind} cannot hold an animation (known: {known})")
     return name
 
 
@@ -42,7 +42,7 @@ def write(
     plays: int,
     icc_profile: bytes | None,
 ) -> None:
-    """Writes frames, all of one size and mode, as they come; shown for `durations` milliseconds."""
+    """Writes frames of equal size and mode as they arrive. durations: in milliseconds."""
     plays = min(plays, _PLAYS[format])
     if format == "GIF":
         _write_gif(file, frames, durations, plays)
@@ -59,9 +59,9 @@ def write(
 def _delays(
     durations: Sequence[float], most: int, parts: Sequence[int]
 ) -> Iterator[tuple[int, int]]:
-    """Each time as (count, n): count n-ths of a second, n the first of `parts` that holds it.
+    """Converts times to (count, n): count n-ths of a second, for the first n in `parts` that fits.
 
-    What rounding leaves goes to the next frame; what is over the `most` of the last n is cut.
+    Carries rounding errors to the next frame. Limits times to `most` units of the last n.
     """
     left = 0.0
     for duration in durations:
@@ -73,7 +73,7 @@ def _delays(
 
 
 class _Sequence(Image.Image):
-    """An image of many frames for Pillow's encoders, which ask for one after the other."""
+    """A Pillow image that passes frames to Pillow's encoders one at a time."""
 
     def __init__(self, frames: Iterator[Image.Image], count: int):
         super().__init__()
@@ -84,7 +84,7 @@ class _Sequence(Image.Image):
     def seek(self, frame: int) -> None:
         if frame >= self.n_frames:
             raise EOFError
-        if frame == self.at + 1:  # else back to where it was before the work
+        if frame == self.at + 1:  # otherwise Pillow returns to its position before saving
             shown, self.at = next(self.frames), frame
             self.im, self._mode, self._size = shown.im, shown.mode, shown.size
 
@@ -93,7 +93,7 @@ class _Sequence(Image.Image):
 
 
 class _Change:
-    """The part of each frame that differs from the one before."""
+    """Finds the part of each frame that differs from the previous one."""
 
     def __init__(self) -> None:
         self.before: np.ndarray | None = None
@@ -103,7 +103,7 @@ class _Change:
         if self.before is not None:
             differs = (pixels != self.before).any(2)
             down, across = np.flatnonzero(differs.any(1)), np.flatnonzero(differs.any(0))
-            # Of frames that are equal one pixel is written, as each has its time.
+            # Write one pixel for an equal frame, to keep its duration.
             rows = slice(down[0], down[-1] + 1) if len(down) else slice(0, 1)
             columns = slice(across[0], across[-1] + 1) if len(across) else slice(0, 1)
         self.before = pixels
@@ -113,7 +113,7 @@ class _Change:
 def _write_gif(
     file: IO[bytes], frames: Iterator[Image.Image], durations: Sequence[float], plays: int
 ) -> None:
-    """Each frame has a palette of its own; times are rounded to hundredths, their sum is kept."""
+    """Writes each frame with its own palette; rounds times to 1/100 s and keeps their sum."""
     change, delays = _Change(), _delays(durations, 65535, (100,))
     for number, (frame, (delay, _)) in enumerate(zip(frames, delays, strict=True)):
         if number == 0:
@@ -123,7 +123,7 @@ def _write_gif(
                 file.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<H", repeats) + b"\0")
         pixels = np.asarray(frame)
         clear = pixels.shape[2] == 4
-        # Transparent pixels would let an older frame show: each is cleared, and the next whole.
+        # Older frames would show through transparency: clear each frame, write the next in full.
         rows, columns = (slice(0, frame.height), slice(0, frame.width)) if clear else change(pixels)
         palette, bits, coded = _gif_image(pixels[rows, columns])
         flags = (2 if clear else 1) << 2 | clear
@@ -135,7 +135,7 @@ def _write_gif(
 
 
 def _gif_image(pixels: np.ndarray) -> tuple[bytes, int, bytes]:
-    """(palette, bits of its size, coded pixels) of a frame; transparent under half of the alpha."""
+    """Returns (palette, bits of its size, coded pixels) of a frame; alpha < 128 is transparent."""
     colours = Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
     frame = colours.quantize(_COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     if pixels.shape[2] == 4:
@@ -149,7 +149,7 @@ def _gif_image(pixels: np.ndarray) -> tuple[bytes, int, bytes]:
     bits = (data[10] & 7) + 1
     at = 13 + 3 * 2**bits
     palette_bytes = data[13:at]
-    while data[at] == 0x21:  # extensions: blocks that each begin with their length
+    while data[at] == 0x21:  # extensions: sub-blocks with length prefixes
         at += 2
         while data[at]:
             at += data[at] + 1
@@ -164,7 +164,7 @@ def _write_apng(
     plays: int,
     icc_profile: bytes | None,
 ) -> None:
-    """Of each frame what has changed, coded as a PNG of its own."""
+    """Writes the changed part of each frame, encoded as a PNG."""
     change, delays, number = _Change(), _delays(durations, 65535, (1000, 100, 1)), 0
 
     def chunk(kind: bytes, data: bytes) -> None:
@@ -180,7 +180,7 @@ def _write_apng(
         coded = BytesIO()
         files.write(files.Stream(coded, ".png"), part)
         place = part.width, part.height, columns.start, rows.start
-        # The frame stays, and the next replaces what it covers, alpha too.
+        # The frame stays; the next one overwrites its own area, including alpha.
         control = struct.pack(">IIIIIHHBB", number, *place, *time, 0, 0)
         first = number == 0
         if first:

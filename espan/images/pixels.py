@@ -78,7 +78,7 @@ def from_network_output(y: Tensor, pixels: Tensor) -> bool:
 
 
 def _write(strip: Tensor, out: Tensor) -> None:
-    """Writes rounded values (N, h, W, C) as pixels; alpha missing in `strip` becomes opaque."""
+    """Writes rounded values (N, h, W, C) as pixels; alpha missing in `strip` is opaque."""
     if out.shape[3] == 4 and out.dtype == torch.uint8 and out.stride(3) == 1 and _LITTLE_ENDIAN:
         # One 32-bit word per pixel: writes of bytes with a stride of four do not vectorise.
         # Integers up to 2^24 are exact in float32.

@@ -1,4 +1,4 @@
-"""Animations: times, plays, transparency and what is shown stay; damage leaves nothing behind."""
+"""Animations keep frames, times, plays and transparency; damage leaves no output."""
 
 import io
 import weakref
@@ -19,7 +19,7 @@ WRITTEN = [".gif", ".png", ".webp", ".avif"]
 
 
 def shape(number: int, alpha: bool, size=(20, 14)) -> np.ndarray:
-    """A square that moves over a still ground, or over nothing."""
+    """A square that moves over an opaque or transparent background."""
     pixels = np.zeros((size[1], size[0], 4), np.uint8)
     pixels[:] = (0, 0, 0, 0) if alpha else (30, 60, 90, 255)
     left = 2 + 2 * (number % 6)
@@ -63,12 +63,12 @@ def convert(source, target, scale=4, up=UP, **how):
 @pytest.mark.parametrize("alpha", [False, True], ids=["opaque", "transparent"])
 @pytest.mark.parametrize("target", WRITTEN)
 @pytest.mark.parametrize("source", [".gif", ".png", ".webp"])
-def test_what_is_shown_and_when(tmp_path, source, target, alpha):
+def test_frames_and_times(tmp_path, source, target, alpha):
     path = make(tmp_path / f"a{source}", alpha)
     report = convert(path, tmp_path / f"b{target}")
     assert (report.frames, report.width, report.height) == (5, 80, 56)
     assert durations(tmp_path / f"b{target}") == TIMES
-    # Alpha goes by bicubic, which leaves the middle of pixels far from edges alone.
+    # Bicubic alpha does not change pixels far from edges.
     for frame, before in zip(shown(tmp_path / f"b{target}"), shown(path), strict=True):
         expected = before.repeat(4, 0).repeat(4, 1)
         shifts = [(y, x) for y in (-8, 0, 8) for x in (-8, 0, 8)]
@@ -81,10 +81,10 @@ def test_what_is_shown_and_when(tmp_path, source, target, alpha):
 
 @pytest.mark.parametrize("target", [".gif", ".png", ".webp"])
 @pytest.mark.parametrize(("loop", "plays"), [(0, 0), (1, 1), (3, 3)])
-def test_the_number_of_plays(tmp_path, target, loop, plays):
+def test_number_of_plays(tmp_path, target, loop, plays):
     path = make(tmp_path / "a.png", loop=loop)
     convert(path, tmp_path / f"b{target}")
-    again = animation.reading.look(tmp_path / f"b{target}", 1, Limits())
+    again = animation.reading.inspect(tmp_path / f"b{target}", 1, Limits())
     assert again.plays == plays
 
 
@@ -101,7 +101,7 @@ def test_rounded_times_keep_their_sum(tmp_path):
     assert set(durations(tmp_path / "b.gif")) <= {30, 40}
 
 
-def test_a_picture_for_other_programs_is_no_frame(tmp_path):
+def test_default_image_of_a_png_is_not_a_frame(tmp_path):
     first, *others = [Image.fromarray(shape(i, False)) for i in range(3)]
     path = tmp_path / "a.png"
     first.save(path, save_all=True, append_images=others, duration=[50, 60], default_image=True)
@@ -134,7 +134,7 @@ def test_equal_frames_keep_their_times(tmp_path):
 
 
 @pytest.mark.parametrize("source", WRITTEN)
-def test_never_one_frame_in_silence(tmp_path, source):
+def test_upscaler_refuses_animations(tmp_path, source):
     path = make(tmp_path / f"a{source}")
     with pytest.raises(InputError, match=r"an animation of 5 frames; see espan.upscale_animation"):
         UP(path)
@@ -153,7 +153,7 @@ def damaged(path):
 
 
 @pytest.mark.parametrize("source", [".gif", ".png", ".webp"])
-def test_broken_in_the_middle(tmp_path, source):
+def test_damage_in_the_middle(tmp_path, source):
     path = damaged(make(tmp_path / f"a{source}"))
     with pytest.raises(InputError, match=rf"a\{source}: ") as caught:
         convert(path, tmp_path / "b.gif")
@@ -161,17 +161,17 @@ def test_broken_in_the_middle(tmp_path, source):
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
-def test_what_cannot_be(tmp_path):
+def test_refusals(tmp_path):
     path = make(tmp_path / "a.gif", alpha=True)
     still = files.write(tmp_path / "still.png", Image.fromarray(noise(4, 4, 3)))
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(OutputError, match=r"\.jpg holds no animation \(known: \.gif, \.png"):
+    with pytest.raises(OutputError, match=r"\.jpg cannot hold an animation \(known: \.gif, \.png"):
         convert(path, tmp_path / "b.jpg")
     with pytest.raises(OutputError, match="no such folder"):
         convert(path, tmp_path / "none/b.gif")
     with pytest.raises(InputError, match="would replace its input"):
         convert(path, path)
-    with pytest.raises(InputError, match="a single picture, not an animation"):
+    with pytest.raises(InputError, match="a single image, not an animation"):
         convert(still, tmp_path / "b.gif")
     with pytest.raises(InputError, match=r"missing\.gif: no such file"):
         convert(tmp_path / "missing.gif", tmp_path / "b.gif")
@@ -181,7 +181,7 @@ def test_what_cannot_be(tmp_path):
 
 
 def test_frames_are_not_kept(tmp_path, monkeypatch):
-    """Of the results at most a few are in memory, however long the animation is."""
+    """Only a few results are in memory at a time."""
     made, most = [], []
 
     def counted(image, scale):
@@ -197,7 +197,7 @@ def test_frames_are_not_kept(tmp_path, monkeypatch):
     assert max(most) <= 8
 
 
-def test_the_python_function(tmp_path, weights):
+def test_python_function(tmp_path, weights):
     path = make(tmp_path / "a.gif")
     out = espan.upscale_animation(path, tmp_path / "b.png", 2, model=weights, device="cpu")
     assert out == tmp_path / "b.png" and len(shown(out)) == 5
@@ -211,7 +211,7 @@ def run(weights):
     return upscale
 
 
-def test_the_command_with_files_and_folders(tmp_path, run, capsys):
+def test_command_with_files_and_folders(tmp_path, run, capsys):
     (tmp_path / "in").mkdir()
     make(tmp_path / "in/a.gif")
     make(tmp_path / "in/b.webp", alpha=True)
@@ -225,13 +225,13 @@ def test_the_command_with_files_and_folders(tmp_path, run, capsys):
     assert capsys.readouterr().err.count("exists, skipped") == 3
 
 
-def test_what_the_command_refuses(tmp_path, run, capsys):
+def test_command_refusals(tmp_path, run, capsys):
     path, still = make(tmp_path / "a.gif"), tmp_path / "still.gif"
     Image.fromarray(shape(0, False)).save(still)
     broken = damaged(make(tmp_path / "broken.gif"))
     before = sorted(tmp_path.rglob("*"))
     for arguments, code, said in (
-        ((path, "-o", tmp_path / "b.jpg"), 1, "holds no animation"),
+        ((path, "-o", tmp_path / "b.jpg"), 1, "cannot hold an animation"),
         ((still, "-o", tmp_path / "b.gif"), 2, "cannot write .gif"),
         ((broken, "-o", tmp_path / "b.gif"), 1, "damaged or truncated"),
     ):

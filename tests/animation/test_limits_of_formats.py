@@ -1,4 +1,4 @@
-"""What formats of animations cannot hold: plays, times, colour profiles."""
+"""Limits of animation formats: plays, times, colour profiles."""
 
 import pytest
 from PIL import Image
@@ -20,14 +20,14 @@ def written(path, times, plays=0):
 @pytest.mark.parametrize(
     ("target", "most"), [(".gif", 65536), (".png", 2**31 - 1), (".webp", 65535), (".avif", 0)]
 )
-def test_the_most_plays(tmp_path, target, most):
+def test_maximum_number_of_plays(tmp_path, target, most):
     path = written(tmp_path / f"a{target}", [40, 40], 2**32 - 1)
-    assert reading.look(path, 1, Limits()).plays == most
+    assert reading.inspect(path, 1, Limits()).plays == most
 
 
-def test_a_gif_of_the_most_plays_becomes_a_webp(tmp_path):
+def test_gif_with_maximum_plays_to_webp(tmp_path):
     convert(make(tmp_path / "a.gif", loop=65535), tmp_path / "b.webp")
-    assert reading.look(tmp_path / "b.webp", 1, Limits()).plays == 65535
+    assert reading.inspect(tmp_path / "b.webp", 1, Limits()).plays == 65535
 
 
 @pytest.mark.parametrize("target", WRITTEN)
@@ -51,12 +51,12 @@ def test_long_times(tmp_path, target, times, shown):
 
 
 def whole_frames(data: bytes) -> list[int]:
-    """Where a GIF made by `written` may be cut: after each of its frames."""
+    """Offsets after each frame of a GIF made by `written`."""
     begins = [at for at in range(len(data)) if data[at:].startswith(b"\x21\xf9\x04")]
     return [*begins[1:], len(data) - 1]
 
 
-def test_a_gif_without_its_last_byte_is_whole(tmp_path, caplog):
+def test_gif_without_trailer_is_valid(tmp_path, caplog):
     path = written(tmp_path / "a.gif", [40] * 3)
     path.write_bytes(path.read_bytes()[:-1])
     assert convert(path, tmp_path / "b.png").frames == 3
@@ -84,11 +84,13 @@ def test_frames_before_damage_are_kept(tmp_path, caplog):
     assert line.startswith(f"{path}: damaged or truncated at frame {frames}: ")
 
 
-def test_a_profile_that_is_dropped_is_logged(tmp_path, caplog):
+def test_dropped_profile_is_logged(tmp_path, caplog):
     caplog.set_level("INFO", "espan")
     path = make(tmp_path / "a.png", icc_profile=b"p" * 200)
     convert(path, tmp_path / "b.webp")
     assert caplog.messages == []
     convert(path, tmp_path / "b.gif")
     (line,) = caplog.messages
-    assert line == f"{tmp_path / 'b.gif'}: GIF holds no colour profile; that of {path} is dropped"
+    assert (
+        line == f"{tmp_path / 'b.gif'}: GIF cannot hold the colour profile of {path}; it is dropped"
+    )

@@ -51,7 +51,7 @@ def test_an_animation_keeps_its_frames(page, asked, kind):
 
 def test_formats_without_animations_are_refused(page):
     last = page.upscale(animated(), name="a.gif", format="jpg")
-    assert last["state"] == "failed" and "holds no animation" in last["error"]
+    assert last["state"] == "failed" and "cannot hold an animation" in last["error"]
     still = page.upscale(encoded(noise(4, 4), "GIF"), name="a.gif")
     assert still["state"] == "done" and still["name"] == "a_x4.png"
     last = page.upscale(encoded(noise(4, 4), "PNG"), format="gif")

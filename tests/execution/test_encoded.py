@@ -104,7 +104,7 @@ def test_large_results_are_streamed(monkeypatch):
         (b"\xff\x00" * 500, "the bytes: not an image in a known format"),
         (encoded()[:-30], "the bytes: damaged or truncated"),
         (io.BytesIO(b"no"), "the open file: not an image"),
-        (io.StringIO("text"), "the open file: expected a file opened as binary, which gives str"),
+        (io.StringIO("text"), r"the open file: expected a binary file, but read\(\) returns str"),
     ],
     ids=["empty", "garbage", "cut", "open", "text"],
 )

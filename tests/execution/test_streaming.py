@@ -181,7 +181,7 @@ def test_resize_row_by_row(before, after):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_bands_are_compressed_side_by_side(tmp_path, monkeypatch, threads, suffix):
-    monkeypatch.setattr(f"espan.images.files.{'png' if suffix == 'png' else 'tiff'}.BAND", 1000)
+    monkeypatch.setattr(f"espan.images.files.{'png' if suffix == 'png' else 'tiff'}.STRIP", 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     ramp = np.arange(90, dtype=np.uint8)
     pixels = np.concatenate(  # an image for which each PNG filter is the best

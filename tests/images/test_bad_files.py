@@ -1,4 +1,4 @@
-"""Files that cannot be used: each ends in one InputError that names the file and the cause."""
+"""Unusable files: each raises one InputError that names the file and the cause."""
 
 import os
 import struct
@@ -12,7 +12,7 @@ from espan import InputError, LimitError
 from espan.images import files
 from tests.support.makers import PALETTE, RGB, chunk, noise, png, scanlines
 
-PICTURE = Image.fromarray(noise(24, 20, 3))
+IMAGE = Image.fromarray(noise(24, 20, 3))
 
 
 def refused(path, match: str, kind=InputError, **limits) -> None:
@@ -26,10 +26,10 @@ def refused(path, match: str, kind=InputError, **limits) -> None:
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_truncated(tmp_path, suffix, share):
     path = tmp_path / f"a.{suffix}"
-    PICTURE.save(path)
+    IMAGE.save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    refused(path, "damaged or truncated|not a picture")
+    refused(path, "damaged or truncated|not an image")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
@@ -40,22 +40,22 @@ def test_empty(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("content", [b"hello\n" * 50, b"\0" * 300, b"%PDF-1.7\n"], ids=str)
-def test_not_a_picture(tmp_path, content):
+def test_not_an_image(tmp_path, content):
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    refused(path, "not a picture in a known format")
+    refused(path, "not an image in a known format")
 
 
 def test_formats_outside_the_list_are_refused(tmp_path):
-    # Pillow would open it by itself: the fewer decoders, the fewer holes.
-    PICTURE.save(tmp_path / "a.png", format="ICO", sizes=[(16, 16)])
-    refused(tmp_path / "a.png", "not a picture in a known format")
+    # Pillow can open it, but fewer decoders have fewer vulnerabilities.
+    IMAGE.save(tmp_path / "a.png", format="ICO", sizes=[(16, 16)])
+    refused(tmp_path / "a.png", "not an image in a known format")
 
 
 @pytest.mark.parametrize(("name", "format"), [("a.png", "JPEG"), ("a.jpg", "PNG")])
 def test_wrong_extension_is_read_by_content(tmp_path, name, format):
-    PICTURE.save(tmp_path / name, format=format)
-    assert files.read(tmp_path / name).size == PICTURE.size
+    IMAGE.save(tmp_path / name, format=format)
+    assert files.read(tmp_path / name).size == IMAGE.size
 
 
 def test_missing(tmp_path):
@@ -73,7 +73,7 @@ def test_part_of_the_path_is_a_file(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_unreadable(tmp_path):
-    PICTURE.save(tmp_path / "a.png")
+    IMAGE.save(tmp_path / "a.png")
     (tmp_path / "a.png").chmod(0)
     refused(tmp_path / "a.png", "permission denied")
 
@@ -117,15 +117,15 @@ def tiff(width: int, height: int, bits: int, samples: int, pixels: bytes, photom
     return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + depths + pixels
 
 
-def test_8_bit_colour_tiff_of_the_same_make_is_read(tmp_path):
+def test_8_bit_colour_tiff_is_read(tmp_path):
     pixels = noise(5, 4, 3)
     (tmp_path / "a.tif").write_bytes(tiff(4, 5, 8, 3, pixels.tobytes()))
     np.testing.assert_array_equal(np.asarray(files.read(tmp_path / "a.tif")), pixels)
 
 
-def test_pillow_writes_no_lines_of_its_own(tmp_path, caplog):
+def test_pillow_logs_nothing(tmp_path, caplog):
     (tmp_path / "a.tif").write_bytes(tiff(4, 5, 8, 90, bytes(90 * 20)))
-    refused(tmp_path / "a.tif", "damaged|not a picture")
+    refused(tmp_path / "a.tif", "damaged|not an image")
     assert not caplog.records
 
 
@@ -137,15 +137,15 @@ def test_16_bit_colour_ppm_is_refused_by_name(tmp_path):
 
 @pytest.mark.parametrize("sides", [(60000, 60000), (2**31 - 1, 1), (9460, 9460)], ids=str)
 def test_bomb_is_refused_by_its_header(tmp_path, sides):
-    # No pixels at all: whoever decodes first says "truncated" instead.
+    # Without pixels: decoding before the check would report "truncated".
     (tmp_path / "a.png").write_bytes(png(*sides, 8, RGB, None))
-    began = time.process_time()  # which a busy machine does not lengthen
+    began = time.process_time()  # independent of other load
     refused(tmp_path / "a.png", f"{sides[0] * sides[1]:,} pixels are over the limit", LimitError)
     assert time.process_time() - began < 0.5
 
 
 def test_output_limit_is_checked_on_the_header(tmp_path):
-    # 9400^2 pixels may be read; 16 times as many are 1.41 thousand million, 25 times are too many.
+    # 9400^2 pixels may be read. 16 times as many are 1.41e9 and allowed, 25 times are too many.
     (tmp_path / "a.png").write_bytes(png(9400, 9400, 8, RGB, None))
     refused(tmp_path / "a.png", "output limit of 1,500,000,000", LimitError, scale=5)
     refused(tmp_path / "a.png", "damaged or truncated", scale=4)
@@ -174,29 +174,29 @@ def test_text_bomb(tmp_path):
 )
 def test_damaged_png(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
-    refused(tmp_path / "a.png", "damaged|not a picture")
+    refused(tmp_path / "a.png", "damaged|not an image")
 
 
-def test_palette_index_beyond_the_palette_ends_well(tmp_path):
+def test_palette_index_beyond_the_palette_is_read(tmp_path):
     content = png(2, 1, 8, PALETTE, bytes([0, 0, 200]), chunk(b"PLTE", bytes(6)))
     (tmp_path / "a.png").write_bytes(content)
     assert files.read(tmp_path / "a.png").size == (2, 1)
 
 
 @pytest.mark.parametrize("data", [b"Exif\0\0II*\0\xff\xff\xff\xff", b"junk", b""], ids=str)
-def test_damaged_exif_does_not_cost_the_picture(tmp_path, data):
-    PICTURE.save(tmp_path / "a.png", exif=data)
-    picture = files.read(tmp_path / "a.png")
-    np.testing.assert_array_equal(np.asarray(picture), np.asarray(PICTURE))
-    files.write(tmp_path / "b.jpg", picture)
+def test_image_with_damaged_exif_is_read(tmp_path, data):
+    IMAGE.save(tmp_path / "a.png", exif=data)
+    image = files.read(tmp_path / "a.png")
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(IMAGE))
+    files.write(tmp_path / "b.jpg", image)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "bmp", "gif", "ppm", "avif"])
-def test_damaged_bytes_end_in_no_other_error(tmp_path, suffix):
+def test_damaged_bytes_raise_no_other_error(tmp_path, suffix):
     path, random = tmp_path / f"a.{suffix}", np.random.default_rng(0)
     exif = Image.Exif()
     exif[0x010F] = "maker"
-    PICTURE.save(path, dpi=(72, 72), exif=exif.tobytes())
+    IMAGE.save(path, dpi=(72, 72), exif=exif.tobytes())
     content = np.frombuffer(path.read_bytes(), np.uint8)
     refusals = 0
     for _ in range(60):
@@ -204,18 +204,18 @@ def test_damaged_bytes_end_in_no_other_error(tmp_path, suffix):
         damaged[random.integers(min(len(content), 300), size=3)] = random.integers(256, size=3)
         path.write_bytes(damaged.tobytes())
         try:
-            picture = files.read(path)
+            image = files.read(path)
         except InputError:
             refusals += 1
         else:
-            files.write(tmp_path / "b.png", picture.crop((0, 0, 8, 8)))
+            files.write(tmp_path / "b.png", image.crop((0, 0, 8, 8)))
     assert refusals > 0
 
 
-def test_further_pictures_behind_a_phones_jpeg_are_left_out(tmp_path):
+def test_further_images_of_an_mpo_are_ignored(tmp_path):
     path = tmp_path / "a.jpg"
-    PICTURE.save(path, format="MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))])
-    assert files.read(path).size == PICTURE.size
+    IMAGE.save(path, format="MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    assert files.read(path).size == IMAGE.size
 
 
 @pytest.mark.shared
@@ -226,12 +226,12 @@ def test_corpus_of_malformed_files(shared):
     for path in paths:
         began = time.process_time()
         try:
-            picture = files.read(path)
+            image = files.read(path)
         except InputError as error:
             refusals += 1
             assert str(error).startswith(str(path)) and "\n" not in str(error)
         else:
-            assert picture.mode in ("L", "LA", "RGB", "RGBA", "I;16", "LA;16", "RGB;16", "RGBA;16")
+            assert image.mode in ("L", "LA", "RGB", "RGBA", "I;16", "LA;16", "RGB;16", "RGBA;16")
         slowest = max(slowest, time.process_time() - began)
     assert refusals > 100
     assert slowest < 2

@@ -56,9 +56,9 @@ def test_a_result_of_cmyk_is_srgb(tmp_path):
 @pytest.mark.parametrize(
     ("profile", "reason"),
     [
-        (profiles.cmyk()[:200], "CMYK with a colour profile that cannot be used"),
-        (b"no profile at all", "CMYK with a colour profile that cannot be used"),
-        (ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), "profile of RGB"),
+        (profiles.cmyk()[:200], "CMYK with an unusable colour profile"),
+        (b"no profile at all", "CMYK with an unusable colour profile"),
+        (ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(), "profile for RGB"),
     ],
     ids=["cut", "garbage", "rgb"],
 )
@@ -68,7 +68,7 @@ def test_profiles_that_cannot_be_used(tmp_path, profile, reason, weights, capsys
         files.read(path)
     assert main(["upscale", str(path), "--device=cpu", "-n", weights]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"espan: {path}: CMYK with a colour profile")
+    assert line.startswith(f"espan: {path}: CMYK with a")
     assert {each.name for each in tmp_path.iterdir()} == {"a.jpg", "weights"}
 
 

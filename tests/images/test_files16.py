@@ -1,4 +1,4 @@
-"""Files of more than 8 bits: read as they are, never cut, and written again."""
+"""Files with more than 8 bits are read in full depth, never reduced, and written back."""
 
 import sys
 
@@ -35,9 +35,9 @@ def test_png_of_every_kind(tmp_path, size, colour, channels, mode):
     pixels = noise(*size, channels, dtype=np.uint16)
     path = tmp_path / "a.png"
     path.write_bytes(png(size[1], size[0], 16, colour, scanlines(pixels)))
-    picture = files.read(path)
-    assert (picture.mode, picture.size) == (mode, size[::-1])
-    np.testing.assert_array_equal(np.asarray(picture), pixels)
+    image = files.read(path)
+    assert (image.mode, image.size) == (mode, size[::-1])
+    np.testing.assert_array_equal(np.asarray(image), pixels)
 
 
 def test_transparent_colour_is_compared_in_all_16_bits(tmp_path):
@@ -46,10 +46,10 @@ def test_transparent_colour_is_compared_in_all_16_bits(tmp_path):
         3, 1, 16, RGB, scanlines(pixels), chunk(b"tRNS", np.array([1, 2, 3], ">u2").tobytes())
     )
     (tmp_path / "a.png").write_bytes(content)
-    picture = files.read(tmp_path / "a.png")
-    assert picture.mode == "RGBA;16"
-    np.testing.assert_array_equal(picture.pixels[..., :3], pixels)
-    assert picture.pixels[..., 3].tolist() == [[0, 65535, 65535]]
+    image = files.read(tmp_path / "a.png")
+    assert image.mode == "RGBA;16"
+    np.testing.assert_array_equal(image.pixels[..., :3], pixels)
+    assert image.pixels[..., 3].tolist() == [[0, 65535, 65535]]
 
 
 def test_uncompressed_tiff(tmp_path):
@@ -62,7 +62,7 @@ def test_uncompressed_tiff(tmp_path):
 @pytest.mark.parametrize("compression", [None, "zlib"])
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("tile", [None, (16, 16)], ids=["strips", "tiles"])
-def test_tiff_as_others_write_it(tmp_path, channels, compression, kind, tile):
+def test_tiff_of_other_writers(tmp_path, channels, compression, kind, tile):
     tifffile = pytest.importorskip("tifffile", reason="tifffile writes these files")
     pixels = noise(50, 40, channels, dtype=np.uint16)
     how = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
@@ -80,7 +80,7 @@ def test_tiff_as_others_write_it(tmp_path, channels, compression, kind, tile):
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
-def test_alpha_multiplied_in_is_divided_out(tmp_path, compression):
+def test_premultiplied_alpha_becomes_straight(tmp_path, compression):
     tifffile = pytest.importorskip("tifffile", reason="tifffile writes these files")
     straight = noise(9, 8, 4, dtype=np.uint16)
     straight[0, 0, 3], straight[0, 1, 3] = 0, 65535
@@ -103,7 +103,7 @@ def test_alpha_multiplied_in_is_divided_out(tmp_path, compression):
     ],
     ids=["big-endian-bigtiff", "grey-alpha"],
 )
-def test_tiffs_that_pillow_does_not_know_are_named(tmp_path, shape, how):
+def test_tiffs_that_pillow_cannot_read(tmp_path, shape, how):
     tifffile = pytest.importorskip("tifffile", reason="tifffile writes these files")
     tifffile.imwrite(tmp_path / "a.tif", noise(*shape, dtype=np.uint16), **how)
     with pytest.raises(InputError, match=r"a\.tif: a TIFF .* convert it to PNG"):
@@ -111,7 +111,7 @@ def test_tiffs_that_pillow_does_not_know_are_named(tmp_path, shape, how):
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
-def test_what_would_be_cut_to_8_bits_is_refused_by_name(tmp_path, compression):
+def test_colour_is_not_reduced_to_8_bits(tmp_path, compression):
     tifffile = pytest.importorskip("tifffile", reason="tifffile writes these files")
     pixels = noise(3, 50, 40, dtype=np.uint16)
     how = {"photometric": "rgb", "planarconfig": "separate", "compression": compression}
@@ -121,7 +121,7 @@ def test_what_would_be_cut_to_8_bits_is_refused_by_name(tmp_path, compression):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_turned_as_8_bits_are(tmp_path, orientation):
+def test_orientation_is_applied_as_for_8_bits(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     pixels = noise(5, 4, 3, dtype=np.uint16)
@@ -131,14 +131,14 @@ def test_turned_as_8_bits_are(tmp_path, orientation):
         4, 5, 16, RGB, scanlines(pixels), chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
     )
     (tmp_path / "16.png").write_bytes(content)
-    picture = files.read(tmp_path / "16.png")
-    np.testing.assert_array_equal(picture.pixels >> 8, files.read(tmp_path / "8.png"))
-    assert set(picture.pixels.ravel()) == set(pixels.ravel())
+    image = files.read(tmp_path / "16.png")
+    np.testing.assert_array_equal(image.pixels >> 8, files.read(tmp_path / "8.png"))
+    assert set(image.pixels.ravel()) == set(pixels.ravel())
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("channels", [2, 3, 4])
-def test_written_and_read_again_is_the_same_picture(tmp_path, channels, suffix):
+def test_round_trip_is_exact(tmp_path, channels, suffix):
     exif = Image.Exif()
     exif[0x010F] = "Zenith"
     exif.get_ifd(0x8769).update({0xA002: 2, 0xA003: 3, 0x829A: 0.5})
@@ -161,7 +161,7 @@ def test_written_and_read_again_is_the_same_picture(tmp_path, channels, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_others_read_what_is_written(tmp_path, suffix):
+def test_other_readers(tmp_path, suffix):
     image = Image16(noise(30, 37, 4, dtype=np.uint16))
     path = files.write(tmp_path / f"a.{suffix}", image)
     if suffix == "tif":
@@ -174,7 +174,7 @@ def test_others_read_what_is_written(tmp_path, suffix):
     np.testing.assert_array_equal(read, image.pixels)
 
 
-def test_pixels_that_are_no_colour_of_16_bits_are_refused():
+def test_wrong_shapes_and_dtypes_of_image16_are_refused():
     pixels = np.zeros((3, 4, 3), np.uint16)
     for wrong in (pixels.astype(np.uint8), pixels[..., 0], pixels[..., :1], None):
         with pytest.raises(InputError, match=r"expected \(H, W, 2..4\) uint16"):
@@ -184,12 +184,12 @@ def test_pixels_that_are_no_colour_of_16_bits_are_refused():
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "webp", "bmp", "avif"])
-def test_formats_of_8_bits_are_named(tmp_path, suffix):
+def test_8_bit_formats_are_refused(tmp_path, suffix):
     with pytest.raises(OutputError, match="cannot hold RGB;16 pixels; choose png"):
         files.write(tmp_path / f"a.{suffix}", Image16(noise(3, 3, 3, dtype=np.uint16)))
 
 
-def test_upscaled_in_16_bits_from_file_to_file(tmp_path):
+def test_16_bits_from_file_to_file(tmp_path):
     pixels = noise(9, 8, 3, dtype=np.uint16)
     path = files.write(tmp_path / "a.png", Image16(pixels, {"icc_profile": PROFILE}))
     up = Upscaler(nearest_net(), device="cpu")
@@ -202,7 +202,7 @@ def test_upscaled_in_16_bits_from_file_to_file(tmp_path):
 
 
 @pytest.mark.parametrize("bits", [12, 16])
-def test_grey_of_other_whites(tmp_path, bits):
+def test_grey_of_12_bits_and_white_as_0(tmp_path, bits):
     white = 2**bits - 1
     values = [0, 1, white // 2, white]
     content = np.array(values, "<u2").tobytes()
@@ -215,20 +215,20 @@ def test_grey_of_other_whites(tmp_path, bits):
     np.testing.assert_allclose(share, expected if bits == 12 else 1 - expected, atol=1e-5)
 
 
-def test_as_8_bits_where_they_are_asked_for(tmp_path):
+def test_read_rgb_rounds_to_8_bits(tmp_path):
     pixels = np.array([[[0, 128, 129], [257, 65535, 32896]]], np.uint16)
     path = files.write(tmp_path / "a.png", Image16(pixels))
     assert files.read_rgb(path).tolist() == [[[0, 0, 1], [1, 255, 128]]]
 
 
-def test_avif_of_8_bits_is_read_and_written(tmp_path):
+def test_8_bit_avif_is_read_and_written(tmp_path):
     pixels = np.kron(noise(4, 5, 3), np.ones((16, 16, 1), np.uint8))
     path = files.write(tmp_path / "a.avif", Image.fromarray(pixels))
-    picture = files.read(path)
-    assert picture.mode == "RGB" and np.abs(np.asarray(picture, int) - pixels).mean() < 4
+    image = files.read(path)
+    assert image.mode == "RGB" and np.abs(np.asarray(image, int) - pixels).mean() < 4
 
 
-def test_avif_of_10_bits_is_refused_by_name(tmp_path):
+def test_10_bit_avif_is_refused(tmp_path):
     av = pytest.importorskip("av", reason="PyAV writes this file")
     if "libsvtav1" not in av.codecs_available:
         pytest.skip("this PyAV has no AV1 encoder")
@@ -240,7 +240,7 @@ def test_avif_of_10_bits_is_refused_by_name(tmp_path):
         with scheduling.kept():
             packets = stream.encode(frame.reformat(format="yuv420p10le"))
         container.mux([*packets, *stream.encode(None)])
-    with pytest.raises(InputError, match=r"a\.avif: 10-bit colour, which would be cut to 8 bits"):
+    with pytest.raises(InputError, match=r"a\.avif: 10-bit colour in AVIF is not supported"):
         files.read(path)
 
 
@@ -262,15 +262,15 @@ def test_heic(tmp_path, mode, bits):
         image.save(tmp_path / "a.heic", quality=95, chroma=444)
     finally:
         heif.options.SAVE_HDR_TO_12_BIT = False
-    picture = files.read(tmp_path / "a.heic")
-    assert picture.mode == ({"L": "I;16"}.get(mode, f"{mode};16") if deep else mode)
+    image = files.read(tmp_path / "a.heic")
+    assert image.mode == ({"L": "I;16"}.get(mode, f"{mode};16") if deep else mode)
     white = 65535 if deep else 255
-    got, expected = np.asarray(picture) / white, values / 65535
+    got, expected = np.asarray(image) / white, values / 65535
     assert np.abs(got - expected).mean() < 0.02
     assert got.max() > 0.9
 
 
-def test_heic_without_its_library_names_the_extra(tmp_path, monkeypatch):
+def test_heic_without_pillow_heif_names_the_extra(tmp_path, monkeypatch):
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(InputError, match=r"a\.heic: .* pip install 'espan\[image\]'"):

@@ -1,4 +1,4 @@
-"""What picture files are read: the limits of pixels and the truncated ones, as the caller sets."""
+"""Limits of image files that the caller sets: pixels, and truncated files."""
 
 import logging
 import sys
@@ -40,14 +40,14 @@ def test_more_than_pillows_limit_on_request_only(tmp_path, monkeypatch):
     assert Image.MAX_IMAGE_PIXELS == 1000
 
 
-def test_a_raised_limit_is_the_files_own(tmp_path):
-    # 90 and 400 megapixels: Pillow warns of the first by itself and refuses the second.
+def test_a_raised_limit_applies_to_one_file(tmp_path):
+    # 90 and 400 megapixels: Pillow alone warns about the first and refuses the second.
     for side in (9500, 20000):
         path = tmp_path / f"{side}.png"
         path.write_bytes(png(side, side, 8, RGB, None))
         with pytest.raises(LimitError):
             files.read(path)
-        with pytest.raises(InputError, match="damaged or truncated"):  # it went on to the pixels
+        with pytest.raises(InputError, match="damaged or truncated"):  # it reached the pixels
             files.read(path, limits=Limits(max_input=side * side))
         with pytest.raises(LimitError):
             files.read(path)
@@ -64,12 +64,12 @@ def test_truncated_on_request_with_a_warning(tmp_path, caplog, suffix):
         files.read(path)
     with caplog.at_level(logging.WARNING, "espan"):
         try:
-            picture = files.read(path, limits=Limits(allow_truncated=True))
+            image = files.read(path, limits=Limits(allow_truncated=True))
         except InputError:
-            assert suffix in ("tif", "bmp", "ppm"), "Pillow reads what is there of this format"
+            assert suffix in ("tif", "bmp", "ppm"), "Pillow reads truncated files of this format"
             return
-    # BMP begins at the bottom.
-    equal = (np.asarray(picture.convert("RGB")) == whole).all((1, 2))
+    # BMP stores the bottom row first.
+    equal = (np.asarray(image.convert("RGB")) == whole).all((1, 2))
     assert equal[:3].all() or equal[-3:].all()
     (record,) = caplog.records
     assert str(path) in record.getMessage() and "truncated" in record.getMessage()
@@ -79,19 +79,19 @@ def test_truncated_on_request_with_a_warning(tmp_path, caplog, suffix):
 def test_truncated_16_bits(tmp_path, caplog):
     pixels = noise(64, 48, 3, dtype=np.uint16)
     path = cut(files.write(tmp_path / "a.png", Image16(pixels)))
-    picture = files.read(path, limits=Limits(allow_truncated=True))
-    np.testing.assert_array_equal(picture.pixels[:20], pixels[:20])
+    image = files.read(path, limits=Limits(allow_truncated=True))
+    np.testing.assert_array_equal(image.pixels[:20], pixels[:20])
     assert len(caplog.records) == 1
 
 
-def test_whole_files_give_no_warning(tmp_path, caplog):
+def test_intact_files_give_no_warning(tmp_path, caplog):
     path = files.write(tmp_path / "a.png", Image.fromarray(PIXELS))
     files.read(path, limits=Limits(allow_truncated=True))
     assert not caplog.records
 
 
 @pytest.mark.parametrize("content", [b"", b"hello\n" * 50], ids=["empty", "text"])
-def test_no_picture_at_all_stays_an_error(tmp_path, content):
+def test_files_that_are_no_images_stay_errors(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(InputError):
         files.read(tmp_path / "a.png", limits=Limits(allow_truncated=True))
@@ -109,8 +109,8 @@ def test_limits_of_an_upscaler(tmp_path, caplog):
     assert large.size == (192, 256) and len(caplog.records) == 1
 
 
-def test_threads_do_not_lend_each_other_what_they_may_read(tmp_path):
-    # One thread reads truncated files and another large ones, while two read as usual.
+def test_limits_do_not_leak_between_threads(tmp_path):
+    # One thread allows truncated files, another large ones; two use the defaults.
     broken = tmp_path / "broken.png"
     Image.fromarray(PIXELS).save(broken)
     whole = files.write(tmp_path / "whole.png", Image.fromarray(PIXELS))
@@ -146,9 +146,7 @@ def test_threads_do_not_lend_each_other_what_they_may_read(tmp_path):
     assert [*warnings.filters] == filters
 
 
-def test_a_limit_that_another_thread_has_raised_is_not_taken_for_the_usual_one(
-    tmp_path, monkeypatch
-):
+def test_a_limit_raised_by_another_thread_is_not_saved_as_the_default(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     path = files.write(tmp_path / "a.png", Image.fromarray(PIXELS))
     switch = sys.getswitchinterval()
@@ -179,15 +177,15 @@ def test_options_of_the_command(tmp_path, weights, capsys):
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many"])
-def test_limits_that_are_none(value, capsys):
+def test_bad_limits(value, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["upscale", "--device=cpu", "a.png", "--max-pixels", value])
     assert ended.value.code == 2 and "expected a number from 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("first", ["tolerant", "strict"])
-def test_who_turns_a_setting_of_pillows_is_alone(tmp_path, first):
-    # The one that came first stays in the middle of its work until it is told to go on.
+def test_changed_settings_are_exclusive(tmp_path, first):
+    # The first thread stays inside until `go_on` is set.
     path = cut(files.write(tmp_path / "a.png", Image.fromarray(PIXELS)))
     inside, go_on, came = threading.Event(), threading.Event(), threading.Event()
 
@@ -214,7 +212,7 @@ def test_who_turns_a_setting_of_pillows_is_alone(tmp_path, first):
         files.read(path)
 
 
-def test_those_who_turn_nothing_decode_side_by_side():
+def test_default_settings_decode_in_parallel():
     both = threading.Barrier(2, timeout=60)
 
     def meet():

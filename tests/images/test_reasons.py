@@ -1,4 +1,4 @@
-"""What a file is refused for is what is wrong with it: whole files are not called damaged."""
+"""Refusals state the actual reason: intact files are not called damaged."""
 
 import struct
 
@@ -16,7 +16,7 @@ SHORT, RATIONAL = 3, 5
 
 
 def with_tag(content: bytes, tag: int, kind: int, value: bytes) -> bytes:
-    """A little-endian TIFF whose directory, written anew behind it, has one more tag or another."""
+    """Adds or replaces a tag of a little-endian TIFF, with a new directory at its end."""
     (at,) = struct.unpack_from("<I", content, 4)
     (count,) = struct.unpack_from("<H", content, at)
     entries = [content[at + 2 + 12 * i : at + 14 + 12 * i] for i in range(count)]
@@ -33,7 +33,7 @@ def with_tag(content: bytes, tag: int, kind: int, value: bytes) -> bytes:
 GREY = tiff(4, 5, 8, 1, noise(5, 4, 1).tobytes(), photometric=1)
 
 
-def test_signed_pixels_are_refused_by_name(tmp_path):
+def test_signed_pixels_are_refused(tmp_path):
     path = tmp_path / "a.tif"
     path.write_bytes(with_tag(GREY, 339, SHORT, struct.pack("<H", 1)))
     np.testing.assert_array_equal(np.asarray(files.read(path)), noise(5, 4, 1)[..., 0])
@@ -41,30 +41,33 @@ def test_signed_pixels_are_refused_by_name(tmp_path):
     refused(path, "signed pixels are not supported")
 
 
-def test_numbers_of_another_kind_are_not_told_as_pythons(tmp_path):
+def test_wrong_types_are_not_reported_in_terms_of_python(tmp_path):
     path = tmp_path / "a.tif"
     path.write_bytes(with_tag(GREY, 273, RATIONAL, struct.pack("<II", 4, 1)))
-    refused(path, "damaged or truncated: a value in it is of the wrong kind")
+    refused(path, "damaged or truncated: a value has the wrong type")
 
 
 def test_grey_avif_of_10_bits(tmp_path, monkeypatch):
-    """Pillow shows it as grey of 8 bits; its encoder makes none, so the file only claims them."""
+    """Pillow returns 8-bit grey and cannot encode 10 bits, so the depth is patched."""
     path = tmp_path / "a.avif"
     Image.fromarray(noise(8, 8, 1)[..., 0]).save(path)
     assert files.read(path).mode == "L"
     monkeypatch.setattr(depth, "bits", lambda image: 10)
-    refused(path, "10-bit grey, which would be cut to 8 bits: of AVIF this is not read")
+    refused(path, "10-bit grey in AVIF is not supported, as it would be reduced to 8 bits")
 
 
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        ("Unsupported feature: Unsupported codec", "HEIF of a kind that is not read: Unsupported"),
-        ("Unsupported file-type: no brand", "HEIF of a kind that is not read"),
+        (
+            "Unsupported feature: Unsupported codec",
+            "this kind of HEIF is not supported: Unsupported",
+        ),
+        ("Unsupported file-type: no brand", "this kind of HEIF is not supported"),
         ("Invalid input: End of file", "damaged or truncated: Invalid input: End of file"),
     ],
 )
-def test_heif_that_libheif_does_not_know(tmp_path, monkeypatch, said, reason):
+def test_heif_that_libheif_cannot_decode(tmp_path, monkeypatch, said, reason):
     class Library:
         @staticmethod
         def open_heif(*_, **__):

@@ -1,6 +1,6 @@
-"""Picture files: strict about what goes in, whole or absent coming out.
+"""Image files: strict checks on input, atomic output.
 
-The only place that reads and writes pictures.
+No other module reads or writes image files.
 """
 
 from espan.images.files.jpeg import jpeg_quality
@@ -32,7 +32,7 @@ from espan.images.files.writing import (
     WRITE_FORMATS,
     check_format,
     check_output,
-    check_place,
+    check_writable,
     format_of,
     kept_suffix,
     rows,
@@ -54,7 +54,7 @@ READ_SUFFIXES = (
     ".hif",
 )
 
-# Kinds of pictures that are not read, as their names end; a folder's are named.
+# Suffixes of image formats that are not read. In a folder, such files are reported.
 UNREAD_SUFFIXES = (
     *(".jp2", ".j2k", ".jxl", ".tga", ".ico", ".icns", ".psd", ".xcf", ".svg", ".eps", ".pcx"),
     *(".dds", ".exr", ".hdr", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
@@ -75,8 +75,8 @@ __all__ = [
     "Target",
     "check_format",
     "check_output",
-    "check_place",
     "check_size",
+    "check_writable",
     "encoded",
     "format_of",
     "is_data",

@@ -1,4 +1,4 @@
-"""CMYK becomes sRGB through a colour profile: without one its numbers are no colours."""
+"""Converts CMYK to sRGB through a colour profile, without which CMYK values have no meaning."""
 
 from io import BytesIO
 from pathlib import Path
@@ -7,7 +7,7 @@ from PIL import Image, ImageCms
 
 from espan.errors import InputError
 
-# Where systems keep profiles, and what the common ones for offset printing are called, best first.
+# Folders of system profiles, and names of common profiles for offset printing, best first.
 _FOLDERS = ("/usr/share/color/icc", "/usr/local/share/color/icc", "/Library/ColorSync/Profiles")
 _NAMES = (
     "PSOcoated_v3.icc",
@@ -20,10 +20,10 @@ _NAMES = (
 
 
 def to_srgb(image: Image.Image) -> tuple[Image.Image, str]:
-    """(the image in RGB, with sRGB for its profile; the name of the profile it went through).
+    """Returns (the image in RGB with an sRGB profile, the name of its CMYK profile).
 
-    InputError for a profile that is damaged or of another colour space, and where the image has
-    none and the system no standard one.
+    Raises InputError if the profile is damaged or of another colour space, or if the image has no
+    profile and the system no standard one.
     """
     embedded = image.info.get("icc_profile")
     source = BytesIO(embedded) if embedded else _standard()
@@ -31,20 +31,20 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, str]:
         profile = ImageCms.ImageCmsProfile(source)
         space = profile.profile.xcolor_space.strip()
         if space != "CMYK":
-            raise InputError(f"CMYK with a colour profile of {space}")
+            raise InputError(f"CMYK with a colour profile for {space}")
         name = (profile.profile.profile_description or "without a name").strip()
         srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
         result = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, TypeError) as error:
-        said = " ".join(str(error).split())
-        raise InputError(f"CMYK with a colour profile that cannot be used: {said}") from error
-    assert result is not None  # it is None only where the image itself is changed
+        reason = " ".join(str(error).split())
+        raise InputError(f"CMYK with an unusable colour profile: {reason}") from error
+    assert result is not None  # None is only for in-place conversion
     result.info = {**image.info, "icc_profile": srgb.tobytes()}
     return result, name
 
 
 def _standard() -> str:
-    """The file of the first standard profile that the system has."""
+    """Returns the path of the first standard profile on this system."""
     for name in _NAMES:
         for folder in map(Path, _FOLDERS):
             for path in sorted(folder.rglob(name)):

@@ -1,4 +1,4 @@
-"""Compression made for pictures: by all cores, band by band, and without looking for repeats."""
+"""Deflate for images: strips compressed in parallel, without searching for repeats."""
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 
-# Bytes that one core compresses while others do the next.
-BAND = 1 << 18
-# Neighbours that are equal, of all, from which on runs are worth looking for.
+# Bytes of a strip, which one thread compresses.
+STRIP = 1 << 18
+# Share of equal neighbours above which run-length encoding pays off.
 RUNS = 0.7
 
 
 def compress(data: np.ndarray, wbits: int = 15, flush: int = zlib.Z_FINISH) -> bytes:
-    """As `zlib.compress`, of single values only, or of runs too where there are many.
+    """Same as `zlib.compress`, but with Huffman coding only, or run-length encoding if it pays off.
 
-    What a filter has left of a photograph repeats itself by chance: the search for repeats takes
-    most of zlib's time, and at its fast levels it hardly saves bytes (docs/decisions.md).
+    Filtered photographs have few repeats: searching for them takes most of zlib's time and, at its
+    fast levels, hardly saves bytes (docs/decisions.md).
     """
     values = data.view(np.uint8).ravel()
     first = values[: len(values) // 8]
@@ -28,8 +28,8 @@ def compress(data: np.ndarray, wbits: int = 15, flush: int = zlib.Z_FINISH) -> b
     return deflate.compress(values.data) + deflate.flush(flush)
 
 
-def spread(work: Callable[[Any], Any], items: Sequence) -> Iterator:
-    """`map(work, items)` by as many threads as PyTorch's operators take in the calling one."""
+def map_in_threads(work: Callable[[Any], Any], items: Sequence) -> Iterator:
+    """Same as `map(work, items)`, with as many threads as PyTorch's operators use."""
     threads = min(len(items), torch.get_num_threads())
     if threads < 2:
         yield from map(work, items)

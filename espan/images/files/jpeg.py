@@ -1,4 +1,4 @@
-"""What a JPEG file's quantisation tables say of how hard it was compressed."""
+"""Estimates the quality of a JPEG file from its quantisation tables."""
 
 from pathlib import Path
 
@@ -10,17 +10,17 @@ from espan.images.files.pillow import decoding
 from espan.options import LIMITS
 from espan.system.paths import why_no_file
 
-# Sum of the luminance table of the standard (ITU-T T.81, annex K), which encoders scale.
+# Sum of the standard's luminance table (ITU-T T.81, annex K), which encoders scale.
 STANDARD = 3688
 
 
 def jpeg_quality(path: str | Path) -> int | None:
-    """About the quality, 1 to 100 as libjpeg counts, that a JPEG file was saved with; else None.
+    """Estimates the quality, 1 to 100 as in libjpeg, that a JPEG file was saved with.
 
-    From the header alone: the size of the luminance table, whatever its shape, against that of the
-    standard's. None for other files, and for those that cannot be read.
+    Reads only the header: compares the sum of the luminance table with the standard's. Returns None
+    for other formats and for files that cannot be read.
     """
-    if why_no_file(Path(path)):  # a FIFO would be waited for
+    if why_no_file(Path(path)):  # opening a FIFO would block
         return None
     try:
         with decoding(LIMITS.max_input), Image.open(path, formats=["JPEG"]) as image:

@@ -1,4 +1,4 @@
-"""What of a picture is no pixel and is kept all the same: colour profile, EXIF, resolution."""
+"""Metadata of images: colour profile, EXIF, XMP, IPTC, resolution."""
 
 import re
 import struct
@@ -10,15 +10,15 @@ from PIL.TiffImagePlugin import TiffImageFile
 from espan.images.files.pillow import decoding
 
 KEPT = ("icc_profile", "exif", "dpi", "xmp", "iptc")
-# Sizes as XMP notes them, as attributes and as elements.
+# Image sizes in XMP, as attributes or elements.
 _XMP_SIZES = (
     (rb"(tiff:ImageWidth|exif:PixelXDimension)", 0),
     (rb"(tiff:ImageLength|exif:PixelYDimension)", 1),
 )
-# Bytes that one segment of a JPEG has room for.
+# Capacity of a JPEG segment in bytes.
 _SEGMENT = 65502
-_IPTC = 0x0404  # a resource of Photoshop, which JPEGs keep it in
-# What a TIFF says of the picture; its other tags describe how the pixels are stored.
+_IPTC = 0x0404  # the Photoshop resource for IPTC in JPEG
+# TIFF tags about the image; the other tags describe the storage of the pixels.
 TIFF_TAGS = (
     ExifTags.Base.ImageDescription,
     ExifTags.Base.Make,
@@ -31,8 +31,8 @@ TIFF_TAGS = (
 )
 _SIZE_TAGS = (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight)
 
-# What Pillow raises on damaged files. Its documentation promises the first three; the next ones
-# came out of files with bytes flipped at random.
+# Errors of Pillow on damaged files. Its documentation lists the first three; files with randomly
+# flipped bytes raised the others.
 DECODE_ERRORS = (
     OSError,
     ValueError,
@@ -51,7 +51,7 @@ DECODE_ERRORS = (
 
 
 def of(info: dict) -> dict:
-    """Of what Pillow found in a file, what goes into the result."""
+    """Selects the metadata that results keep."""
     return {key: info[key] for key in KEPT if info.get(key)}
 
 
@@ -68,8 +68,8 @@ def exif_of_tiff(image: Image.Image) -> bytes:
     return b""
 
 
-def note_iptc(image: Image.Image) -> None:
-    """What JPEG and TIFF have of IPTC goes under one name."""
+def add_iptc(image: Image.Image) -> None:
+    """Stores IPTC from JPEG or TIFF as `info["iptc"]`, and a TIFF's XMP as `info["xmp"]`."""
     found = image.info.get("photoshop", {})
     data = found.get(_IPTC) if isinstance(found, dict) else None
     if isinstance(image, TiffImageFile):
@@ -80,25 +80,25 @@ def note_iptc(image: Image.Image) -> None:
 
 
 def _xmp(data: object, size: tuple[int, int]) -> bytes:
-    """The packet with the sizes it names made true."""
+    """Updates the image sizes in an XMP packet."""
     packet = data.encode() if isinstance(data, str) else data
     if not isinstance(packet, bytes):
         return b""
     for names, side in _XMP_SIZES:
-        said = str(size[side]).encode()
-        packet = re.sub(names + rb"(\s*=\s*[\"']|>)\d+", rb"\g<1>\g<2>" + said, packet)
+        value = str(size[side]).encode()
+        packet = re.sub(names + rb"(\s*=\s*[\"']|>)\d+", rb"\g<1>\g<2>" + value, packet)
     return packet
 
 
 def _photoshop(iptc: bytes) -> bytes:
-    """A segment APP13 of a JPEG."""
+    """Makes an APP13 segment of a JPEG."""
     block = b"8BIM" + struct.pack(">HHI", _IPTC, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
     data = b"Photoshop 3.0\0" + block
     return b"\xff\xed" + struct.pack(">H", len(data) + 2) + data
 
 
 def for_file(info: dict, size: tuple[int, int], name: str) -> dict:
-    """What goes into a file of format `name`, the size tags made true."""
+    """Selects metadata for a file of format `name`, with updated size tags."""
     keep = of(info)
     if dpi := _resolution(keep.pop("dpi", ())):
         keep["dpi"] = dpi
@@ -122,7 +122,7 @@ def for_file(info: dict, size: tuple[int, int], name: str) -> dict:
 
 
 def _resolution(dpi) -> tuple[float, float] | None:
-    """Two numbers that can be written; damaged files have text there, or NaN."""
+    """Two valid numbers or None: damaged files may have text or NaN."""
     with suppress(TypeError, ValueError, ArithmeticError):
         across, down = (float(each) for each in dpi)
         if 0 < across < 2**16 and 0 < down < 2**16:

@@ -1,4 +1,4 @@
-"""Pillow's settings, which belong to the whole process, turned for one file at a time."""
+"""Changes Pillow's process-wide settings for one file at a time."""
 
 import logging
 import os
@@ -11,58 +11,58 @@ from PIL import Image, ImageFile
 
 READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 
-# It logs what it finds in damaged TIFFs without naming them; the errors raised here do.
+# Pillow logs damage in TIFFs without naming the file; espan's errors name it.
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 
 class _Decoding:
-    """Threads that want Pillow as it is decode side by side; one that wants it otherwise alone."""
+    """A shared lock for default settings; an exclusive one for changed settings."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self.inside, self.alone = 0, False
+        self.active, self.exclusive = 0, False
         self.warnings = warnings.catch_warnings()
 
     @contextmanager
     def __call__(self, pixels: int, truncated: bool) -> Iterator[None]:
-        alone, usual = self._enter(pixels, truncated)
+        exclusive, usual = self._enter(pixels, truncated)
         try:
-            if alone:
+            if exclusive:
                 Image.MAX_IMAGE_PIXELS = None if usual is None else max(pixels, usual)
                 ImageFile.LOAD_TRUNCATED_IMAGES = truncated
             yield
         finally:
-            if alone:
+            if exclusive:
                 Image.MAX_IMAGE_PIXELS = usual
                 ImageFile.LOAD_TRUNCATED_IMAGES = False
             self._leave()
 
     def _enter(self, pixels: int, truncated: bool) -> tuple[bool, int | None]:
-        """(whether the caller is alone inside, Pillow's own limit)."""
+        """Returns (whether the lock is exclusive, Pillow's own limit)."""
 
-        def alone() -> bool:
+        def changes() -> bool:
             usual = Image.MAX_IMAGE_PIXELS
             return truncated or (usual is not None and pixels > usual)
 
         with self.changed:
-            # The limit is read in here only: another thread may have turned it until then.
-            self.changed.wait_for(lambda: not self.alone and not (self.inside and alone()))
-            usual, self.alone = Image.MAX_IMAGE_PIXELS, alone()
-            self.inside += 1
-            if self.inside == 1:
-                # Two threads that each saved and restored the filters would leave them changed.
+            # Read the limit only under the lock: another thread may change it until then.
+            self.changed.wait_for(lambda: not self.exclusive and not (self.active and changes()))
+            usual, self.exclusive = Image.MAX_IMAGE_PIXELS, changes()
+            self.active += 1
+            if self.active == 1:
+                # Once for all threads: overlapping saves and restores would corrupt the filters.
                 self.warnings = warnings.catch_warnings()
                 self.warnings.__enter__()
-                # Of damage it repairs, such as bad EXIF.
+                # Warnings about damage that Pillow repairs, such as bad EXIF.
                 warnings.filterwarnings("ignore", module="PIL")
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return self.alone, usual
+            return self.exclusive, usual
 
     def _leave(self) -> None:
         with self.changed:
-            self.inside -= 1
-            self.alone = False
-            if self.inside == 0:
+            self.active -= 1
+            self.exclusive = False
+            if self.active == 0:
                 self.warnings.__exit__(None, None, None)
             self.changed.notify_all()
 
@@ -71,9 +71,9 @@ _decoding = _Decoding()
 
 
 def decoding(pixels: int = 0, truncated: bool = False):
-    """Pillow set to read files of up to `pixels`, quietly; `truncated` ones too if asked for.
+    """Sets Pillow to read files of up to `pixels` without warnings, and `truncated` files if True.
 
-    Its limit of pixels is never lowered, and what one file is granted no other is.
+    Never lowers Pillow's pixel limit. The settings do not affect files in other threads.
     """
     return _decoding(pixels, truncated)
 
@@ -85,11 +85,11 @@ def is_known(head: bytes) -> bool:
     return any(accept is None or accept(head[:16]) for accept in accepts)
 
 
-def _forget() -> None:
-    """A process forked while another thread was inside would wait for that thread for ever."""
+def _reset() -> None:
+    """Replaces the lock in a forked process, where a thread that held it no longer exists."""
     global _decoding
     _decoding = _Decoding()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_reset)

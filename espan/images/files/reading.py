@@ -1,4 +1,4 @@
-"""Picture files in: strict about what they are. Pillow decodes, with an allow-list of formats."""
+"""Reads image files with Pillow, from an allow-list of formats, with strict checks."""
 
 import logging
 import re
@@ -28,14 +28,13 @@ log = logging.getLogger("espan")
 Source: TypeAlias = Path | Encoded
 
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
-# What becomes of values that a decoder does not look at before it computes with them; their texts
-# are about Python.
-_STUMBLED = (TypeError, AttributeError, LookupError, ArithmeticError)
+# Errors from values that a decoder uses unchecked. Their messages describe Python, not the file.
+_UNCHECKED = (TypeError, AttributeError, LookupError, ArithmeticError)
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 class AnimatedError(InputError):
-    """A file of several frames, which is no picture: `espan.animation` takes it."""
+    """A file with several frames, which `espan.animation` reads."""
 
 
 class PagesError(InputError):
@@ -45,15 +44,15 @@ class PagesError(InputError):
 def read(
     source: str | Path | Encoded, *, scale: float | Size = 1, limits: Limits = LIMITS
 ) -> Image.Image | Image16:
-    """The picture in a file: decoded whole, turned upright, palettes spelled out.
+    """Reads the image in a file: fully decoded, upright, palettes expanded.
 
-    A PIL image of mode L, LA, RGB, RGBA or I;16, or an Image16 for colour of 10 to 16 bits; `info`
-    keeps icc_profile, exif (orientation removed), XMP, IPTC and dpi. CMYK becomes sRGB. The pixel
-    limits are checked on the header, before anything is decoded; `scale` is what the picture will
-    be multiplied by. source: a path, or bytes.
+    Returns a PIL image of mode L, LA, RGB, RGBA or I;16, or an Image16 for colour of 10 to 16 bits;
+    `info` keeps icc_profile, exif (without orientation), XMP, IPTC and dpi. Converts CMYK to sRGB.
+    Checks the pixel limits on the header, before decoding; `scale` is the factor by which the image
+    will be upscaled. source: a path, or bytes.
 
-    Raises InputError naming the file: missing, not a picture, damaged, animated, CMYK that no
-    profile describes, colour that would be cut to 8 bits; LimitError when too large.
+    Raises InputError naming the file: missing, not an image, damaged, animated, CMYK without a
+    profile, colour that would be reduced to 8 bits; LimitError if it is too large.
     """
     path = source if isinstance(source, Encoded) else as_path(source, "image")
 
@@ -122,16 +121,16 @@ def picture_of(image: ImageFile.ImageFile, path: Source) -> Image.Image | Image1
 
 def _loaded(image: ImageFile.ImageFile) -> Image.Image:
     image.load()
-    metadata.note_iptc(image)
+    metadata.add_iptc(image)
     if isinstance(image, TiffImageFile):
         image.info["exif"] = metadata.exif_of_tiff(image)
         if image.mode == "I;16":
-            return depth.whole_grey(image, _upright(image))
+            return depth.full_range_grey(image, _upright(image))
     return _upright(image)
 
 
 def _deep(image: ImageFile.ImageFile, path: Source) -> Image16 | None:
-    """The picture if it has more than 8 bits and more than grey."""
+    """Returns the image if it has more than 8 bits and is not plain grey, else None."""
     transparent = image.info.get("transparency")
     if image.mode.startswith("I;16"):
         if transparent is None:
@@ -143,18 +142,18 @@ def _deep(image: ImageFile.ImageFile, path: Source) -> Image16 | None:
         return None
     raw = depth.raw_mode(image)
     image.info.pop("transparency", None)
-    raw_modes = depth.halves(image)
-    assert raw_modes is not None  # what has none was refused
+    raw_modes = depth.byte_modes(image)
+    assert raw_modes is not None  # others were refused
     high_as, low_as = raw_modes
-    depth.show(image, high_as)
+    depth.decode_as(image, high_as)
     high, low = _loaded(image), None
     if low_as:
         with Image.open(openable(path), formats=READ_FORMATS) as again:
             again.seek(image.tell())
             again.info.pop("transparency", None)
-            depth.show(again, low_as)
+            depth.decode_as(again, low_as)
             low = _loaded(again)
-    return depth.join(high, low, raw, transparent)
+    return depth.join_bytes(high, low, raw, transparent)
 
 
 @contextmanager
@@ -172,15 +171,15 @@ def naming(path: Source | str) -> Iterator[None]:
         if isinstance(error, OSError) and error.strerror:  # the system's own, Pillow's have none
             raise InputError(f"{path}: {error.strerror.lower()}") from error
         reason = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, _STUMBLED):
-            reason = "a value in it is of the wrong kind"
+        if isinstance(error, _UNCHECKED):
+            reason = "a value has the wrong type"
         raise InputError(f"{path}: damaged or truncated: {reason}") from error
 
 
 def suffix_of(source: Encoded) -> str:
-    """The ending of a result in the format of a picture's bytes, ".png" where that is not written.
+    """The suffix for a result in the format of an encoded image, or ".png" if that is not written.
 
-    From the header alone, and without errors: `read` has them.
+    Reads only the header and raises no errors: `read` raises them.
     """
     with suppress(*DECODE_ERRORS), decoding(), Image.open(BytesIO(source.data)) as image:
         name = {"MPO": "JPEG"}.get(image.format or "", image.format)
@@ -198,13 +197,13 @@ def _why_unknown(source: Source) -> str:
     if not head:
         return "empty file"
     if head in _TIFF:
-        return "a TIFF that is damaged or has pixels of a kind that is not read; convert it to PNG"
+        return "a TIFF that is damaged or has an unsupported pixel format; convert it to PNG"
     known = ", ".join((*READ_FORMATS, "HEIC"))
-    return f"not a picture in a known format ({known})"
+    return f"not an image in a known format ({known})"
 
 
 def check_size(size: tuple[int, int], scale: float | Size, limits: Limits) -> None:
-    """LimitError for a picture of (width, height) pixels that is too large, or its result."""
+    """Raises LimitError if an image of (width, height) pixels, or its result, is too large."""
     width, height = size
     if width * height > limits.max_input:
         raise LimitError(f"{width} x {height} pixels are over the limit of {limits.max_input:,}")
@@ -230,17 +229,21 @@ def _refuse_what_pillow_would_change(image: ImageFile.ImageFile) -> None:
     if depth.is_signed(image):  # Pillow would read -1 as 255
         raise InputError("signed pixels are not supported; convert to unsigned ones first")
     bits = depth.bits(image)
-    if image.mode in ("L", "RGB", "RGBA", "LA", "CMYK") and bits > 8 and not depth.halves(image):
+    if (
+        image.mode in ("L", "RGB", "RGBA", "LA", "CMYK")
+        and bits > 8
+        and not depth.byte_modes(image)
+    ):
         kind, what = image.format, "grey" if image.mode.startswith("L") else "colour"
         raise InputError(
-            f"{bits}-bit {what}, which would be cut to 8 bits: of {kind} this is not read; convert "
-            "it to PNG"
+            f"{bits}-bit {what} in {kind} is not supported, as it would be reduced to 8 bits; "
+            "convert it to PNG"
         )
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Pixels turned as EXIF says (and the tag removed), in a mode the networks take."""
-    with suppress(*DECODE_ERRORS):  # damaged EXIF is no reason to refuse the pixels
+    """Applies and removes the EXIF orientation, and converts to a mode that networks support."""
+    with suppress(*DECODE_ERRORS):  # ignore damaged EXIF
         image = ImageOps.exif_transpose(image)
     if image.mode == "1":
         transparent = image.info.get("transparency")
@@ -259,9 +262,9 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
-    """The picture in a file as (H, W, 3) uint8: grey as three equal channels, alpha left out."""
-    picture = read(path)
-    if picture.mode == "I;16":
-        grey = np.round(np.asarray(picture) / 257).astype(np.uint8)
+    """Reads an image as (H, W, 3) uint8: grey as three equal channels, without alpha."""
+    image = read(path)
+    if image.mode == "I;16":
+        grey = np.round(np.asarray(image) / 257).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, 2)
-    return np.asarray(picture.convert("RGB"))
+    return np.asarray(image.convert("RGB"))

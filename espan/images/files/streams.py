@@ -1,4 +1,4 @@
-"""Pictures that are no files: bytes, and open binary files such as standard input and output."""
+"""Encoded images in memory or in open binary files, such as standard input and output."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,19 +17,19 @@ from espan.system.paths import reason
 
 Data: TypeAlias = bytes | bytearray | memoryview | BinaryIO
 
-# Bytes of a pixel that is not compressed at all, and of what else a file may hold: more is no
-# picture within the limits, and /dev/zero has no end.
+# Bytes per uncompressed pixel, and bytes of metadata. Longer input cannot be an image within the
+# limits; /dev/zero never ends.
 _PIXEL, _REST = 8, 2**26
-# Bytes of a result that wait in memory; more of them wait in a file.
+# Results up to this many bytes are buffered in memory, larger ones in a temporary file.
 _SPOOLED = 2**26
-# Bytes that are read or handed on at a time.
+# Bytes per read or write.
 _CHUNK = 1 << 20
-# Bytes of an open file that tell whether it is an image.
+# Bytes that suffice to recognise an image.
 _HEAD = 1 << 10
 
 
 class Encoded(NamedTuple):
-    """A picture's file that lies in memory, and what errors call it."""
+    """The content of an image file, and its name in errors."""
 
     data: bytes
     name: str
@@ -39,7 +39,7 @@ class Encoded(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """An open binary file for a result, whose `suffix` names the format as that of a path does."""
+    """An open binary file for a result; `suffix` selects the format, as for a path."""
 
     file: IO[bytes]
     suffix: str
@@ -62,12 +62,12 @@ Target: TypeAlias = str | Path | Stream
 
 
 def is_data(image: Any) -> bool:
-    """Whether it is bytes or an open file: a picture that is still encoded."""
+    """Whether `image` is an encoded image: bytes or an open file."""
     return isinstance(image, bytes | bytearray | memoryview) or hasattr(image, "read")
 
 
 def name_of(file: Any) -> str:
-    """What errors call bytes or an open file."""
+    """The name of bytes or an open file in errors."""
     name = getattr(file, "name", None)
     if isinstance(name, str):
         return name
@@ -75,9 +75,10 @@ def name_of(file: Any) -> str:
 
 
 def encoded(image: Data, limits: Limits) -> Encoded:
-    """All of the bytes; LimitError where they are more than a picture within the limits has.
+    """Reads all bytes; raises LimitError if an image within the limits cannot be that long.
 
-    An open file that begins like no image is read no further, and `read` refuses what there is.
+    Stops after the first bytes of an open file if they are not the beginning of an image; `read`
+    then refuses them.
     """
     name, most = name_of(image), _PIXEL * limits.max_input + _REST
     if isinstance(image, bytes | bytearray | memoryview):
@@ -87,7 +88,7 @@ def encoded(image: Data, limits: Limits) -> Encoded:
         while chunk := _read(image, name, min(_CHUNK if known else _HEAD, most + 1 - len(data))):
             data += chunk
             if len(data) > most:
-                raise LimitError(f"{name}: over {most:,} bytes, which no picture needs")
+                raise LimitError(f"{name}: over {most:,} bytes, too long for an image")
             if not known and len(data) >= _HEAD:
                 known = is_known(bytes(data)) or is_heif(BytesIO(data))
                 if not known:
@@ -100,21 +101,21 @@ def encoded(image: Data, limits: Limits) -> Encoded:
 
 
 def _read(file: Any, name: str, count: int) -> bytes:
-    """The next bytes of an open file, none at its end; waits for one that is not blocking."""
+    """Reads the next bytes of an open file, b"" at its end; waits for non-blocking files."""
     while (chunk := file.read(count)) is None:
         try:
             select([file], [], [])
-        except (TypeError, ValueError, OSError) as error:  # no descriptor, or of no such kind
-            what = "has no bytes yet (read() gives None); make it blocking"
+        except (TypeError, ValueError, OSError) as error:  # no descriptor, or not selectable
+            what = "has no bytes yet (read() returns None); make it blocking"
             raise InputError(f"{name}: {what}") from error
     if not isinstance(chunk, bytes):
         got = type(chunk).__name__
-        raise InputError(f"{name}: expected a file opened as binary, which gives {got}")
+        raise InputError(f"{name}: expected a binary file, but read() returns {got}")
     return chunk
 
 
 def stream_to(file: Any, suffix: str) -> Stream:
-    """The Stream of an open file; InputError for what cannot be written to."""
+    """Wraps an open file; raises InputError if it has no write()."""
     if not hasattr(file, "write"):
         got = short(file) if file is None else type(file).__name__
         raise InputError(f"output: expected a path or an open binary file, got {got}")
@@ -122,20 +123,20 @@ def stream_to(file: Any, suffix: str) -> Stream:
 
 
 def _copy(whole: IO[bytes], file: Any) -> None:
-    """All bytes; a file without a buffer may take fewer at a time than it is given."""
+    """Copies all bytes; an unbuffered file may accept only part of a write."""
     while found := whole.read(_CHUNK):
         chunk = memoryview(found)
         while len(chunk):
-            # Files that are not io's may return nothing.
+            # File-like objects may return None.
             taken = file.write(chunk)
             if taken == 0:
-                raise OSError("it takes no more bytes")
+                raise OSError("it accepts no more bytes")
             chunk = chunk[len(chunk) if taken is None else taken :]
 
 
 @contextmanager
 def opened(target: Target) -> Iterator[IO[bytes]]:
-    """A file to write a result to, which reaches `target` when it is complete; OutputError."""
+    """Yields a file for a result, which reaches `target` once complete; raises OutputError."""
     if not isinstance(target, Stream):
         with whole_file(target) as temporary, temporary.open("wb") as file:
             yield file

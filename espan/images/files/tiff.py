@@ -1,4 +1,4 @@
-"""A TIFF row by row, in strips: compressed as they come, the directory of them behind the last."""
+"""Writes TIFF in strips of rows: compresses strips as they arrive, then writes the directory."""
 
 import struct
 from contextlib import suppress
@@ -10,10 +10,10 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from espan.errors import OutputError
-from espan.images.files.deflate import BAND, compress, spread
+from espan.images.files.deflate import STRIP, compress, map_in_threads
 from espan.images.files.metadata import DECODE_ERRORS, TIFF_TAGS
 
-# Bytes of a file that needs no 64-bit offsets: deflate makes noise longer by a thousandth at most.
+# Uncompressed size below which 32-bit offsets suffice: deflate adds at most 0.1% to noise.
 CLASSIC = int(4e9)
 
 _SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8, _ASCII, _BYTE = 3, 4, 5, 7, 16, 2, 1
@@ -21,7 +21,7 @@ _CODES = {_SHORT: "H", _LONG: "I", _RATIONAL: "II", _LONG8: "Q"}
 
 
 class TiffRows:
-    """Writes a picture of `size` (width, height), `channels` values of `dtype` a pixel.
+    """Writes an image of `size` (width, height), with `channels` values of `dtype` per pixel.
 
     metadata: icc_profile, exif and dpi as PIL has them. BigTIFF where it could pass 4 GB. after:
     the page before, in the same file.
@@ -41,7 +41,7 @@ class TiffRows:
         self.metadata = metadata
         row = size[0] * channels * dtype.itemsize
         self.big: bool = after.big if after else big or row * size[1] > CLASSIC
-        self.rows = max(1, BAND // row)
+        self.rows = max(1, STRIP // row)
         self.rest = np.empty((0, size[0], channels), dtype)
         self.offsets: list[int] = []
         self.lengths: list[int] = []
@@ -53,7 +53,7 @@ class TiffRows:
             file.write(b"II+\0\x08\0\0\0" + bytes(8) if self.big else b"II*\0" + bytes(4))
 
     def add(self, pixels: np.ndarray) -> None:
-        """The next rows, (h, W, C)."""
+        """Adds the next rows, (h, W, C)."""
         pixels = np.concatenate([self.rest, pixels])
         whole = len(pixels) - len(pixels) % self.rows
         self._strips([pixels[top : top + self.rows] for top in range(0, whole, self.rows)])
@@ -65,7 +65,7 @@ class TiffRows:
         if len(self.offsets) != -(-self.size[1] // self.rows):
             raise OutputError("rows are missing")
         if self.file.tell() % 2:
-            self.file.write(b"\0")  # a directory begins at a whole word
+            self.file.write(b"\0")  # directories are word-aligned
         place = self.file.tell()
         self.file.write(self._directory(place))
         self.file.seek(self.link)
@@ -73,13 +73,13 @@ class TiffRows:
         self.file.seek(0, SEEK_END)
 
     def _strips(self, strips: list[np.ndarray]) -> None:
-        for data in spread(self._strip, strips):
+        for data in map_in_threads(self._strip, strips):
             self.offsets.append(self.file.tell())
             self.lengths.append(len(data))
             self.file.write(data)
 
     def _strip(self, pixels: np.ndarray) -> bytes:
-        """Predictor 2: each value less the one to its left."""
+        """Compresses a strip with predictor 2: horizontal differences."""
         rest = pixels.astype(self.dtype.newbyteorder("<"))
         rest[:, 1:] -= pixels[:, :-1]
         return compress(rest)
@@ -100,7 +100,7 @@ class TiffRows:
             317: (_SHORT, [2]),  # predictor
         }
         if self.channels in (2, 4):
-            tags[338] = (_SHORT, [2])  # alpha not multiplied in
+            tags[338] = (_SHORT, [2])  # straight alpha
         if dpi := self.metadata.get("dpi"):
             for tag, each in zip((282, 283), dpi, strict=True):
                 ratio = Fraction(float(each)).limit_denominator(1000)
@@ -119,14 +119,14 @@ class TiffRows:
                 if isinstance(value := exif.get(tag), str):
                     tags[int(tag)] = (_ASCII, value.encode("utf-8", "replace") + b"\0")
             for group in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-                # What cannot be written at all is damaged, and left out.
+                # Skip damaged groups.
                 with suppress(*DECODE_ERRORS):
                     if (details := exif.get_ifd(group)) and self._group(group, details, 0):
                         groups[int(group)] = details
         return self._packed(place, tags, groups)
 
     def _packed(self, place: int, tags: dict, groups: dict) -> bytes:
-        """The directory as it lies at `place`: its entries, then what does not fit into them."""
+        """Packs the directory at offset `place`: entries, then values that do not fit into them."""
         word, entry = ("Q", 20) if self.big else ("I", 12)
         count = len(tags) + len(groups)
         head = struct.pack("<Q" if self.big else "<H", count)
@@ -156,7 +156,7 @@ class TiffRows:
         return head + entries + bytes(struct.calcsize(word)) + behind
 
     def _group(self, tag: int, details: dict, at: int) -> bytes:
-        from PIL.TiffImagePlugin import ImageFileDirectory_v2  # not at each start of espan
+        from PIL.TiffImagePlugin import ImageFileDirectory_v2  # lazy, to start faster
 
         header = b"II+\0\x08\0\0\0" + bytes(8) if self.big else b"II*\0" + bytes(4)
         directory = ImageFileDirectory_v2(header, group=tag)

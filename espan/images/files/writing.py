@@ -1,4 +1,4 @@
-"""Picture files out: each appears whole or not at all, with its profile, EXIF and resolution."""
+"""Writes image files atomically, with profile, EXIF and resolution."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -31,12 +31,12 @@ WRITE_FORMATS = {
 }
 
 _EXACT = ("L", "LA", "RGB", "RGBA", "I;16")
-# What an encoder takes: (longest side, modes).
+# Limits of the encoders: (longest side, modes).
 _LIMITS = {
     "PNG": (2**31 - 1, (*_EXACT, "LA;16", "RGB;16", "RGBA;16")),
     "JPEG": (65535, ("L", "RGB")),
     "WEBP": (16383, ("L", "RGB", "RGBA", "LA")),
-    # Pillow cannot read what would be LA;16.
+    # Pillow cannot read LA;16.
     "TIFF": (2**31 - 1, (*_EXACT, "RGB;16", "RGBA;16")),
     "BMP": (2**31 - 1, ("L", "RGB")),
     "AVIF": (65535, ("L", "RGB", "RGBA", "LA")),
@@ -48,12 +48,12 @@ SAVE: dict[str, dict[str, Any]] = {
 }
 
 _ROWS: dict[str, type[PngRows | TiffRows]] = {"PNG": PngRows, "TIFF": TiffRows}
-# Values per step of a picture written row by row.
+# Values per step when writing by rows.
 _STEP = 1 << 22
 
 
 def format_of(target: Target) -> str:
-    """The format that a path's extension names; OutputError if it names none."""
+    """The format of a path by its extension; raises OutputError for unknown extensions."""
     if isinstance(target, Stream):
         return WRITE_FORMATS[target.suffix]
     path = Path(target)
@@ -67,7 +67,7 @@ def format_of(target: Target) -> str:
 
 
 def suffix_named(format: str) -> str:
-    """The ending of names of that format; InputError for one that is not written."""
+    """The suffix of a format; raises InputError for formats that are not written."""
     suffix = "." + format.lower().lstrip(".") if isinstance(format, str) else ""
     if suffix not in WRITE_FORMATS:
         known = ", ".join(each[1:] for each in WRITE_FORMATS)
@@ -75,22 +75,22 @@ def suffix_named(format: str) -> str:
     return suffix
 
 
-def kept_suffix(picture: Path) -> str:
-    """The ending of its result: its own if that format is written, else .png."""
-    return picture.suffix if picture.suffix.lower() in WRITE_FORMATS else ".png"
+def kept_suffix(path: Path) -> str:
+    """The suffix of a result: that of the input if the format is written, else .png."""
+    return path.suffix if path.suffix.lower() in WRITE_FORMATS else ".png"
 
 
 def check_output(path: Target, mode: str, size: tuple[int, int]) -> str:
-    """The format a path asks for; OutputError if that format cannot hold such a picture."""
+    """The format of a path; raises OutputError if it cannot hold such an image."""
     name = format_of(path)
     if not isinstance(path, Stream):
-        check_place(Path(path))
+        check_writable(Path(path))
     check_format(path, name, mode, size)
     return name
 
 
 def check_format(path: Target, name: str, mode: str, size: tuple[int, int]) -> None:
-    """OutputError if the format `name` cannot hold such a picture."""
+    """Raises OutputError if the format `name` cannot hold such an image."""
     if name == "AVIF" and not features.check("avif"):
         raise OutputError(f"{path}: this build of Pillow has no AVIF; choose png")
     longest, modes = _LIMITS[name]
@@ -105,8 +105,8 @@ def check_format(path: Target, name: str, mode: str, size: tuple[int, int]) -> N
         )
 
 
-def check_place(path: Path) -> None:
-    """OutputError if no file can be written under that name."""
+def check_writable(path: Path) -> None:
+    """Raises OutputError if no file can be written at `path`."""
     if problem := paths.why_no_result(path):
         raise OutputError(f"{path}: {problem}")
     if not os.access(path.parent, os.W_OK):
@@ -115,9 +115,9 @@ def check_place(path: Path) -> None:
 
 
 def write(target: Target, image: Image.Image | Image16) -> Path | Stream:
-    """Writes the picture with its profile, EXIF and resolution; the format is the extension's.
+    """Writes an image with its profile, EXIF and resolution, in the format of the extension.
 
-    The file appears whole or not at all, an old one stays until then. OutputError otherwise.
+    Atomic: an old file stays until the new one is complete. Raises OutputError.
     """
     place = target if isinstance(target, Stream) else Path(target)
     name = check_output(place, image.mode, image.size)
@@ -126,7 +126,7 @@ def write(target: Target, image: Image.Image | Image16) -> Path | Stream:
             pixels = np.asarray(image)
             add(pixels if pixels.ndim == 3 else pixels[:, :, None])
         return place
-    assert isinstance(image, Image.Image)  # an Image16 goes to formats that take rows
+    assert isinstance(image, Image.Image)  # formats for Image16 are written by rows
     options = {**SAVE.get(name, {}), **metadata.for_file(image.info, image.size, name)}
     with opened(place) as file:
         image.save(file, format=name, **options)
@@ -134,7 +134,7 @@ def write(target: Target, image: Image.Image | Image16) -> Path | Stream:
 
 
 def takes_rows(target: Target, mode: str) -> bool:
-    """Whether such a picture can be written to `target` by `rows`."""
+    """Whether `rows` can write such an image to `target`."""
     suffix = target.suffix if isinstance(target, Stream) else Path(target).suffix
     name = WRITE_FORMATS.get(suffix.lower())
     return name in _ROWS and mode in _LIMITS[name][1]
@@ -143,9 +143,10 @@ def takes_rows(target: Target, mode: str) -> bool:
 def rows(
     target: Target, mode: str, size: tuple[int, int], info: dict
 ) -> AbstractContextManager[Callable[[np.ndarray], None]]:
-    """A PNG or TIFF that is given its rows from top to bottom, and never held in memory whole.
+    """Writes a PNG or TIFF from top to bottom, without the full image in memory.
 
-    Gives the function that takes the next rows: (h, W, C) uint8 or uint16. Else as `write`.
+    The context is a function that takes the next rows, (h, W, C) uint8 or uint16. Otherwise same as
+    `write`.
     """
     return _rows(target, check_output(target, mode, size), mode, size, info)
 

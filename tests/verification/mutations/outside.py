@@ -13,11 +13,11 @@ OUTSIDE = [
             "tests/images/test_bad_files.py::test_output_limit_is_checked_on_the_header",
         ),
         (
-            "who turns a setting of Pillow's decodes alone",
+            "changed Pillow settings need the exclusive lock",
             "espan/images/files/pillow.py",
-            "self.changed.wait_for(lambda: not self.alone and not (self.inside and alone()))",
+            "self.changed.wait_for(lambda: not self.exclusive and not (self.active and changes()))",
             "pass",
-            "tests/images/test_limits.py::test_who_turns_a_setting_of_pillows_is_alone",
+            "tests/images/test_limits.py::test_changed_settings_are_exclusive",
         ),
         (
             "damaged files raise what is documented",
