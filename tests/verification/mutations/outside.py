@@ -200,14 +200,14 @@ OUTSIDE = [
             "setup.py",
             "import shutil\n",
             "import shutil\nimport urllib.request\n",
-            "tests/repository/test_supply_chain.py::test_the_build_imports_what_it_declares_and_runs_compilers_alone",
+            "tests/repository/test_supply_chain.py::test_the_build_imports_what_it_declares_and_runs_only_compilers",
         ),
         (
             "packages are those that are listed",
             "pyproject.toml",
             '"safetensors", "tqdm"]',
             '"safetensors", "tqdm", "requests"]',
-            "tests/repository/test_supply_chain.py::test_dependencies_are_those_that_are_listed_with_their_reason",
+            "tests/repository/test_supply_chain.py::test_every_dependency_is_listed_with_its_reason",
         ),
     ]
 ]
