@@ -1,4 +1,4 @@
-"""What the tests of the documents share."""
+"""The fixture of the documents' tests."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from tests.support.documents import make_desk
 
 @pytest.fixture(scope="session")
 def desk(tmp_path_factory):
-    """A user's folder, in which the documents' commands run."""
+    """A folder with a user's files, in which the documents' commands run."""
     return make_desk(tmp_path_factory.mktemp("desk"))

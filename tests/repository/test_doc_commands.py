@@ -1,8 +1,7 @@
-"""What the documents tell a user to type works: every command, and their Python.
+"""Every command and every Python example in the documents works.
 
-Commands run in a folder with images, a video and weights, page by page. Those that cannot run
-here are listed with the reason and with what runs them instead; of these, settings and options are
-checked.
+Commands run in a folder with images, a video and weights, page by page. Commands that cannot run
+here are listed with the reason and a replacement; tests check their settings and options.
 """
 
 import importlib.util
@@ -27,7 +26,7 @@ NEEDS = {
 
 
 class Left(NamedTuple):
-    """Commands that are not run here; `instead`, a test that holds them or a smaller command."""
+    """Commands that are not run here; `instead`: a test that covers them, or a smaller command."""
 
     pattern: str
     why: str
@@ -72,16 +71,16 @@ LEFT = [
     Left(r"torchrun .*", "needs several GPUs", "tests/training/test_processes.py"),
     Left(r"espan train (?!smoke).*", "hours", "tests/training/test_train.py"),
 ]
-# Passages of a source file that a page explains.
+# Pages that quote passages of a source file.
 PASSAGES = {"ops.md": ROOT / "espan_kernels/conv3x3/__init__.py"}
-# Python that needs a package without which it cannot be run here, and the test with a stand-in.
-STOOD_IN = {"deployment.md": ("register_spandrel()", ROOT / "tests/checkpoints/test_spandrel.py")}
-PYTHON = [p for p in PAGES if fences(p, "python") and p.name not in {**PASSAGES, **STOOD_IN}]
+# Python that needs an unavailable package, and the test that replaces the package by a stub.
+WITH_STUB = {"deployment.md": ("register_spandrel()", ROOT / "tests/checkpoints/test_spandrel.py")}
+PYTHON = [p for p in PAGES if fences(p, "python") and p.name not in {**PASSAGES, **WITH_STUB}]
 DONE: set[str] = set()
 
 
 def left(command: str) -> Left | None:
-    """Why a command is not run here, if it is not."""
+    """The entry of a command that is not run here, or None."""
     return next((each for each in LEFT if re.fullmatch(each.pattern, command)), None)
 
 
@@ -114,14 +113,14 @@ def test_passages_are_in_the_source(name):
         assert "".join(passage.split()) in source
 
 
-@pytest.mark.parametrize("name", STOOD_IN)
-def test_what_needs_a_stand_in_is_called_in_its_test(name):
-    call, test = STOOD_IN[name]
+@pytest.mark.parametrize("name", WITH_STUB)
+def test_python_with_a_stub_is_called_in_its_test(name):
+    call, test = WITH_STUB[name]
     (passage,) = fences(ROOT / "docs" / name, "python")
     assert call in passage and call in test.read_text()
 
 
-def test_every_fence_says_what_it_holds():
+def test_every_fence_has_a_language():
     for page in PAGES:
         kinds = {kind for kind, _ in FENCE.findall(page.read_text())}
         assert kinds <= {"sh", "python", "text"}, page.name
@@ -131,7 +130,7 @@ EVERY = sorted({command for page in PAGES for command in commands(page)})
 
 
 @pytest.mark.parametrize("each", LEFT, ids=lambda each: each.pattern)
-def test_what_is_left_out_is_in_the_documents_and_held_elsewhere(each, desk):
+def test_commands_left_out_are_documented_and_covered_elsewhere(each, desk):
     found = [command for command in EVERY if re.fullmatch(each.pattern, command)]
     assert found and each.why
     if each.instead.startswith("python "):
@@ -149,16 +148,16 @@ def trainings() -> list[str]:
 
 
 @pytest.mark.parametrize("command", trainings())
-def test_trainings_have_settings_that_are_known(command, monkeypatch):
+def test_trainings_have_known_settings(command, monkeypatch):
     pytest.importorskip("yaml")
     monkeypatch.chdir(ROOT)
-    told = words(command)
-    config, *overrides = told[told.index("train") + 1 :]
+    parts = words(command)
+    config, *overrides = parts[parts.index("train") + 1 :]
     read_config(config, overrides)
 
 
 def programs() -> list[tuple[str, list[str]]]:
-    """The Python programs that are left out, each with the options that the documents name."""
+    """The Python programs left out, each with its options in the documents."""
     found: dict[str, list[str]] = {}
     for command in filter(left, EVERY):
         if match := re.match(r"python (?:-m (tests[\w.]+)|(bench/\w+\.py))", command):
@@ -168,7 +167,7 @@ def programs() -> list[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize(("program", "options"), programs(), ids=lambda x: x if x == str(x) else "")
-def test_programs_that_are_left_out_have_the_options_that_are_named(program, options, desk):
+def test_programs_left_out_have_the_documented_options(program, options, desk):
     if program.startswith("bench/"):
         assert (ROOT / program).is_file()
     else:
@@ -179,7 +178,7 @@ def test_programs_that_are_left_out_have_the_options_that_are_named(program, opt
         assert not [option for option in options if option not in shown]
 
 
-def test_commands_that_are_wrong_are_found(tmp_path):
+def test_wrong_commands_are_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
         "`espan upscale -n` and `espan upscale` are names, `espan upscale --widht` is not.\n"

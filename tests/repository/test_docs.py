@@ -1,4 +1,4 @@
-"""The documents: their pages, links and names of tests, and the table of features."""
+"""The documents: pages, links, names of tests, and the table of features."""
 
 import re
 
@@ -24,7 +24,7 @@ def test_every_task_has_a_page():
     assert {f"{task}.md" for task in tasks} <= pages
 
 
-def test_links_lead_somewhere():
+def test_links_have_targets():
     for page in PAGES:
         for target, place in re.findall(r"\]\(([^)#:\s]*)(?:#([^)]*))?\)", page.read_text()):
             found = page.parent / target if target else page
@@ -33,12 +33,12 @@ def test_links_lead_somewhere():
 
 
 def anchors(text: str) -> set[str]:
-    """The names of a page's headings in links, as GitHub makes them."""
+    """The anchors of a page's headings, as GitHub makes them."""
     titles = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.M)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_tests_that_are_named_exist():
+def test_named_tests_exist():
     for page in PAGES:
         for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", page.read_text()):
             assert (ROOT / file).is_file(), f"{page.name} names {file}"
@@ -50,13 +50,13 @@ def test_every_page_is_linked_from_the_readme():
     assert not [page.name for page in PAGES[1:] if f"](docs/{page.name}" not in readme]
 
 
-def test_the_readme_has_the_features_of_the_code():
+def test_the_table_of_features_is_current():
     pytest.importorskip("av", reason="the names of video encoders need PyAV")
     readme = features.README.read_text()
     assert features.written(readme) == readme, "run: python -m tests.support.features --write"
 
 
-def test_a_feature_that_is_new_is_in_the_table(monkeypatch):
+def test_a_new_feature_is_in_the_table(monkeypatch):
     pytest.importorskip("av", reason="the names of video encoders need PyAV")
     before = features.table()
     monkeypatch.setattr(features, "BACKENDS", (*features.BACKENDS, "abacus"))
@@ -65,6 +65,6 @@ def test_a_feature_that_is_new_is_in_the_table(monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["", "<!-- features -->\n", "<!-- end -->\n<!-- features -->\n"])
-def test_a_document_without_a_place_for_the_table_is_refused(text):
+def test_a_document_without_markers_for_the_table_is_an_error(text):
     with pytest.raises(ValueError, match="no <!-- features -->"):
         features.written(text)

@@ -1,4 +1,4 @@
-"""Public names say what they do: one sentence, then Args, Returns and Raises as they apply."""
+"""Docstrings of public names: one sentence, then Args, Returns and Raises where they apply."""
 
 import ast
 import inspect
@@ -15,7 +15,7 @@ OPS = ("conv3x3", "conv9x9_head", "dct2", "dct_l1", "spab", "span_gate", "tail")
 
 
 def public() -> Iterator[tuple[str, object]]:
-    """Every public name, and the public members of classes that are defined here."""
+    """Every public name, and the public members of public classes."""
     for package in (espan, espan_kernels):
         for name in package.__all__:
             value = getattr(package, name)
@@ -36,7 +36,7 @@ CALLABLES = {name: value for name, value in NAMES.items() if not isinstance(valu
 
 
 def doc_of(name: str) -> str:
-    """The docstring, where a method has none that of the class above."""
+    """The docstring, inherited from the base class if a method has none."""
     value = NAMES[name]
     if not value.__doc__ and "." in name.removeprefix("espan."):
         owner, member = name.rsplit(".", 1)
@@ -45,7 +45,7 @@ def doc_of(name: str) -> str:
 
 
 def sections(doc: str) -> dict[str, str]:
-    """Heading -> the indented text below it; what comes first is under ""."""
+    """{heading: the indented text below it}; "" has the text before the first heading."""
     parts = re.split(r"^(Args|Attributes|Returns|Raises):\n", doc, flags=re.M)
     found = dict(zip(parts[1::2], parts[2::2], strict=True))
     assert len(found) == len(parts) // 2, "a heading is there twice"
@@ -69,13 +69,13 @@ def raises(value: object) -> bool:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_docstring_opens_with_a_line_that_is_a_sentence(name):
+def test_a_docstring_begins_with_a_sentence_on_one_line(name):
     opening = doc_of(name).split("\n\n")[0]
     assert opening.endswith(".")
     assert "\n" not in opening or name in SECOND_LINE
 
 
-# Whose definition is an expression of two lines.
+# Their definitions are expressions of two lines.
 SECOND_LINE = {"espan_kernels.spab", "espan_kernels.tail"}
 
 
@@ -86,7 +86,7 @@ def test_every_parameter_is_described(name):
 
 
 @pytest.mark.parametrize("name", [n for n, v in CALLABLES.items() if inspect.isfunction(v)])
-def test_what_is_returned_is_described(name):
+def test_results_are_described(name):
     nothing = inspect.signature(CALLABLES[name]).return_annotation is None
     assert ("Returns" in sections(doc_of(name))) is not nothing
 
@@ -102,12 +102,12 @@ def test_errors_are_described(name):
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_ops_open_with_the_expression_they_equal(name):
+def test_ops_begin_with_the_expression_they_equal(name):
     assert doc_of(f"espan_kernels.{name}").startswith("`")
 
 
 @pytest.mark.parametrize("name", [n for n, v in NAMES.items() if inspect.isclass(v)])
-def test_attributes_that_are_described_are_there(name):
+def test_described_attributes_exist(name):
     value, described = NAMES[name], entries(sections(doc_of(name)).get("Attributes", ""))
     source = inspect.getsource(value)
     assert all(re.search(rf"\bself\.{each}\b|^    {each}: ", source, re.M) for each in described)

@@ -1,4 +1,4 @@
-"""No six lines of code stand twice. Tables of samples and the tests themselves are left out."""
+"""No six equal lines of code occur twice, outside tables of samples and tests."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("espan", "espan_kernels", "bench", "tests/support", "tests/verification")
 
 
-def test_no_six_lines_stand_twice(monkeypatch):
+def test_no_six_lines_occur_twice(monkeypatch):
     monkeypatch.chdir(ROOT)
     paths = sorted(path for room in ROOMS for path in Path(room).rglob("*.py"))
     tables = ("sample.py", "test_*.py")
@@ -37,13 +37,13 @@ def test_a_run_twice_in_one_file_is_found(tmp_path, monkeypatch):
     assert repeated([write(Path("one.py"), *BODY, "y = 1", *BODY)]) == ["one.py:1 ~ one.py:8"]
 
 
-def test_a_longer_run_is_told_once(tmp_path, monkeypatch):
+def test_a_longer_run_is_reported_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     more = [*BODY, *(f"y{i} = g({i})" for i in range(4))]
     assert len(repeated([write(Path(name), *more) for name in ("one.py", "two.py")])) == 1
 
 
-def test_shorter_runs_imports_and_argument_lists_are_let_be(tmp_path):
+def test_shorter_runs_imports_and_argument_lists_are_allowed(tmp_path):
     signature = ["def f(", *(f"    a{i}: int," for i in range(LONG)), ") -> int:"]
     shared = ["import a, b", *signature, '    """What it is,', "    in words."]
     files = [
@@ -53,7 +53,7 @@ def test_shorter_runs_imports_and_argument_lists_are_let_be(tmp_path):
     assert repeated(files) == []
 
 
-def test_launches_of_triton_kernels_are_let_be_and_other_calls_are_not(tmp_path):
+def test_launches_of_triton_kernels_are_allowed_and_other_calls_are_not(tmp_path):
     arguments = [f"    a{i}," for i in range(LONG)]
     launches, calls = (
         [write(tmp_path / f"{name}{i}.py", f"{name}(", *arguments, ")") for i in range(2)]

@@ -1,4 +1,4 @@
-"""What a newcomer meets first: metadata, licence, the README's commands, the test command."""
+"""First contact: metadata, licence, the README's commands and images, import time, --help."""
 
 import os
 import re
@@ -31,25 +31,25 @@ def test_metadata():
     assert command.value == "espan.cli:main"
 
 
-def test_rooms_are_there():
+def test_the_main_folders_exist():
     names = ["espan_kernels", "csrc", "espan", "bench", "tests", "docs", "configs"]
     assert all((ROOT / name).is_dir() for name in names)
     assert "Apache License" in (ROOT / "LICENSE").read_text()[:300]
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_exists():
     assert all(getattr(espan, name) is not None for name in espan.__all__)
     assert set(espan.__all__) <= set(dir(espan))
 
 
-def test_readme_upscales_a_picture_of_the_repository_and_runs_the_tests():
+def test_the_readme_upscales_an_image_of_the_repository_and_runs_the_tests():
     readme = (ROOT / "README.md").read_text()
     named = re.findall(r"espan upscale (\S+)", readme)
     assert any((ROOT / name).is_file() for name in named)
     assert "pip install" in readme and "pytest" in readme
 
 
-def test_pictures_in_the_readme_are_small_files_that_are_there():
+def test_images_in_the_readme_are_small_files():
     links = re.findall(
         r"!\[[^\]]*\]\(([^)\s]+)\)|<img[^>]+src=\"([^\"]+)\"", (ROOT / "README.md").read_text()
     )
@@ -65,7 +65,7 @@ def test_ci_runs_pytest():
     assert "pytest" in text and "torch==2.13.0" in text and "tests/support/make_believe" in text
 
 
-def test_compile_gates_are_left_out_and_ci_adds_them():
+def test_compile_gates_run_in_ci_only():
     (in_ci,) = re.findall(r"^python -m (pytest -m \w+)", (ROOT / ".ci/run").read_text(), re.M)
     for command, there in (("pytest", False), (in_ci, True)):
         arguments = [*command.split(), "-n", "0", "--collect-only", "tests/kernels/test_csrc.py"]
@@ -76,7 +76,7 @@ def test_compile_gates_are_left_out_and_ci_adds_them():
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["upscale", "--help"], ["--version"]], ids=str)
-def test_help_does_not_wait_for_torch(arguments):
+def test_help_does_not_import_torch(arguments):
     code = f"""
 import sys
 from espan.cli import main
@@ -89,7 +89,7 @@ finally:
     assert result.returncode == 0 and result.stdout and not result.stderr
 
 
-def test_import_costs_a_small_part_of_what_torch_costs():
+def test_import_takes_a_small_fraction_of_the_time_of_torch():
     code = """
 from time import process_time as now
 start = now()
@@ -99,10 +99,10 @@ import espan
 espan.upscale, espan.load, espan.ESPAN, espan.psnr
 print((now() - middle) / (middle - start))
 """
-    # A ratio, as both are slower on a busy machine; 0.14 to 0.16 on two cores.
+    # A ratio, because both are slower on a busy machine; 0.14 to 0.16 on two cores.
     assert any(float(python(code).stdout) < 0.2 for _ in range(8))
 
 
-def test_import_of_the_name_alone_costs_nothing():
+def test_import_of_the_package_alone_loads_nothing():
     code = "import sys, espan; assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)"
     assert python(code).returncode == 0

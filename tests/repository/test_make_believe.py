@@ -1,4 +1,4 @@
-"""Ordinary tests do not depend on the machine: they pass where "auto" finds a GPU that fails."""
+"""Ordinary tests do not depend on the machine: they pass even if "auto" finds a broken fake GPU."""
 
 import os
 import subprocess
@@ -9,11 +9,11 @@ import pytest
 
 from tests.support.gpu import GPU
 
-pytestmark = pytest.mark.skipif(GPU, reason="there is a real GPU, which all tests meet")
+pytestmark = pytest.mark.skipif(GPU, reason="there is a real GPU, which all tests use")
 
 TESTS = next(folder for folder in Path(__file__).parents if folder.name == "tests")
 (BELIEF,) = (path.parent for path in TESTS.rglob("sitecustomize.py"))
-# Two that meet devices often. `.ci/run` runs all files but those of kernels and of the repository.
+# Two files that use devices often. `.ci/run` runs all but those of kernels and of the repository.
 FILES = ("cli", "upscale")
 
 UPSCALER = """
@@ -24,8 +24,8 @@ def test_an_upscaler():
 """
 
 
-def believing(*arguments: str, devices: str = "0") -> subprocess.CompletedProcess:
-    """A Python, and all that it starts, with the make-believe GPU."""
+def with_fake_gpu(*arguments: str, devices: str = "0") -> subprocess.CompletedProcess:
+    """Runs Python and its subprocesses with the fake GPU."""
     path = os.pathsep.join([str(BELIEF), str(TESTS.parent)])
     return subprocess.run(
         [sys.executable, *arguments],
@@ -37,29 +37,29 @@ def believing(*arguments: str, devices: str = "0") -> subprocess.CompletedProces
     )
 
 
-def under_make_believe(*arguments: str) -> subprocess.CompletedProcess:
+def pytest_with_fake_gpu(*arguments: str) -> subprocess.CompletedProcess:
     ordinary = ["-p", "no:cacheprovider", "-n", "0", "-m", "not gpu and not shared"]
-    return believing("-m", "pytest", *ordinary, *arguments)
+    return with_fake_gpu("-m", "pytest", *ordinary, *arguments)
 
 
 @pytest.mark.parametrize(("devices", "found"), [("0", "True 1"), ("", "False 0")])
-def test_a_make_believe_gpu_is_found_unless_hidden(devices, found):
+def test_the_fake_gpu_is_found_unless_hidden(devices, found):
     ask = "import torch; print(torch.cuda.is_available(), torch.cuda.device_count())"
-    done = believing("-c", ask, devices=devices)
+    done = with_fake_gpu("-c", ask, devices=devices)
     assert done.stdout == f"{found}\n", done.stderr
 
 
 @pytest.mark.parametrize(("device", "outcome"), [(', device="cpu"', "passed"), ("", "failed")])
-def test_a_make_believe_gpu_fails_what_takes_it(tmp_path, device, outcome):
-    """Otherwise the tests below would show nothing."""
+def test_tests_that_use_the_fake_gpu_fail(tmp_path, device, outcome):
+    """Otherwise the tests below would prove nothing."""
     path = tmp_path / "test_upscaler.py"
     path.write_text(UPSCALER.format(device=device))
-    done = under_make_believe(str(path), "--rootdir", str(tmp_path))
+    done = pytest_with_fake_gpu(str(path), "--rootdir", str(tmp_path))
     assert f"1 {outcome}" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_ordinary_tests_pass_on_a_make_believe_gpu(name):
+def test_ordinary_tests_pass_with_the_fake_gpu(name):
     (path,) = TESTS.rglob(f"test_{name}.py")
-    done = under_make_believe(str(path))
+    done = pytest_with_fake_gpu(str(path))
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:] + done.stderr

@@ -1,4 +1,4 @@
-"""Imports within `espan/` go to lower layers only, and no files import each other in a circle."""
+"""Imports within `espan/` go to lower layers only, without cycles."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ DATA = ("builtin", "pages")  # folders without code
 
 @pytest.fixture(scope="module")
 def graph() -> dict[str, set[str]]:
-    """Without `espan/__init__.py`, which names every public module and imports none."""
+    """The import graph without `espan/__init__.py`, which loads public modules lazily."""
     graph = import_graph(ROOT, PACKAGES)
     graph.pop("espan")
     return {name: imported - {"espan"} for name, imported in graph.items()}
@@ -42,15 +42,15 @@ def test_the_drawing_is_current():
     assert DRAWING.read_text() == draw(), "run `python -m tests.support.architecture`"
 
 
-def test_no_files_import_each_other_in_a_circle(graph):
+def test_there_are_no_import_cycles(graph):
     assert circles(graph) == []
 
 
-def test_the_package_takes_its_version_from_its_face_and_nothing_else():
+def test_modules_import_only_the_version_from_the_package():
     modules = {module for layer in LAYERS for module in layer}
     for path in (ROOT / "espan").rglob("*.py"):
         names = {name for module, name in imports(path) if module == "espan"} - modules
-        assert names <= {"__version__"}, f"{path} imports {names} of espan"
+        assert names <= {"__version__"}, f"{path} imports {names} from espan"
 
 
 # The rest tests the check itself, on small trees with known faults.
@@ -85,12 +85,12 @@ def test_an_import_upwards_is_found(tmp_path, source):
     assert [*not_downwards(graph, "house", HOUSE)] == [("house.kitchen.stove", "house.attic")]
 
 
-def test_an_import_of_the_module_beside_is_found(tmp_path):
+def test_an_import_within_a_layer_is_found(tmp_path):
     graph = tree(tmp_path, hall__door="", kitchen__stove="from house.hall.door import bell")
     assert [*not_downwards(graph, "house", HOUSE)] == [("house.kitchen.stove", "house.hall.door")]
 
 
-def test_imports_downwards_and_within_a_module_are_let_be(tmp_path):
+def test_imports_downwards_and_within_a_module_are_allowed(tmp_path):
     inside = "import torch\nimport house.cellar\nfrom house.kitchen import sink"
     graph = tree(tmp_path, cellar="", kitchen__sink="", kitchen__stove=inside)
     assert graph["house.kitchen.stove"] == {"house.cellar", "house.kitchen.sink"}
@@ -103,7 +103,7 @@ def test_a_module_without_a_layer_is_an_error(tmp_path):
         [*not_downwards(graph, "house", HOUSE)]
 
 
-def test_circles_of_every_length_are_found(tmp_path):
+def test_cycles_of_every_length_are_found(tmp_path):
     graph = tree(
         tmp_path,
         kitchen__sink="def later():\n    from house.kitchen.stove import gas",
@@ -119,7 +119,7 @@ def test_circles_of_every_length_are_found(tmp_path):
     ]
 
 
-def test_a_file_and_its_packages_face_can_form_a_circle(tmp_path):
+def test_a_file_and_its_package_can_form_a_cycle(tmp_path):
     graph = tree(tmp_path, hall__door="from house.hall import bell")
     (tmp_path / "house/hall/__init__.py").write_text("from house.hall.door import knock")
     graph = import_graph(tmp_path, ["house"])

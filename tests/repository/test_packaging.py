@@ -1,7 +1,7 @@
-"""What is packed: the source distribution has everything, and wheels from it work in every Python.
+"""The source distribution is complete, and wheels built from it work in every Python.
 
-Nothing is fetched: setuptools of this environment builds in every Python, and what is tried of a
-wheel needs none of its dependencies.
+No downloads: the setuptools of this environment builds in every Python, and the parts of a wheel
+that are tested need no dependencies.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ PACKED = ("bench", "configs", "csrc", "docs", "espan", "espan_kernels", "tests")
 
 
 def python(version: str) -> str | None:
-    """An interpreter of that version that runs: this one, or one on PATH or of pyenv."""
+    """A working interpreter of that version: this one, one on PATH, or one of pyenv."""
     if version == f"3.{sys.version_info[1]}":
         return sys.executable
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
@@ -42,7 +42,7 @@ def python(version: str) -> str | None:
 
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory) -> Path:
-    """A folder with setuptools alone, for a Python that lacks it."""
+    """A folder with setuptools only, for interpreters without it."""
     spec = importlib.util.find_spec("setuptools")
     if spec is None:
         pytest.skip("setuptools is not installed")
@@ -61,7 +61,7 @@ def run(command: list[str], folder: Path, **variables: str) -> str:
 
 
 def build(what: str, interpreter: str, source: Path, tools: Path, out: Path) -> Path:
-    """The sdist or wheel that the build backend makes of a folder."""
+    """The sdist or wheel that the build backend makes from a folder."""
     code = f"import sys; from setuptools import build_meta as b; b.build_{what}(sys.argv[1])"
     run([interpreter, "-c", code, str(out)], source, PYTHONPATH=str(tools))
     (made,) = (path for path in out.iterdir() if path.name.startswith("espan-"))
@@ -92,7 +92,7 @@ def test_the_source_distribution_has_every_file(sdist):
         assert (sdist / name).read_bytes() == (tree / name).read_bytes()
 
 
-def test_the_source_distribution_has_nothing_that_was_built(sdist):
+def test_the_source_distribution_has_no_build_outputs(sdist):
     assert not [p for p in sdist.rglob("*") if p.suffix in (".pyc", ".so") or "cache" in p.name]
 
 
@@ -111,7 +111,7 @@ for line in (["train", "--help"], ["--version"]):
 
 
 @pytest.mark.parametrize("version", PYTHONS)
-def test_a_wheel_of_the_source_distribution_works(version, sdist, tools, tmp_path):
+def test_a_wheel_from_the_source_distribution_works(version, sdist, tools, tmp_path):
     interpreter = python(version)
     if interpreter is None:
         pytest.skip(f"no Python {version} here")
@@ -126,12 +126,12 @@ def test_a_wheel_of_the_source_distribution_works(version, sdist, tools, tmp_pat
     assert {f"espan/configs/{name}.yaml" for name in recipes.names()} <= {*names}
     assert "espan/builtin/espan_x4.safetensors" in names and "espan/pages/demo.html" in names
     site = str(tmp_path / "site")
-    # Without the site's packages: nothing of this environment's helps.
-    said = run([interpreter, "-S", "-c", TRY, site], tmp_path, PYTHONPATH=site)
-    assert said.split("\n")[0].split() == [espan.__version__, *recipes.names()]
+    # -S: without the packages of this environment.
+    printed = run([interpreter, "-S", "-c", TRY, site], tmp_path, PYTHONPATH=site)
+    assert printed.split("\n")[0].split() == [espan.__version__, *recipes.names()]
 
 
-def test_pythons_that_are_claimed_are_tried():
+def test_every_claimed_python_is_tested():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.11 and later read TOML")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     prefix = "Programming Language :: Python :: 3."

@@ -1,4 +1,4 @@
-"""The plan of the rooms: imports go one way, files stay short, every op has all its places."""
+"""Structure: imports go one way, files are short, every op has all its files."""
 
 import ast
 from pathlib import Path
@@ -12,7 +12,7 @@ KERNELS = ROOT / "espan_kernels"
 OP_FILES = {"__init__", "reference", "sample", "kernel_triton", "kernel_cuda"}
 FOLDERS = sorted(p for p in KERNELS.iterdir() if (p / "__init__.py").exists())
 
-# What a room may import of the others: csrc -> espan_kernels -> espan -> bench, tests.
+# Packages that each folder may import: csrc -> espan_kernels -> espan -> bench, tests.
 ALLOWED = {
     "espan_kernels": {"espan_kernels"},
     "espan": {"espan_kernels", "espan"},
@@ -32,11 +32,11 @@ def test_imports_go_one_way(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_files_are_short_and_say_what_they_are(path):
+def test_files_are_short_and_have_a_docstring(path):
     text = path.read_text()
     assert len(text.splitlines()) <= 300
     if text.strip() and (path.parent in {KERNELS, *FOLDERS} or path.parts[-3] == "tests"):
-        assert ast.get_docstring(ast.parse(text)), "a file opens by saying what it is"
+        assert ast.get_docstring(ast.parse(text)), "expected a module docstring"
 
 
 def test_only_kernels_import_triton():
@@ -47,11 +47,11 @@ def test_only_kernels_import_triton():
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: p.name)
-def test_an_op_has_all_its_places(folder):
+def test_an_op_has_all_its_files(folder):
     assert {p.stem for p in folder.glob("*.py")} - {"kernel_wgmma"} == OP_FILES
     assert (ROOT / "tests/kernels" / f"test_{folder.name}.py").exists()
 
 
-def test_the_ops_are_these():
+def test_the_list_of_ops():
     names = {"span_gate", "conv3x3", "conv9x9_head", "tail", "spab", "dct2d"}
     assert {folder.name for folder in FOLDERS} == names

@@ -1,4 +1,4 @@
-"""What comes with this package, and what its build and its commands fetch: nothing."""
+"""Dependencies are listed, and neither the build nor any command downloads anything."""
 
 import ast
 import json
@@ -25,21 +25,21 @@ def project() -> dict:
 
 
 def groups(project: dict) -> dict[str, list[str]]:
-    """Requirements by the extra that wants them, those of the package itself and of its build."""
+    """{extra: requirements}, with those of the package itself and of its build."""
     extras = project["project"]["optional-dependencies"]
     every = {
         **extras,
         "always": project["project"]["dependencies"],
         "build": project["build-system"]["requires"],
     }
-    # An extra may take in others: they are listed where they are.
+    # Extras that an extra includes are listed on their own.
     return {
         group: [each for each in some if not each.startswith("espan[")]
         for group, some in every.items()
     }
 
 
-def test_dependencies_are_those_that_are_listed_with_their_reason(project):
+def test_every_dependency_is_listed_with_its_reason(project):
     listed: dict[str, list[str]] = {}
     page = (ROOT / "docs/deployment.md").read_text()
     for group, package, reason in re.findall(r"^\| (\w+) \| `([^`]+)` \| (.+) \|$", page, re.M):
@@ -53,8 +53,8 @@ def test_dependencies_are_those_that_are_listed_with_their_reason(project):
     assert listed == wanted
 
 
-def test_no_version_is_pinned_from_above_but_that_of_a_tool(project):
-    """A pin would take an installed torch away; a tool's makes it say the same to all."""
+def test_only_versions_of_tools_have_an_upper_pin(project):
+    """A pin could replace an installed torch; pinned tools give everybody the same result."""
     every = [each.split(";")[0] for some in groups(project).values() for each in some]
     pinned = {each.split("==")[0] for each in every if re.search(r"==|~=|<|@", each)}
     assert pinned == {"ruff", "mypy"}
@@ -64,7 +64,7 @@ BUILD_FILES = [ROOT / "setup.py", ROOT / "espan_kernels/build_info.py"]
 
 
 @pytest.mark.parametrize("path", BUILD_FILES, ids=lambda path: path.name)
-def test_the_build_imports_what_it_declares_and_runs_compilers_alone(path, project):
+def test_the_build_imports_what_it_declares_and_runs_only_compilers(path, project):
     tree = ast.parse(path.read_text())
     imported = set()
     for node in ast.walk(tree):
@@ -92,7 +92,7 @@ def test_the_build_imports_what_it_declares_and_runs_compilers_alone(path, proje
     assert not re.search(r"os\.(system|exec|popen|spawn)|\beval\(|\bexec\(", path.read_text())
 
 
-# Ends the process at the first step towards another machine, which nothing can catch.
+# Ends the process, uncatchably, at the first attempt to reach another machine.
 NO_NETWORK = """
 import os, sys
 
@@ -101,7 +101,7 @@ def watch(event, arguments):
                  "socket.sendmsg", "socket.bind", "urllib.Request", "http.client.connect"):
         address = arguments[-1] if event in ("socket.connect", "socket.sendto") else ""
         if isinstance(address, (str, bytes)) and address:
-            return  # a socket of this machine's own, by its path
+            return  # a local socket with a path
         os.write(2, f"NETWORK: {event} {arguments}\\n".encode())
         os._exit(99)
 
@@ -111,7 +111,7 @@ sys.addaudithook(watch)
 
 @pytest.fixture
 def offline(tmp_path) -> dict[str, str]:
-    """The environment of a Python, and of those that it starts, without a network or a GPU."""
+    """Environment variables for a Python and its subprocesses without a network or a GPU."""
     folder = tmp_path / "offline"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(NO_NETWORK)
@@ -136,7 +136,7 @@ def run(arguments: list[str], environment: dict[str, str], folder: Path = ROOT):
         "import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'', ('127.0.0.1', 9))",
     ],
 )
-def test_what_watches_the_network_sees_it(code, offline):
+def test_the_network_watcher_works(code, offline):
     assert run(["-c", f"try:\n {code}\nexcept BaseException: pass"], offline).returncode == 99
 
 
@@ -146,7 +146,7 @@ def test_the_build_fetches_nothing(offline, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-# By the name of a command: arguments that make it work, in a folder with a picture.
+# {command: arguments with which it works, in a folder with an image}.
 COMMANDS = {
     "upscale": ["small.png", "-o", "big.png"],
     "eval": ["--data", "data", "--json"],
@@ -158,7 +158,7 @@ COMMANDS = {
     "average": ["espan-x4", "espan-x4", "-o", "mean.safetensors"],
     "completion": ["bash"],
 }
-# These are for the network: the page listens on this machine until it is told to do so on others.
+# Commands for the network: by default the page accepts requests from this machine only.
 SERVERS = {"demo"}
 
 
@@ -167,11 +167,11 @@ def known() -> set[str]:
     return {*commands.choices}
 
 
-def test_no_command_is_left_out():
+def test_every_command_is_covered():
     assert known() - SERVERS <= COMMANDS.keys()
 
 
-# Programs of others, whose makers may like to know of it.
+# Third-party programs that may send usage statistics.
 OTHERS = {
     "openvino": (["upscale", "small.png", "-o", "b.png", "--backend", "openvino"], ["openvino"]),
     "onnx": (
@@ -192,7 +192,7 @@ def desk(tmp_path) -> Path:
     return folder
 
 
-def test_no_command_reaches_for_the_network(offline, desk):
+def test_no_command_uses_the_network(offline, desk):
     lines = [[name, *rest] for name, rest in COMMANDS.items() if name in known()]
     for line, packages in OTHERS.values():
         if all(find_spec(each) for each in packages):

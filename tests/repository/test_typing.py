@@ -1,4 +1,4 @@
-"""What tools see of the public names: right uses have their types, wrong ones are errors."""
+"""Types of the public names: correct uses type-check, wrong ones are errors."""
 
 import ast
 import os
@@ -20,7 +20,7 @@ WRONG = ROOT / "tests/typing/wrong.py"
 
 @pytest.fixture(scope="module")
 def errors() -> dict[str, dict[int, str]]:
-    """What mypy says of the examples: file -> line -> its errors."""
+    """mypy's errors in the examples: {file: {line: errors}}."""
     pytest.importorskip("mypy")
     command = [sys.executable, "-m", "mypy", "--follow-imports=silent", "tests/typing"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
@@ -33,11 +33,11 @@ def errors() -> dict[str, dict[int, str]]:
     return found
 
 
-def test_right_uses_have_the_types_that_callers_need(errors):
+def test_correct_uses_have_the_expected_types(errors):
     assert errors.get("usage.py", {}) == {}
 
 
-def test_wrong_uses_are_errors_that_say_what_is_wrong(errors):
+def test_wrong_uses_are_clear_errors(errors):
     expected = {}
     for number, line in enumerate(WRONG.read_text().splitlines(), 1):
         if match := re.search(r"# error: \[([\w-]+)\] (.+)$", line):
@@ -55,7 +55,7 @@ def test_a_misspelt_keyword_is_named_at_run_time():
         espan.upscale("a.png", devise="cpu")
 
 
-def test_tools_read_the_names_that_run():
+def test_tools_and_run_time_have_the_same_names():
     tree = ast.parse((ROOT / "espan/__init__.py").read_text())
     block = next(
         node
@@ -75,7 +75,7 @@ def test_options_are_the_same_in_every_signature(name):
     found = signature(getattr(espan, name)).parameters
     for field in fields(UpscalerOptions):
         if field.name == "nonfinite" and name not in ("Upscaler", "upscale"):
-            continue  # images of files have no such values
+            continue  # image files have no such values
         if field.name == "limits" and name == "compare":
             continue
         parameter = found[field.name]
@@ -85,7 +85,7 @@ def test_options_are_the_same_in_every_signature(name):
         assert parameter.default == own
 
 
-def test_options_are_written_down_once():
+def test_options_are_defined_once():
     typed = {field.name: field.type for field in fields(UpscalerOptions)}
     keywords = UpscalerKeywords.__annotations__
     assert {key: getattr(kind, "__forward_arg__", kind) for key, kind in keywords.items()} == typed
@@ -96,7 +96,7 @@ def test_options_are_written_down_once():
 
 
 @pytest.mark.parametrize("package", ["espan", "espan_kernels"])
-def test_installed_packages_say_that_they_are_typed(package, tmp_path_factory):
+def test_installed_packages_are_marked_as_typed(package, tmp_path_factory):
     folder = tmp_path_factory.mktemp("built")
     steps = ["egg_info", "-e", folder, "build_py", "-d", folder / "lib"]
     done = subprocess.run(
@@ -110,6 +110,6 @@ def test_installed_packages_say_that_they_are_typed(package, tmp_path_factory):
     assert (folder / "lib" / package / "py.typed").is_file()
 
 
-def test_ci_checks_types_by_a_fixed_mypy():
+def test_ci_checks_types_with_a_pinned_mypy():
     assert re.search(r"^mypy$", (ROOT / ".ci/run").read_text(), re.M)
     assert re.search(r'"mypy==\d+\.\d+\.\d+"', (ROOT / "pyproject.toml").read_text())

@@ -8,7 +8,7 @@ import espan
 from tests.support.imports import import_graph
 
 ROOT = Path(__file__).parents[2]
-# The runner does not import backends; this file chooses one.
+# Runners do not import backends; this module selects them.
 CHOICE = "espan.backends.select"
 
 
@@ -22,13 +22,13 @@ def module(file: str) -> str:
     return file.removesuffix(".py").replace("/", ".")
 
 
-def test_it_is_six_files_from_the_function_to_its_kernel():
+def test_there_are_six_files_from_the_function_to_its_kernel():
     files = listed()
     assert len(files) == 6 and all((ROOT / file).is_file() for file in files)
     assert module(files[0]) == espan.upscale.__module__
 
 
-def test_each_file_imports_the_next_or_what_chooses_it():
+def test_each_file_imports_the_next_or_its_selector():
     graph = import_graph(ROOT, ["espan", "espan_kernels"])
     for importer, imported in pairwise(module(file) for file in listed()):
         near = graph[importer] | (graph[CHOICE] if CHOICE in graph[importer] else set())

@@ -1,10 +1,10 @@
 """`python -m tests.verification.sanitize`: every op's kernels under NVIDIA's compute-sanitizer.
 
-Each of its tools runs over a short list of calls, all of them at the same time, every one with a
-time limit of its own. Before them racecheck runs over barriers.cu, which is right: what it finds
-there it cannot judge, and findings of that form are listed as such where kernels arrive at
-barriers. Prints a table. Exit code 0: nothing else was found; 1: something was found, or a part did
-not finish; 2: there is no GPU or no compute-sanitizer.
+All tools run in parallel over a short list of calls, each with its own time limit. Before them,
+racecheck runs over barriers.cu, a correct program. Races that it reports there are false positives;
+races of the same form in kernels that arrive at barriers are listed as "unjudged". Prints a table.
+Exit code 0: no other findings; 1: findings, or a part did not finish; 2: no GPU or no
+compute-sanitizer.
 """
 
 import argparse
@@ -22,16 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
-# The kinds of kernels, and how many cases of each op and dtype: Triton's are compiled first.
+# {implementation: cases per op and dtype}; few for Triton, which compiles each one first.
 IMPLS = {"cuda": 12, "triton": 2}
-# Ops whose CUDA kernels have warps that arrive at barriers and do not wait, as the machine code has
-# them (tests/kernels/test_csrc.py). They are watched apart from the others, "cuda".
+# Ops with CUDA kernels whose warps arrive at barriers without waiting, by their machine code
+# (tests/kernels/test_csrc.py). They are a group of their own beside "cuda".
 ARRIVING = ("spab", "tail")
 GROUPS = {"cuda": "cuda", "arriving": "cuda", "triton": "triton"}
 RIGHT = Path(__file__).with_name("barriers.cu")
-# Of each tool; and of what is compiled and run beforehand.
+# Time limits of each tool, and of the programs that are compiled and run before.
 SECONDS, COMPILE_SECONDS = 100, 70
-# Beside the ops' own samples: several strips and segments, lines that several warps share.
+# In addition to the ops' samples: several strips and segments, lines that several warps share.
 MORE = {
     "conv3x3": [(2, 32, 32, 9, 130, "gate"), (1, 32, 32, 17, 257, "silu")],
     "spab": [(2, 32, 2, 9, 190), (1, 32, 3, 40, 121)],
@@ -40,23 +40,23 @@ MORE = {
 FOUND = 7
 OPTIONS = (
     f"--error-exitcode={FOUND}",
-    # Launchers report errors of the API themselves; torch makes some on purpose.
+    # Launchers report API errors themselves; torch causes some on purpose.
     "--report-api-errors=no",
     "--show-backtrace=no",
 )
 FIRST_PORT = 49152
-# A tensor is an allocation of its own: what lies beside it is not memory of torch's cache.
+# Each tensor is a separate allocation, so that accesses beyond it do not hit torch's cache.
 ENVIRONMENT = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 
-# compute-sanitizer says one space after the mark what it found, and indents where, and for a race
-# with what.
+# compute-sanitizer prints a finding one space after the mark, and indents its place and, for races,
+# the other access.
 SAYS = re.compile(r"========= (\S.*)")
 WHERE = re.compile(r"=========\s{2,}at (.*)")
 WITH = re.compile(r"=========\s{2,}(and (?:Read|Write) access at .*?)(?: \[\d+ hazards?\])?$")
 RACE = re.compile(r"(\w+): Race reported between (\w+) access at ")
 UNJUDGED = "cannot be judged by this tool: "
 SUMMARY = re.compile(r"(?:\w+ )?SUMMARY: (\d+) (?:error|hazard)")
-# What it says of itself.
+# Messages about compute-sanitizer itself.
 TROUBLE = re.compile(
     r"(?:Error: |Warning: )?(?:Target application|couldn't find|Could not connect|process didn't|"
     r"Internal|Device not supported|Unable to)"
@@ -65,8 +65,8 @@ TROUBLE = re.compile(
 
 @dataclass
 class Part:
-    """How one tool ended on one group of kernels: "clean", "unjudged", "findings" or "broken",
-    and why."""
+    """The outcome of one tool on one group of kernels: "clean", "unjudged", "findings" or
+    "broken", with the reasons."""
 
     tool: str
     group: str
@@ -84,7 +84,7 @@ def form(finding: str) -> str | None:
 
 
 def read(text: str) -> tuple[list[str], list[str], list[int]]:
-    """(what was found, what the tool says of itself, the numbers of its summaries)"""
+    """(findings, messages about the tool itself, numbers in its summaries)."""
     found, trouble, summaries = [], [], []
     for line in text.splitlines():
         if says := SAYS.match(line):
@@ -107,10 +107,10 @@ def counted(found: list[str], before: str = "") -> list[str]:
 
 
 def parse(text: str, code: int, forms: frozenset[str] = frozenset()) -> tuple[str, list[str]]:
-    """(outcome, why) of what compute-sanitizer wrote and its exit code.
+    """(outcome, reasons) from compute-sanitizer's output and exit code.
 
-    Clean is only what says so: a summary, of 0, nothing else, and exit code 0. Unjudged is what
-    finds races of these forms and nothing else.
+    "clean" requires a summary of 0, no other finding and exit code 0. "unjudged" means that all
+    findings are races of these forms.
     """
     found, trouble, summaries = read(text)
     unjudged = [what for what in found if form(what) in forms]
@@ -127,7 +127,7 @@ def parse(text: str, code: int, forms: frozenset[str] = frozenset()) -> tuple[st
 
 
 def run_calls(group: str) -> int:
-    """Calls each op's kernels of this group on a few small arguments. Returns how many calls."""
+    """Calls each op's kernels of this group with a few small arguments; returns the call count."""
     import torch
 
     from espan_kernels import OPS
@@ -157,7 +157,7 @@ def calls_command(group: str) -> list[str]:
 
 
 def limited(command: list[str], seconds: float) -> tuple[str, int | None]:
-    """(what it wrote, its exit code; None: it ran out of time)"""
+    """(output, exit code) of a command; the exit code is None after a timeout."""
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
@@ -172,13 +172,13 @@ def limited(command: list[str], seconds: float) -> tuple[str, int | None]:
     try:
         return process.communicate(timeout=seconds)[0], process.returncode
     except subprocess.TimeoutExpired:
-        # The program under the tool as well.
+        # Kill the program under the tool too.
         os.killpg(process.pid, signal.SIGKILL)
         return process.communicate()[0], None
 
 
 def watch(tool: str, name: str, port: int, command: list[str], report: Path | None, seconds):
-    """(what the tool wrote about a command, its exit code); `report`: where it is kept."""
+    """(output, exit code) of a tool on a command; `report`: a folder for the output."""
     options = [f"--tool={tool}", f"--port={FIRST_PORT + 16 * port}", *OPTIONS]
     text, code = limited([find("compute-sanitizer"), *options, *command], seconds)
     if report:
@@ -193,7 +193,7 @@ def check(
     forms: frozenset[str] = frozenset(),
     seconds: float = SECONDS,
 ) -> Part:
-    """One tool over the calls of one group; forms: of races that racecheck cannot judge."""
+    """Runs one tool over the calls of one group; forms: races that racecheck cannot judge."""
     began = time.monotonic()
     port = TOOLS.index(tool) + len(TOOLS) * [*GROUPS].index(group)
     text, code = watch(tool, group, port, calls_command(group), report, seconds)
@@ -206,9 +206,9 @@ def check(
 
 
 def probe(report: Path | None = None) -> tuple[Part, frozenset[str]]:
-    """(racecheck on the program that is right, the forms of races it finds there)
+    """(racecheck's outcome on the correct program, forms of the races that it reports there).
 
-    None are found where that cannot be built or does not say that it is right.
+    The forms are empty if the program cannot be built or does not confirm its results.
     """
     began, forms = time.monotonic(), frozenset()
     nvcc = find("nvcc")
@@ -238,7 +238,7 @@ def table(parts: list[Part]) -> str:
 
 
 def find(name: str) -> str | None:
-    """Where a program of the CUDA toolkit is."""
+    """The path of a program of the CUDA toolkit, or None."""
     homes = [home for home in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if home]
     folders = [f"{home}/{folder}" for home in homes for folder in ("bin", "compute-sanitizer")]
     every = [os.environ.get("PATH", os.defpath), *folders]
@@ -246,7 +246,7 @@ def find(name: str) -> str | None:
 
 
 def missing() -> str | None:
-    """Why nothing can be run here; None: it can."""
+    """The reason why nothing can run, or None."""
     import torch
 
     if not torch.cuda.is_available():
@@ -257,9 +257,9 @@ def missing() -> str | None:
 
 
 def sanitize(report: Path | None = None) -> int:
-    """All tools over all kernels; prints the table, returns the exit code.
+    """Runs all tools over all kernels, prints the table and returns the exit code.
 
-    report: a folder, made if need be, for what each tool wrote.
+    report: a folder, created if missing, for the output of each tool.
     """
     if reason := missing():
         print(f"sanitize: {reason}")
@@ -278,7 +278,7 @@ def sanitize(report: Path | None = None) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--report", type=Path, help="a folder for what each tool wrote")
+    parser.add_argument("--report", type=Path, help="folder for the output of each tool")
     parser.add_argument("--calls", choices=GROUPS, help="only make the calls, without any tool")
     arguments = parser.parse_args()
     if arguments.calls is None:

@@ -1,4 +1,4 @@
-"""sanitize.py and gpu_suite.py without a GPU: what they make of their tools' output."""
+"""sanitize.py and gpu_suite.py without a GPU: how they judge the output of their tools."""
 
 import subprocess
 import sys
@@ -82,7 +82,7 @@ RuntimeError: CUDA error
 
 
 @pytest.mark.parametrize("text", [CLEAN, NO_RACE], ids=["errors", "hazards"])
-def test_clean_is_what_says_so(text):
+def test_clean_needs_a_summary_and_exit_code_0(text):
     assert sanitize.parse(text, 0) == ("clean", [])
     assert sanitize.parse(text, 3) == ("broken", ["exit code 3", "57 calls"])
     without = "\n".join(line for line in text.splitlines() if "SUMMARY" not in line)
@@ -132,13 +132,13 @@ def test_findings(text, lines, code):
 
 
 @pytest.mark.parametrize("text", [NO_DEVICE_CODE, NOT_SUPPORTED, DIED, ""])
-def test_what_did_not_run_is_not_clean(text):
+def test_a_tool_that_did_not_run_is_not_clean(text):
     outcome, lines = sanitize.parse(text, 0)
     assert outcome == "broken" and lines
 
 
 def write_tool(folder, text: str, code: int = 0, seconds: float = 0) -> None:
-    """A compute-sanitizer in folder/bin that writes a text and ends with a code, after seconds."""
+    """A fake compute-sanitizer in folder/bin: waits, prints a text and ends with an exit code."""
     script = folder / "bin" / "compute-sanitizer"
     script.parent.mkdir(exist_ok=True)
     (folder / "text").write_text(text)
@@ -152,7 +152,7 @@ def tool(tmp_path, monkeypatch):
     return partial(write_tool, tmp_path)
 
 
-def test_a_part_keeps_what_the_tool_wrote(tool, tmp_path):
+def test_the_output_of_a_tool_is_saved(tool, tmp_path):
     tool(RACE, 7)
     part = sanitize.check("racecheck", "cuda", tmp_path)
     assert (part.outcome, len(part.lines)) == ("findings", 1)
@@ -160,7 +160,7 @@ def test_a_part_keeps_what_the_tool_wrote(tool, tmp_path):
 
 
 @pytest.mark.parametrize(("text", "outcome"), [(CLEAN, "broken"), (RACE, "findings")])
-def test_a_part_that_takes_too_long_is_not_clean(tool, text, outcome):
+def test_a_part_over_its_time_limit_is_not_clean(tool, text, outcome):
     tool(text, 0, seconds=60)
     part = sanitize.check("memcheck", "cuda", seconds=2)
     assert part.outcome == outcome and part.lines[0] == "not done after 2 s"
@@ -177,11 +177,11 @@ def test_one_table_and_one_exit_code(tool, monkeypatch, capsys, text, code):
     out = capsys.readouterr().out
     for name in (*sanitize.TOOLS, *sanitize.GROUPS, sanitize.parse(text, 0)[0]):
         assert name in out
-    # What could not be judged without it is found, and only then does it matter.
+    # Without the probe, unjudged races are findings.
     assert "racecheck  right    broken        0.0\n    no nvcc to build it" in out
 
 
-def test_every_op_is_called_on_every_kind_it_has(monkeypatch):
+def test_every_op_is_called_with_every_implementation(monkeypatch):
     from espan_kernels import OPS
 
     called = []
@@ -200,14 +200,14 @@ def test_every_op_is_called_on_every_kind_it_has(monkeypatch):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("script", ["sanitize", "gpu_suite"])
-def test_without_a_gpu_one_line_and_exit_code_2(script):
+def test_without_a_gpu_there_is_one_line_and_exit_code_2(script):
     command = [sys.executable, "-m", f"tests.verification.{script}"]
     result = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stdout == f"{script}: no GPU that torch can use\n" and not result.stderr
 
 
-def test_the_suite_tells_what_pytest_told(monkeypatch, capsys):
+def test_the_suite_shows_the_output_of_pytest(monkeypatch, capsys):
     monkeypatch.setattr(gpu_suite, "missing", lambda: None)
     ran = []
 
@@ -224,8 +224,8 @@ def test_the_suite_tells_what_pytest_told(monkeypatch, capsys):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_the_suite_fails_where_pytest_does(monkeypatch, tmp_path):
-    # Selects nothing, which pytest's exit code 5 says.
+def test_the_suite_fails_if_pytest_fails(monkeypatch, tmp_path):
+    # Selects no test: pytest's exit code is 5.
     monkeypatch.setattr(gpu_suite, "missing", lambda: None)
     monkeypatch.setitem(gpu_suite.PARTS, "cuda", ("no_such_test", 60))
     assert gpu_suite.suite(tmp_path / "report", ["cuda"]) == 1

@@ -1,8 +1,7 @@
-"""Bugs put into a copy of the tree, one at a time: does the test that should find each one fail?
+"""Plants bugs in a copy of the tree, one at a time, and checks that the named test fails for each.
 
-A test that cannot fail keeps no promise. `python -m tests.verification.mutations` plants all of
-them and takes
-some minutes; `--count` the first few of each list.
+`python -m tests.verification.mutations` plants all of them, which takes some minutes; `--count`
+limits them to the first of each list.
 """
 
 import os
@@ -16,19 +15,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[3]
-# Tests that plant bugs in csrc themselves and pass for each that shows: compiled for the host.
+# Tests that plant bugs in csrc themselves, in the host build, and pass if they show.
 IN_CUDA = [
     "tests/kernels/test_shim.py",
     "tests/kernels/test_shim_ends.py",
     "tests/kernels/test_shim_dct.py",
 ]
-PASSED, FAILED = 0, 1  # pytest's exit codes; others say that no test came to an end
-# Seconds for a test, far more than any takes that passes.
+PASSED, FAILED = 0, 1  # pytest's exit codes; with others, no test finished
+# Time limit of a test in seconds, far more than any needs to pass.
 PATIENCE = 600
 
 
 class Mutation(NamedTuple):
-    """`old`, which `file` has once, replaced by `new`: then `test`, a pytest id, must fail."""
+    """Replaces `old`, found once in `file`, by `new`; then `test`, a pytest id, must fail."""
 
     promise: str
     file: str
@@ -38,13 +37,13 @@ class Mutation(NamedTuple):
 
 
 class SurvivedError(AssertionError):
-    """A bug that no test has found, or a test that fails without one."""
+    """A bug that no test found, or a test that fails without a bug."""
 
 
 def plant(mutations: Iterable[Mutation], tell: Callable[[str], None] = str) -> dict[str, int]:
     """{"planted": ..., "caught": ...}; SurvivedError names those that were not caught.
 
-    `tell` gets a line for each.
+    `tell` is called with a line for each.
     """
     mutations = [*mutations]
     with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +64,7 @@ def plant(mutations: Iterable[Mutation], tell: Callable[[str], None] = str) -> d
 
 
 def plant_in_cuda(count: int | None = None) -> dict[str, int]:
-    """The same of the bugs that tests plant in csrc themselves, all or the first `count`."""
+    """The same for the bugs that tests plant in csrc themselves, all or the first `count`."""
     listed = _pytest(ROOT, *IN_CUDA, "-k", "planted", "--collect-only").stdout
     names = re.findall(r"^tests/.+::.+$", listed, re.MULTILINE)[:count]
     if not names:
@@ -78,7 +77,7 @@ def plant_in_cuda(count: int | None = None) -> dict[str, int]:
 
 
 def _copy(to: Path) -> Path:
-    """The tree as git knows it, changes and new files included."""
+    """Copies the files that git does not ignore, including changes and new files."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in filter(None, listed.stdout.split("\0")):
@@ -100,17 +99,17 @@ def _caught(tree: Path, mutation: Mutation) -> bool:
         code = FAILED
     finally:
         path.write_text(text)
-    return code == FAILED or code < 0  # a process that crashed has not passed either
+    return code == FAILED or code < 0  # a crashed process has not passed either
 
 
 def _pytest(tree: Path, *arguments: str) -> subprocess.CompletedProcess:
     shared = os.environ.get("ESPAN_SHARED", str(ROOT.parent / "shared"))
-    # No bytecode: a file changed twice in a second, to the same length, would be taken for its old.
+    # No bytecode: it would be stale after two changes of equal length within a second.
     environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     environment["ESPAN_SHARED"] = shared
     command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-p", "no:cacheprovider"]
     command += arguments if "--collect-only" in arguments else ("-x", *arguments)
-    # Tests of names print bytes that are no text.
+    # Tests of file names print invalid UTF-8.
     how = {
         "capture_output": True,
         "text": True,

@@ -28,28 +28,28 @@ KERNELS = [
     Mutation(promise, file, old, new, test)
     for promise, file, old, new, test in [
         (
-            "rows below the picture are zeros",
+            "rows below the image are zeros",
             CONV,
             "(yy >= 0) & (yy < H) & (xx >= 0)",
             "(yy >= 0) & (xx >= 0)",
             exact("conv3x3"),
         ),
         (
-            "columns beside the picture are zeros",
+            "columns beside the image are zeros",
             CONV,
             "& (xx < W)\n        b_x = tl.load(",
             "& (xx <= W)\n        b_x = tl.load(",
             exact("conv3x3"),
         ),
         (
-            "a tap is where it is",
+            "taps are at the right place",
             CONV,
             "xx = x + kx - KERNEL // 2",
             "xx = x + kx - KERNEL // 2 + 1",
             exact("conv3x3"),
         ),
         (
-            "channels that are not there are not read",
+            "channels beyond the last are not read",
             CONV,
             "mask=inside[:, None] & (o_in < CIN)[None, :]",
             "mask=inside[:, None] & (o_in < CIN + 1)[None, :]",
@@ -63,7 +63,7 @@ KERNELS = [
             exact("conv3x3"),
         ),
         (
-            "nothing is written beside the picture",
+            "nothing is written beside the image",
             CONV,
             "inside = ((y < H) & (x < W))[:, None]",
             "inside = ((y < H) & (x <= W))[:, None]",
@@ -77,7 +77,7 @@ KERNELS = [
             FAR,
         ),
         (
-            "every picture of a batch",
+            "every image of a batch",
             CONV,
             "return n.to(tl.int64), y.to(tl.int64), x",
             "return (n * 0).to(tl.int64), y.to(tl.int64), x",
@@ -102,7 +102,7 @@ KERNELS = [
         ),
         ("the head's rows", HEAD, "yy = y + ky - 4", "yy = y + ky - 3", exact("conv9x9_head")),
         (
-            "rows above the picture are zeros to the head",
+            "rows above the image are zeros to the head",
             HEAD,
             "mask=((yy >= 0) & (yy < H))[:, None]",
             "mask=(yy < H)[:, None]",

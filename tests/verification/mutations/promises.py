@@ -11,7 +11,7 @@ PROMISES = [
     Mutation(promise, file, old, new, test)
     for promise, file, old, new, test in [
         (
-            "a header's length is looked at before it is parsed",
+            "a header's length is checked before parsing",
             "espan/checkpoints/untrusted.py",
             "        _check_header(path)\n",
             "",
@@ -25,21 +25,21 @@ PROMISES = [
             HOSTILE + "test_too_many_tensors",
         ),
         (
-            "nothing in an archive swells",
+            "archives are not decompressed",
             "espan/checkpoints/untrusted.py",
             "if one.compress_type != zipfile.ZIP_STORED",
             "if not one.filename",
             HOSTILE + "test_zip_bomb",
         ),
         (
-            "every byte of an archive is held to its CRC-32",
+            "the CRC-32 of an archive is checked",
             "espan/checkpoints/untrusted.py",
             "            _check_sums(archive)\n",
             "",
             CHECKPOINTS + "test_64_flipped_bytes_are_found_and_the_one_before_it_is_taken",
         ),
         (
-            "a checkpoint without its weights gives way to the one before it",
+            "a checkpoint without weights falls back to the previous one",
             "espan/training/checkpoints.py",
             "if not isinstance(parts.get(name), PARTS[name])",
             "if parts is None",
@@ -74,7 +74,7 @@ PROMISES = [
             HOSTILE + "test_built_in_files_are_those_of_this_version",
         ),
         (
-            "metadata asks for no network that takes for ever to make",
+            "metadata cannot request an enormous network",
             "espan/checkpoints/weights.py",
             '"blocks": 64',
             '"blocks": 640',
@@ -88,7 +88,7 @@ PROMISES = [
             "tests/checkpoints/test_contradictions.py::test_metadata_that_contradicts_the_network",
         ),
         (
-            "a picture has numbers only",
+            "an image has numbers only",
             "espan/images/adapt.py",
             "if not (np.isfinite(low) and np.isfinite(high)):",
             "if low > high:",
@@ -109,7 +109,7 @@ PROMISES = [
             EXECUTORS + "test_nothing_that_is_not_a_number_becomes_a_pixel",
         ),
         (
-            "what overflows is computed again in float32",
+            "overflows are recomputed in float32",
             "espan/execution/runner.py",
             "if started.dtype != torch.float32:",
             "if started.dtype == torch.float32:",
@@ -123,14 +123,14 @@ PROMISES = [
             TILING + "test_tiled_equals_whole[7]",
         ),
         (
-            "out of memory goes on with smaller tiles",
+            "out of memory falls back to smaller tiles",
             "espan/execution/runner.py",
             "self._halve(begun.schedule, tiles, error)\n            return",
             "raise",
             TILING + "test_out_of_memory_goes_on_with_smaller_tiles",
         ),
         (
-            "a lost device is said to be lost",
+            "a lost device is reported as lost",
             "espan/execution/runner.py",
             "if memory.lost(error):",
             "if memory.ran_out(error) and memory.lost(error):",
@@ -144,21 +144,21 @@ PROMISES = [
             "tests/batch/test_folder_errors.py::test_a_lost_device_ends_a_folder",
         ),
         (
-            "memory is asked for before any work",
+            "memory is checked before any work",
             "espan/execution/host_memory.py",
             "if free is not None:",
             "if need < 0:",
             TILING + "test_memory_is_checked_before_any_work",
         ),
         (
-            "training is refused what will not fit",
+            "training that does not fit in memory is refused",
             "espan/training/budget.py",
             "if free is not None and need > free:",
             "if free is not None and need < 0:",
             "tests/training/test_budget.py::test_what_will_not_fit_is_refused_before_anything_is_read",
         ),
         (
-            "a second signal ends training at once",
+            "a second signal ends training immediately",
             "espan/training/stopping.py",
             "            signal.signal(number, signal.SIG_DFL)\n",
             "            pass\n",
@@ -166,7 +166,7 @@ PROMISES = [
             "test_a_second_signal_during_a_step_ends_the_process_at_once",
         ),
         (
-            "the estimate counts every map",
+            "the estimate counts every feature map",
             "espan/backends/cpu.py",
             "            most |= live\n",
             "",
