@@ -98,7 +98,7 @@ def test_table(sets, tmp_path, capsys):
         == 0
     )
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["set", "picture", *COLUMNS]
+    assert lines[0].split() == ["set", "image", *COLUMNS]
     assert [line.split()[:2] for line in lines[1:4]] == [
         ["one", "0"],
         ["one", "1"],
