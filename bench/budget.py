@@ -13,7 +13,8 @@ COMPILE_LIMIT = 150.0
 
 class EndedEarlyError(BaseException):
     """Time is up, or a signal asked the process to end. Not an `Exception`, so that no peer's error
-    handler swallows it. `code`: the process's exit code; None: the run counts as complete."""
+    handler swallows it. `code`: the process's exit code; None: the run counts as complete.
+    """
 
     def __init__(self, reason: str, code: int | None = None):
         super().__init__(reason)

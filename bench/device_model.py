@@ -41,7 +41,8 @@ class Device:
 
     def wgmma_cycles(self, n: int) -> float:
         """Cycles of the four tensor cores per wgmma.m64nNk16; interpolates the rate between
-        measured sizes."""
+        measured sizes.
+        """
         sizes = sorted(self.wgmma)
         below = max(size for size in sizes if size <= n)
         above = min((size for size in sizes if size >= n), default=below)
@@ -144,7 +145,8 @@ def _serial(role: Role, at: dict[str, float], device: Device) -> float:
 
 def _busiest(roles: Sequence[Role], work, mix: Mix) -> float:
     """Cycles of the busiest unit. Loads are issued ahead of their use, so shared memory, one for
-    all schedulers, limits the throughput but causes no waits."""
+    all schedulers, limits the throughput but causes no waits.
+    """
     shared = SCHEDULERS * sum(n * role.wavefronts for n, role in zip(mix, roles, strict=True))
     units = [sum(n * one[unit] for n, one in zip(mix, work, strict=True)) for unit in work[0]]
     return max(shared, *units)

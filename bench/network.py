@@ -34,7 +34,8 @@ Wanted = Callable[[str], bool]
 
 def build(name: str) -> Network:
     """A network in deploy form. Weights do not affect speed, but ESPAN uses the built-in ones if
-    they can be read, so that peers are compared on a user's results."""
+    they can be read, so that peers are compared on a user's results.
+    """
     torch.manual_seed(0)
     net = MODELS[name]()
     if name == "ESPAN":

@@ -19,7 +19,8 @@ DCT_BATCH = {"cpu": 4, "cuda": 64}
 @dataclass(frozen=True)
 class Bench:
     """case(width, height, images): arguments of the op's `make`. flop(args): additions and
-    multiplications of one call."""
+    multiplications of one call.
+    """
 
     case: Callable
     flop: Callable
@@ -67,7 +68,8 @@ BENCHES = {
 
 def shapes(name: str, device: torch.device, sizes: list[tuple[int, int]] | None, full: bool):
     """(width, height) of the inputs: `sizes`, else all with `full` or for frames on a GPU, else
-    the first."""
+    the first.
+    """
     default = BENCHES[name].default
     return sizes or default[: None if full or (device.type, default) == ("cuda", FRAMES) else 1]
 

@@ -34,7 +34,8 @@ def frame(kernels: dict[str, Rows], device: Device, width: int, height: int, cou
 
 def compared(content: dict, rows: list[dict]) -> list[tuple[str, str, float, float]]:
     """(what, input, computed, measured) in seconds of all H100 measurements: numbers of
-    `bench/results/measurements/` and rows of a record."""
+    `bench/results/measurements/` and rows of a record.
+    """
     found = []
     for one in content["measurements"]:
         what, measured = one["what"], one["value"] * {"ms": 1e-3, "us": 1e-6}.get(one["unit"], 0)

@@ -111,7 +111,7 @@ def _environment() -> dict[str, str]:
 
 
 def _run(part: Part, folder: Path, end: float) -> tuple[str, float]:
-    """(result, seconds)"""
+    """(result, seconds)."""
     if part.skip:
         return part.skip, 0.0
     limit = min(part.limit, end - time.monotonic())

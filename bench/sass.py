@@ -67,7 +67,7 @@ def demangled(name: str) -> str:
 
 
 def usage(path: Path) -> dict[str, dict[str, int]]:
-    """{kernel: registers and stack bytes per thread, shared memory bytes per block}"""
+    """{kernel: registers and stack bytes per thread, shared memory bytes per block}."""
     found = {}
     text = output("cuobjdump", "--dump-resource-usage", path)
     for name, numbers in re.findall(r"Function (\S+):\s+(.*)", text):
@@ -81,7 +81,7 @@ def usage(path: Path) -> dict[str, dict[str, int]]:
 
 
 def instructions(path: Path) -> dict[str, list[tuple[int, str]]]:
-    """{kernel: its instructions, each with its address}"""
+    """{kernel: its instructions, each with its address}."""
     functions = re.findall(
         r"Function : (\S+)\n(.*?)(?=Function :|\Z)", output("cuobjdump", "-sass", path), re.S
     )
@@ -119,7 +119,7 @@ def loops(code: list[tuple[int, str]]) -> list[Counter]:
 
 
 def threads(path: Path) -> dict[str, int]:
-    """{kernel: maximum threads per block}"""
+    """{kernel: maximum threads per block}."""
     found = re.findall(
         r"\.nv\.info\.(\S+)\n(?:(?!\.nv\.info).*\n)*?.*EIATTR_MAX_THREADS\n.*\n\s*Value:\s+(\S+)",
         output("cuobjdump", "-elf", path),

@@ -40,7 +40,7 @@ def _compute(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, tf32:
 
 
 def _geometry(padding: int) -> tuple:
-    """stride, padding, dilation, transposed, output_padding, groups"""
+    """stride, padding, dilation, transposed, output_padding, groups."""
     return [1, 1], [padding, padding], [1, 1], False, [0, 0], 1
 
 

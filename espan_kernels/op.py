@@ -132,7 +132,8 @@ class Op:
 
     def explain(self, *args) -> str:
         """One line per implementation, in the order of trial: whether it runs on `args`, or why
-        not, or why only when named."""
+        not, or why only when named.
+        """
         candidates = self.candidates(args)
         lines = []
         for kernel in [*candidates, *(k for k in self.kernels if k not in candidates)]:

@@ -37,5 +37,5 @@ def sigmoid(x):
 
 @triton.jit
 def gate(x, y):
-    """(y + x) * (sigmoid(y) - 1/2)"""
+    """(y + x) * (sigmoid(y) - 1/2)."""
     return (y + x) * (sigmoid(y) - 0.5)

@@ -14,7 +14,8 @@ from espan.training.muon import Muon
 
 def lr_multiplier(step: int, config: TrainConfig) -> float:
     """The learning rate relative to its peak: linear warm-up, then a half cosine down to 0, or
-    steps down by `gamma` at the `milestones`, given as shares of all steps."""
+    steps down by `gamma` at the `milestones`, given as shares of all steps.
+    """
     warmup = max(config.warmup * config.steps, 1)
     if step < warmup:
         return (step + 1) / warmup

@@ -29,7 +29,8 @@ class OptionError(InputError):
 @dataclass(frozen=True)
 class Options:
     """Options of the encoder, None for the default; on_error: "stop" or "repeat" at a damaged
-    frame; hwaccel: hardware decoder; start, end, preview: the part that is upscaled."""
+    frame; hwaccel: hardware decoder; start, end, preview: the part that is upscaled.
+    """
 
     codec: str | None = None
     crf: float | None = None

@@ -19,7 +19,8 @@ def pack(weight: Tensor, bias: Tensor, plain: bool) -> tuple[Tensor, Tensor]:
 
 def scaled(weight: Tensor, bias: Tensor, plain: bool) -> tuple[Tensor, Tensor]:
     """(weight, bias in float32 and zero-padded), both halved unless `plain`: the activation and the
-    gate are computed from half of the convolution."""
+    gate are computed from half of the convolution.
+    """
     scale = 1 if plain else 0.5
     return weight * scale, layouts.padded(bias.float() * scale)
 

@@ -83,7 +83,7 @@ def accumulate(
 
 @triton.jit
 def add_bias(acc, bias_ptr, bias_stride, COUT: tl.constexpr, BLOCK_OUT: tl.constexpr):
-    """acc [pixels, BLOCK_OUT] + bias (COUT,)"""
+    """acc [pixels, BLOCK_OUT] + bias (COUT,)."""
     o_out = tl.arange(0, BLOCK_OUT)
     bias = tl.load(bias_ptr + o_out * bias_stride[0], mask=o_out < COUT, other=0)
     return acc + bias.to(tl.float32)[None, :]

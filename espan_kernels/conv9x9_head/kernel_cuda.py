@@ -18,7 +18,8 @@ def pack(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 
 def rows(weight: Tensor) -> Tensor:
     """(C, 3, 9, 9) as (9, 32, 32): one matrix per kernel row, which multiplies 27 inputs (9 pixels
-    of 3 colours). Inputs and outputs are zero-padded to 32."""
+    of 3 colours). Inputs and outputs are zero-padded to 32.
+    """
     matrices = weight.permute(2, 0, 3, 1).flatten(2)
     return F.pad(matrices, (0, 5, 0, CHANNELS - len(weight)))
 

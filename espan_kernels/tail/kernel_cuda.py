@@ -82,7 +82,7 @@ def arguments(
 
 
 def result(inputs: list[Tensor], bias: Tensor, scale: int, uint8: bool) -> tuple[Tensor, str]:
-    """(the allocated output of a tail, its layout)"""
+    """(the allocated output of a tail, its layout)."""
     n, _, h, w = inputs[0].shape
     dtype = torch.uint8 if uint8 else bias.dtype
     out = layouts.empty(inputs[0], (n, 3, scale * h, scale * w), dtype)

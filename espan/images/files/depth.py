@@ -100,7 +100,8 @@ def join_bytes(high: Image.Image, low: Image.Image | None, raw: str, transparent
 
 def full_range_grey(image: TiffImageFile, grey: Image.Image) -> Image.Image:
     """Maps `grey`, the pixels of the TIFF `image`, to 0..65535 with 0 as black: Pillow neither
-    scales 12 bits nor inverts 16 bits with 0 as white."""
+    scales 12 bits nor inverts 16 bits with 0 as white.
+    """
     levels = np.asarray(grey)
     if bits(image) == 12:
         levels = ((levels.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)

@@ -69,7 +69,8 @@ def decoded(
     what: object, limits: Limits, make: Callable[[bool], Image.Image | Image16]
 ) -> Image.Image | Image16:
     """`make(False)`, with Pillow set to the limits; where these allow damage, on damage
-    `make(True)` and a warning that names `what`."""
+    `make(True)` and a warning that names `what`.
+    """
     try:
         with limited(limits):
             return make(False)
@@ -159,7 +160,8 @@ def _deep(image: ImageFile.ImageFile, path: Source) -> Image16 | None:
 @contextmanager
 def naming(path: Source | str) -> Iterator[None]:
     """Turns everything that can go wrong with a file, or a page of it, into one InputError that
-    names it."""
+    names it.
+    """
     try:
         yield
     except EspanError as error:
