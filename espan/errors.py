@@ -13,7 +13,7 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\
 
 
 def escaped(text: str) -> str:
-    r"""`text` with unsafe characters escaped as in Python and `ls -b`: \\n, \\x1b."""
+    r"""`text` with unsafe characters escaped as in Python and `ls -b`: \n, \x1b."""
     return _UNSAFE.sub(lambda found: _escaped(found[0]), text)
 
 

@@ -44,10 +44,10 @@ def upscale_pages(
     ):
         into = files.Pages(file, ".tif")
         into.big = need > files.CLASSIC
-        for number, picture in enumerate(pictures):
+        for number, image in enumerate(pictures):
             told = _Share(progress, sum(inputs[:number]), inputs[number], sum(inputs))
             try:
-                streaming.upscale_to(into, upscaler, picture, scale, told)
+                streaming.upscale_to(into, upscaler, image, scale, told)
             except EspanError as error:
                 raise type(error)(f"{source}: page {number + 1}: {error}") from error
     return Report(len(pages), *sizes[0])

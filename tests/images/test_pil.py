@@ -109,7 +109,7 @@ def test_the_fourth_byte_of_a_result_is_opaque(scale):
     assert set(result.tobytes("raw", "RGBX")[3::4]) == {255}
 
 
-def test_a_picture_whose_file_is_closed_is_what_it_has_loaded(tmp_path):
+def test_an_image_whose_file_is_closed_is_what_it_has_loaded(tmp_path):
     Image.fromarray(np.zeros((3, 4), np.uint8)).save(tmp_path / "one.gif")
     with Image.open(tmp_path / "one.gif") as image:
         image.load()

@@ -17,7 +17,7 @@ from espan.video import convert, cutting, source  # noqa: E402
 from tests.support import clips  # noqa: E402
 
 HOW = {"device": "cpu", "model": nearest_net(), "codec": "ffv1"}
-# Formats that seek to keyframes, to any packet, and not at all; and open groups of pictures,
+# Formats that seek to keyframes, to any packet, and not at all; and open groups of pictures (GOPs),
 # whose first frames depend on the group before.
 FILES = {
     "in.mkv": {"options": {"g": "10"}},

@@ -16,7 +16,7 @@ from espan.images.files.reading import (
     limited,
     naming,
     openable,
-    picture_of,
+    image_of,
 )
 from espan.images.image16 import Image16
 from espan.options import Limits
@@ -61,7 +61,7 @@ def _page(image: TiffImageFile, source: Source, number: int, again: bool) -> Ima
         if number != opened.tell():
             opened.info = {}  # of another page
             opened.seek(number)
-        return picture_of(opened, source)
+        return image_of(opened, source)
 
 
 def _opened(source: Source) -> TiffImageFile:

@@ -105,10 +105,10 @@ def _read(path: Source, check: Callable[[tuple[int, int]], None]) -> Image.Image
     with Image.open(openable(path), formats=READ_FORMATS) as image:
         check(image.size)
         _refuse_several_frames(image)
-        return picture_of(image, path)
+        return image_of(image, path)
 
 
-def picture_of(image: ImageFile.ImageFile, path: Source) -> Image.Image | Image16:
+def image_of(image: ImageFile.ImageFile, path: Source) -> Image.Image | Image16:
     """The frame that an opened image is at, as `read` has it."""
     _refuse_what_pillow_would_change(image)
     picture = _deep(image, path) or _loaded(image)
@@ -167,7 +167,7 @@ def naming(path: Source | str) -> Iterator[None]:
     except EspanError as error:
         raise type(error)(f"{path}: {error}") from error
     except UnidentifiedImageError as error:
-        why = "no picture" if isinstance(path, str) else _why_unknown(path)
+        why = "no image" if isinstance(path, str) else _why_unknown(path)
         raise InputError(f"{path}: {why}") from error
     except DECODE_ERRORS as error:
         if isinstance(error, OSError) and error.strerror:  # the system's own, Pillow's have none
@@ -219,7 +219,7 @@ def check_size(size: tuple[int, int], scale: float | Size, limits: Limits) -> No
 
 def _refuse_several_frames(image: ImageFile.ImageFile) -> None:
     frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # what phones write as .jpg: pictures behind the first
+    if frames > 1 and image.format != "MPO":  # what phones write as .jpg: images behind the first
         if image.format in ANIMATED:
             raise AnimatedError(f"an animation of {frames} frames; see espan.upscale_animation")
         raise PagesError(f"{frames} pages, which only a TIFF can hold; name a .tif file as output")
