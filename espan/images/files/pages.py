@@ -13,10 +13,10 @@ from espan.images.files.reading import (
     Source,
     check_size,
     decoded,
+    image_of,
     limited,
     naming,
     openable,
-    image_of,
 )
 from espan.images.image16 import Image16
 from espan.options import Limits
