@@ -20,7 +20,7 @@ def upscale_pages(
     *,
     limits: Limits | None = None,
 ) -> Report:
-    """Writes all pages of `source`; one is in memory at a time, and of a large one its bands.
+    """Writes all pages of `source`; one is in memory at a time, and of a large one its strips.
 
     limits: in place of the upscaler's.
 
@@ -40,11 +40,11 @@ def upscale_pages(
     inputs = [page.size[0] * page.size[1] for page in pages]
     with (
         files.opened(target) as file,
-        closing(files.read_pages(source, limits)) as pictures,
+        closing(files.read_pages(source, limits)) as images,
     ):
         into = files.Pages(file, ".tif")
         into.big = need > files.CLASSIC
-        for number, image in enumerate(pictures):
+        for number, image in enumerate(images):
             told = _Share(progress, sum(inputs[:number]), inputs[number], sum(inputs))
             try:
                 streaming.upscale_to(into, upscaler, image, scale, told)

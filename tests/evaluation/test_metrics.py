@@ -113,9 +113,9 @@ def test_border_is_left_out(metric):
     assert metric(a, b, space="rgb", border=4, range=255) == expected
 
 
-@pytest.mark.parametrize("band", [1, 3000, 2**40])
-def test_bands_of_ssim_leave_no_trace(monkeypatch, band):
-    monkeypatch.setattr("espan.evaluation.metrics.STRIP", band)
+@pytest.mark.parametrize("strip", [1, 3000, 2**40])
+def test_strips_of_ssim_leave_no_trace(monkeypatch, strip):
+    monkeypatch.setattr("espan.evaluation.metrics.STRIP", strip)
     a, b = pair(70, 50, 3)
     value = ssim(a, b, space="rgb", border=0, range=255)
     assert value == pytest.approx(their_ssim(a, b, 255), abs=1e-9)

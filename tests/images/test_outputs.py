@@ -61,7 +61,7 @@ def test_failed_write_leaves_what_was_there(tmp_path, monkeypatch, name, what, h
 
 
 def test_new_file_takes_the_place_of_the_old_one_at_once(tmp_path):
-    # Who has the old file open goes on reading it whole: it was never written into.
+    # A reader of the old file still sees all of it: it was never written into.
     path = tmp_path / "a.png"
     path.write_bytes(b"old")
     with path.open("rb") as reader:

@@ -54,7 +54,7 @@ def test_a_changed_image_is_one_of_its_own():
     image.paste((9, 9, 9), (1, 1, 3, 3))
     assert image.getpixel((0, 0)) == (1, 2, 3) and image.getpixel((2, 2)) == (9, 9, 9)
     np.testing.assert_array_equal(array[..., :3], want)
-    # The fourth byte is nobody's colour.
+    # The fourth byte belongs to no colour.
     plain = Image.fromarray(np.ascontiguousarray(want))
     for change in (
         lambda each: each.resize((20, 15), Image.Resampling.LANCZOS),

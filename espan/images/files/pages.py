@@ -31,7 +31,7 @@ class Page(NamedTuple):
 
 
 def look(source: Source, scale: float | Size, limits: Limits) -> list[Page]:
-    """The pages of a TIFF, none decoded; errors as of `read`, also naming the page."""
+    """The pages of a TIFF, none decoded; errors like those of `read`, with the page."""
     found = []
     with naming(source), limited(limits), _opened(source) as image:
         for number in range(image.n_frames):
@@ -51,12 +51,12 @@ def read_pages(source: Source, limits: Limits) -> Generator[Image.Image | Image1
         for number in range(count):
             with naming(f"page {number + 1}"):
                 page = partial(_page, image, source, number)
-                picture = decoded(f"{source}: page {number + 1}", limits, page)
-            yield picture
+                decoded_page = decoded(f"{source}: page {number + 1}", limits, page)
+            yield decoded_page
 
 
 def _page(image: TiffImageFile, source: Source, number: int, again: bool) -> Image.Image | Image16:
-    """A page of the opened image; `again`: of the file opened anew, after damage."""
+    """A page of the opened image; `again`: of the file opened again, after damage."""
     with _opened(source) if again else nullcontext(image) as opened:
         if number != opened.tell():
             opened.info = {}  # of another page

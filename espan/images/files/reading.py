@@ -80,9 +80,9 @@ def decoded(
             raise
         damage = error
     with decoding(limits.max_input, truncated=True):
-        picture = make(True)
+        decoded = make(True)
     log.warning("%s: damaged or truncated, read as far as it goes: %s", what, damage)
-    return picture
+    return decoded
 
 
 @contextmanager
@@ -99,9 +99,9 @@ def limited(limits: Limits) -> Iterator[None]:
 
 def _read(path: Source, check: Callable[[tuple[int, int]], None]) -> Image.Image | Image16:
     if heif.is_heif(openable(path)):
-        picture = heif.read(openable(path), check)
-        picture.info = metadata.of(picture.info)
-        return picture
+        decoded = heif.read(openable(path), check)
+        decoded.info = metadata.of(decoded.info)
+        return decoded
     with Image.open(openable(path), formats=READ_FORMATS) as image:
         check(image.size)
         _refuse_several_frames(image)
@@ -111,13 +111,13 @@ def _read(path: Source, check: Callable[[tuple[int, int]], None]) -> Image.Image
 def image_of(image: ImageFile.ImageFile, path: Source) -> Image.Image | Image16:
     """The frame that an opened image is at, as `read` has it."""
     _refuse_what_pillow_would_change(image)
-    picture = _deep(image, path) or _loaded(image)
-    if picture.mode == "CMYK":
-        assert isinstance(picture, Image.Image)  # an Image16 has other modes
-        picture, profile = cmyk.to_srgb(picture)
+    decoded = _deep(image, path) or _loaded(image)
+    if decoded.mode == "CMYK":
+        assert isinstance(decoded, Image.Image)  # an Image16 has other modes
+        decoded, profile = cmyk.to_srgb(decoded)
         log.info("%s: CMYK, made sRGB through the profile %s", path, profile)
-    picture.info = metadata.of(picture.info)
-    return picture
+    decoded.info = metadata.of(decoded.info)
+    return decoded
 
 
 def _loaded(image: ImageFile.ImageFile) -> Image.Image:

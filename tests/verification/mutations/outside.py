@@ -140,7 +140,7 @@ OUTSIDE = [
             "test_single_bytes_do_not_restart_the_time_of_a_header",
         ),
         (
-            "half headers lock nobody out",
+            "half headers lock no client out",
             "espan/demo/connections.py",
             "            oldest._hang_up()\n",
             "",
