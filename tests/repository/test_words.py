@@ -18,7 +18,6 @@ REPLACED = {
     r"(no|some)body": "nothing, no caller; name the thing",
     r"anew": "again",
     r"pictures?": "image",
-    r"bands?": "strip",
     r"rate_at": "lr_multiplier",
     r"owe[sd]?": "must, requires",
     r"half the time": "half of the time",
