@@ -25,7 +25,7 @@ def test_pil_mode_is_kept(mode):
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "I;16"])
-def test_pil_is_like_the_array(mode):
+def test_pil_equals_the_array(mode):
     channels = {"LA": (2,), "RGB": (3,), "RGBA": (4,)}.get(mode, ())
     pixels = noise(H, W, *channels, dtype=np.uint16 if mode == "I;16" else np.uint8)
     np.testing.assert_array_equal(np.asarray(UP(Image.fromarray(pixels))), UP(pixels))
@@ -49,13 +49,13 @@ def test_palette_with_transparency_stays_transparent():
     assert out.mode == "P"
     expected = resize(disc()[..., 3], (out.height, out.width)).astype(int)
     got = np.asarray(out.convert("RGBA"))[..., 3]
-    flat = (expected == 0) | (expected == 255)  # between them the palette has the nearest it has
+    flat = (expected == 0) | (expected == 255)  # elsewhere the palette has only the nearest value
     np.testing.assert_allclose(got[flat], expected[flat], atol=2)
     assert np.abs(got - expected).max() < 32
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "I;16"])
-def test_colour_marked_transparent_is_not_lost_without_a_word(mode):
+def test_transparent_colour_is_kept_or_refused(mode):
     image = Image.new(mode, (W, H), 1 if mode in ("L", "I;16") else 0)
     image.info["transparency"] = image.getpixel((0, 0))
     try:
@@ -66,7 +66,7 @@ def test_colour_marked_transparent_is_not_lost_without_a_word(mode):
         assert "A" in out.mode and np.asarray(out)[..., -1].max() == 0
 
 
-def test_profile_and_resolution_go_along():
+def test_profile_and_resolution_are_kept():
     image = Image.fromarray(noise(H, W, 3))
     image.info.update(icc_profile=b"profile", dpi=(72, 72))
     assert UP(image).info.items() >= {"icc_profile": b"profile", "dpi": (72, 72)}.items()
@@ -90,7 +90,7 @@ def test_views_of_every_kind(view, how):
 
 
 def test_field_of_a_record_array():
-    # Strides that are no multiple of the element size.
+    # Strides that are not multiples of the element size.
     records = np.zeros((5, 6), [("before", "u1"), ("grey", "f4")])
     records["grey"] = noise(5, 6, dtype=np.float32)
     np.testing.assert_array_equal(UP(records["grey"]), UP(records["grey"].copy()))
@@ -134,7 +134,7 @@ def test_floats_in_0_to_255_are_refused():
         UP(noise(H, W, 3).astype(np.float32))
 
 
-def test_small_overshoot_is_welcome():
+def test_small_overshoot_is_accepted():
     image = noise(H, W, 3, dtype=np.float32) * 1.2 - 0.1
     assert np.isfinite(UP(image)).all()
 

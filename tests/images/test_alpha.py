@@ -1,4 +1,4 @@
-"""Transparency: no dark edges, constant alpha for nothing, visible colours untouched."""
+"""Transparency: no dark edges, constant alpha without extra work, unchanged visible colours."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.support.makers import disc, nearest_net, noise, random_net
 
 @torch.no_grad()
 def blurring_net():
-    """Repeats the mean of 9 x 9 pixels: colours of neighbours mix."""
+    """Repeats the mean of 9 x 9 pixels, which mixes colours of neighbours."""
     net = nearest_net()
     for c in range(3):
         net.conv_1.weight[c, c] = 1 / 81
@@ -20,7 +20,7 @@ def blurring_net():
 
 
 def test_no_dark_edge():
-    # Black lies under the transparent pixels; blurred in, it would darken the rim.
+    # Transparent pixels are black; blurring would darken the rim.
     out = Upscaler(blurring_net(), device="cpu", dtype="fp32")(
         np.pad(disc(), ((16, 16), (16, 16), (0, 0)))
     )
@@ -43,7 +43,7 @@ def test_alpha_is_enlarged_by_bicubic(scale):
     np.testing.assert_array_equal(out[..., 3], resize(image[..., 3], out.shape[:2]))
 
 
-def test_what_is_opaque_or_clear_stays_so_away_from_the_edge():
+def test_alpha_is_unchanged_away_from_edges():
     image = noise(24, 24, 4)
     image[..., 3] = 0
     image[6:18, 6:18, 3] = 255
@@ -53,7 +53,7 @@ def test_what_is_opaque_or_clear_stays_so_away_from_the_edge():
 
 
 def test_opaque_colours_are_as_without_alpha():
-    image = noise(12, 10, 4) | np.array([0, 0, 0, 1], np.uint8)  # nothing wholly transparent
+    image = noise(12, 10, 4) | np.array([0, 0, 0, 1], np.uint8)  # no fully transparent pixels
     up = Upscaler(random_net(), device="cpu", dtype="fp32")
     np.testing.assert_array_equal(up(image)[..., :3], up(image[..., :3].copy()))
 
@@ -65,7 +65,7 @@ def test_opaque_colours_are_as_without_alpha():
      (np.float64, 0.3), (np.float16, 0.7)],
     ids=str,
 )  # fmt: skip
-def test_constant_alpha_is_kept_and_costs_nothing(monkeypatch, channels, dtype, alpha):
+def test_constant_alpha_is_kept_without_extra_work(monkeypatch, channels, dtype, alpha):
     image = noise(12, 10, channels, dtype=dtype)
     image[..., -1] = alpha
     up = Upscaler(random_net(), device="cpu", dtype="fp32")
@@ -118,7 +118,7 @@ def test_bleed_takes_the_nearer_colour():
 
 
 def test_float_alpha_a_little_below_zero():
-    # Filters overshoot: a hair under 0 is transparent as 0 is.
+    # Filters overshoot: values slightly below 0 are as transparent as 0.
     image = disc().astype(np.float32) / 255
     below = image.copy()
     below[image[..., 3] == 0, 3] = -0.01

@@ -1,4 +1,4 @@
-"""CMYK through its profile, and what is no pixel and no EXIF: XMP and IPTC."""
+"""CMYK through its profile, XMP and IPTC."""
 
 import io
 import logging
@@ -14,7 +14,7 @@ from espan.images.files import cmyk, metadata
 from tests.support import profiles
 from tests.support.makers import nearest_net, noise
 
-# Inks of 0 and 255 -> what the profile makes of them.
+# Inks of 0 and 255 -> their colours in the profile.
 COLOURS = {
     (0, 0, 0, 0): (255, 255, 255),
     (255, 0, 0, 0): (0, 255, 255),
@@ -47,7 +47,7 @@ def test_cmyk_becomes_srgb_through_its_profile(tmp_path, suffix, caplog):
     assert f"{path}: CMYK, made sRGB through the profile inks of a test" in caplog.text
 
 
-def test_a_result_of_cmyk_is_srgb(tmp_path):
+def test_result_of_cmyk_is_srgb(tmp_path):
     path = write(tmp_path / "a.jpg", profiles.cmyk())
     out = Upscaler(nearest_net(), device="cpu")(path, output=tmp_path / "b.jpg")
     assert Image.open(out).mode == "RGB" and Image.open(out).size == (160, 32)
@@ -62,7 +62,7 @@ def test_a_result_of_cmyk_is_srgb(tmp_path):
     ],
     ids=["cut", "garbage", "rgb"],
 )
-def test_profiles_that_cannot_be_used(tmp_path, profile, reason, weights, capsys):
+def test_unusable_profiles(tmp_path, profile, reason, weights, capsys):
     path = write(tmp_path / "a.jpg", profile)
     with pytest.raises(InputError, match=reason):
         files.read(path)
@@ -72,7 +72,7 @@ def test_profiles_that_cannot_be_used(tmp_path, profile, reason, weights, capsys
     assert {each.name for each in tmp_path.iterdir()} == {"a.jpg", "weights"}
 
 
-def test_without_a_profile_a_standard_one_of_the_system_is_named(tmp_path, monkeypatch, caplog):
+def test_standard_profile_of_the_system(tmp_path, monkeypatch, caplog):
     path = write(tmp_path / "a.tif")
     monkeypatch.setattr(cmyk, "_FOLDERS", (str(tmp_path / "icc"),))
     with pytest.raises(InputError, match="CMYK without a colour profile, and this system has no"):
@@ -101,9 +101,9 @@ def photo(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif", "bmp"])
-def test_xmp_and_iptc_stay_where_the_format_has_room(photo, tmp_path, suffix):
+def test_xmp_and_iptc_are_kept_if_the_format_has_room(photo, tmp_path, suffix):
     image = files.read(photo)
-    assert image.size == (6, 9)  # turned as XMP says
+    assert image.size == (6, 9)  # rotated as in XMP
     large = image.resize((24, 36))
     large.info = image.info
     again = files.read(files.write(tmp_path / f"b.{suffix}", large))
@@ -114,7 +114,7 @@ def test_xmp_and_iptc_stay_where_the_format_has_room(photo, tmp_path, suffix):
     assert again.info.get("iptc") == (IPTC if suffix in ("jpg", "tif") else None)
 
 
-def test_packets_that_do_not_fit_or_are_none(tmp_path):
+def test_packets_that_are_too_long_or_invalid(tmp_path):
     image = Image.fromarray(noise(4, 4, 3))
     image.info |= {"xmp": b"<x>" + bytes(70_000), "iptc": bytes(70_000)}
     again = files.read(files.write(tmp_path / "a.jpg", image))

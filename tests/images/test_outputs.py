@@ -1,4 +1,4 @@
-"""Image files that are written: their names, whole or absent, what a format cannot hold."""
+"""Written image files: names, atomic writes, limits of formats."""
 
 import errno
 import os
@@ -50,7 +50,7 @@ def fails_to_sync(_number):
     ],
     ids=["disk-full", "disk-full-at-last", "no-sync"],
 )
-def test_failed_write_leaves_what_was_there(tmp_path, monkeypatch, name, what, how, reason, there):
+def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch, name, what, how, reason, there):
     path = tmp_path / name
     if there:
         path.write_bytes(b"old")
@@ -60,8 +60,8 @@ def test_failed_write_leaves_what_was_there(tmp_path, monkeypatch, name, what, h
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(name, b"old")] * there
 
 
-def test_new_file_takes_the_place_of_the_old_one_at_once(tmp_path):
-    # A reader of the old file still sees all of it: it was never written into.
+def test_new_file_replaces_the_old_one_atomically(tmp_path):
+    # A reader with the old file open still reads it in full: it is never overwritten.
     path = tmp_path / "a.png"
     path.write_bytes(b"old")
     with path.open("rb") as reader:
@@ -70,7 +70,7 @@ def test_new_file_takes_the_place_of_the_old_one_at_once(tmp_path):
     assert files.read(path).size == (4, 4)
 
 
-def test_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):
+def test_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
     def interrupted(*_args, **_how):
         raise KeyboardInterrupt
 
@@ -110,6 +110,6 @@ def test_missing_output_folder(tmp_path):
         ("a", "RGB", (4, 4), "cannot write a file without extension"),
     ],
 )
-def test_what_a_format_cannot_hold(tmp_path, name, mode, size, reason):
+def test_limits_of_formats(tmp_path, name, mode, size, reason):
     with pytest.raises(OutputError, match=rf"{name}: .*{reason}"):
         files.check_output(tmp_path / name, mode, size)

@@ -1,4 +1,4 @@
-"""PIL images that share their memory with arrays: no pass over the pixels, and no surprise."""
+"""PIL images and arrays that share memory, without copies or side effects."""
 
 import copy
 import gc
@@ -17,7 +17,7 @@ MODES = {"L": 1, "LA": 2, "RGB": 4, "RGBA": 4, "I;16": 1, "I;16B": 1}
 
 
 def arrays(mode: str, height: int = 9, width: int = 7) -> tuple[np.ndarray, np.ndarray]:
-    """(what `pil.image` takes, what PIL should show of it)."""
+    """Returns (the argument of `pil.image`, the expected pixels)."""
     dtype = np.uint16 if mode in pil.DEEP else np.uint8
     array = noise(height, width, MODES[mode], dtype=dtype)
     return array, array[..., : 3 if mode == "RGB" else MODES[mode]].squeeze()
@@ -47,14 +47,14 @@ def test_the_image_is_the_array(mode):
     assert gone() is None
 
 
-def test_a_changed_image_is_one_of_its_own():
+def test_changing_the_image_does_not_change_the_array():
     array, want = arrays("RGB")
     image = pil.image(array, "RGB")
     image.putpixel((0, 0), (1, 2, 3))
     image.paste((9, 9, 9), (1, 1, 3, 3))
     assert image.getpixel((0, 0)) == (1, 2, 3) and image.getpixel((2, 2)) == (9, 9, 9)
     np.testing.assert_array_equal(array[..., :3], want)
-    # The fourth byte belongs to no colour.
+    # The fourth byte is ignored.
     plain = Image.fromarray(np.ascontiguousarray(want))
     for change in (
         lambda each: each.resize((20, 15), Image.Resampling.LANCZOS),
@@ -82,9 +82,9 @@ def test_pixels_are_the_images_own_memory(mode, size):
 
 
 @pytest.mark.parametrize("mode", ["LA", "I;16", "P", "1", "RGB"])
-def test_pixels_of_what_cannot_be_shown_are_copied(mode, monkeypatch):
+def test_pixels_that_cannot_be_shared_are_copied(mode, monkeypatch):
     image = Image.fromarray(noise(9, 7)).convert(mode)
-    if mode == "RGB":  # in several pieces, as Pillow keeps large ones
+    if mode == "RGB":  # in several blocks, like large images
 
         def pieces(self):
             raise ValueError("Image is in multiple array blocks")
@@ -94,7 +94,7 @@ def test_pixels_of_what_cannot_be_shown_are_copied(mode, monkeypatch):
 
 
 def test_an_image_of_many_blocks():
-    image = Image.fromarray(noise(3000, 2500, 3))  # more than a block of Pillow's
+    image = Image.fromarray(noise(3000, 2500, 3))  # larger than one of Pillow's blocks
     with pytest.raises(ValueError, match=r"contiguous|block"):
         image.__arrow_c_array__()
     np.testing.assert_array_equal(pil.pixels(image), np.asarray(image))
@@ -102,14 +102,14 @@ def test_an_image_of_many_blocks():
 
 @pytest.mark.parametrize("scale", [4, 2.5])
 def test_the_fourth_byte_of_a_result_is_opaque(scale):
-    """What lay in that memory before is not shown to anybody."""
+    """Previous contents of the memory do not leak."""
     up = Upscaler(random_net(), device="cpu", dtype="fp32")
     up._runner.empty = lambda *args: pinned.ordinary(*args).fill_(7)
     result = up(Image.fromarray(noise(9, 7, 3)), scale)
     assert set(result.tobytes("raw", "RGBX")[3::4]) == {255}
 
 
-def test_an_image_whose_file_is_closed_is_what_it_has_loaded(tmp_path):
+def test_image_whose_file_is_closed_is_one_frame(tmp_path):
     Image.fromarray(np.zeros((3, 4), np.uint8)).save(tmp_path / "one.gif")
     with Image.open(tmp_path / "one.gif") as image:
         image.load()

@@ -1,4 +1,4 @@
-"""Results are whole or absent: full disks, closed folders, links, leftovers, several writers."""
+"""Atomic results: full disks, read-only folders, links, leftovers, several writers."""
 
 import os
 import subprocess
@@ -45,7 +45,7 @@ def mounted(path: Path, options: str):
     except OSError as error:
         pytest.skip(f"mount: {error}")
     if done.returncode:
-        pytest.skip(f"no right to mount: {done.stderr.strip()}")
+        pytest.skip(f"no permission to mount: {done.stderr.strip()}")
     try:
         yield
     finally:
@@ -53,7 +53,7 @@ def mounted(path: Path, options: str):
 
 
 def test_full_disk(folder, upscale, capsys):
-    with mounted(folder / "out", "size=40k"):  # a result has 19 KB; the journal wants its page
+    with mounted(folder / "out", "size=40k"):  # a result has 19 KB; the journal needs a page
         assert upscale() == 1
         said = capsys.readouterr().err
         assert "could not be written: No space left on device" in said
@@ -65,7 +65,7 @@ def test_full_disk(folder, upscale, capsys):
 
 @posix
 def test_a_limit_on_the_size_of_files(folder, weights):
-    """As a disk quota would, in a process of its own and without any right to mount."""
+    """Simulates a disk quota, in a separate process and without permission to mount."""
     code = f"""
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
@@ -89,7 +89,7 @@ def test_read_only_disk(folder, upscale, capsys):
     assert len([line for line in said if line.endswith("out: not writable")]) == 4
 
 
-def test_folder_without_the_right_to_write(folder, upscale, monkeypatch, capsys):
+def test_folder_without_write_permission(folder, upscale, monkeypatch, capsys):
     (folder / "out").mkdir()
     if os.geteuid() == 0:  # root may write everywhere
         access = os.access
@@ -148,7 +148,7 @@ def test_a_linked_folder_of_results_is_written(folder, upscale):
 
 
 @posix
-def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
+def test_leftovers_of_dead_processes_are_removed_and_live_ones_stay(tmp_path):
     dead = tmp_path / ".espan-0123.part"
     dead.write_bytes(b"half")
     (tmp_path / ".espan-journal").write_bytes(b"")
@@ -162,7 +162,7 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
 
 @posix
 def test_leftovers_are_never_taken_from_a_writer(tmp_path):
-    """One that begins while another looks for leftovers, over and over."""
+    """Writers start while another thread repeatedly removes leftovers."""
     done, failures = threading.Event(), []
 
     def write(name: str) -> None:
@@ -189,7 +189,7 @@ def test_leftovers_are_never_taken_from_a_writer(tmp_path):
     assert {p.read_text() for p in tmp_path.iterdir()} == {"199"}
 
 
-def test_a_file_and_its_name_are_on_the_disk_before_the_end(tmp_path, monkeypatch):
+def test_file_and_folder_are_synced(tmp_path, monkeypatch):
     calls = []
     fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(os.fstat(fd).st_ino), fsync(fd)))

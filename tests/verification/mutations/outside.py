@@ -52,14 +52,14 @@ OUTSIDE = [
             "espan/system/atomic.py",
             "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)",
             "pass",
-            "tests/images/test_writing.py::test_leftovers_of_the_dead_go_and_those_of_the_living_stay",
+            "tests/images/test_writing.py::test_leftovers_of_dead_processes_are_removed_and_live_ones_stay",
         ),
         (
             "a name is on the disk before it is reported",
             "espan/system/atomic.py",
             "        _sync_folder(path.parent)\n",
             "",
-            "tests/images/test_writing.py::test_a_file_and_its_name_are_on_the_disk_before_the_end",
+            "tests/images/test_writing.py::test_file_and_folder_are_synced",
         ),
         (
             "a killed run leaves complete files",
