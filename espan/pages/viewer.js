@@ -76,7 +76,7 @@ class View {
     const percent = Math.round(100 * this.split);
     this.root.style.setProperty("--split", `${100 * this.split}%`);
     this.handle.setAttribute("aria-valuenow", percent);
-    this.handle.setAttribute("aria-valuetext", `${percent} % of the left picture`);
+    this.handle.setAttribute("aria-valuetext", `${percent} % of the left image`);
   }
 
   #show() {
