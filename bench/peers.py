@@ -34,9 +34,9 @@ class Built:
     """One way to run a network.
 
     `alone` runs on prepared input; `values` converts its output to an array (N, 3, sH, sW) in 0..1,
-    None if its weights differ. `whole` runs from uint8 (H, W, 3) to uint8. `pixels` is the part of
-    `whole` that runs on the device, from uint8 (1, 3, H, W) to uint8.
-    `own_graph`: which of "alone" and "whole" replay their own CUDA graphs.
+    None if its weights differ. `whole` runs from uint8 (H, W, 3) to uint8, `pixels` its part on the
+    device, from uint8 (1, 3, H, W) to uint8. `own_graph`: which of "alone" and "whole" replay
+    their own CUDA graphs.
     """
 
     dtype: str

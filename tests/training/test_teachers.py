@@ -197,19 +197,12 @@ def test_a_teacher_of_another_scale_is_refused_naming_both(config, tmp_path):
 
 
 def test_outputs_of_a_larger_scale_are_scaled_down(config, tmp_path):
-    """As `Upscaler` does it: antialiased bicubic."""
     config = replace(config, scale=3, teacher_scale=4, teacher_outputs=str(tmp_path / "kept"))
-    stored = kept(config, tmp_path / "kept")
-    for lr, hr, output in stored.pairs:
-        x = lr.astype(np.float32) / 255
-        expected = sum(
-            espan.Upscaler(path, device="cpu", dtype="fp32")(x, 3) for path in config.teacher
-        )
+    ups = [espan.Upscaler(path, device="cpu", dtype="fp32") for path in config.teacher]
+    for lr, hr, output in kept(config, tmp_path / "kept").pairs:
+        expected = sum(up(lr.astype(np.float32) / 255, 3) for up in ups) / len(ups)
         assert output.shape == hr.shape == (3 * lr.shape[0], 3 * lr.shape[1], 3)
-        assert (
-            np.abs(output / LEVELS - expected / len(config.teacher)).max() <= 0.51 / LEVELS + 1e-6
-        )
-    train(replace(config, steps=2))
+        assert np.abs(output / LEVELS - expected).max() <= 0.51 / LEVELS + 1e-6
 
 
 @pytest.mark.parametrize("content", [None, b"no network", b"PK\x03\x04" + bytes(50)], ids=str)
