@@ -141,7 +141,7 @@ def test_a_bad_file_gives_a_message_and_leaves_nothing(page, content, reason):
     assert page.ask("GET", f"/jobs/{last['id']}/result")[0] == 404
 
 
-def test_unsupported_format_is_refused_before_the_work(tmp_path):
+def test_an_unsuitable_format_is_refused_before_the_work(tmp_path):
     with demo_server.page(tmp_path, lambda _: Slow()) as page:
         last = page.upscale(encoded(noise(4, 4, 4)), format="jpg")
         assert last["state"] == "failed" and "cannot hold transparency" in last["error"]

@@ -207,7 +207,7 @@ def test_a_closed_end():
         UP(Broken())
 
 
-def test_unsupported_format_is_refused_before_the_work(tmp_path):
+def test_an_unsuitable_format_is_refused_before_the_work(tmp_path):
     target = Broken()
     with pytest.raises(OutputError, match="JPEG cannot hold transparency; choose png"):
         UP(encoded(noise(4, 4, 4)), output=target, format="jpg")

@@ -15,7 +15,7 @@ from tests.support.slots import FakeSlot, with_slots
 from tests.support.threads import same_bits_in_threads
 
 NET = random_net()
-PICTURES = {
+IMAGES = {
     "uint8": noise(45, 61, 3),
     "grey": noise(45, 61),
     "alpha": noise(45, 61, 4),
@@ -38,13 +38,13 @@ def planned(net=NET, **options) -> Upscaler:
 
 
 @pytest.mark.parametrize("backend", ["plan", "network"])
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_stream_slots_give_the_image(name, backend):
     up = planned(tile=26) if backend == "plan" else Upscaler(NET, device="cpu", tile=26, **EAGER)
-    expected = up(PICTURES[name])
+    expected = up(IMAGES[name])
     slots = with_slots(up)
     for _ in range(3):  # without a graph, captured, replayed
-        got = up(PICTURES[name])
+        got = up(IMAGES[name])
         assert type(got) is type(expected) and got.dtype == expected.dtype
         # Images of a batch run together, which changes the order of sums.
         error = np.abs(np.asarray(got, np.float64) - np.asarray(expected, np.float64)).max()
@@ -58,7 +58,7 @@ def test_stream_slots_give_the_image(name, backend):
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
 def test_tiles_of_8_bits_are_those_of_the_whole_image(dtype):
-    up, image = planned(tile=26, dtype=dtype), PICTURES["uint8"]
+    up, image = planned(tile=26, dtype=dtype), IMAGES["uint8"]
     whole = Upscaler(NET, device="cpu", tile=None, dtype="fp32")(image)
     with_slots(up)
     allowed = {"fp16": 4, "bf16": 12, "fp32": 1}[dtype]
@@ -82,7 +82,7 @@ def test_the_next_tile_is_under_way_before_one_is_waited_for():
 
 
 def test_a_capture_that_fails_is_said_once_and_nothing_is_lost(caplog):
-    up, image = planned(), PICTURES["uint8"]
+    up, image = planned(), IMAGES["uint8"]
     expected = up(image)
     (slot,) = with_slots(up, FakeSlot(RuntimeError("operation not permitted\nwhen capturing")))
     for _ in range(3):
@@ -117,7 +117,7 @@ def test_shapes_are_kept_until_others_take_their_place(monkeypatch):
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
 def test_an_image_that_cannot_be_trusted_is_computed_again(dtype, caplog):
     """An overflow in the tail's sum would give NaN, which uint8 cannot represent."""
-    image = PICTURES["uint8"]
+    image = IMAGES["uint8"]
     up = planned(loud_net(2.0**16), dtype=dtype, tile=20)
     with_slots(up)
     result = up(image).astype(int)
@@ -178,7 +178,7 @@ def test_memory_of_other_shapes_goes_first(monkeypatch):
 
 
 def test_out_of_memory_halves_the_images_first(monkeypatch):
-    up, batch = planned(), PICTURES["batch"]
+    up, batch = planned(), IMAGES["batch"]
     expected = up(batch)
     with_slots(up)
     bind, shapes = Runner._bind, []
@@ -196,7 +196,7 @@ def test_out_of_memory_halves_the_images_first(monkeypatch):
 
 
 def test_slots_are_freed_after_an_error(monkeypatch):
-    up, image = planned(tile=26), PICTURES["uint8"]
+    up, image = planned(tile=26), IMAGES["uint8"]
     expected = up(image)
     with_slots(up)
     finish = executors.StreamTask.finish
@@ -215,8 +215,8 @@ def test_a_tile_that_never_fits_is_an_error_and_frees_its_slot(monkeypatch):
         patch.setattr(Runner, "_bind", lambda *args: (_ for _ in ()).throw(OUT["torch"]))
         for _ in range(3):
             with pytest.raises(DeviceError, match="out of memory even for a tile of"):
-                up(PICTURES["uint8"])
-    assert up(PICTURES["uint8"]).shape == (180, 244, 3)
+                up(IMAGES["uint8"])
+    assert up(IMAGES["uint8"]).shape == (180, 244, 3)
 
 
 class Lost:
@@ -237,5 +237,5 @@ def test_a_gpu_lost_with_tiles_under_way_is_named(monkeypatch):
     started = [Lost(), Lost()]
     monkeypatch.setattr(slots, "start", lambda *args: started.pop() if started else None)
     with pytest.raises(DeviceLostError, match="only a new process"):
-        up(PICTURES["uint8"])
+        up(IMAGES["uint8"])
     assert not started

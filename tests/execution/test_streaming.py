@@ -111,7 +111,7 @@ def test_profile_exif_and_resolution_are_kept(tmp_path, up):
 
 
 @pytest.mark.parametrize(
-    ("name", "large", "banded"),
+    ("name", "large", "streamed"),
     [
         ("a.png", True, True),
         ("a.tif", True, True),
@@ -120,7 +120,7 @@ def test_profile_exif_and_resolution_are_kept(tmp_path, up):
     ],
 )
 def test_streaming_is_used_for_large_results_of_these_formats(
-    tmp_path, monkeypatch, up, name, large, banded
+    tmp_path, monkeypatch, up, name, large, streamed
 ):
     monkeypatch.setattr(streaming, "LARGE", 107 * 90 * 16 - large)
     path = files.write(tmp_path / "in.png", made("RGB"))
@@ -129,7 +129,7 @@ def test_streaming_is_used_for_large_results_of_these_formats(
         streaming, "stream_upscaled", lambda *all: (used.append(all), stream_upscaled(*all))[1]
     )
     assert up(path, output=tmp_path / name) == tmp_path / name
-    assert bool(used) is banded
+    assert bool(used) is streamed
     assert files.read(tmp_path / name).size == (360, 428)
 
 
