@@ -207,7 +207,7 @@ def test_a_closed_end():
         UP(Broken())
 
 
-def test_what_the_format_cannot_hold_is_said_before_the_work(tmp_path):
+def test_an_unsuitable_format_is_refused_before_the_work(tmp_path):
     target = Broken()
     with pytest.raises(OutputError, match="JPEG cannot hold transparency; choose png"):
         UP(encoded(noise(4, 4, 4)), output=target, format="jpg")
@@ -228,7 +228,7 @@ def test_what_the_format_cannot_hold_is_said_before_the_work(tmp_path):
     ],
     ids=range(8),
 )
-def test_what_cannot_be_asked_for(image, how, reason, tmp_path, monkeypatch):
+def test_bad_arguments_for_encoded_images(image, how, reason, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=reason):
         UP(image, **how)

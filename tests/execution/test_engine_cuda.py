@@ -31,7 +31,7 @@ def test_cuda_kernels_give_the_image_shim(tile, caplog):
 
 
 @pytest.mark.usefixtures("host_build")
-def test_what_cuda_kernels_refuse_is_said_and_runs_shim(caplog):
+def test_refusals_of_cuda_kernels_are_logged_shim(caplog):
     net, image = WIDE["span"](), noise(3, 4, 3)
     expected = Upscaler(net, device="cpu", dtype="fp32")(image).astype(int)
     up = Upscaler(net, device="cpu", dtype="fp16", backend="cuda")

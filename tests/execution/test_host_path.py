@@ -92,7 +92,7 @@ def test_tensors_of_the_device_stay_there(layout):
         assert torch.equal(got.cpu(), want)
 
 
-def test_bands_of_rows_need_no_copy_and_squares_one():
+def test_strips_need_no_copy_and_squares_one():
     image = noise(400, 64, 3)
     want = alone(image, tile=None)
     for tile, copied in (("auto", 0), (40, 1)):
@@ -105,7 +105,7 @@ def test_bands_of_rows_need_no_copy_and_squares_one():
         assert tiles > 2 and len(seen.moved["host to host"]) == tiles * (1 + copied)
 
 
-def test_bands_for_a_file_are_written_by_the_device(tmp_path):
+def test_strips_for_a_file_are_written_by_the_device(tmp_path):
     image = Image.fromarray(noise(500, 64, 3))
     want = np.asarray(alone(image, tile=None)).astype(int)
     with on_device(NET, **EAGER) as (up, _, pages):
@@ -120,7 +120,7 @@ def test_bands_for_a_file_are_written_by_the_device(tmp_path):
     assert pages.locked <= 4 * (1 << (4 * 130 * 4 * 64 * 3).bit_length())
 
 
-def test_what_a_call_does_on_the_host(monkeypatch):
+def test_host_work_of_a_call(monkeypatch):
     """Caches work: free memory is not queried again, and tiles of a size are planned once."""
     asked, listed = [], []
     available = memory.available

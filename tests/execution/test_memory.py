@@ -119,7 +119,7 @@ def _said_and_taken(cases, **environment: str) -> list[tuple[int, int]]:
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
-def test_what_is_kept_from_before_is_not_needed_again():
+def test_allocated_buffers_are_not_counted_again():
     net = CpuNetwork(ESPAN(channels=16, blocks=2))
     first = net.memory(1, 100, 120)
     maps = 16 * 102 * 120 * 4
@@ -153,7 +153,7 @@ def test_available_is_a_number_of_bytes():
         (ValueError("out of memory"), False),
     ],
 )
-def test_what_running_out_looks_like(error, expected):
+def test_out_of_memory_errors_are_recognised(error, expected):
     assert memory.ran_out(error) is expected
     assert memory.lost(error) is ("illegal" in str(error))
 

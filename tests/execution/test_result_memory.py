@@ -19,7 +19,7 @@ def said_anew():
     pinned._warn.cache_clear()
 
 
-def test_what_callers_keep_is_bounded_and_comes_back():
+def test_memory_kept_by_callers_is_bounded_and_reused():
     images = [noise(6, 6, 3, seed=n % 7) for n in range(90)]
     want = [alone(image) for image in images[:7]]
     budget = 20 * 2048  # of 24 x 24 x 3 bytes each, rounded up like in the cache
@@ -41,7 +41,7 @@ def test_what_callers_keep_is_bounded_and_comes_back():
 
 
 @pytest.mark.parametrize("kind", ["RGB", "CHW", "PIL"])
-def test_what_shares_a_result_keeps_its_memory(kind):
+def test_views_of_a_result_keep_its_memory(kind):
     with on_device(NET, **EAGER) as (up, _, _):
         held = up._runner.empty._held
         result = up(KINDS[kind])

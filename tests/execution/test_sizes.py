@@ -139,7 +139,7 @@ def test_smaller_with_transparency_has_no_dark_edge():
 
 @pytest.mark.parametrize("scale", [8, 5.3, Size(fit=(61, 99))], ids=str)
 @pytest.mark.parametrize("channels", [3, 4])
-def test_rows_written_one_by_one_are_those_of_the_whole(tmp_path, channels, scale):
+def test_streamed_rows_equal_the_full_image(tmp_path, channels, scale):
     image = Image.fromarray(noise(11, 9, channels))
     seen = []
     up = Upscaler(NET, device="cpu", dtype="fp32", tile=8)

@@ -111,7 +111,7 @@ def test_profile_exif_and_resolution_are_kept(tmp_path, up):
 
 
 @pytest.mark.parametrize(
-    ("name", "large", "banded"),
+    ("name", "large", "streamed"),
     [
         ("a.png", True, True),
         ("a.tif", True, True),
@@ -119,7 +119,9 @@ def test_profile_exif_and_resolution_are_kept(tmp_path, up):
         ("a.png", False, False),
     ],
 )
-def test_chosen_for_large_results_of_these_formats(tmp_path, monkeypatch, up, name, large, banded):
+def test_streaming_is_used_for_large_results_of_these_formats(
+    tmp_path, monkeypatch, up, name, large, streamed
+):
     monkeypatch.setattr(streaming, "LARGE", 107 * 90 * 16 - large)
     path = files.write(tmp_path / "in.png", made("RGB"))
     used, stream_upscaled = [], streaming.stream_upscaled
@@ -127,11 +129,11 @@ def test_chosen_for_large_results_of_these_formats(tmp_path, monkeypatch, up, na
         streaming, "stream_upscaled", lambda *all: (used.append(all), stream_upscaled(*all))[1]
     )
     assert up(path, output=tmp_path / name) == tmp_path / name
-    assert bool(used) is banded
+    assert bool(used) is streamed
     assert files.read(tmp_path / name).size == (360, 428)
 
 
-def test_failure_leaves_what_was_there(tmp_path, up):
+def test_failure_keeps_the_old_file(tmp_path, up):
     (tmp_path / "a.png").write_bytes(b"old")
 
     def stop(done, total):
@@ -180,7 +182,7 @@ def test_resize_row_by_row(before, after):
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_bands_are_compressed_side_by_side(tmp_path, monkeypatch, threads, suffix):
+def test_strips_are_compressed_in_parallel(tmp_path, monkeypatch, threads, suffix):
     monkeypatch.setattr(f"espan.images.files.{'png' if suffix == 'png' else 'tiff'}.STRIP", 1000)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     ramp = np.arange(90, dtype=np.uint8)

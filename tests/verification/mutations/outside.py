@@ -38,7 +38,7 @@ OUTSIDE = [
             "espan/images/files/streams.py",
             'temporary.open("wb") as file',
             'target.open("wb") as file',
-            "tests/execution/test_streaming.py::test_failure_leaves_what_was_there",
+            "tests/execution/test_streaming.py::test_failure_keeps_the_old_file",
         ),
         (
             "strips are emitted when all their rows are finished",
