@@ -179,9 +179,7 @@ def onnxruntime(net: Network, images: np.ndarray, device: torch.device) -> Built
 
 @cache
 def _openvinos_core():
-    """One core per process, never freed: freeing a second one removes the signal stack, and ending
-    the bench by a signal would crash.
-    """
+    """One core, never freed: without its signal stack the next signal would crash the bench."""
     try:
         from openvino import Core
     except ImportError as error:
