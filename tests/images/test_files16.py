@@ -237,7 +237,7 @@ def test_10_bit_avif_is_refused(tmp_path):
         stream = container.add_stream("libsvtav1", rate=1)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
         frame = av.VideoFrame.from_ndarray(noise(64, 64, 3), format="rgb24")
-        with scheduling.kept():
+        with scheduling.preserved():
             packets = stream.encode(frame.reformat(format="yuv420p10le"))
         container.mux([*packets, *stream.encode(None)])
     with pytest.raises(InputError, match=r"a\.avif: 10-bit colour in AVIF is not supported"):
