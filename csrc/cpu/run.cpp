@@ -35,9 +35,10 @@ void rows(const Layer& layer, int first, int last) {
     finisher.some(kGroup);
 }
 
-// Runs work(done) on threads that can wait for each other at `done`.
+// Runs work(done) on threads that can wait for each other at `done`, at most one for kRows rows.
 template <class Work>
-void on_threads(int threads, const Work& work) {
+void on_threads(int threads, int height, const Work& work) {
+    threads = std::min(threads, (height + kRows - 1) / kRows);
     std::barrier<> done(threads);
     std::vector<std::thread> others;
     for (int i = 1; i < threads; ++i) {
@@ -54,7 +55,9 @@ void on_threads(int threads, const Work& work) {
 template <class Unit>
 void run_on(const std::vector<Layer>& layers, int threads) {
     std::vector<std::atomic<int>> next(layers.size());  // first row of each layer not yet taken
-    on_threads(threads, [&](std::barrier<>& done) {
+    int tallest = 1;
+    for (const Layer& layer : layers) tallest = std::max(tallest, layer.height);
+    on_threads(threads, tallest, [&](std::barrier<>& done) {
         [[maybe_unused]] const Unit unit;
         for (size_t i = 0; i < layers.size(); ++i) {
             const int height = layers[i].height;
@@ -77,7 +80,7 @@ void run(const std::vector<Layer>& layers, Unit unit, int threads) {
 bool to_bytes(const Pixels& pixels, int threads) {
     std::atomic<int> next{0};
     std::atomic<bool> finite{true};
-    on_threads(threads, [&](std::barrier<>&) {
+    on_threads(threads, std::max(1, pixels.height), [&](std::barrier<>&) {
         for (int y; (y = next.fetch_add(kRows)) < pixels.height;)
             for (int row = y; row < std::min(y + kRows, pixels.height); ++row)
                 if (!row_to_bytes(pixels.in + row * pixels.in_row,
