@@ -93,7 +93,9 @@ def fastest_proven(net: Network) -> Backend:
     net: from `copy_to`, without TF32, so that float32 kernels are compared with float32. Kernels
     that fail or differ on this GPU, driver or compiler are skipped with a warning.
     """
-    return _first_proven(net, {"fastest": Plan, "triton": partial(Plan, impl="triton")}, Eager)
+    return _first_proven(
+        net, {"fastest": partial(Plan, impl=None), "triton": partial(Plan, impl="triton")}, Eager
+    )
 
 
 @torch.inference_mode()

@@ -207,6 +207,9 @@ class Broken(Eager):
             raise RuntimeError("PTX was compiled with an unsupported toolchain")
         return self.net(x) + 0.5
 
+    def bind(self, pixels):
+        return lambda: self.checked(pixels)
+
     def checked(self, pixels):
         return pixels.repeat_interleave(4, 2).repeat_interleave(4, 3), torch.tensor(True)
 

@@ -92,6 +92,9 @@ class Kernels(Eager):
     def __call__(self, x):
         return self.net(x.double()).float()
 
+    def bind(self, pixels):
+        return lambda: self.checked(pixels)
+
     def checked(self, pixels):
         y = self(pixels.float() / 255).clamp(0, 1)
         return (y * 255).round().to(torch.uint8), torch.tensor(True)

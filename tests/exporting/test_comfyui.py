@@ -134,9 +134,9 @@ def test_without_a_model_of_ones_own(tmp_path):
         (["espan-x4", "--comfyui", "nodes"], "model: espan-x4 is built in"),
         (["none.pth", "--comfyui", "nodes"], "none.pth: no such weights file"),
         (["--comfyui", "file"], "file: could not be created: "),
-        (["--comfyui", "nodes", "-o", "a.onnx"], "output: --comfyui names the folder"),
-        (["espan-x4"], "output: needed"),
-        (["-o", "a.onnx"], "model: needed"),
+        (["--comfyui", "nodes", "-o", "a.onnx"], "output: cannot be given with --comfyui"),
+        (["espan-x4"], "output: required"),
+        (["-o", "a.onnx"], "model: required"),
     ],
     ids=str,
 )

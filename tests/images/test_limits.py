@@ -180,7 +180,9 @@ def test_options_of_the_command(tmp_path, weights, capsys):
 def test_bad_limits(value, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["upscale", "--device=cpu", "a.png", "--max-pixels", value])
-    assert ended.value.code == 2 and "expected a number from 1" in capsys.readouterr().err
+    assert (
+        ended.value.code == 2 and "expected a whole number of at least 1" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("first", ["tolerant", "strict"])

@@ -111,12 +111,12 @@ def test_bytes_and_open_files(tmp_path):
     assert target.getvalue() == expected
 
 
-def test_large_pages_are_written_in_bands(tmp_path, monkeypatch):
+def test_large_pages_are_written_in_strips(tmp_path, monkeypatch):
     path = make(tmp_path / "a.tif")
     expected = UP(path, output=tmp_path / "b.tif").read_bytes()
-    used, in_bands = [], streaming.in_bands
+    used, stream = [], streaming.stream_upscaled
     monkeypatch.setattr(streaming, "LARGE", 1)
-    monkeypatch.setattr(streaming, "in_bands", lambda *all: (used.append(1), in_bands(*all)))
+    monkeypatch.setattr(streaming, "stream_upscaled", lambda *all: (used.append(1), stream(*all)))
     got = UP(path, output=tmp_path / "c.tif")
     assert len(used) == 4
     assert all(map(same, shown(got), shown(tmp_path / "b.tif")))
@@ -198,7 +198,7 @@ def test_what_cannot_be(tmp_path):
         UP(path, output=tmp_path / "b.png")
     with pytest.raises(OutputError, match=r"4 pages, which the open file cannot hold"):
         UP(path.read_bytes(), output=io.BytesIO(), format="png")
-    with pytest.raises(InputError, match=r"4 frames or pages; .* the file's path and a \.tif"):
+    with pytest.raises(InputError, match=r"4 frames or pages; .* the file's path with a \.tif"):
         UP(Image.open(path))
     with pytest.raises(InputError, match=r"a\.tif: 4 pages"):
         UP([path])

@@ -57,7 +57,7 @@ def test_only_versions_of_tools_have_an_upper_pin(project):
     """A pin could replace an installed torch; pinned tools give everybody the same result."""
     every = [each.split(";")[0] for some in groups(project).values() for each in some]
     pinned = {each.split("==")[0] for each in every if re.search(r"==|~=|<|@", each)}
-    assert pinned == {"ruff", "mypy"}
+    assert pinned == {"ruff", "mypy", "codespell"}
 
 
 BUILD_FILES = [ROOT / "setup.py", ROOT / "espan_kernels/build_info.py"]
