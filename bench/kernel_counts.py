@@ -93,8 +93,8 @@ HIDDEN_48 = Role(wgmma=(144,) * 9, instructions=169, special=24, handoffs=3, ahe
 GATED_48 = Role(wgmma=(144,) * 9, instructions=237, special=24, handoffs=3, ahead=True)
 
 # Kernels in which these roles were counted: (kernel, rows per loop, for each role the instructions
-# per row in rarely taken branches). Those branches, found by compiling without them, are the step to
-# another item and, in the tail, float16 and writes of less than 16 bytes.
+# per row in rarely taken branches). These branches, found by compiling without them, change to
+# another item and, in the tail, write float16 or less than 16 bytes.
 COUNTED = [
     ("spab_wgmma.cu wgmma_kernel<4, 3, 2>", 3, ((HIDDEN, 43), (HIDDEN, 43), (GATED, 42))),
     ("spab_wgmma.cu wgmma_kernel<4, 2, 2>", 3, ((GATED, 42), (HIDDEN, 43))),

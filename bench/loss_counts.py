@@ -1,4 +1,4 @@
-"""Instruction counts of dct_l1 with its gradient on 64x3x256x256 for `device_model` (csrc/dct_l1.cu).
+"""Instruction counts of dct_l1 (csrc/dct_l1.cu) with its gradient on 64x3x256x256.
 
 MEASURED is the measured version with nine launches, NEXT a planned version with one launch.
 """
