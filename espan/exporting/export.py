@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from espan import __version__
 from espan.backends.onnx_files import deployed, example, onnx_bytes, read_onnx
 from espan.checkpoints import weights
-from espan.checkpoints.spandrel import spandrels_span
+from espan.checkpoints.spandrel import to_spandrel_layout
 from espan.errors import InputError, OutputError
 from espan.exporting import SUFFIXES
 from espan.networks.deploy import copy_to
@@ -201,6 +201,6 @@ def _write_safetensors(
     # Without our own metadata, with which `load` would expect our keys.
     state = {
         key: tensor.to(dtype).clone(memory_format=torch.contiguous_format)
-        for key, tensor in spandrels_span(net).items()
+        for key, tensor in to_spandrel_layout(net).items()
     }
     path.write_bytes(to_safetensors(state, metadata=description(net, notes)))
