@@ -79,7 +79,7 @@ def export(
     path = Path(path)
     format = _format(path, format)
     if size is not None and (format == "safetensors" or not _is_size(size)):
-        raise InputError(f"size: expected height and width, of ONNX and torch only, got {size!r}")
+        raise InputError(f"size: expected (height, width), for onnx or torch only, got {size!r}")
     net, notes = _network(model)
     dtype = torch.float16 if fp16 else torch.float32
     with whole_file(path) as temporary:
@@ -92,8 +92,8 @@ def export(
         error = difference(read(temporary), net, [size] if size else SIZES)
         if not error <= ALLOWED[dtype]:  # also true for NaN
             raise OutputError(
-                f"{path}: its results differ from the network's: off by {error:.3g} of 1, allowed "
-                f"are {ALLOWED[dtype]:g} in {str(dtype).removeprefix('torch.')}"
+                f"{path}: its results differ from the network's by {error:.3g} in 0..1; the limit "
+                f"in {str(dtype).removeprefix('torch.')} is {ALLOWED[dtype]:g}"
             )
     return Exported(path, format, error)
 
