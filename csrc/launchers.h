@@ -86,10 +86,9 @@ struct SpabParams {
 };
 cudaError_t spab(const SpabParams& params, cudaStream_t stream);
 
-// The same ops for sm_90a, whose tensor cores read operands from shared memory. wgmma_taps: the
-// weights of a convolution as (3 columns, ceil(C / 16), 2, 5 rows, P, 8, 8) float16, see layout.py.
-// overlap: the kernel may start before the previous one on the stream ends, which must not write
-// weights.
+// The same ops for sm_90a, whose tensor cores read operands from shared memory. wgmma_taps: weights
+// (3 columns, ceil(C / 16), 2, 5 rows, P, 8, 8) float16, see layout.py. overlap: the kernel may
+// start before the previous one on the stream ends, which must not write weights.
 
 // conv3x3; the weights and biases are halved unless the epilogue is `none`.
 struct Conv3x3WgmmaParams {
