@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # ones, one at a time. Results in memory total SMALL per core if memory is free, else 2 * SMALL.
 SMALL = 50_000_000
 # Bytes of free memory per pixel of a result: pixels, PIL's copy, compressed data.
-ROOM = 32
+BYTES_PER_PIXEL = 32
 # Seconds that a stopped run waits for its threads to finish their tiles and files.
 GRACE = 2.0
 
@@ -92,7 +92,7 @@ def _on_cpu(upscalers: "Sequence[Upscaler]") -> bool:
 
 
 @contextmanager
-def _here(pixels: int) -> Iterator[RunIn]:
+def _unreserved(pixels: int) -> Iterator[RunIn]:
     yield lambda make: make()
 
 
@@ -100,7 +100,7 @@ def run_job(
     job: FileJob,
     upscaler: "Upscaler",
     scale: float | Size,
-    reserve: Callable[[int], AbstractContextManager[RunIn]] = _here,
+    reserve: Callable[[int], AbstractContextManager[RunIn]] = _unreserved,
     progress: Callable[[int, int], None] | None = None,
     computing: AbstractContextManager = streaming.ALWAYS,
 ) -> Outcome:
@@ -178,8 +178,8 @@ class WorkerPool:
         self.scale, self.skip, self.journal = scale, skip, journal
         self.progress = progress or (lambda job, done, total: None)
         self.workers, self.cores = workers, torch.get_num_threads()
-        room = (memory.available() or 0) // ROOM
-        self.most = max(2 * SMALL, min(SMALL * self.cores, room))
+        free = (memory.available() or 0) // BYTES_PER_PIXEL
+        self.most = max(2 * SMALL, min(SMALL * self.cores, free))
         self.on_cpu = _on_cpu(upscalers)
         self._large: queue.SimpleQueue = queue.SimpleQueue()
         self._jobs: queue.SimpleQueue = queue.SimpleQueue()
