@@ -27,7 +27,9 @@ inline __m512 to_float32(__m256i halves) {
 }
 
 // The mask of values that are NaN or infinite.
-inline __mmask16 not_finite(__m512 x) { return _mm512_fpclass_ps_mask(x, 0x01 | 0x08 | 0x10 | 0x80); }
+inline __mmask16 not_finite(__m512 x) {
+    return _mm512_fpclass_ps_mask(x, 0x01 | 0x08 | 0x10 | 0x80);
+}
 
 // Applies the epilogue to a group of pixels with sums (kGroup, 16 * tiles). `advance` processes a
 // few pixels, so that this work overlaps with the products of the next group.
