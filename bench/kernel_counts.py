@@ -1,18 +1,18 @@
-"""Counts of the CUDA kernels for `device_model`: measured ones, a prototype's, and wgmma's.
+"""Instruction counts of the CUDA kernels, from which `device_model` predicts their times.
 
-A kernel is data: the work of its roles per step, their placement on the schedulers, the bytes it
-moves. TODAY has the mma.sync kernels as measured at commit 4104121, PROTOTYPES a prototype; both
-are counted in machine code for sm_90a (nvcc 13.0, bench/sass.py), except for the loads that a role
-waits for, which are counted in the source. WGMMA has the kernels in csrc/*_wgmma.cu, none of which
-has been measured yet.
+A `Rows` describes a kernel: the work of its roles per row, their placement on the schedulers, the
+bytes it moves. MMA_SYNC has the mma.sync kernels as measured at commit 4104121, PROTOTYPES variants
+of a wgmma prototype; both are counted in machine code for sm_90a (nvcc 13.0, bench/sass.py), except
+for the loads that a role waits for, which are counted in the source. WGMMA has the kernels in
+csrc/*_wgmma.cu, none of which has been measured yet.
 """
 
 from dataclasses import replace
 
 from bench.device_model import Role, Rows
 
-# csrc, mma.sync. `trips` of the blocks: the gate, loaded for 16 pixels and used immediately, twice
-# per row; of the tail: the 1x1 inputs, twice per row. The head loads rows three rows ahead.
+# csrc, mma.sync. `trips` counts, twice per row: in blocks, the gate, loaded for 16 pixels and used
+# immediately; in the tail, the 1x1 inputs. The head loads rows three rows ahead.
 FIRST = Role(mma=72, instructions=159, special=32, wavefronts=68, handoffs=3, beyond=6)
 MIDDLE = Role(mma=72, instructions=111, special=32, wavefronts=56, handoffs=4, beyond=4)
 LAST = Role(mma=72, instructions=134, special=16, wavefronts=64, trips=2, handoffs=2, beyond=2)
@@ -20,7 +20,7 @@ SUM = Role(mma=88, instructions=243, wavefronts=116, trips=2, handoffs=3, beyond
 UP = Role(mma=108, instructions=475, wavefronts=144, handoffs=3, beyond=2)
 HEAD = Role(mma=36, instructions=96, wavefronts=35, handoffs=1, beyond=8)
 
-TODAY = {
+MMA_SYNC = {
     "block of 3 convolutions, each of 5": Rows(
         (FIRST, MIDDLE, LAST), ((1, 1, 1),), columns=60, bytes=128, reach=3
     ),
@@ -92,9 +92,9 @@ FIRST_MAPS = Role(wgmma=(160, 128) * 2, instructions=174, handoffs=2, ahead=True
 HIDDEN_48 = Role(wgmma=(144,) * 9, instructions=169, special=24, handoffs=3, ahead=True)
 GATED_48 = Role(wgmma=(144,) * 9, instructions=237, special=24, handoffs=3, ahead=True)
 
-# Where they were counted: rows per loop, and for each role the instructions per row of rarely taken
-# branches, found by compiling without them: the step to another item and, in the tail, float16 and
-# writes of less than 16 bytes.
+# Kernels in which these roles were counted: (kernel, rows per loop, for each role the instructions
+# per row in rarely taken branches). These branches, found by compiling without them, change to
+# another item and, in the tail, write float16 or less than 16 bytes.
 COUNTED = [
     ("spab_wgmma.cu wgmma_kernel<4, 3, 2>", 3, ((HIDDEN, 43), (HIDDEN, 43), (GATED, 42))),
     ("spab_wgmma.cu wgmma_kernel<4, 2, 2>", 3, ((GATED, 42), (HIDDEN, 43))),

@@ -11,9 +11,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import schema
 from bench.device_model import H100, H200, Device, Rows
-from bench.kernel_counts import ESPAN, PROTOTYPES, SPAN_48_BLOCKS, TODAY, WGMMA
+from bench.kernel_counts import ESPAN, MMA_SYNC, PROTOTYPES, SPAN_48_BLOCKS, WGMMA
+from bench.loss_counts import MEASURED as LOSS
 from bench.loss_counts import NEXT
-from bench.loss_counts import TODAY as LOSS
 from bench.share import RESULTS
 
 RECORD = RESULTS / "h100.json"
@@ -53,8 +53,8 @@ def _computed(group: str, what: str, size: str) -> float | None:
         return None
     width, height = map(int, size.split("x"))
     if what == FRAME:
-        return frame(TODAY, H100, width, height)
-    kernel = TODAY.get(what) or PROTOTYPES.get(what.removeprefix(PROTOTYPE))
+        return frame(MMA_SYNC, H100, width, height)
+    kernel = MMA_SYNC.get(what) or PROTOTYPES.get(what.removeprefix(PROTOTYPE))
     return kernel.seconds(H100, width, height) if kernel else None
 
 
@@ -73,7 +73,7 @@ def predicted() -> tuple[list[str], list[list[str]]]:
     for name, kernel in WGMMA.items():
         for width, height in SIZES:
             at = [kernel.seconds(device, width, height) for device in (H100, H200)]
-            today = TODAY.get(name)
+            today = MMA_SYNC.get(name)
             now = f"{1e6 * today.seconds(H100, width, height):.1f} us" if today else ""
             lines.append([name, f"{width}x{height}", now, *(f"{1e6 * t:.1f} us" for t in at)])
     lines += _frames("frame, no check", ESPAN, SIZES)
@@ -89,7 +89,7 @@ def _frames(name: str, counts: dict, sizes) -> list[list[str]]:
         for width, height in sizes:
             now = counts is ESPAN and not launches
             line = [name + launches, f"{width}x{height}"]
-            line.append(f"{1e6 * frame(TODAY, H100, width, height):.0f} us" if now else "")
+            line.append(f"{1e6 * frame(MMA_SYNC, H100, width, height):.0f} us" if now else "")
             for device in (H100, H200):
                 if launches:
                     device = replace(device, launch=DEPENDENT_LAUNCH)

@@ -9,7 +9,7 @@ FOLDER = re.compile(r"(?<![\w.])(?:~|[A-Za-z]:)?[/\\][\w.~][^\s'\"]*|[\w.+-]+(?:
 ADDRESS = re.compile(r"[\w.+-]+@[\w.-]+")
 
 
-def named(text: str) -> str | None:
+def first_private_name(text: str) -> str | None:
     """The first forbidden name in the text, or None."""
     for what, pattern in (("a folder", FOLDER), ("a user at a host", ADDRESS)):
         if found := pattern.search(text):
@@ -17,7 +17,7 @@ def named(text: str) -> str | None:
     return None
 
 
-def without_names(text: str) -> str:
+def without_private_names(text: str) -> str:
     """The text with paths reduced to file names, and without this machine's user and host."""
     text = FOLDER.sub(lambda m: re.split(r"[/\\]", m[0].rstrip("/\\"))[-1], text)
     text = ADDRESS.sub("user", text)

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bench.privacy import without_names
+from bench.privacy import without_private_names
 from bench.timing import Timing
 
 # In format 1, a GPU's rows of the network below 1 ms were CUDA graph replays if possible; since
@@ -93,7 +93,7 @@ class Record:
     def save(self, path: Path) -> None:
         """Writes the record atomically. Removes names of users, hosts and folders from reasons."""
         content = {key: value for key, value in asdict(self).items() if key != "kept"}
-        content["absent"] = {name: without_names(why) for name, why in self.absent.items()}
+        content["absent"] = {name: without_private_names(why) for name, why in self.absent.items()}
         text = json.dumps({"format": self.format} | content, indent=1)
         temporary = path.with_name(f"{path.name}.tmp")
         try:

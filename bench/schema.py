@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
-from bench.privacy import named
+from bench.privacy import first_private_name
 from bench.record import READ, UsageError, read_json
 
 TEXT = 300  # maximum length of a string
@@ -33,7 +33,7 @@ def check(path: Path) -> dict:
         else:
             raise WrongError(f"no results: expected one of {', '.join(KINDS)}")
         for where, text in _strings(content):
-            if found := named(text):
+            if found := first_private_name(text):
                 raise WrongError(f"{where} names {found}")
             _say(len(text) <= TEXT and text.isprintable(), where, "a short line", text[:40])
     except WrongError as error:

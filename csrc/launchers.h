@@ -86,14 +86,14 @@ struct SpabParams {
 };
 cudaError_t spab(const SpabParams& params, cudaStream_t stream);
 
-// The same ops for sm_90a, whose tensor cores read operands from shared memory. A weight is
-// (3 columns, ceil(C / 16), 2, 5 rows, P, 8, 8) float16, see `wgmma_taps` in layout.py. overlap:
-// the kernel may start before the previous one on the stream ends, which must not write weights.
+// The same ops for sm_90a, whose tensor cores read operands from shared memory. wgmma_taps: weights
+// (3 columns, ceil(C / 16), 2, 5 rows, P, 8, 8) float16, see layout.py. overlap: the kernel may
+// start before the previous one on the stream ends, which must not write weights.
 
 // conv3x3; the weights and biases are halved unless the epilogue is `none`.
 struct Conv3x3WgmmaParams {
     const void* x;        // (n, P, h, w, 8) float16
-    const void* weights;  // a weight
+    const void* weights;  // wgmma_taps
     const void* biases;   // (C) float32
     const void* gate;     // like x; null unless the epilogue is `gate`
     void* out;            // like x, not overlapping x or gate
@@ -107,7 +107,7 @@ cudaError_t conv3x3_wgmma(const Conv3x3WgmmaParams& params, cudaStream_t stream)
 // spab; the weights and biases are halved.
 struct SpabWgmmaParams {
     const void* x;        // (n, P, h, w, 8) float16
-    const void* weights;  // (convs) weights
+    const void* weights;  // (convs, wgmma_taps)
     const void* biases;   // (convs, C) float32
     void* scratch;        // like x, overwritten; null if C is 32
     void* out;            // like x; x, scratch and out do not overlap
@@ -170,7 +170,8 @@ struct TailWgmmaParams {
     const void* x;          // (n, 4, h, w, 8) float16
     const void* single[3];  // like x, the inputs of the 1x1 convolutions; single[2] null if there
                             // are two
-    const void* weights;    // float16: of x; (singles, 2, 2, 4, 8, 8); of up, 2 M output planes
+    const void* weights;    // float16: wgmma_taps of x, then (singles, 2, 2, 4, 8, 8), then
+                            // wgmma_taps of up for 2 M output planes
     const void* biases;     // (32 of s, then 16 M of the RGB channels) float32
     void* out;              // see TailParams
     void* trusted;          // (1) bool: set to false if an input value is not finite or its

@@ -1,6 +1,6 @@
 // spab: an entire block in one row-streaming kernel (rows.cuh); above 32 channels one kernel per
 // convolution.
-#include "common/one_by_one.cuh"
+#include "common/launch_separately.cuh"
 #include "common/rows.cuh"
 
 namespace espan {
@@ -12,7 +12,8 @@ cudaError_t spab(const SpabParams& params, cudaStream_t stream) {
         params.x, params.weights, params.biases, /*gate=*/params.x, params.out, Epilogue::gate,
         params.channels, params.n, params.h, params.w, params.layout, params.fp16_accumulation};
     if (conv.channels > 32) {
-        return one_by_one(params, conv, conv.channels * conv.channels * 9 * 2, conv3x3, stream);
+        const int weight_bytes = conv.channels * conv.channels * 9 * 2;
+        return launch_separately(params, conv, weight_bytes, conv3x3, stream);
     }
     using rows::launch_in_layout;
     switch (conv.channels) {

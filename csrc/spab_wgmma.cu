@@ -1,6 +1,6 @@
 // spab_wgmma: an entire block of 32 channels in one wgmma kernel (wgmma/rows.cuh); above 32
 // channels one kernel per convolution.
-#include "common/one_by_one.cuh"
+#include "common/launch_separately.cuh"
 #include "wgmma/launch.cuh"
 
 namespace espan {
@@ -18,7 +18,7 @@ cudaError_t spab_wgmma(const SpabWgmmaParams& p, cudaStream_t stream) {
         p.x, p.weights, p.biases, /*gate=*/p.x, p.out, Epilogue::gate, p.channels, p.n, p.h, p.w,
         p.overlap};
     const int64_t weight_bytes = p.channels * ceil_div(p.channels, 16) * 16 * 15 * 2;
-    return one_by_one(p, conv, weight_bytes, conv3x3_wgmma, stream);
+    return launch_separately(p, conv, weight_bytes, conv3x3_wgmma, stream);
 }
 
 }  // namespace espan

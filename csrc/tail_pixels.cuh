@@ -29,8 +29,8 @@ struct OutputImage {
           low(clamp ? 0 : -INFINITY),
           high(clamp ? 1 : INFINITY) {
         const int64_t strip = int64_t(USEFUL) * scale * steps.pixel * size, line = steps.row * size;
-        const auto whole = [&](int bytes) { return strip % bytes == 0 && line % bytes == 0; };
-        unit = whole(16) ? 16 : whole(4) ? 4 : size;
+        const auto divisible = [&](int bytes) { return strip % bytes == 0 && line % bytes == 0; };
+        unit = divisible(16) ? 16 : divisible(4) ? 4 : size;
     }
 };
 
@@ -40,7 +40,7 @@ __device__ inline void finish(__half& to, float value, const OutputImage& image)
     from_float(to, value > image.high ? image.high : value);
 }
 
-// To the nearest level, ties to even. The product is rounded first, as in the reference;
+// Rounds to the nearest level, ties to even. The product is rounded first, as in the reference;
 // adding 1.5 * 2^23 leaves the level in the last bits.
 __device__ inline void finish(uint8_t& to, float value, const OutputImage&) {
     to = __float_as_uint(__fmul_rn(__saturatef(value), 255.0f) + 12582912.0f);
@@ -57,8 +57,8 @@ struct Stage {
     __host__ __device__ static constexpr int pitch(int pixel) {
         return ceil_div(LEAD + (COLUMNS - EDGE) * SCALE * pixel, 16) * 16;
     }
-    static constexpr int APART = 3 * SCALE * pitch(2), TOGETHER = SCALE * pitch(6);
-    static constexpr int VECTORS = (APART > TOGETHER ? APART : TOGETHER) / 16;
+    static constexpr int PLANAR = 3 * SCALE * pitch(2), INTERLEAVED = SCALE * pitch(6);
+    static constexpr int VECTORS = (PLANAR > INTERLEAVED ? PLANAR : INTERLEAVED) / 16;
 
     const OutputImage& to;
     Shared<uint4> memory;
@@ -71,16 +71,16 @@ struct Stage {
     // The warp has share `share` of the channels; its columns start at `left`.
     __device__ Stage(const OutputImage& to, Shared<uint4> memory, int share, int left)
         : to(to), memory(memory), pixel(to.steps.pixel * to.size) {
-        const bool apart = to.steps.pixel == 1;
-        lines = apart ? 3 * SCALE : SCALE;
+        const bool planar = to.steps.pixel == 1;
+        lines = planar ? 3 * SCALE : SCALE;
         line = pitch(pixel);
         const int column = left + lane_id() / 4 - EDGE;
 #pragma unroll
         for (int i = 0; i < 2 * GROUPS; ++i) {
             const int k = channel(share, i / 2, i % 2);
             const int colour = k / (SCALE * SCALE), dy = k / SCALE % SCALE, dx = k % SCALE;
-            at[i / 2][i % 2] = (LEAD + (apart ? colour * SCALE + dy : dy) * line) / to.size +
-                               (column * SCALE + dx) * to.steps.pixel + (apart ? 0 : colour);
+            at[i / 2][i % 2] = (LEAD + (planar ? colour * SCALE + dy : dy) * line) / to.size +
+                               (column * SCALE + dx) * to.steps.pixel + (planar ? 0 : colour);
         }
     }
 

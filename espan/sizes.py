@@ -1,7 +1,7 @@
-"""Sizes of results: a scale, or a `Size` from which the scale of each image follows.
+"""Sizes of results: a scale, or a `Size` from which the scale of each image is computed.
 
-A network upscales by a fixed integer scale. Larger scales take several passes, and scales in
-between are filtered down: see `passes`.
+A network upscales by a fixed integer scale. Larger scales take several passes, and results of
+scales in between are filtered down: see `passes`.
 """
 
 import re
@@ -59,7 +59,7 @@ class Size:
             raise InputError(f"size: expected one of {', '.join(NAMES)}, got {got}")
         if self.scale is not None:
             if self.max_side is None:
-                raise InputError(f"scale: cannot be given with {given[0]}, which it follows from")
+                raise InputError(f"scale: cannot be given with {given[0]}, which determines it")
             object.__setattr__(self, "scale", _number(self.scale))
 
     def of(self, width: int, height: int) -> tuple[int, int]:
@@ -105,7 +105,7 @@ Scale: TypeAlias = float | Size | None
 
 
 def from_text(given: Mapping[str, str | None], scale: float | None) -> Scale:
-    """Parses user input: `given` maps fields of Size to text or None; without any, `scale`."""
+    """Parses user input: `given` maps fields of Size to text or None; all None returns `scale`."""
     fields: dict[str, Any] = {}
     for name in NAMES:
         text = given.get(name)
@@ -125,8 +125,8 @@ def check_scale(scale: Any, own: int) -> float | Size:
     Raises InputError if it is neither a number from 1 to LARGEST nor a Size.
     """
     if isinstance(scale, Size):
-        whole = scale.max_side is not None and scale.scale is None
-        return replace(scale, scale=own) if whole else scale
+        lacks_scale = scale.max_side is not None and scale.scale is None
+        return replace(scale, scale=own) if lacks_scale else scale
     return own if scale is None else _number(scale)
 
 
@@ -186,7 +186,7 @@ def tag(scale: float | Size) -> str:
     return f"w{scale.width}" if scale.width else f"h{scale.height}"
 
 
-def named(template: str, stem: str, scale: float | Size) -> str:
+def result_name(template: str, stem: str, scale: float | Size) -> str:
     """Fills a template with {stem} and {scale}; raises InputError if it is invalid."""
     plain = f"{scale:g}" if not isinstance(scale, Size) else tag(scale)
     name = template.replace("{scale}", plain).replace("{stem}", "\0")

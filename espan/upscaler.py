@@ -95,8 +95,8 @@ class Upscaler:
         options = UpscalerOptions(device, dtype, backend, tile, nonfinite, limits)
         if isinstance(model, nn.Module) and not isinstance(model, Network):
             raise InputError(f"model: expected a network of espan, got {type(model).__name__}")
-        named = model_for(4) if model is None else model
-        self.network = named if isinstance(named, Network) else load(named)
+        chosen = model_for(4) if model is None else model
+        self.network = chosen if isinstance(chosen, Network) else load(chosen)
         shutdown.prepare_for_forks()
         self._runner = Runner(self.network, options)
         self.device, self.dtype = self._runner.device, self._runner.dtype

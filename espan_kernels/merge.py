@@ -7,7 +7,7 @@ from torch import Tensor
 def merge_tail(
     weight: Tensor, bias: Tensor, cat_weight: Tensor, cat_bias: Tensor, slices, merged: int
 ) -> tuple[list[Tensor], Tensor]:
-    """Merges a conv, a concatenation and a 1x1 conv into one sum of convs, the weights of `tail`.
+    """Merges a conv, a concatenation and a 1x1 conv into a sum of convs, as op `tail` computes it.
 
     `conv2d(cat([x_0, .., conv2d(x_m, weight, bias, padding=1), ..]), cat_weight, cat_bias)`, with
     m = `merged` and slices[i] channels in x_i, equals `sum(conv2d(x_i, w_i, padding=k_i // 2)) + b`

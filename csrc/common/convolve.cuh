@@ -31,8 +31,8 @@ struct Convolution {
     static constexpr int CHAIN = FP16_ACC ? 2 : STEPS;  // steps, with 3 columns each, per sum
     static constexpr bool IS_FIRST = CONV == 0, IS_LAST = CONV == CONVS - 1;
     static constexpr int REACH = CONVS - CONV;  // input rows above an item and below it
-    // Whether to load the gate of a row before its last products; 2 and 3 convolutions lack the
-    // registers.
+    // Whether to load the gate of a row before its last products; kernels of 2 or 3 convolutions
+    // lack the registers.
     static constexpr bool GATE_EARLY = CONVS == 1;
     using Sums = float[TILES][OUT_PLANES][4];      // of a row: [16 pixels][output plane][fragment]
     using Gate = uint32_t[TILES][2 * OUT_PLANES];  // the lane's pairs of a row

@@ -38,7 +38,7 @@ T* address(const py::dict& from, const char* name) {
 }
 
 Tap tap(const py::tuple& given) {
-    return {reinterpret_cast<const Half*>(given[0].cast<uintptr_t>()), given[1].cast<int64_t>(),
+    return {reinterpret_cast<const Bfloat16*>(given[0].cast<uintptr_t>()), given[1].cast<int64_t>(),
             given[2].cast<int64_t>()};
 }
 
@@ -53,12 +53,12 @@ Epilogue epilogue(const std::string& name) {
 Layer layer(const py::dict& given) {
     Layer made;
     for (const py::handle each : given["taps"]) made.taps.push_back(tap(each.cast<py::tuple>()));
-    made.weights = address<const Half>(given, "weights");
+    made.weights = address<const Bfloat16>(given, "weights");
     made.bias = address<const float>(given, "bias");
     made.channels = given["channels"].cast<int>();
     made.epilogue = epilogue(given["epilogue"].cast<std::string>());
     made.gate = tap(given["gate"].cast<py::tuple>());
-    made.out = address<Half>(given, "out");
+    made.out = address<Bfloat16>(given, "out");
     made.row = given["row"].cast<int64_t>();
     made.pixel = given["pixel"].cast<int64_t>();
     made.height = given["height"].cast<int>();
@@ -98,7 +98,7 @@ PYBIND11_MODULE(_cpu, module) {
                               int channels, int height, int width, int threads) {
         if ((channels != 3 && channels != 4) || threads < 1 || !has(Unit::avx512))
             throw std::invalid_argument("channels, threads");
-        const Pixels pixels{reinterpret_cast<const Half*>(in), in_row,
+        const Pixels pixels{reinterpret_cast<const Bfloat16*>(in), in_row,
                             reinterpret_cast<uint8_t*>(out), out_row, channels, height, width};
         py::gil_scoped_release release;
         return to_bytes(pixels, threads);

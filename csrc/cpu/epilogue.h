@@ -1,4 +1,4 @@
-// From float32 sums to what a layer stores.
+// Applies a layer's epilogue to its float32 sums and stores them in bfloat16.
 #pragma once
 
 #include <immintrin.h>
@@ -7,30 +7,32 @@
 
 namespace espan_cpu {
 
-// 1 / (1 + e^-x), to 2e-4 of itself: a bfloat16 keeps 4e-3.
+// 1 / (1 + e^-x) with a relative error of 2e-4; that of rounding to bfloat16 is 4e-3.
 inline __m512 sigmoid(__m512 x) {
-    const __m512 power = _mm512_mul_ps(x, _mm512_set1_ps(-1.44269504f));
-    const __m512 whole =
-        _mm512_roundscale_ps(power, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m512 f = _mm512_sub_ps(power, whole);  // 2^f by its Taylor series, |f| <= 1/2
+    const __m512 exponent = _mm512_mul_ps(x, _mm512_set1_ps(-1.44269504f));
+    const __m512 rounded =
+        _mm512_roundscale_ps(exponent, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m512 f = _mm512_sub_ps(exponent, rounded);  // 2^f by its Taylor series, |f| <= 1/2
     __m512 e = _mm512_set1_ps(0.00961813f);
     e = _mm512_fmadd_ps(e, f, _mm512_set1_ps(0.05550411f));
     e = _mm512_fmadd_ps(e, f, _mm512_set1_ps(0.24022651f));
     e = _mm512_fmadd_ps(e, f, _mm512_set1_ps(0.69314718f));
     e = _mm512_fmadd_ps(e, f, _mm512_set1_ps(1.0f));
-    const __m512 sum = _mm512_add_ps(_mm512_set1_ps(1.0f), _mm512_scalef_ps(e, whole));
+    const __m512 sum = _mm512_add_ps(_mm512_set1_ps(1.0f), _mm512_scalef_ps(e, rounded));
     return _mm512_rcp14_ps(sum);
 }
 
-inline __m512 widened(__m256i halves) {
+inline __m512 to_float32(__m256i halves) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
 }
 
-// The numbers that are NaN or infinite.
-inline __mmask16 not_finite(__m512 x) { return _mm512_fpclass_ps_mask(x, 0x01 | 0x08 | 0x10 | 0x80); }
+// The mask of values that are NaN or infinite.
+inline __mmask16 not_finite(__m512 x) {
+    return _mm512_fpclass_ps_mask(x, 0x01 | 0x08 | 0x10 | 0x80);
+}
 
-// Finishes pixels of the group whose sums (kGroup, 16 * tiles) it is given, some at a time, so that
-// this work goes into the gaps of the next group's products.
+// Applies the epilogue to a group of pixels with sums (kGroup, 16 * tiles). `advance` processes a
+// few pixels, so that this work overlaps with the products of the next group.
 class Finisher {
   public:
     explicit Finisher(const Layer& layer) : layer_(layer), tiles_(layer.tiles()) {}
@@ -40,7 +42,7 @@ class Finisher {
         count_ = layer_.width - x < kGroup ? layer_.width - x : kGroup;
     }
 
-    void some(int pixels) {
+    void advance(int pixels) {
         const int end = done_ + pixels < count_ ? done_ + pixels : count_;
         switch (layer_.epilogue) {
             case Epilogue::shuffle:
@@ -62,15 +64,15 @@ class Finisher {
     void store(int pixel) {
         const float* sums = sums_ + pixel * tiles_ * kTile;
         const int64_t x = x_ + pixel;
-        Half* out = layer_.out + y_ * layer_.row + x * layer_.pixel;
-        const Half* gate = layer_.gate.pixels + y_ * layer_.gate.row + x * layer_.gate.pixel;
+        Bfloat16* out = layer_.out + y_ * layer_.row + x * layer_.pixel;
+        const Bfloat16* gate = layer_.gate.pixels + y_ * layer_.gate.row + x * layer_.gate.pixel;
         for (int n = 0; n < tiles_; ++n) {
             const int left = layer_.channels - n * kTile;
             const __mmask16 valid = left < kTile ? (1 << left) - 1 : 0xffff;
             __m512 y = _mm512_load_ps(sums + n * kTile);
             if constexpr (kind == Epilogue::silu) y = _mm512_mul_ps(y, sigmoid(y));
             if constexpr (kind == Epilogue::gate) {
-                const __m512 x = widened(_mm256_maskz_loadu_epi16(valid, gate + n * kTile));
+                const __m512 x = to_float32(_mm256_maskz_loadu_epi16(valid, gate + n * kTile));
                 const __m512 half = _mm512_set1_ps(0.5f);
                 y = _mm512_mul_ps(_mm512_add_ps(y, x), _mm512_sub_ps(sigmoid(y), half));
             }

@@ -26,13 +26,13 @@ void rows(const Layer& layer, int first, int last) {
     int current = 0;
     for (int y = first; y < last; ++y) {
         for (int x = 0; x < layer.width; x += kGroup) {
-            Unit::sums(layer, y, x, sums[current], [&] { finisher.some(share); });
-            finisher.some(kGroup);
+            Unit::sums(layer, y, x, sums[current], [&] { finisher.advance(share); });
+            finisher.advance(kGroup);
             finisher.begin(sums[current], y, x);
             current ^= 1;
         }
     }
-    finisher.some(kGroup);
+    finisher.advance(kGroup);
 }
 
 // Runs work(done) on threads that can wait for each other at `done`, at most one for kRows rows.

@@ -37,10 +37,10 @@ struct Amx {
                 _tile_loadd(1, bias + kTile, 0);
                 _tile_loadd(3, bias + kTile, 0);
             }
-            const Half* weights = layer.weights + n * kTile * kTap;
+            const Bfloat16* weights = layer.weights + n * kTile * kTap;
             for (const Tap& tap : layer.taps) {
-                const Half* pixels = tap.pixels + y * tap.row + x * tap.pixel;
-                const int64_t pitch = tap.pixel * sizeof(Half);
+                const Bfloat16* pixels = tap.pixels + y * tap.row + x * tap.pixel;
+                const int64_t pitch = tap.pixel * sizeof(Bfloat16);
                 _tile_loadd(6, weights, 64);
                 _tile_loadd(4, pixels, pitch);
                 _tile_dpbf16ps(0, 4, 6);
@@ -93,9 +93,9 @@ struct Avx512 {
 #pragma GCC unroll 2
             for (int t = 0; t < count; ++t)
                 acc[p][t] = _mm512_loadu_ps(layer.bias + (n + t) * kTile);
-        const Half* weights = layer.weights + n * kTile * kTap;
+        const Bfloat16* weights = layer.weights + n * kTile * kTap;
         for (const Tap& tap : layer.taps) {
-            const Half* pixels = tap.pixels + y * tap.row + x * tap.pixel;
+            const Bfloat16* pixels = tap.pixels + y * tap.row + x * tap.pixel;
             for (int k = 0; k < kTap; k += 2) {
                 __m512bh w[count];
 #pragma GCC unroll 2

@@ -57,8 +57,8 @@ inline void set_tanh_error(float error) { tanh_error() = error; }
 
 }  // namespace espan::shim
 
-// Few, so that blocks of a persistent grid process several items. If only the last blocks run, at
-// least as many as items, so that these blocks process the last items.
+// Reports few multiprocessors, so that blocks of a persistent grid process several items; more than
+// there are items if only the last blocks run, so that these blocks process the last items.
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
     *value = espan::shim::last_blocks() ? 1 << 30 : 3;
     return cudaSuccess;

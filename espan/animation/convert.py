@@ -1,4 +1,4 @@
-"""`upscale_animation`: upscales a file to a file, with a few frames in memory at a time."""
+"""`upscale_animation`: upscales an animation file, with a few frames in memory at a time."""
 
 import logging
 from collections.abc import Generator

@@ -55,7 +55,7 @@ def is_animated(path: Path) -> bool:
 
 
 def inspect(path: Path, scale: float | Size, limits: Limits) -> Animation:
-    """Decodes an animation once from end to end, to find damage before the work.
+    """Decodes all frames of an animation once, to find damage before upscaling.
 
     Raises InputError naming the file and the frame; LimitError for frames that are too large. If
     `limits` allow damage, keeps the frames before it and logs a warning.

@@ -49,19 +49,20 @@ def write(
     elif format == "PNG":
         _write_apng(file, frames, durations, plays, icc_profile)
     else:
-        whole = [count for count, _ in _delays(durations, 2**24 - 1, (1000,))]
-        how: dict[str, Any] = {**SAVE[format], "duration": whole, "loop": plays}
+        milliseconds = [count for count, _ in _delays(durations, 2**24 - 1, (1000,))]
+        options: dict[str, Any] = {**SAVE[format], "duration": milliseconds, "loop": plays}
         if icc_profile:
-            how["icc_profile"] = icc_profile
-        _Sequence(frames, len(durations)).save(file, format, save_all=True, **how)
+            options["icc_profile"] = icc_profile
+        _Sequence(frames, len(durations)).save(file, format, save_all=True, **options)
 
 
 def _delays(
     durations: Sequence[float], most: int, parts: Sequence[int]
 ) -> Iterator[tuple[int, int]]:
-    """Converts times to (count, n): count n-ths of a second, for the first n in `parts` that fits.
+    """Converts milliseconds to (count, n), a duration of count / n seconds, count at most `most`.
 
-    Carries rounding errors to the next frame. Limits times to `most` units of the last n.
+    n is the first of `parts` for which count is small enough; with the last one, count is clipped.
+    Carries rounding errors to the next frame.
     """
     left = 0.0
     for duration in durations:
@@ -123,7 +124,7 @@ def _write_gif(
                 file.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<H", repeats) + b"\0")
         pixels = np.asarray(frame)
         clear = pixels.shape[2] == 4
-        # Older frames would show through transparency: clear each frame, write the next in full.
+        # Earlier frames would show through transparency: clear each frame, write the next in full.
         rows, columns = (slice(0, frame.height), slice(0, frame.width)) if clear else change(pixels)
         palette, bits, coded = _gif_image(pixels[rows, columns])
         flags = (2 if clear else 1) << 2 | clear
@@ -143,9 +144,9 @@ def _gif_image(pixels: np.ndarray) -> tuple[bytes, int, bytes]:
         indices = np.where(pixels[..., 3] < 128, np.uint8(_CLEAR), np.asarray(frame))
         frame = Image.fromarray(indices, "P")
         frame.putpalette(palette + [0] * (768 - len(palette)))
-    whole = BytesIO()
-    frame.save(whole, "GIF", optimize=False, interlace=0)
-    data = whole.getvalue()
+    encoded = BytesIO()
+    frame.save(encoded, "GIF", optimize=False, interlace=0)
+    data = encoded.getvalue()
     bits = (data[10] & 7) + 1
     at = 13 + 3 * 2**bits
     palette_bytes = data[13:at]

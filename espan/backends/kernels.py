@@ -150,7 +150,7 @@ class Plan:
         trusted: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Returns (the result, the inputs of the last step)."""
-        ends = {"clamp": clamp, "uint8": uint8}
+        flags = {"clamp": clamp, "uint8": uint8}
         n, _, height, width = x.shape
         buffers = self.allocate(n, height, width) if buffers is None else buffers
         values = {IMAGE: x.contiguous(memory_format=torch.channels_last)}
@@ -164,11 +164,11 @@ class Plan:
                     scratch = buffers[-1] if buffers else None
                     # The first step must wait for copies of the weights: no overlap.
                     options = {"scratch": scratch, "trusted": trusted, "overlap": i > 0}
-                    chosen.launch(out, *inputs, **options, **ends)
+                    chosen.launch(out, *inputs, **options, **flags)
             elif chosen.kernel and isinstance(step, Fused):
-                out = chosen.kernel.run(*step.arguments(*inputs, **ends))
+                out = chosen.kernel.run(*step.arguments(*inputs, **flags))
             else:
-                out = step.eager(*inputs, **ends)
+                out = step.eager(*inputs, **flags)
             values[step.makes] = out
             for name in self._released[i]:
                 del values[name]

@@ -48,12 +48,12 @@ def _blocks(reads: str, blocks: Iterable[SPAB], first: int = 1) -> list[Step]:
     return steps
 
 
-def _wide(conv: Any) -> tuple[Tensor, Tensor]:
+def _in_float64(conv: Any) -> tuple[Tensor, Tensor]:
     return conv.weight.double(), conv.bias.double()
 
 
 def _tail(reads: tuple[str, ...], weights: list[Tensor], bias: Tensor, up: Any, scale: int) -> Tail:
-    """The tail, its float64 weights rounded once."""
+    """The tail, with its float64 weights and bias rounded to the dtype of `up`."""
     packed = tuple(pack_weight(weight.to(up.weight.dtype)) for weight in weights)
     return Tail(reads, RESULT, packed, bias.to(up.weight.dtype), *_packed(up), scale)
 
@@ -62,7 +62,7 @@ def _merged(net: ESPAN | SPAN) -> tuple[Tensor, list[Tensor], Tensor]:
     """Returns (3x3 weight of the last block, 1x1 weights of the other slices, bias) in float64."""
     slices = [net.config["channels"]] * 4
     (feature_w, merged, *others), bias = merge_tail(
-        *_wide(net.conv_2), *_wide(net.conv_cat), slices, 1
+        *_in_float64(net.conv_2), *_in_float64(net.conv_cat), slices, 1
     )
     return merged, [feature_w, *others], bias
 
@@ -98,7 +98,7 @@ def _spanf(net: SPANF) -> list[Step]:
         Conv("block 1 conv 2", "block 1", *c3),
         *_blocks("block 1", net.blocks, first=2),
     ]
-    weight, bias = _wide(net.conv_cat)
+    weight, bias = _in_float64(net.conv_cat)
     repeats, channels = net.scale**2, net.config["channels"]
     near_w, last_w, first_w = weight.split([3 * repeats, channels, channels], dim=1)
     # conv_cat reads each colour scale^2 times; reading it once with summed weights is equal.

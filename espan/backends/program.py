@@ -1,4 +1,4 @@
-"""Steps, the intermediate representation of a folded network: each reads named values, makes one.
+"""Steps, the intermediate representation of a folded network; each computes one named value.
 
 Values are images and feature maps (N, C, H, W). `espan.backends.lowering` turns networks into
 steps; `espan.backends.cuda` launches the CUDA kernels of steps.
@@ -38,8 +38,8 @@ class Step(ABC):
         """Channels of the output."""
 
     @abstractmethod
-    def eager(self, *inputs: Tensor, **ends: bool) -> Tensor:
-        """Computes the value with PyTorch operators. ends: for the tail, see its `arguments`."""
+    def eager(self, *inputs: Tensor, **flags: bool) -> Tensor:
+        """Computes the value with PyTorch operators. flags: for the tail, see its `arguments`."""
 
     def __str__(self) -> str:
         return f"{self.makes} = {self.name}({', '.join(self.reads)})"
@@ -61,7 +61,7 @@ class Normalise(Step):
     def reads(self) -> tuple[str, ...]:
         return (self.source,)
 
-    def eager(self, *inputs: Tensor, **ends: bool) -> Tensor:
+    def eager(self, *inputs: Tensor, **flags: bool) -> Tensor:
         (x,) = inputs
         if x.dtype == torch.uint8:
             x = x.to(self.dtype) / 255
@@ -74,11 +74,11 @@ class Fused(Step):
     op: ClassVar[Op]
 
     @abstractmethod
-    def arguments(self, *inputs: Tensor, **ends: bool) -> tuple[Any, ...]:
+    def arguments(self, *inputs: Tensor, **flags: bool) -> tuple[Any, ...]:
         """The arguments of the op, except `impl`, for these inputs."""
 
-    def eager(self, *inputs: Tensor, **ends: bool) -> Tensor:
-        y: Tensor = self.op.reference(*self.arguments(*inputs, **ends))
+    def eager(self, *inputs: Tensor, **flags: bool) -> Tensor:
+        y: Tensor = self.op.reference(*self.arguments(*inputs, **flags))
         return y
 
 
@@ -108,7 +108,7 @@ class Head(Convolution):
 
     op, name = OPS["conv9x9_head"], "conv9x9_head"
 
-    def arguments(self, *inputs: Tensor, **ends: bool) -> tuple[Any, ...]:
+    def arguments(self, *inputs: Tensor, **flags: bool) -> tuple[Any, ...]:
         (x,) = inputs
         return x, self.weight, self.bias
 
@@ -118,7 +118,7 @@ class Conv(Convolution):
 
     op, name = OPS["conv3x3"], "conv3x3"
 
-    def arguments(self, *inputs: Tensor, **ends: bool) -> tuple[Any, ...]:
+    def arguments(self, *inputs: Tensor, **flags: bool) -> tuple[Any, ...]:
         x, gate = inputs if self.gate is not None else (*inputs, None)
         return x, self.weight, self.bias, self.act, gate
 
@@ -141,7 +141,7 @@ class Block(Fused):
     def channels(self) -> int:
         return len(self.biases[0])
 
-    def arguments(self, *inputs: Tensor, **ends: bool) -> tuple[Any, ...]:
+    def arguments(self, *inputs: Tensor, **flags: bool) -> tuple[Any, ...]:
         (x,) = inputs
         return x, list(self.weights), list(self.biases)
 
@@ -157,7 +157,7 @@ class Block(Fused):
 
 @dataclass(frozen=True)
 class Tail(Fused):
-    """Sum of a 3x3 convolution of the first input and 1x1 ones of the others, then upsampled."""
+    """The sum of a 3x3 convolution of the first input and 1x1 ones of the others, upsampled."""
 
     sources: tuple[str, ...]
     makes: str
@@ -173,10 +173,10 @@ class Tail(Fused):
     def reads(self) -> tuple[str, ...]:
         return self.sources
 
-    def arguments(self, *inputs: Tensor, **ends: bool) -> tuple[Any, ...]:
-        """ends: `clamp` and `uint8` of the op, False by default."""
+    def arguments(self, *inputs: Tensor, **flags: bool) -> tuple[Any, ...]:
+        """flags: `clamp` and `uint8` of the op, False by default."""
         weights = list(self.weights), self.bias, self.up_weight, self.up_bias
-        clamp, uint8 = ends.get("clamp", False), ends.get("uint8", False)
+        clamp, uint8 = flags.get("clamp", False), flags.get("uint8", False)
         return list(inputs), *weights, self.scale, clamp, uint8
 
     def limit(self) -> float:
@@ -185,8 +185,8 @@ class Tail(Fused):
         The sum of the convolutions is stored in the dtype of the weights; the upsampler accumulates
         in float32.
         """
-        ends = [self.bias, self.up_weight, self.up_bias, *self.weights]
-        if not all(tensor.isfinite().all() for tensor in ends):
+        tensors = [self.bias, self.up_weight, self.up_bias, *self.weights]
+        if not all(tensor.isfinite().all() for tensor in tensors):
             return -1.0
         bias, up_weight, up_bias = (
             t.double().abs() for t in (self.bias, self.up_weight, self.up_bias)

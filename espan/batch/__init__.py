@@ -1,7 +1,7 @@
-"""Many files through one upscaler or several. One bad file never stops the others."""
+"""Upscales many files with one or more upscalers. One bad file never stops the others."""
 
 from espan.batch.journal import Journal, settings_of
 from espan.batch.planning import FileJob, Outcome, plan, shard
-from espan.batch.work import do, run
+from espan.batch.work import run, run_job
 
-__all__ = ["FileJob", "Journal", "Outcome", "do", "plan", "run", "settings_of", "shard"]
+__all__ = ["FileJob", "Journal", "Outcome", "plan", "run", "run_job", "settings_of", "shard"]

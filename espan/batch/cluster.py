@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from espan.batch.journal import Journal, Stamp, stamp_of
 from espan.batch.planning import FileJob, Outcome, failed, skipped
-from espan.batch.work import do
+from espan.batch.work import run_job
 from espan.checkpoints.weights import Model
 from espan.errors import DeviceError, DeviceLostError, escaped
 from espan.options import UpscalerOptions
@@ -42,7 +42,7 @@ def run(
     """`espan.batch.run` on Ray: yields outcomes as they complete; never calls `progress`.
 
     model, options: each actor constructs an `Upscaler` from them. With device "auto" the actors
-    share the cluster's GPUs, or take a core each if there are none. workers: maximum of actors.
+    share the cluster's GPUs, or use a core each if there are none. workers: most actors to start.
     Connects to the cluster of RAY_ADDRESS or `ray start`, or starts one on this machine. Retries
     the image of a lost worker at most three times. Paths must be the same on all machines.
 
@@ -99,7 +99,7 @@ class Worker:
 
     def upscale(self, job: FileJob, scale: float | Size) -> Outcome:
         try:
-            return do(job, self._loaded(), scale)
+            return run_job(job, self._loaded(), scale)
         except DeviceLostError:
             # Only a new process can use the GPU again: Ray restarts the actor and retries there.
             os._exit(1)
@@ -143,7 +143,7 @@ def _distribute(
         job, actor, source = working.pop(task)
         free.append(actor)
         try:
-            outcome = _as_named(job, _result(ray, task))
+            outcome = _with_caller_paths(job, _result(ray, task))
         except ray.exceptions.RayActorError:
             outcome = failed(job, f"its worker died, {RETRIES + 1} times")
         if journal and outcome.status == "done":
@@ -159,8 +159,8 @@ def _result(ray, task):
         raise error.cause from error
 
 
-def _as_named(job: FileJob, outcome: Outcome) -> Outcome:
-    """Replaces the worker's absolute paths by the caller's paths."""
+def _with_caller_paths(job: FileJob, outcome: Outcome) -> Outcome:
+    """Replaces the worker's absolute paths by the paths in `job`."""
     there, here = escaped(str(job.input.absolute())), escaped(str(job.input))
     error = outcome.error and outcome.error.replace(there, here)
     return replace(outcome, input=str(job.input), output=str(job.output), error=error)

@@ -101,7 +101,7 @@ def plan(
 
     def stem_of(path: Path, usual: str = "") -> str:
         stem = _stem(path)
-        return stem + usual if name is None else sizes.named(name, stem, scale)
+        return stem + usual if name is None else sizes.result_name(name, stem, scale)
 
     sources = {resolved(job.input) for path, jobs in found for job in jobs or [FileJob(path, path)]}
     planned: list[FileJob] = []

@@ -1,4 +1,4 @@
-"""Runs jobs on a pool of threads, each from file to file, and reports their outcomes."""
+"""Runs jobs, each from an input file to an output file, on threads, and reports their outcomes."""
 
 import os
 import queue
@@ -30,12 +30,12 @@ from espan.system.paths import reason
 if TYPE_CHECKING:
     from espan.upscaler import Upscaler
 
-# On a CPU, a single core computes results up to this size, and all cores together a larger one,
-# alone. In pixels. Results in memory total up to SMALL per core if memory is free, else 2 * SMALL.
+# Pixels of a result. On a CPU, one core computes a result up to this size; all cores compute larger
+# ones, one at a time. Results in memory total SMALL per core if memory is free, else 2 * SMALL.
 SMALL = 50_000_000
 # Bytes of free memory per pixel of a result: pixels, PIL's copy, compressed data.
-ROOM = 32
-# Seconds that a stopped run waits for tiles and files in progress.
+BYTES_PER_PIXEL = 32
+# Seconds that a stopped run waits for its threads to finish their tiles and files.
 GRACE = 2.0
 
 Progress = Callable[[FileJob, int, int], None]
@@ -68,13 +68,13 @@ def run(
     workers = max(1, min(workers, len(jobs)))
     pool = WorkerPool(upscalers, scale, workers, skip, journal, progress)
     with closing(pool), shutdown.calling(pool.close):
-        under_way: deque[Future] = deque()
+        in_progress: deque[Future] = deque()
         for job in jobs:
-            under_way.append(pool.submit(job))
-            while under_way and (under_way[0].done() or len(under_way) >= 2 * workers):
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+            in_progress.append(pool.submit(job))
+            while in_progress and (in_progress[0].done() or len(in_progress) >= 2 * workers):
+                yield in_progress.popleft().result()
+        while in_progress:
+            yield in_progress.popleft().result()
 
 
 def default_workers(upscalers: "Sequence[Upscaler]") -> int:
@@ -92,15 +92,15 @@ def _on_cpu(upscalers: "Sequence[Upscaler]") -> bool:
 
 
 @contextmanager
-def _here(pixels: int) -> Iterator[RunIn]:
+def _unreserved(pixels: int) -> Iterator[RunIn]:
     yield lambda make: make()
 
 
-def do(
+def run_job(
     job: FileJob,
     upscaler: "Upscaler",
     scale: float | Size,
-    reserve: Callable[[int], AbstractContextManager[RunIn]] = _here,
+    reserve: Callable[[int], AbstractContextManager[RunIn]] = _unreserved,
     progress: Callable[[int, int], None] | None = None,
     computing: AbstractContextManager = streaming.ALWAYS,
 ) -> Outcome:
@@ -116,9 +116,9 @@ def do(
         try:
             image = files.read(job.input, scale=scale, limits=upscaler.limits)
         except files.AnimatedError:
-            return _several(job, upscaler, scale, reserve, progress, animation.convert)
+            return _run_sequence(job, upscaler, scale, reserve, progress, animation.convert)
         except files.PagesError:
-            return _several(job, upscaler, scale, reserve, progress, upscale_pages)
+            return _run_sequence(job, upscaler, scale, reserve, progress, upscale_pages)
         size = result_size(scale, image.size)
         # Raises before the work if the result cannot be written.
         _make_folder(job.output.parent)
@@ -135,7 +135,7 @@ def do(
         except (LimitError, MemoryError, RuntimeError) as error:
             if not isinstance(error, LimitError) and not memory.ran_out(error):
                 raise
-            with reserve(sys.maxsize) as run_in:  # other images may have used the memory: now alone
+            with reserve(sys.maxsize) as run_in:  # retry alone: other images may have used memory
                 redone = run_in(make)
     except Exception as error:
         lost = isinstance(error, DeviceLostError)
@@ -146,7 +146,7 @@ def do(
     return Outcome(str(job.input), str(job.output), "done", None, *size, seconds, redone)
 
 
-def _several(
+def _run_sequence(
     job: FileJob,
     upscaler: "Upscaler",
     scale: float | Size,
@@ -154,7 +154,7 @@ def _several(
     progress: Callable[[int, int], None] | None,
     convert: Callable[..., Report],
 ) -> Outcome:
-    """`do` for an animation or a TIFF of several pages, which uses all cores, alone."""
+    """`run_job` for an animation or a TIFF of several pages, with all cores and no other job."""
     began = time.perf_counter()
     _make_folder(job.output.parent)
     made: list[Report] = []
@@ -178,8 +178,8 @@ class WorkerPool:
         self.scale, self.skip, self.journal = scale, skip, journal
         self.progress = progress or (lambda job, done, total: None)
         self.workers, self.cores = workers, torch.get_num_threads()
-        room = (memory.available() or 0) // ROOM
-        self.most = max(2 * SMALL, min(SMALL * self.cores, room))
+        free = (memory.available() or 0) // BYTES_PER_PIXEL
+        self.most = max(2 * SMALL, min(SMALL * self.cores, free))
         self.on_cpu = _on_cpu(upscalers)
         self._large: queue.SimpleQueue = queue.SimpleQueue()
         self._jobs: queue.SimpleQueue = queue.SimpleQueue()
@@ -235,7 +235,7 @@ class WorkerPool:
 
         source, upscaler = stamp_of(job.input), self._idle.get()
         try:
-            outcome = do(job, upscaler, self.scale, self._reserve, progress, self._computing)
+            outcome = run_job(job, upscaler, self.scale, self._reserve, progress, self._computing)
         finally:
             self._idle.put(upscaler)
         if self.journal and outcome.status == "done":

@@ -1,4 +1,4 @@
-"""Averages the weights of networks; the mean of several fine-tunes is often better than each."""
+"""Averages the weights of networks: the mean of several fine-tunes often beats each of them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from espan.checkpoints.untrusted import State, one_line, some
+from espan.checkpoints.untrusted import State, join_names, one_line
 from espan.errors import WeightsError
 from espan.networks.espan import ESPAN
 from espan.networks.network import Network
@@ -185,5 +185,5 @@ def recognise(state: State) -> Found:
     raise WeightsError(
         "not a known network: it has neither the metadata of this package nor the keys of "
         f"{', '.join(layout.name for layout in LAYOUTS)}. Nearest: {nearest.name}, without "
-        f"{some(missing)}; the file has {some(list(state))}"
+        f"{join_names(missing)}; the file has {join_names(list(state))}"
     )

@@ -14,7 +14,7 @@ from espan.networks.network import Network
 from espan.networks.span import DIV2K_MEAN, SPAN
 from espan.networks.spanf import SPANF
 
-# Of spandrel's own SPAN, whose mean is either the paper's or zero.
+# Blocks and pixel range of spandrel's own SPAN. Its mean is the paper's or zero.
 BLOCKS, RANGE = 6, 255.0
 
 
@@ -34,11 +34,11 @@ def register_spandrel() -> None:
         raise InputError(f"register_spandrel() needs spandrel: {error}") from error
 
     class Ours(spandrel.Architecture):
-        """One of our networks, with an id apart from spandrel's own SPAN."""
+        """One of our networks; its id differs from the id of spandrel's own SPAN."""
 
         def __init__(self, network: type[Network]):
             def detect(state: State) -> bool:
-                return _found(state) is network
+                return _detect(state) is network
 
             super().__init__(id=f"espan.{network.__name__}", name=network.__name__, detect=detect)
             self.network = network
@@ -63,7 +63,7 @@ def register_spandrel() -> None:
     spandrel.MAIN_REGISTRY.add(*supports, ignore_duplicates=True)
 
 
-def _found(state: State) -> type[Network] | None:
+def _detect(state: State) -> type[Network] | None:
     """The class of our network that has these keys."""
     if {"block_1.0.weight", "conv_2.weight", "conv_cat.weight"} <= state.keys():
         return SPANF
@@ -91,11 +91,11 @@ def _count(state: State, pattern: str) -> int:
     return len({match[1] for key in state if (match := re.match(pattern, key))})
 
 
-def spandrels_span(net: SPAN) -> State:
+def to_spandrel_layout(net: SPAN) -> State:
     """The weights of a folded SPAN in the layout of spandrel's SPAN, which many programs read.
 
-    spandrel's convolutions merge their branches at each call. The branches written here pass the
-    kernel through, by products with 1 and 0, which are exact. Raises InputError for a SPAN that
+    spandrel's convolutions merge their branches at each call. Merging the branches written here
+    multiplies the kernel by 1 and 0 only, which is exact. Raises InputError for a SPAN that
     spandrel's class cannot represent.
     """
     mean, blocks = net.config["mean"], len(net.blocks)

@@ -1,7 +1,7 @@
 """Reads tensors from untrusted files: runs no code and limits sizes before it allocates.
 
-Knows nothing of networks. `read_safetensors` and `read_torch` return the content of a file, or
-raise WeightsError; their callers add the name of the file to the message.
+Independent of networks. `read_safetensors` and `read_torch` return the content of a file, or raise
+WeightsError; their callers add the name of the file to the message.
 """
 
 import copy
@@ -77,8 +77,8 @@ def read_torch(path: Path) -> Any:
     except Exception as error:  # torch.load raises a dozen types for damaged files
         if named := re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error)):
             raise WeightsError(
-                f"refused: holds {named[1]}, and only plain tensors are read, other objects may "
-                "run code when loaded"
+                f"refused: contains {named[1]}; only plain tensors are read, because other objects "
+                "may run code when loaded"
             ) from error
         if "weights_only" in str(error) or "Unsupported" in str(error):
             reason = "would run code when loaded (only plain tensors are read)"
@@ -87,10 +87,11 @@ def read_torch(path: Path) -> Any:
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
-    """Checks that unpacking does not grow the archive: torch.save never compresses."""
+    """Checks that no entry is compressed, so that none grows when read."""
     _at_most(2 * MAX_TENSORS, len(entries), "entries")
     if packed := [one.filename for one in entries if one.compress_type != zipfile.ZIP_STORED]:
-        raise WeightsError(f"refused: torch.save never compresses, but did: {some(packed)}")
+        found = join_names(packed)
+        raise WeightsError(f"refused: compressed entries, which torch.save never writes: {found}")
     _at_most(size, sum(one.file_size for one in entries), "bytes in its archive")
 
 
@@ -121,12 +122,12 @@ def check_plain(state: State) -> None:
             kind = f"{tensor.dtype} on {tensor.device}"
             raise WeightsError(f"expected floating point numbers, {key} is {kind}")
     if hollow := [k for k, t in state.items() if t.nbytes > t.untyped_storage().nbytes()]:
-        raise WeightsError(f"weights claim more numbers than the file has: {some(hollow)}")
+        raise WeightsError(f"tensors larger than their data in the file: {join_names(hollow)}")
     # Names may share a storage in the file, but each becomes its own tensor.
     _at_most(MAX_BYTES, sum(tensor.nbytes for tensor in state.values()), "bytes of tensors")
     # As float32, their later dtype: larger float64 numbers overflow.
     if bad := [key for key, tensor in state.items() if not tensor.float().isfinite().all()]:
-        raise WeightsError(f"weights are not finite: {some(bad)}")
+        raise WeightsError(f"weights are not finite: {join_names(bad)}")
 
 
 def _at_most(most: int, found: int, what: str) -> None:
@@ -138,7 +139,7 @@ def check_size(path: Path) -> None:
     _at_most(MAX_BYTES, path.stat().st_size, "bytes")
 
 
-def some(names: Iterable[str], count: int = 4) -> str:
+def join_names(names: Iterable[str], count: int = 4) -> str:
     names = [name[:80] for name in names]
     rest = len(names) - count
     return ", ".join(names[:count]) + (f" and {rest} more" if rest > 0 else "") or "nothing"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from espan.cli.say import say
 from espan.errors import DeviceLostError, EspanError, InputError, OutputError, escaped
-from espan.sizes import Size, named, tag
+from espan.sizes import Size, result_name, tag
 from espan.system.paths import below, is_file, is_folder, names_folder, reason, resolved
 from espan.video.options import (
     ON_ERROR,
@@ -44,14 +44,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def refuse_unused(arguments: argparse.Namespace, videos: Sequence) -> None:
-    """InputError for a video option without a video."""
+    """Raises InputError if a video option is given but no input is a video."""
     for name in (field.name for field in fields(Options)):
         if not videos and getattr(arguments, name) is not None:
             raise InputError(f"{name}: applies to videos, but no input is a video")
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
-    """The options for videos; OptionError for a value that is wrong for every video."""
+    """The options for videos; raises OptionError for a value that no video accepts."""
     given = {field.name: getattr(arguments, field.name) for field in fields(Options)}
     return Options(**{name: value for name, value in given.items() if value is not None})
 
@@ -114,14 +114,14 @@ def run(jobs: Sequence, upscaler, scale: float | Size, arguments: argparse.Names
             yield skipped(job)
         else:
             try:
-                yield _done(job, upscaler, scale, options, arguments)
+                yield _run_job(job, upscaler, scale, options, arguments)
             except (OptionError, DeviceLostError):  # every other video would fail too
                 raise
             except EspanError as error:
                 yield failed(job, str(error))
 
 
-def _done(job, upscaler, scale, options, arguments):
+def _run_job(job, upscaler, scale, options, arguments):
     """Upscales a video and returns its outcome."""
     from espan.batch import Outcome
 
@@ -180,7 +180,7 @@ def _target(
     suffix = video.suffix if video.suffix.lower() in WRITE_SUFFIXES else ".mkv"
     default = f"{video.stem}_{tag(scale)}" if output is None else video.stem
     default += "_part" * part
-    file_name = (default if name is None else named(name, video.stem, scale)) + suffix
+    file_name = (default if name is None else result_name(name, video.stem, scale)) + suffix
     if output is None:
         return video.with_name(file_name)
     if names_folder(output):

@@ -55,7 +55,7 @@ def compare(
         The images, (H, W, 3) uint8 each, and their scores.
 
     Raises:
-        InputError: sizes or scales do not fit, a file is not an image, or an output has another
+        InputError: sizes or scales do not match, a file is not an image, or an output has another
             suffix.
         WeightsError: a model is not a network, or its file is damaged.
         OutputError: an output cannot be written.
@@ -79,10 +79,10 @@ def make(
     """Computes the images and scores of a comparison; `upscaler(model)` loads a network."""
     small = files.read_rgb(lr)
     large = None if hr is None else files.read_rgb(hr)
-    asked = None if large is None else _scale_of(lr, small, hr, large)
-    models = list(models) or [model_for(asked or 4)]
+    hr_scale = None if large is None else _scale_of(lr, small, hr, large)
+    models = list(models) or [model_for(hr_scale or 4)]
     upscalers = {label: upscaler(model) for label, model in _labels(models).items()}
-    scale = asked or next(iter(upscalers.values())).scale
+    scale = hr_scale or next(iter(upscalers.values())).scale
     for each, model in zip(upscalers.values(), models, strict=True):
         if each.scale != scale:
             wanted = f"{hr} is x{scale} of {lr}" if hr else f"{models[0]} is x{scale}"

@@ -26,9 +26,9 @@ def draw(comparison: Comparison) -> Image.Image:
     cells = []
     for pane in comparison.panes:
         cells.append((_cropped(pane, crop), pane.name, _scores(pane)))
-    whole = comparison.panes[-1]
-    if (height, width) != whole.pixels.shape[:2]:
-        small = Image.fromarray(whole.pixels)
+    full = comparison.panes[-1]
+    if (height, width) != full.pixels.shape[:2]:
+        small = Image.fromarray(full.pixels)
         shrink = min(1, CROP / max(small.size))
         small = small.resize([max(1, round(side * shrink)) for side in small.size])
         box = [round(each * shrink) for each in (left, top, left + width - 1, top + height - 1)]

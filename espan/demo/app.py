@@ -25,7 +25,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from espan.demo.guard import Guard
-from espan.demo.jobs import REMEMBERED, UNFINISHED, Asked, FullError, WebJob, WebJobs
+from espan.demo.jobs import REMEMBERED, UNFINISHED, FullError, JobRequest, WebJob, WebJobs
 from espan.demo.limits import Limits
 from espan.demo.work import Work
 from espan.errors import InputError
@@ -74,13 +74,13 @@ def make_app(jobs: WebJobs, work: Work, limits: Limits, *, names=(), local: bool
         return job
 
     async def upload(request: Request) -> Response:
-        asked = _asked(request.query_params, work)
-        asked.address = request.client.host if request.client else ""
+        wanted = _job_request(request.query_params, work)
+        wanted.address = request.client.host if request.client else ""
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > limits.upload:
             raise _too_large(limits)
         try:
-            job = jobs.open(asked)
+            job = jobs.open(wanted)
         except FullError:
             later = {"Retry-After": "10"}
             raise HTTPException(503, "busy: the queue is full; try again later", later) from None
@@ -96,11 +96,11 @@ def make_app(jobs: WebJobs, work: Work, limits: Limits, *, names=(), local: bool
         jobs.submit(job)
         return JSONResponse({"id": job.id}, 201)
 
-    async def known(request: Request) -> Response:
-        asked = request.query_params.getlist("id")[:REMEMBERED]
-        found = {id: job for id in asked if (job := jobs.get(id))}
+    async def states_of_jobs(request: Request) -> Response:
+        ids = request.query_params.getlist("id")[:REMEMBERED]
+        found = {id: job for id in ids if (job := jobs.get(id))}
         for job in found.values():
-            job.heard = time.monotonic()
+            job.last_seen = time.monotonic()
         return JSONResponse({id: _state(job, jobs) for id, job in found.items()})
 
     async def events(request: Request) -> Response:
@@ -109,7 +109,7 @@ def make_app(jobs: WebJobs, work: Work, limits: Limits, *, names=(), local: bool
         async def states():
             last, polls = None, 0
             while not await request.is_disconnected():
-                job.heard = time.monotonic()
+                job.last_seen = time.monotonic()
                 polls += 1
                 if (now := _state(job, jobs)) != last or polls % KEEP_ALIVE == 0:
                     yield f"data: {json.dumps(now)}\n\n"
@@ -162,7 +162,7 @@ def make_app(jobs: WebJobs, work: Work, limits: Limits, *, names=(), local: bool
     routes += [
         Route("/settings", about),
         Route("/jobs", upload, methods=["POST"]),
-        Route("/jobs", known),
+        Route("/jobs", states_of_jobs),
         Route("/jobs/{id}", delete, methods=["DELETE"]),
         Route("/jobs/{id}/events", events),
         Route("/jobs/{id}/{what:str}", result),
@@ -192,8 +192,8 @@ def _too_large(limits: Limits) -> HTTPException:
     return HTTPException(413, f"the file is over the limit of {limits.upload:,} bytes", HANG_UP)
 
 
-def _asked(query, work: Work) -> Asked:
-    """The request in the query; InputError for wrong values."""
+def _job_request(query, work: Work) -> JobRequest:
+    """Parses the query of an upload; raises InputError for invalid values."""
     name = _plain_name(query.get("name", ""))
     suffix = PurePosixPath(name).suffix.lower()
     if query.get("format"):
@@ -207,23 +207,23 @@ def _asked(query, work: Work) -> Asked:
         raise InputError("scale: expected a number") from None
     model = query.get("model", "")
     scale = check_scale(from_text(query, factor), work.scale(model))
-    moving = SUFFIXES.get(suffix, ".png")
+    animation_suffix = SUFFIXES.get(suffix, ".png")
     # Still images are never written as GIF: PNG instead, or an error if the client selected GIF.
-    still = ".png" if moving == ".gif" and not query.get("format") else moving
-    return Asked(name, model, scale, still, moving)
+    still = ".png" if animation_suffix == ".gif" and not query.get("format") else animation_suffix
+    return JobRequest(name, model, scale, still, animation_suffix)
 
 
 def _plain_name(name: str) -> str:
-    """A name to show and to save under: without folders and unprintable characters, and short."""
+    """A short name to show and to save under, without folders and unprintable characters."""
     name = name.replace("\\", "/").rpartition("/")[2]
     name = "".join(c for c in name if c.isprintable()).strip(" .")
     return name[-100:] or "image"
 
 
 def _download_name(job: WebJob) -> str:
-    name = PurePosixPath(job.asked.name)
+    name = PurePosixPath(job.request.name)
     stem = name.stem if name.suffix.lower() in files.READ_SUFFIXES else name.name
-    return f"{stem}_{tag(job.asked.scale)}{job.asked.suffix}"
+    return f"{stem}_{tag(job.request.scale)}{job.request.suffix}"
 
 
 def _state(job: WebJob, jobs: WebJobs) -> dict:

@@ -34,14 +34,14 @@ class CancelledError(Exception):
 
 
 @dataclass
-class Asked:
+class JobRequest:
     """A client's request: a name to show, a model's key, a scale, a file suffix."""
 
     name: str
     model: str
     scale: float | Size
     suffix: str
-    moving: str  # the suffix of an animation's file
+    animation_suffix: str  # the suffix of an animation's file
     address: str = ""
 
 
@@ -49,7 +49,7 @@ class Asked:
 class WebJob:
     """An image from upload to deletion; its files are `id` with suffixes in `folder`."""
 
-    asked: Asked
+    request: JobRequest
     folder: Path
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     state: str = "arriving"
@@ -59,7 +59,7 @@ class WebJob:
     seconds: float = 0.0
     error: str | None = None
     dropped: bool = False
-    heard: float = field(default_factory=time.monotonic)  # last sign of the client
+    last_seen: float = field(default_factory=time.monotonic)  # time of the client's last request
     ended: float = 0.0
     bytes: int = 0  # of the files kept
     shown: str = ".png"  # suffix of the preview
@@ -74,7 +74,7 @@ class WebJob:
 
     @property
     def result(self) -> Path:
-        return self.folder / f"{self.id}{self.asked.suffix}"
+        return self.folder / f"{self.id}{self.request.suffix}"
 
     def delete_files(self, *kept: Path) -> None:
         for path in {self.source, self.preview, self.result} - {*kept}:
@@ -106,24 +106,24 @@ class WebJobs:
         for thread in self._threads:
             thread.start()
 
-    def open(self, asked: Asked) -> WebJob:
+    def open(self, request: JobRequest) -> WebJob:
         """A job for an image that is about to arrive; FullError if the queue is full."""
         with self._change:
             self._sweep()
             if sum(job.state in UNFINISHED for job in self._jobs.values()) >= self.limits.queue:
                 raise FullError
             arriving = [job for job in self._jobs.values() if job.state == "arriving"]
-            same = sum(job.asked.address == asked.address for job in arriving)
+            same = sum(job.request.address == request.address for job in arriving)
             if same >= self.limits.arriving:
                 raise FullError
-            job = WebJob(asked, self.folder)
+            job = WebJob(request, self.folder)
             self._jobs[job.id] = job
             return job
 
     def submit(self, job: WebJob) -> None:
         """Queues a job whose image has arrived."""
         with self._change:
-            job.state, job.heard = "waiting", time.monotonic()
+            job.state, job.last_seen = "waiting", time.monotonic()
             self._change.notify()
 
     def get(self, id: str) -> WebJob | None:
@@ -162,7 +162,7 @@ class WebJobs:
         now, limits = time.monotonic(), self.limits
         held = ended = 0
         for job in list(self._jobs.values())[::-1]:
-            if job.state in ("waiting", "working") and now - job.heard > limits.grace:
+            if job.state in ("waiting", "working") and now - job.last_seen > limits.grace:
                 self._drop(job)
             elif job.state not in UNFINISHED:
                 held, ended, age = held + job.bytes, ended + 1, now - job.ended
@@ -192,7 +192,7 @@ class WebJobs:
         def progress(done: int, total: int) -> None:
             job.done = done / total
             now = time.monotonic()
-            job.dropped |= self.closing or now - job.heard > self.limits.grace
+            job.dropped |= self.closing or now - job.last_seen > self.limits.grace
             if job.dropped:
                 raise CancelledError("cancelled")
             if now - began > self.limits.seconds:
@@ -228,5 +228,5 @@ class WebJobs:
     def _without_paths(self, message: str, job: WebJob) -> str:
         """The message with the client's name of the image instead of the server's paths."""
         for path in (job.source, job.preview, job.result):
-            message = message.replace(str(path), job.asked.name)
+            message = message.replace(str(path), job.request.name)
         return message if str(self.folder) not in message else "the result could not be written"

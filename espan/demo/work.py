@@ -1,4 +1,4 @@
-"""Upscales the images of the web page with the networks that the page offers."""
+"""Upscales images uploaded by the web page with the networks that the page offers."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,14 +19,14 @@ from espan.upscaler import Upscaler
 BUILTIN = "built-in"
 # First bytes of animation files; all others are AVIF.
 MAGIC = {b"GIF8": ".gif", b"\x89PNG": ".png", b"RIFF": ".webp"}
-# Combinations of network and factor for which a pace is kept.
+# Combinations of network and factor whose measured speed is kept.
 MOST_PACES = 64
 
 
 class Work:
-    """`work(job, progress)` for `WebJobs`. Clients name a model by its key, never by a path.
+    """The function that `WebJobs` calls for each job. Clients select a model by key, not by path.
 
-    `upscaler(model)` makes the upscaler of a built-in network or of one of `paths`.
+    `upscaler(model)` constructs the upscaler of a built-in network or of one of `paths`.
     """
 
     def __init__(
@@ -60,21 +60,21 @@ class Work:
         return self._builtin[nearest(scale, [*self._builtin])]
 
     def __call__(self, job: WebJob, progress: Callable[[int, int], None]) -> None:
-        asked, most = job.asked, self.limits.pixels
-        upscaler = self.upscaler(asked.model, asked.scale)
+        request, most = job.request, self.limits.pixels
+        upscaler = self.upscaler(request.model, request.scale)
         sizes = FileLimits(min(most, LIMITS.max_input), most)
         try:
-            image = files.read(job.source, scale=asked.scale, limits=sizes)
+            image = files.read(job.source, scale=request.scale, limits=sizes)
         except files.AnimatedError:
             self._animation(job, upscaler, sizes, progress)
             return
-        size = result_size(asked.scale, image.size)
+        size = result_size(request.scale, image.size)
         files.check_output(job.result, image.mode, size)  # fail before the work, not after it
         files.write(job.preview, image)
-        key, pixels = (asked.model, asked.scale), image.width * image.height
+        key, pixels = (request.model, request.scale), image.width * image.height
         job.pace = self._paces.get(key, 0.0) / pixels
         began = time.monotonic()
-        result = upscaler(image, asked.scale, progress=progress)
+        result = upscaler(image, request.scale, progress=progress)
         if len(self._paces) >= MOST_PACES:
             self._paces.clear()
         self._paces[key] = pixels / max(time.monotonic() - began, 1e-3)
@@ -88,8 +88,8 @@ class Work:
         limits: FileLimits,
         progress: Callable[[int, int], None],
     ) -> None:
-        job.asked.suffix = job.asked.moving
-        scaled = job.source, job.result, upscaler, job.asked.scale
+        job.request.suffix = job.request.animation_suffix
+        scaled = job.source, job.result, upscaler, job.request.scale
         made = animation.convert(*scaled, progress, limits=limits)
         job.size = made.width, made.height
         with job.source.open("rb") as file:

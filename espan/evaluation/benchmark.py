@@ -70,7 +70,7 @@ def bicubic(scale: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def benchmark_sets(data: str | Path, scale: int) -> list[Path]:
-    """The sets of `evaluate` in a folder; raises InputError if folder_name is none."""
+    """The sets that `evaluate` finds in a folder; raises InputError if there are none."""
     data = as_path(data, "data")
     if not is_folder(data):
         raise InputError(f"{data}: no such folder")

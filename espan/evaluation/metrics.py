@@ -15,7 +15,7 @@ Y_WEIGHTS = np.array([65.481, 128.553, 24.966]) / 255
 WINDOW = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
 WINDOW /= WINDOW.sum()
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-# SSIM runs on strips of so many values, which stay in the processor's cache.
+# SSIM processes strips of this many values, which stay in the processor's cache.
 STRIP = 2**15
 
 
@@ -35,7 +35,7 @@ def psnr(a: np.ndarray, b: np.ndarray, *, space: str, border: int, range: float)
         The ratio in dB; inf for equal images.
 
     Raises:
-        InputError: the arguments do not fit, or a value is outside 0..range or not finite.
+        InputError: an argument is invalid, or a value is outside 0..range or not finite.
     """
     a, b = _comparable(a, b, space, border, range)
     error = np.mean(np.square(a - b))
@@ -127,7 +127,7 @@ def _ssim(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _blur(stats: np.ndarray, axis: int) -> np.ndarray:
-    """Convolves one axis with WINDOW, without padding: the axis gets 10 shorter."""
+    """Convolves one axis with WINDOW, without padding, which shortens the axis by 10."""
     stats = np.moveaxis(stats, axis, 0)
     middle = len(WINDOW) // 2
     n = len(stats) - 2 * middle

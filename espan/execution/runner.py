@@ -104,7 +104,7 @@ class Runner:
             self.backends[torch.float32] = backend_of(fp32, other)
         self._executors = {each: self._executor_for(each) for each in self.backends}
         # Allocates results on the host.
-        self.empty: pinned.Empty = pinned.results if device.type == "cuda" else pinned.ordinary
+        self.empty: pinned.Empty = pinned.results if device.type == "cuda" else pinned.pageable
 
     def host_memory(
         self, n: int, height: int, width: int, pixels: torch.dtype = torch.uint8

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from espan import __version__
 from espan.backends.onnx_files import deployed, example, onnx_bytes, read_onnx
 from espan.checkpoints import weights
-from espan.checkpoints.spandrel import spandrels_span
+from espan.checkpoints.spandrel import to_spandrel_layout
 from espan.errors import InputError, OutputError
 from espan.exporting import SUFFIXES
 from espan.networks.deploy import copy_to
@@ -79,7 +79,7 @@ def export(
     path = Path(path)
     format = _format(path, format)
     if size is not None and (format == "safetensors" or not _is_size(size)):
-        raise InputError(f"size: expected height and width, of ONNX and torch only, got {size!r}")
+        raise InputError(f"size: expected (height, width), for onnx or torch only, got {size!r}")
     net, notes = _network(model)
     dtype = torch.float16 if fp16 else torch.float32
     with whole_file(path) as temporary:
@@ -92,8 +92,8 @@ def export(
         error = difference(read(temporary), net, [size] if size else SIZES)
         if not error <= ALLOWED[dtype]:  # also true for NaN
             raise OutputError(
-                f"{path}: its results differ from the network's: off by {error:.3g} of 1, allowed "
-                f"are {ALLOWED[dtype]:g} in {str(dtype).removeprefix('torch.')}"
+                f"{path}: its results differ from the network's by {error:.3g} in 0..1; the limit "
+                f"in {str(dtype).removeprefix('torch.')} is {ALLOWED[dtype]:g}"
             )
     return Exported(path, format, error)
 
@@ -201,6 +201,6 @@ def _write_safetensors(
     # Without our own metadata, with which `load` would expect our keys.
     state = {
         key: tensor.to(dtype).clone(memory_format=torch.contiguous_format)
-        for key, tensor in spandrels_span(net).items()
+        for key, tensor in to_spandrel_layout(net).items()
     }
     path.write_bytes(to_safetensors(state, metadata=description(net, notes)))

@@ -18,7 +18,7 @@ from espan.errors import InputError, NonFiniteError
 from espan.images import pil
 from espan.images.image16 import Image16
 from espan.images.pixels import WHITE
-from espan.system.pinned import Empty, ordinary
+from espan.system.pinned import Empty, pageable
 
 # The types of callers' images. Type variables: a result has the type of its image.
 AnyImage: TypeAlias = Image.Image | Image16 | NDArray[Any] | Tensor
@@ -66,7 +66,7 @@ class Adapted:
             )
 
 
-def from_any(image: Any, empty: Empty = ordinary) -> Adapted:
+def from_any(image: Any, empty: Empty = pageable) -> Adapted:
     """Adapts a PIL image, an Image16, a numpy array (HW, HWC) or a tensor (CHW).
 
     empty: allocates the memory of a result on the host.
@@ -194,7 +194,7 @@ def _from_pil(image: Image.Image, empty: Empty) -> Adapted:
     def new(height: int, width: int) -> Tensor:
         # PIL stores four bytes per pixel. A GPU writes four at no extra cost. A CPU writes three
         # faster, and Pillow then converts them.
-        if plain.mode != "RGB" or empty is ordinary:
+        if plain.mode != "RGB" or empty is pageable:
             return arrays.new(height, width)
         return empty((height, width, 4), torch.uint8).permute(2, 0, 1)
 

@@ -1,4 +1,4 @@
-"""Transparency: fills in the colour of transparent pixels, against dark edges; resizes alpha."""
+"""Transparency: fills in the colour of transparent pixels, to avoid dark edges; resizes alpha."""
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,9 @@ BYTES = 64
 def bleed(colour: Tensor, alpha: Tensor) -> Tensor:
     """Gives every fully transparent pixel of `colour` (C, H, W) the colour of its surroundings.
 
-    alpha: (H, W), of the same dtype. All other pixels keep their colour. Push-pull: averages,
-    weighted by alpha, over squares that double in size; the smallest nonempty one fills a hole.
+    alpha: (H, W), of the same dtype. All other pixels keep their colour. Push-pull: averages the
+    colour, weighted by alpha, over squares that double in size, until a square is not fully
+    transparent.
     """
     weight = alpha.float()
     holes = weight < INVISIBLE  # filters leave floats a little below 0

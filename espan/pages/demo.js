@@ -21,7 +21,7 @@ function factor(w, h) {
   return scale() || Number($("pixels").value) / side;
 }
 
-/* Assign only changes: screen readers announce every assignment. */
+/* Assigns changed text only: screen readers announce every assignment. */
 function say(text) {
   if ($("status").textContent !== text) $("status").textContent = text;
 }
@@ -105,13 +105,13 @@ function upscale() {
   queue.showNext = true;
   for (const { file, url } of chosen) {
     const name = file.name || "image.png";
-    const asked = new URLSearchParams({
+    const query = new URLSearchParams({
       name,
       model: $("model").value,
       ...wanted(),
       format: $("format").value,
     });
-    const item = queue.add(new Item(queue, name, { file, url, asked }));
+    const item = queue.add(new Item(queue, name, { file, url, query }));
     if (file.size > settings.upload) {
       item.fail(`The file has ${number(file.size)} bytes; the limit is ${number(settings.upload)}.`);
     }

@@ -8,10 +8,10 @@ const ON_SERVER = 2;
 const MEMORY = "espan-jobs"; // key in this tab's session storage: jobs to restore after a reload
 const number = (n) => n.toLocaleString("en");
 
-/* The estimated share of an image that is done: the server's last count, extrapolated at the
-   measured rate. It approaches the next count, or the end, and never reaches it. Null if no rate
-   is known yet. */
-function guess({ done, pace, step, first, began, counted }, now) {
+/* The estimated share of an image that is done: the last share that the server reported,
+   extrapolated at the measured rate. It approaches the next report, or the end, and never reaches
+   it. Null if no rate is known yet. */
+function estimate({ done, pace, step, first, began, counted }, now) {
   const rate = pace || (counted > began ? (1000 * (done - first)) / (counted - began) : 0);
   const room = Math.min(0.99, step ? done + step : 0.99) - done;
   if (!rate || room <= 0) return done ? Math.min(done, 0.99) : null;
@@ -19,9 +19,9 @@ function guess({ done, pace, step, first, began, counted }, now) {
 }
 
 class Item {
-  /* asked: the query of the upload request. An image restored after a reload has an id instead. */
-  constructor(queue, name, { file = null, url = null, asked = null, id = null } = {}) {
-    Object.assign(this, { queue, name, file, url, asked, id });
+  /* query: of the upload request. An image restored after a reload has an id instead. */
+  constructor(queue, name, { file = null, url = null, query = null, id = null } = {}) {
+    Object.assign(this, { queue, name, file, url, query, id });
     this.state = file ? "queued" : "sent";
     this.row = $("row").content.firstElementChild.cloneNode(true);
     this.row.querySelector(".name").textContent = name;
@@ -58,7 +58,7 @@ class Item {
     if (this.part("state").textContent !== text) this.part("state").textContent = text;
   }
 
-  /* The server has begun with the image; `done` is its first count. */
+  /* The server has started the image; `done` is the first share that it reports. */
   begin({ done, pace = 0 }) {
     const now = performance.now();
     Object.assign(this, { done, pace, first: done, step: 0, began: now, counted: now });
@@ -73,7 +73,7 @@ class Item {
     this.stop = new AbortController();
     try {
       const request = { method: "POST", body: this.file, signal: this.stop.signal };
-      const response = await fetch(`jobs?${this.asked}`, request);
+      const response = await fetch(`jobs?${this.query}`, request);
       const answer = await response.json();
       if (response.status === 503) return this.wait(response.headers.get("Retry-After"));
       if (!response.ok) throw new Error(answer.error);
@@ -107,16 +107,16 @@ class Item {
     this.state = "sent";
     this.queue.keep();
     this.events = new EventSource(`jobs/${this.id}/events`);
-    this.events.onmessage = ({ data }) => this.hear(JSON.parse(data));
+    this.events.onmessage = ({ data }) => this.update(JSON.parse(data));
     this.events.onerror = () => {
       this.say("Connection lost, trying again");
-      if (this.events.readyState === EventSource.CLOSED) setTimeout(() => this.askAgain(), 1000);
+      if (this.events.readyState === EventSource.CLOSED) setTimeout(() => this.reconnect(), 1000);
     };
   }
 
   /* The event stream is closed: either the server no longer has the image, or the user is leaving
      the page, and then this code no longer matters. */
-  async askAgain() {
+  async reconnect() {
     if (this.state !== "sent") return;
     try {
       const there = await (await fetch(`jobs?id=${this.id}`)).json();
@@ -124,11 +124,11 @@ class Item {
       if (there[this.id]) this.follow();
       else this.fail("The server no longer has this image.");
     } catch {
-      setTimeout(() => this.askAgain(), 1000);
+      setTimeout(() => this.reconnect(), 1000);
     }
   }
 
-  hear(news) {
+  update(news) {
     if (news.state === "waiting") {
       this.part("bar").hidden = true;
       this.say(news.ahead ? `Waiting: ${news.ahead} before it` : "Next");
@@ -150,7 +150,7 @@ class Item {
   /* Updates the bar; called ten times a second. */
   draw() {
     if (this.state !== "sent" || !this.working) return;
-    this.shown = Math.max(this.shown, guess(this, performance.now()) ?? 0);
+    this.shown = Math.max(this.shown, estimate(this, performance.now()) ?? 0);
     if (this.shown) this.part("bar").value = this.shown;
     if (this.done >= 1) return this.say("Saving the result");
     this.say(this.shown ? `Upscaling, about ${Math.floor(100 * this.shown)} %` : "Upscaling");
@@ -282,7 +282,7 @@ class Queue {
     for (const { id, name } of kept) {
       if (!there[id] || there[id].state === "failed") continue;
       const item = this.add(new Item(this, name, { id }));
-      if (there[id].state === "done") item.hear(there[id]);
+      if (there[id].state === "done") item.update(there[id]);
       else item.follow();
     }
     const gone = kept.filter(({ id }) => !there[id]).length;

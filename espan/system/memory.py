@@ -10,7 +10,7 @@ import torch
 FRESH, SMALL = 1.0, 1 / 16
 _left, _until = 0.0, 0.0
 
-# Most numbers per input pixel and channel in memory while PyTorch's operators run a network, close
+# Most values in memory per input pixel and channel while PyTorch's operators run a network, close
 # to the maximum measured on a CPU at 480 x 480. Includes memory that the allocator keeps between
 # operators, which varies from run to run and is less for larger images (docs/performance.md).
 PER_CHANNEL = 15
@@ -36,9 +36,9 @@ def available() -> int | None:
 
 
 def missing(need: int) -> int | None:
-    """None if `need` bytes of host memory are free or it is unknown, or else the bytes that are.
+    """The free bytes of host memory if they are fewer than `need`; None if not, or if unknown.
 
-    Subtracts the needs granted since the last query.
+    Subtracts the needs granted since the last query from the free memory.
     """
     global _left, _until
     now = time.monotonic()
@@ -70,7 +70,7 @@ def free_on(device: torch.device) -> int | None:
 
 
 def for_pixels(pixels: int, channels: int, dtype: torch.dtype) -> int:
-    """Upper bound of the bytes of PyTorch's operators for a network with so many channels."""
+    """Upper bound of the bytes that PyTorch's operators need for a network of `channels`."""
     return pixels * channels * PER_CHANNEL * dtype.itemsize
 
 

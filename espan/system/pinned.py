@@ -26,7 +26,7 @@ LARGE = 1 << 22
 Empty = Callable[[Sequence[int], torch.dtype], Tensor]
 
 
-def ordinary(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def pageable(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Uninitialised pageable memory for a result; large ones by numpy, which uses huge pages."""
     size = math.prod(shape) * dtype.itemsize
     if size < LARGE:
@@ -59,9 +59,9 @@ def unlock_unused() -> None:
 class Results:
     """Allocates results that a GPU writes: `results(shape, dtype)` is an uninitialised tensor.
 
-    Uses pinned memory while all of it, used or cached, fits into `budget` bytes, or else pageable
-    memory; also after pinning has failed, which is logged. A block returns to the cache with the
-    last tensor or array that shares it. Thread-safe.
+    Uses pinned memory while all of it, used or cached, fits into `budget` bytes, else pageable
+    memory. If pinning fails, logs a warning and uses pageable memory from then on. A block returns
+    to the cache when the last tensor or array that shares it is freed. Thread-safe.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Results:
         size = math.prod(shape) * dtype.itemsize
         block = 1 << max(0, size - 1).bit_length()  # rounded up like in PyTorch's cache
         if size == 0 or not self._take(block):
-            return ordinary(shape, dtype)
+            return pageable(shape, dtype)
         try:
             owner = self._lock(block).numpy()
         except (RuntimeError, MemoryError) as error:
@@ -90,7 +90,7 @@ class Results:
                 self._locked[block] -= 1
                 self.budget = 0
             _warn(" ".join(str(error).split())[:200])
-            return ordinary(shape, dtype)
+            return pageable(shape, dtype)
         # All arrays and tensors that share the memory keep `owner` alive.
         weakref.finalize(owner, self._give_back, block).atexit = False
         return _shaped(owner[:size], shape, dtype)

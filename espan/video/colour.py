@@ -28,7 +28,7 @@ LUMA = {
 # swscale uses this matrix for grey of more than 8 bits and ignores the frame's tag.
 GREY = BT601
 _DEPTHS = (8, 9, 10, 12, 14, 16)
-_GOOD = (
+_INTERPOLATION = (
     Interpolation.LANCZOS
     | Interpolation.ACCURATE_RND
     | Interpolation.FULL_CHR_H_INT
@@ -61,7 +61,7 @@ class Colour:
         matrix = GREY if is_grey(frame.format) else int(frame.colorspace)
         guess = None
         if matrix in (RGB, UNSPECIFIED):
-            matrix = assumed(frame.height)
+            matrix = assumed_matrix(frame.height)
             name = "BT.709" if matrix == BT709 else "BT.601"
             guess = f"assuming {name}, because it has {frame.height} lines"
         if matrix not in LUMA:
@@ -78,11 +78,11 @@ class Colour:
         if is_grey(format):
             return replace(self, matrix=GREY, range=LIMITED if self.matrix == RGB else self.range)
         if self.matrix == RGB:
-            return replace(self, matrix=assumed(height), range=LIMITED)
+            return replace(self, matrix=assumed_matrix(height), range=LIMITED)
         return self
 
 
-def assumed(height: int) -> int:
+def assumed_matrix(height: int) -> int:
     return BT709 if height >= 720 else BT601
 
 
@@ -107,7 +107,7 @@ class Pixels:
         if bits <= 8 or frame.format.has_palette:
             return self._scaled(frame, "rgb24").to_ndarray()
         planes = self._scaled(frame, _planar("gbrp" if frame.format.is_rgb else "yuv444p", bits))
-        matrix, offset = _from_rgb(self.colour, _known(bits))
+        matrix, offset = _from_rgb(self.colour, _supported_depth(bits))
         inverse = 65535 * np.linalg.inv(matrix)
         result = np.empty((frame.height, frame.width, 3), np.uint16)
         _affine(_planes(planes), inverse, -inverse @ offset, 65535, np.moveaxis(result, 2, 0))
@@ -115,7 +115,7 @@ class Pixels:
 
     def frame(self, image: np.ndarray, format: "av.VideoFormat") -> "av.VideoFrame":
         """The image, uint8 or uint16, as a frame in `format`."""
-        bits = _known(depth(format))
+        bits = _supported_depth(depth(format))
         # swscale rounds down when it converts to full range.
         exact = format.is_rgb or self.colour.range == LIMITED
         if image.dtype == np.uint8 and bits == 8 and exact:
@@ -137,7 +137,7 @@ class Pixels:
         result = self._scaler.reformat(
             frame,
             format=name,
-            interpolation=_GOOD,
+            interpolation=_INTERPOLATION,
             threads=1,
             src_color_range=source,
             dst_color_range=target,
@@ -146,12 +146,12 @@ class Pixels:
         return result
 
 
-def _known(bits: int) -> int:
+def _supported_depth(bits: int) -> int:
     return next((each for each in _DEPTHS if each >= bits), 16)
 
 
 def _planar(family: str, bits: int) -> str:
-    bits = _known(bits)
+    bits = _supported_depth(bits)
     return family if bits == 8 else f"{family}{bits}le"
 
 

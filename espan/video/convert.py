@@ -192,7 +192,7 @@ def convert(
 
     from espan.system.ahead import ahead
     from espan.video import encoding, frames, mux
-    from espan.video.segments import Segments, alone
+    from espan.video.segments import Segments, exclusive
 
     clip = _probe(path, scale, upscaler.limits, options)
     if problem := why_no_result(output):
@@ -207,7 +207,7 @@ def convert(
     others, flags = mux.check(format, clip, chosen)
     remove_leftovers(output.parent)  # of runs that were killed while they wrote the final file
     facts = path.stat()
-    with alone(output):
+    with exclusive(output):
         segments = Segments(
             output,
             {

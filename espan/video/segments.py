@@ -42,10 +42,10 @@ def writing(output: Path) -> Iterator[None]:
 
 
 @contextmanager
-def alone(output: Path) -> Iterator[None]:
+def exclusive(output: Path) -> Iterator[None]:
     """Locks a file beside the output, so that no other process writes the same output.
 
-    OutputError if another process holds the lock. The system releases it if the process is killed.
+    Raises OutputError if another process has the lock. The system releases it if the process dies.
     """
     if fcntl is None:
         yield

@@ -4,8 +4,8 @@ import torch
 
 from espan_kernels.sampling import source
 
-# (batch, in, out, height, width, epilogue). Channels: ESPAN's, the image's 3, both sides of every
-# power of two (28, 48, 52 are SPAN's), 1. Sizes: inside one 8x16 tile, 1xN, Nx1, across tiles.
+# (batch, in, out, height, width, epilogue). Channels: 1, 3 of images, 32 of ESPAN, 28, 48 and 52 of
+# SPAN, and 64: at and between powers of two. Sizes: inside an 8x16 tile, 1xN, Nx1, several tiles.
 CASES = [
     (1, 32, 32, 20, 24, "gate"),
     (1, 32, 32, 1, 1, "silu"),

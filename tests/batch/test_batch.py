@@ -78,7 +78,7 @@ def test_results_in_memory_are_few(tmp_path, monkeypatch, many_cores, cores, hel
 
 def test_results_in_memory_are_as_many_as_it_has_room_for(tmp_path, monkeypatch, many_cores):
     monkeypatch.setattr(work, "SMALL", 20 * 16)
-    for free, most in ((None, 2), (0, 2), (5 * 20 * 16 * work.ROOM, 5), (10**12, 8)):
+    for free, most in ((None, 2), (0, 2), (5 * 20 * 16 * work.BYTES_PER_PIXEL, 5), (10**12, 8)):
         monkeypatch.setattr(work.memory, "available", lambda free=free: free)
         pool = work.WorkerPool([FakeUpscaler(larger)], 4, 1, None, None, None)
         assert pool.most == most * 20 * 16

@@ -101,7 +101,7 @@ def test_a_worker_whose_gpu_is_lost_ends_its_process(monkeypatch):
     def lost(*_):
         raise DeviceLostError("cuda:0")
 
-    monkeypatch.setattr(cluster_engine, "do", lost)
+    monkeypatch.setattr(cluster_engine, "run_job", lost)
     monkeypatch.setattr(cluster_engine.os, "_exit", sys.exit)
     worker = cluster_engine.Worker("espan-x4", UpscalerOptions())
     worker.upscaler = lost

@@ -10,7 +10,7 @@ import pytest
 
 from bench import measured, plot, run, schema, share
 from bench.machine import ROOT
-from bench.privacy import named, without_names
+from bench.privacy import first_private_name, without_private_names
 from bench.record import FORMAT, Record, UsageError
 from bench.timing import Timing
 
@@ -118,7 +118,8 @@ def test_reasons_contain_no_folders_users_or_hosts(tmp_path, monkeypatch):
         "planned annual GFLOP/s of 2/3 and/or x": "planned annual GFLOP/s of 2/3 and/or x",
     }
     for text, after in before.items():
-        assert without_names(text).endswith(after) and named(without_names(text)) is None
+        public = without_private_names(text)
+        assert public.endswith(after) and first_private_name(public) is None
     made = Record({}, {}, absent={"ncnn": "no /home/ann/ncnn.so"})
     made.save(tmp_path / "r.json")
     assert Record.read(tmp_path / "r.json").absent == {"ncnn": "no ncnn.so"}

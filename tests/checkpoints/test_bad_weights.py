@@ -203,7 +203,7 @@ def test_shape_that_claims_more_than_any_memory(tmp_path):
     # Stride 0: a file of a few bytes with a tensor of 40 billion elements.
     huge = torch.zeros(1).expand(10**6, 4 * 10**4, 1, 1)
     torch.save(OriginalSPAN(8, 2).state_dict() | {"conv_cat.weight": huge}, tmp_path / "net.pth")
-    refused(tmp_path / "net.pth", "claim more numbers than the file has: conv_cat.weight")
+    refused(tmp_path / "net.pth", "tensors larger than their data in the file: conv_cat.weight")
 
 
 @pytest.mark.parametrize("key", ["conv_2.bias", "surplus"])

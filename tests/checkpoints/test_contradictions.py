@@ -58,7 +58,7 @@ def test_blocks_of_foreign_files_are_bounded(tmp_path, suffix):
         ({"epoch": 3}, "expected a dictionary of tensors, epoch is a int"),
         (
             {"loss": np.float64(0.5)},
-            r"holds numpy\._?core\.multiarray\.\w+, and only plain",
+            r"contains numpy\._?core\.multiarray\.\w+; only plain",
         ),
     ],
     ids=["no dimension", "int", "numpy"],

@@ -145,7 +145,7 @@ def test_zip_bomb(tmp_path):
     )
     assert path.stat().st_size < 2**20
     before = peak()
-    refused(path, "refused: torch.save never compresses")
+    refused(path, "refused: compressed entries, which torch.save never writes: ")
     assert peak() - before < 50 * 2**20
 
 
@@ -176,7 +176,7 @@ def test_a_storage_that_claims_more_than_its_entry(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in entries.items():
             archive.writestr(name, claim(name, content))
-    refused(path, "not a readable PyTorch file|claim more numbers")
+    refused(path, "not a readable PyTorch file|larger than their data")
 
 
 def test_pickles_without_an_archive_are_refused(tmp_path):

@@ -32,7 +32,7 @@ def test_the_command(images, upscale, asked, name, size):
         (["--fit", "0x5"], "fit: expected (width, height), got (0, 5)"),
         (["--max-side", "many"], "max_side: expected a whole number of 1 or more, got 'many'"),
         (["--width", "9", "--height", "9"], "size: expected one of"),
-        (["--width", "9", "-s", "2"], "scale: cannot be given with width, which it follows from"),
+        (["--width", "9", "-s", "2"], "scale: cannot be given with width, which determines it"),
         (["-s", "65"], "scale: expected 1 to 64, got 65"),
     ],
     ids=str,

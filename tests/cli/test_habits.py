@@ -12,7 +12,7 @@ from espan import InputError, Size, Upscaler
 from espan.cli import main
 from espan.cli.completion import SCRIPTS
 from espan.images import files
-from espan.sizes import named
+from espan.sizes import result_name
 from tests.support.makers import noise, random_net
 
 
@@ -32,7 +32,7 @@ def test_names_of_results(images, upscale, tmp_path):
     assert upscale(images, "-o", tmp_path / "out", "-s", "2", "--name", "{scale}-{stem}") == 0
     found = {str(each.relative_to(tmp_path / "out")) for each in (tmp_path / "out").rglob("*.*")}
     assert {"2-a.png", "2-a@4x.png", "deep/er/2-b.webp"} <= found
-    assert named("{stem}_{scale}", "a{scale}", Size(width=9)) == "a{scale}_w9"
+    assert result_name("{stem}_{scale}", "a{scale}", Size(width=9)) == "a{scale}_w9"
 
 
 def test_equal_names_are_an_error_and_nothing_is_lost(images, upscale, tmp_path, capsys):
@@ -44,7 +44,7 @@ def test_equal_names_are_an_error_and_nothing_is_lost(images, upscale, tmp_path,
 @pytest.mark.parametrize("template", ["", "{x}", "a/b", "a\\b", "{stem", "{stem.upper}", "{}"])
 def test_wrong_templates(template):
     with pytest.raises(InputError, match="name: expected text with"):
-        named(template, "a", 4)
+        result_name(template, "a", 4)
 
 
 def test_jfif_stays_jfif_beside_other_formats(tmp_path, upscale):

@@ -15,7 +15,7 @@ pytest.importorskip("uvicorn", reason="the page needs uvicorn: pip install 'espa
 
 from espan import DeviceLostError
 from espan.demo import server
-from espan.demo.jobs import Asked, WebJobs
+from espan.demo.jobs import JobRequest, WebJobs
 from espan.demo.limits import Limits
 from espan.demo.work import Work
 from espan.images import files
@@ -177,7 +177,7 @@ def test_a_preview_counts_and_a_file_that_cannot_be_deleted_stops_no_other(tmp_p
         job.preview.write_bytes(b"123")
 
     jobs = WebJobs(work, tmp_path, Limits())
-    done, stuck = (jobs.open(Asked(name, "m", 4, ".png", ".png")) for name in "ab")
+    done, stuck = (jobs.open(JobRequest(name, "m", 4, ".png", ".png")) for name in "ab")
     stuck.source.mkdir()  # unlink cannot remove it
     for job in (stuck, done):
         jobs.submit(job)

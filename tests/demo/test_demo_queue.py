@@ -184,24 +184,26 @@ def test_an_animation_goes_through_the_page(chromium, tmp_path):
         assert page.evaluate("document.querySelector('#before').naturalWidth") == 16
 
 
-GUESS = "([item, now]) => guess({first: 0, began: 0, step: 0, ...item}, now)"
+ESTIMATE = "([item, now]) => estimate({first: 0, began: 0, step: 0, ...item}, now)"
 
 
 def test_estimated_progress_never_passes_the_next_count(chromium, server):
     with tab(chromium, server.address) as page:
 
-        def guess(now: float, **item) -> float | None:
-            return page.evaluate(GUESS, [{"pace": 0, **item}, now])
+        def estimate(now: float, **item) -> float | None:
+            return page.evaluate(ESTIMATE, [{"pace": 0, **item}, now])
 
-        assert guess(500, done=0, counted=0) is None  # no rate is known
-        paced = [guess(now, done=0, counted=0, pace=0.5) for now in (0, 100, 1000, 1900, 1e6)]
+        assert estimate(500, done=0, counted=0) is None  # no rate is known
+        paced = [estimate(now, done=0, counted=0, pace=0.5) for now in (0, 100, 1000, 1900, 1e6)]
         assert paced[0] == 0 and paced[1] == pytest.approx(0.05, abs=0.005)
         assert paced == sorted(paced) and paced[-1] <= 0.99
         # A quarter took a second; the next quarter has not been counted.
-        steps = [guess(now, done=0.25, step=0.25, counted=1000) for now in (1000, 1100, 1500, 1e6)]
+        steps = [
+            estimate(now, done=0.25, step=0.25, counted=1000) for now in (1000, 1100, 1500, 1e6)
+        ]
         assert steps[0] == 0.25 and 0.27 < steps[1] < steps[2] < 0.5 and steps[3] <= 0.5
-        assert guess(1e6, done=1, counted=1000, step=0.25) == 0.99
-        assert guess(2000, done=0.5, first=0.5, counted=0) == 0.5  # seen for the first time
+        assert estimate(1e6, done=1, counted=1000, step=0.25) == 0.99
+        assert estimate(2000, done=0.5, first=0.5, counted=0) == 0.5  # seen for the first time
 
 
 def test_the_bar_moves_between_counts_and_does_not_reach_the_end(chromium, server, slow):

@@ -117,7 +117,7 @@ def test_a_machine_without_a_gpu_has_none(caplog):
 @pytest.mark.parametrize("shape", [(), (1,), (3, 5), (0, 4)], ids=str)
 def test_memory_for_results(shape, dtype):
     pages = Pages()
-    for empty in (pinned.ordinary, pinned.Results(1 << 20, pages.lock, pages.unlock_unused)):
+    for empty in (pinned.pageable, pinned.Results(1 << 20, pages.lock, pages.unlock_unused)):
         made = empty(shape, dtype)
         assert made.shape == shape and made.dtype == dtype and made.is_contiguous()
         made.fill_(1)

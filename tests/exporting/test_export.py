@@ -171,7 +171,7 @@ def test_a_file_that_gives_another_image_is_not_kept(tmp_path, net, monkeypatch)
 def test_weights_that_overflow_float16_are_refused(tmp_path, net):
     with torch.no_grad():
         net.conv_1.weight.mul_(1e5)
-    with pytest.raises(OutputError, match=r"off by .*(nan|inf)"):
+    with pytest.raises(OutputError, match=r"differ from the network's by (nan|inf) "):
         espan.export(net, tmp_path / "net.pt2", fp16=True)
     assert not [*tmp_path.iterdir()]
 
@@ -186,7 +186,7 @@ def test_weights_that_overflow_float16_are_refused(tmp_path, net):
         ("net.onnx", {"size": (0, 4)}, "size: expected height and width"),
         ("net.onnx", {"size": (4,)}, "size: expected height and width"),
         ("net.onnx", {"size": 64}, "size: expected height and width"),
-        ("net.safetensors", {"size": (4, 4)}, "of ONNX and torch only"),
+        ("net.safetensors", {"size": (4, 4)}, "for onnx or torch only"),
     ],
 )
 def test_wrong_arguments_are_named(name, options, says, tmp_path, net):

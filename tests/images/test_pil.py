@@ -104,7 +104,7 @@ def test_an_image_of_many_blocks():
 def test_the_fourth_byte_of_a_result_is_opaque(scale):
     """Previous contents of the memory do not leak."""
     up = Upscaler(random_net(), device="cpu", dtype="fp32")
-    up._runner.empty = lambda *args: pinned.ordinary(*args).fill_(7)
+    up._runner.empty = lambda *args: pinned.pageable(*args).fill_(7)
     result = up(Image.fromarray(noise(9, 7, 3)), scale)
     assert set(result.tobytes("raw", "RGBX")[3::4]) == {255}
 

@@ -180,7 +180,7 @@ def test_two_runs_never_write_the_same_output(clip, tmp_path):
     out = tmp_path / "out.mkv"
     stopped(clip, out, 13)
     kept = left_over(tmp_path)
-    with segments.alone(out):
+    with segments.exclusive(out):
         with pytest.raises(OutputError, match=r"out\.mkv: another run is writing it"):
             espan.upscale_video(clip, out, device="cpu", **HOW)
         with pytest.raises(OutputError, match="another run"):

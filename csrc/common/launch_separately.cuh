@@ -9,7 +9,7 @@ namespace espan {
 // `conv`: the parameters of the first convolution, run by `launch`; its weights take
 // `weight_bytes`.
 template <typename Block, typename Conv>
-cudaError_t one_by_one(
+cudaError_t launch_separately(
     const Block& block, Conv conv, int64_t weight_bytes,
     cudaError_t (*launch)(const Conv&, cudaStream_t), cudaStream_t stream) {
     for (int left = block.convs; left > 0; --left) {
