@@ -150,10 +150,10 @@ class BuildKernels(build_ext):
     def run(self):
         self.build("CUDA", "espan_kernels._cuda", BUILD["LEFT_OUT"], self.compile_cuda)
         folder = Path(self.build_temp).resolve() / "csrc/cpu"
-        compile_it = partial(compile_cpu, folder=folder)
-        self.build("CPU", "espan_kernels._cpu", BUILD["CPU_LEFT_OUT"], compile_it)
+        compile_module = partial(compile_cpu, folder=folder)
+        self.build("CPU", "espan_kernels._cpu", BUILD["CPU_LEFT_OUT"], compile_module)
 
-    def build(self, kind: str, name: str, note: str, compile_it) -> None:
+    def build(self, kind: str, name: str, note: str, compile_module) -> None:
         module = Path(self.get_ext_fullpath(name)).resolve()
         module.parent.mkdir(parents=True, exist_ok=True)
         note = module.with_name(note)
@@ -161,7 +161,7 @@ class BuildKernels(build_ext):
         try:
             if WANTED[kind] == "0":
                 raise RuntimeError(f"ESPAN_{kind}=0")
-            compile_it(module)
+            compile_module(module)
         except (OSError, ImportError, RuntimeError) as error:
             if WANTED[kind] == "1":
                 raise

@@ -150,7 +150,7 @@ def _in_graphs(record: Record, name: str, built: dict, shown, want, device) -> d
     for impl, one in built.items():
         makers = {
             ALONE: lambda one=one: _alone_in_a_graph(one, want, device),
-            WHOLE: lambda one=one: _whole_in_a_graph(one, shown, device),
+            WHOLE: lambda one=one: _image_to_image_in_a_graph(one, shown, device),
         }
         for contest, make in makers.items():
             try:
@@ -171,7 +171,7 @@ def _alone_in_a_graph(built: peers.Built, want: np.ndarray, device) -> Callable[
     return replay
 
 
-def _whole_in_a_graph(built: peers.Built, shown: np.ndarray, device) -> Callable | None:
+def _image_to_image_in_a_graph(built: peers.Built, shown: np.ndarray, device) -> Callable | None:
     """Copies the image to the graph's input, replays and fetches the result; None if impossible."""
     if "whole" in built.own_graph:
         return built.whole

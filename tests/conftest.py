@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=hasattr(os, "sched_getscheduler"))
-def scheduling_stays():
+def scheduling_unchanged():
     """A process at real time's priority starves what it waits for: the tests after this one."""
     before = os.sched_getscheduler(0)
     yield
@@ -54,7 +54,7 @@ def run_folder(request, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=GPU)
-def alone_on_the_gpu(request, run_folder):
+def gpu_lock(request, run_folder):
     """Tests marked gpu take turns, whichever worker has them: there may be one GPU for all."""
     if "gpu" in request.keywords:
         with FileLock(run_folder / "gpu.lock"):

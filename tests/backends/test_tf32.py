@@ -39,13 +39,13 @@ def net():
     return espan.load("espan-x4")
 
 
-def test_the_stand_in_keeps_ten_bits():
+def test_emulated_tf32_keeps_ten_mantissa_bits():
     x = torch.tensor([1 + 2**-10, 1 + 2**-11 - 2**-20, -1 - 2**-11, 3.0, 0.0])
     assert rounded(x).tolist() == [1 + 2**-10, 1, -1 - 2**-10, 3, 0]
 
 
 @torch.no_grad()
-def test_a_convolution_says_what_it_is_multiplied_in(device):
+def test_tf32_is_an_argument_of_conv2d(device):
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(n, 8, 5, 5, generator=generator) for n in (1, 4))
     exact = F.conv2d(x, weight, padding=2)
@@ -141,7 +141,7 @@ BACKENDS = {"eager": Eager, "plan": lambda net: Plan(net, "eager")}
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @torch.no_grad()
-def test_the_process_keeps_its_switches(device, net, backend):
+def test_allow_tf32_never_changes(device, net, backend):
     """In all threads, at any time during a float32 image."""
     x = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(0))
     run = BACKENDS[backend](copy_to(net, CPU, torch.float32))
@@ -153,7 +153,7 @@ def test_the_process_keeps_its_switches(device, net, backend):
 
 
 @torch.no_grad()
-def test_threads_have_a_precision_each(net, device):
+def test_each_thread_has_its_own_precision(net, device):
     x = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     nets = {tf32: copy_to(net, CPU, torch.float32, tf32) for tf32 in (False, True)}
     with device:
@@ -196,7 +196,7 @@ def test_images_of_16_bits_are_float32(device, net, backend):
 
 @pytest.mark.shared
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_set5_is_the_cpus_to_a_thousandth_of_a_decibel(device, net, backend, shared):
+def test_set5_equals_the_cpu_within_a_thousandth_of_a_decibel(device, net, backend, shared):
     """With stream slots, convolutions and 8-bit results of a GPU in float32."""
     on_cpu = Upscaler(net, device="cpu", dtype="fp32")
     on_gpu = on_slots(net, BACKENDS[backend](copy_to(net, CPU, torch.float32)))
@@ -215,15 +215,15 @@ def test_tf32_is_refused_by_name_without_a_gpu(net, weights, tmp_path, capsys):
         Upscaler(net, device="cpu", dtype="tf32")
     with pytest.raises(DeviceError, match="dtype 'tf32'"):
         espan.upscale(noise(4, 5, 3), device="cpu", dtype="tf32")
-    image = tmp_path / "picture.png"
+    image = tmp_path / "image.png"
     Image.fromarray(noise(4, 5, 3)).save(image)
     command = ["upscale", str(image), "-n", weights, "--device", "cpu", "--dtype", "tf32"]
     assert main(command) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "dtype 'tf32'" in said
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1 and "dtype 'tf32'" in errors
 
 
-def test_tf32_is_float32_by_another_name(net, monkeypatch):
+def test_dtype_tf32_is_float32_with_tf32_convolutions(net, monkeypatch):
     assert pick_dtype("tf32", torch.device("cuda")) == torch.float32
     monkeypatch.setattr("espan.execution.runner.pick_dtype", lambda *_: torch.float32)
     up = Upscaler(net, device="cpu", dtype="tf32")
@@ -237,7 +237,7 @@ def test_tf32_is_float32_by_another_name(net, monkeypatch):
 
 
 @pytest.mark.parametrize("backend", ["cuda", "triton", "openvino", "onnx"])
-def test_no_kernel_multiplies_in_tf32(backend):
+def test_backends_with_kernels_refuse_tf32(backend):
     net = copy_to(random_net(), CPU, torch.float32, tf32=True)
     with pytest.raises(
         DeviceError, match=f"'{backend}': does not support TF32, only {', '.join(WITH_TF32)}"

@@ -78,7 +78,7 @@ LEAST = {2: (37.45, 33.10), 3: (33.69, 29.83), 4: (31.75, 28.33)}
 @pytest.mark.parametrize("dataset", ["Set5", "Set14"])
 @pytest.mark.parametrize("scale", LEAST)
 @pytest.mark.shared
-def test_built_in_weights_reach_their_numbers(shared, dataset, scale):
+def test_built_in_weights_reach_their_psnr(shared, dataset, scale):
     upscaler = Upscaler(f"espan-x{scale}", device="cpu", dtype="fp32")
     y, _ = decibels(upscaler, shared / "data/benchmark" / dataset)
     assert y >= dict(zip(("Set5", "Set14"), LEAST[scale], strict=True))[dataset]
@@ -101,7 +101,7 @@ def test_built_in_files_are_small():
 @pytest.mark.parametrize(
     ("scale", "name"), [(1, "x2"), (2, "x2"), (2.5, "x3"), (3, "x3"), (4, "x4")]
 )
-def test_scales_are_given_to_the_nearest_built_in_network(scale, name):
+def test_each_scale_selects_the_next_larger_built_in_network(scale, name):
     assert model_for(scale) == f"espan-{name}"
 
 
@@ -217,7 +217,7 @@ def test_load_is_in_eval_mode_and_float32_on_the_cpu(tmp_path, net):
     assert {(p.dtype, p.device.type) for p in loaded.parameters()} == {(torch.float32, "cpu")}
 
 
-def test_errors_are_espans():
+def test_load_errors_are_espan_errors():
     with pytest.raises(espan.EspanError):
         load("no-such-name")
     with pytest.raises(WeightsError, match=r"no-such-name: .*espan-x4"):

@@ -58,7 +58,7 @@ def near(image: np.ndarray) -> np.ndarray:
     return image.repeat(4, 0).repeat(4, 1)
 
 
-def test_the_measures_find_what_they_are_for():
+def test_the_measures_detect_planted_errors():
     """Nearest upsampling is exact for steps and flat colours, worse than bicubic elsewhere."""
     assert ghost(near, 4) == 0 and border(near) == 0
 
@@ -72,7 +72,7 @@ def test_the_measures_find_what_they_are_for():
     assert gains(near, 4, ("clean",))["clean"] < -0.5
 
 
-def test_images_are_spoilt_as_they_say():
+def test_degradations_are_reproducible_and_of_the_named_strength():
     image = photographs()["astronaut"][:128, :128]
     for kind, spoil in KINDS.items():
         error = float(np.std(spoil(image).astype(int) - image))

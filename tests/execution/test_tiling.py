@@ -26,13 +26,13 @@ def assert_same(result: np.ndarray, expected: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("tile", [1, 7, 16, 30, 44, 45, 60, 61, 1000, (3, 40), (45, 8), (40, 1)])
-def test_tiled_equals_whole(tile):
+def test_tiled_equals_untiled(tile):
     image = IMAGE[:9, :11] if tile == 1 else IMAGE
     assert_same(Upscaler(NET, device="cpu", dtype="fp32", tile=tile)(image), whole(image))
 
 
 @pytest.mark.parametrize("kind", ["ESPAN", "SPAN", "SPANF"])
-def test_tiled_equals_whole_for_every_network(kind):
+def test_tiled_equals_untiled_for_every_network(kind):
     import espan
 
     config = {"ESPAN": {}, "SPAN": {"blocks": 2, "img_range": 1.0}, "SPANF": {"blocks": 2}}[kind]
@@ -41,7 +41,7 @@ def test_tiled_equals_whole_for_every_network(kind):
     assert_same(Upscaler(net, device="cpu", dtype="fp32", tile=13)(IMAGE), expected)
 
 
-def test_a_halo_one_pixel_too_small_shows():
+def test_a_halo_one_pixel_too_small_is_detected():
     # Proves that the tests above can fail.
     up = Upscaler(NET, device="cpu", dtype="fp32", tile=13)
     up._runner.radius -= 1
@@ -54,7 +54,7 @@ def test_images_smaller_than_the_halo(size):
     assert_same(Upscaler(NET, device="cpu", dtype="fp32", tile=4)(image), whole(image))
 
 
-def test_train_form_gives_the_deploy_forms_result():
+def test_training_form_equals_the_folded_network():
     net = random_net(rep="espan")
     from espan import fold
 
@@ -88,7 +88,7 @@ def test_tiles_cover_everything_once_from_windows_of_one_size(tile):
             assert len(shapes) == 1
 
 
-def test_borders_take_the_halo_they_do_not_need():
+def test_tiles_at_borders_are_larger_by_the_halo_they_do_not_need():
     # Two windows of 40 cover 60 columns: 30 each, plus a halo of 10 on one side.
     parts = [*cut(Tile(0, 8, 0, 60), (8, 60), (99, 20), 10)]
     assert [(tile.x0, tile.x1) for tile, _ in parts] == [(0, 30), (30, 60)]
@@ -180,7 +180,7 @@ def test_a_lost_device_stops_at_once_and_says_so(monkeypatch, error):
 
 
 @torch.no_grad()
-def loud_net(factor: float):
+def overflowing_net(factor: float):
     """The same function, with activations that overflow float16 in bright areas."""
     net = random_net()
     for layer in (net.conv_cat.weight, net.conv_cat.bias):
@@ -190,7 +190,7 @@ def loud_net(factor: float):
 
 
 def test_overflowed_tiles_are_computed_again_in_float32(caplog):
-    net = loud_net(2.0**16)
+    net = overflowing_net(2.0**16)
     up = Upscaler(net, device="cpu", dtype="fp16", tile=20)
     assert up.dtype == torch.float16
     result = up(IMAGE)
@@ -200,7 +200,7 @@ def test_overflowed_tiles_are_computed_again_in_float32(caplog):
 
 
 def test_overflowed_tiles_are_counted_for_each_thread():
-    up = Upscaler(loud_net(2.0**16), device="cpu", dtype="fp16", tile=20)
+    up = Upscaler(overflowing_net(2.0**16), device="cpu", dtype="fp16", tile=20)
     counts = {}
 
     def work(i: int) -> None:
@@ -235,7 +235,7 @@ def test_overflow_in_float32_is_an_error_and_no_image():
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp16", 4), ("bf16", 12)])
-def test_half_precisions_are_near(dtype, tolerance):
+def test_half_precision_is_close_to_float32(dtype, tolerance):
     image = noise(45, 61, 3)
     difference = whole(image, dtype=dtype).astype(int) - whole(image)
     assert np.abs(difference).max() <= tolerance
@@ -263,7 +263,7 @@ def test_smaller_tiles_need_less_memory(monkeypatch):
     assert Upscaler(NET, device="cpu", dtype="fp32", tile=64)(image).shape == (1200, 1200, 3)
 
 
-def test_unknown_memory_is_no_obstacle(monkeypatch):
+def test_unknown_memory_is_not_limited(monkeypatch):
     free_memory(monkeypatch, None)
     assert whole(noise(4, 4, 3)).shape == (16, 16, 3)
 

@@ -77,8 +77,8 @@ def test_emulated(program, case):
     for seed in range(3):
         result = subprocess.run([program, case, str(seed)], capture_output=True, text=True)
         assert result.returncode == 0
-        said = result.stdout.strip()
-        assert said == "right" if ENDS[case] == "right" else ENDS[case] in said
+        output = result.stdout.strip()
+        assert output == "right" if ENDS[case] == "right" else ENDS[case] in output
 
 
 def test_every_case_is_run():

@@ -69,7 +69,7 @@ def test_identity_is_left_out_where_channels_differ():
 @pytest.mark.parametrize(
     "rep", ["", "k,", "0*k", "k@0", "1-1", "k-k", "1-sobel", "2*", "*k", "a b"]
 )
-def test_schemas_that_cannot_be(rep):
+def test_invalid_schemas_are_refused(rep):
     with pytest.raises(InputError, match="rep: expected plain, "):
         read_schema(rep)
 
@@ -77,10 +77,10 @@ def test_schemas_that_cannot_be(rep):
 @pytest.mark.parametrize(
     "rep", [rep for rep in SCHEMAS if "k" in PRESETS.get(rep, rep).split(", ")]
 )
-def test_become_is_the_kernel_it_was_given(rep):
+def test_set_kernel_sets_the_merged_kernel(rep):
     layer = layer_of(rep)
     weight, bias = torch.randn(4, 4, 3, 3).double(), torch.randn(4).double()
-    layer.become(weight, bias)
+    layer.set_kernel(weight, bias)
     for got, wanted in zip(layer.merged(), (weight, bias), strict=True):
         torch.testing.assert_close(got, wanted)
 

@@ -1,4 +1,4 @@
-"""The imports among the files of a tree, circles in them, and imports that break an order."""
+"""The imports among the files of a tree, import_cycles in them, and imports that break an order."""
 
 import ast
 from collections.abc import Container, Iterator, Sequence
@@ -50,7 +50,7 @@ def _file_of(module: str, name: str | None, files: Container[str]) -> str | None
     return next((each for each in wanted if each in files), None)
 
 
-def circles(graph: Graph) -> list[list[str]]:
+def import_cycles(graph: Graph) -> list[list[str]]:
     """Import cycles: strongly connected components, by Tarjan's algorithm."""
     order: dict[str, int] = {}
     lowest: dict[str, int] = {}
@@ -77,7 +77,7 @@ def circles(graph: Graph) -> list[list[str]]:
     return found
 
 
-def not_downwards(
+def layer_violations(
     graph: Graph, package: str, layers: Sequence[Sequence[str]]
 ) -> Iterator[tuple[str, str]]:
     """(importer, imported) wherever a module of `package` imports one that is not below it.

@@ -49,15 +49,15 @@ def storm(folder: Path, *, clients: int, rounds: int, seed: int) -> dict:
     unexpected: list[str] = []
     most_bytes = 0
 
-    def send(page, content: bytes, **asked) -> None:
+    def send(page, content: bytes, **options) -> None:
         for _ in range(8):
-            status, answer = page.send(content, **asked)
+            status, answer = page.send(content, **options)
             if status != 503:
                 break
             counts["refused"] += 1
             time.sleep(0.1)
         if status == 201:
-            counts[page.news(answer["id"])[-1]["state"]] += 1
+            counts[page.events(answer["id"])[-1]["state"]] += 1
         elif status in REFUSALS:
             counts["refused"] += 1
         else:
@@ -75,12 +75,12 @@ def storm(folder: Path, *, clients: int, rounds: int, seed: int) -> dict:
     def leave(page) -> None:
         status, answer = page.send(good)
         if status == 201:
-            with demo_server.listening(page, answer["id"]) as news:
-                next(news)
+            with demo_server.listening(page, answer["id"]) as events:
+                next(events)
         counts["left"] += 1
 
     def look(page) -> None:
-        status, *_ = page.ask("GET", "/jobs/none/result")
+        status, *_ = page.request("GET", "/jobs/none/result")
         counts["refused"] += status in REFUSALS
 
     def client(page, chance: random.Random) -> None:
@@ -118,7 +118,7 @@ def storm(folder: Path, *, clients: int, rounds: int, seed: int) -> dict:
             thread.start()
         for thread in threads:
             thread.join()
-        alive = page.ask("GET", "/")[0] == 200
+        alive = page.request("GET", "/")[0] == 200
         last = page.upscale(good)["state"]
         grown = _resident_mib() - before
     return {

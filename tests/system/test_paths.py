@@ -55,7 +55,7 @@ def not_files(folder: Path) -> dict[str, str]:
     }
 
 
-def test_what_is_no_file_says_what_it_is(tmp_path):
+def test_the_reason_names_the_kind_of_non_file(tmp_path):
     for name, reason in not_files(tmp_path).items():
         assert paths.why_no_file(tmp_path / name) == reason
         assert paths.exists(tmp_path / name) and not paths.is_file(tmp_path / name)
@@ -65,7 +65,7 @@ def test_what_is_no_file_says_what_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("find", [paths.listing, paths.below])
-def test_a_folder_is_told_with_what_is_no_file(tmp_path, find):
+def test_listings_include_non_files_with_a_reason(tmp_path, find):
     reasons = not_files(tmp_path)
     (tmp_path / "a.PNG").touch()
     (tmp_path / "b.txt").touch()
@@ -76,7 +76,7 @@ def test_a_folder_is_told_with_what_is_no_file(tmp_path, find):
     assert {each.path.name: each.problem for each in find(tmp_path, [".png"])} == expected
 
 
-def test_below_goes_where_it_may(tmp_path):
+def test_below_skips_hidden_excluded_and_linked_folders(tmp_path):
     for name in ("a/x.png", "b/deep/y.png", ".git/z.png", "left/out.png"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
@@ -123,7 +123,7 @@ def test_a_folder_that_may_be_listed_but_not_entered(tmp_path, capfd, monkeypatc
 @pytest.mark.parametrize(
     "name", [3, None, b"a.png", ["a"], object()], ids=lambda name: type(name).__name__
 )
-def test_what_is_no_name(name):
+def test_paths_of_other_types_are_refused(name):
     with pytest.raises(InputError, match="thing: expected a path, got "):
         paths.as_path(name, "thing", OutputError)
 

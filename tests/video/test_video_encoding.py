@@ -141,9 +141,9 @@ def test_ten_bits_become_av1_without_hevc(tmp_path, monkeypatch, caplog):
 def test_lost_bits_are_one_warning(tmp_path, monkeypatch, caplog):
     clip = clips.make(tmp_path / "in.mkv", 3, codec="ffv1", format="yuv420p10le")
 
-    def warnings(name: str, **how) -> list[str]:
+    def warnings(name: str, **options) -> list[str]:
         caplog.clear()
-        espan.upscale_video(clip, tmp_path / name, 1, device="cpu", model=NET, **how)
+        espan.upscale_video(clip, tmp_path / name, 1, device="cpu", model=NET, **options)
         return [record.getMessage() for record in caplog.records]
 
     lost = "in.mkv: reduced from 10 to 8 bits per channel, the most that mpeg4 supports; --codec {}"

@@ -35,7 +35,7 @@ def left_over(folder) -> list[str]:
     return sorted(p.name for p in folder.glob(".espan-*/*"))
 
 
-def stopped(clip, out, at: int, error=KeyboardInterrupt, **how) -> None:
+def stopped(clip, out, at: int, error=KeyboardInterrupt, **options) -> None:
     """A run that is interrupted after frame `at`."""
 
     def progress(done: int, total: int) -> None:
@@ -43,17 +43,17 @@ def stopped(clip, out, at: int, error=KeyboardInterrupt, **how) -> None:
             raise error
 
     with pytest.raises(error):
-        espan.upscale_video(clip, out, device="cpu", **{**HOW, "progress": progress, **how})
+        espan.upscale_video(clip, out, device="cpu", **{**HOW, "progress": progress, **options})
 
 
 def coded(path) -> list[tuple]:
     return clips.packets(path, "video") + clips.packets(path, "audio")
 
 
-def counted(clip, out, **how) -> list[int]:
+def counted(clip, out, **options) -> list[int]:
     calls = []
     espan.upscale_video(
-        clip, out, device="cpu", **{**HOW, "progress": lambda d, n: calls.append(d), **how}
+        clip, out, device="cpu", **{**HOW, "progress": lambda d, n: calls.append(d), **options}
     )
     return calls
 
