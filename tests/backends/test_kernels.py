@@ -1,4 +1,4 @@
-"""Plans equal their networks, with all implementations."""
+"""Plans compute the same as their networks, with all implementations."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def test_equals_the_network(name, impl):
     net = network(name)
     x = torch.rand(1, 3, 24, 20)
     truth = net.double()(x.double())
-    # Both round differently: allows the error of float32 after 20 layers.
+    # Allows the rounding error of float32 after 20 layers.
     torch.testing.assert_close(
         Plan(net.float(), impl)(x).double(), truth, atol=2e-6 * truth.abs().max().item(), rtol=0
     )
@@ -110,8 +110,8 @@ def test_refuses_other_networks():
 def test_a_batch_in_uint8_is_the_image_rounded():
     plan = Plan(network("espan depth 5"), "eager")
     x = torch.randint(256, (2, 3, 9, 11), dtype=torch.uint8)
-    y, trusted = plan.checked(x)
-    assert trusted and y.dtype == torch.uint8
+    y, is_valid = plan.checked(x)
+    assert is_valid and y.dtype == torch.uint8
     exact = plan(x.float() / 255, clamp=True) * 255
     assert (y - exact).abs().max() <= 0.501
 
@@ -151,7 +151,7 @@ def test_explain_lists_the_steps():
         assert plan.memory(1, 100, 100) == memory.for_pixels(100 * 100, 32, torch.float32)
 
 
-# (steps by CUDA kernels: "-" is no op, "e" is refused; number of buffers)
+# (network; per step: "c" CUDA kernel, "e" eager if the kernel refuses, "-" no op; buffers)
 CUDA = {
     "espan depth 4": (lambda: ESPAN(blocks=3, last_convs=2), "cccccc", 4),
     "espan, a block of one conv": (lambda: ESPAN(blocks=1, last_convs=1), "cccc", 3),
@@ -187,9 +187,9 @@ def test_steps_and_buffers_of_a_cuda_plan_shim(name):
     ]
     assert "".join(found) == letters
     assert plan.buffers == buffers
-    held = plan.allocate(2, 5, 6)
-    assert [one.shape[2:] for one in held] == [(5, 6, layout.PLANE)] * buffers
-    others = plan.memory(2, 5, 6) - sum(one.nbytes for one in held)
+    allocated = plan.allocate(2, 5, 6)
+    assert [one.shape[2:] for one in allocated] == [(5, 6, layout.PLANE)] * buffers
+    others = plan.memory(2, 5, 6) - sum(one.nbytes for one in allocated)
     assert (others > 0) == ("e" in letters) and others >= 0
     # One line per step, and one per op without a kernel for these channels.
     assert len(plan.explain().splitlines()) == len(letters) + len(plan.refusals("cuda"))
@@ -258,8 +258,8 @@ def test_weights_are_packed_once_shim(monkeypatch, impl):
         monkeypatch.setattr(layout, pack, None)
     x = torch.randint(256, (1, 3, 3, 4), dtype=torch.uint8)
     buffers = plan.allocate(1, 3, 4)
-    first, trusted = plan.checked(x, buffers)
-    assert trusted
+    first, is_valid = plan.checked(x, buffers)
+    assert is_valid
     for buffer in buffers:
         buffer.fill_(float("nan"))
     assert torch.equal(plan.checked(x, buffers)[0], first)
@@ -267,7 +267,7 @@ def test_weights_are_packed_once_shim(monkeypatch, impl):
 
 def test_an_impl_that_refuses_every_step_is_an_error():
     with pytest.raises(ValueError, match="impl='cuda' refuses: "):
-        Plan(network("espan depth 5"), "cuda")  # of float32
+        Plan(network("espan depth 5"), "cuda")  # in float32
 
 
 @pytest.mark.gpu

@@ -66,7 +66,7 @@ def test_compiled_networks_control_tf32_too(device):
         return graph.forward
 
     generator = torch.Generator().manual_seed(0)
-    some = [
+    inputs = [
         torch.randn(*shape, generator=generator) for shape in ((1, 3, 6, 7), (4, 3, 3, 3), (4,))
     ]
     results = []
@@ -74,13 +74,13 @@ def test_compiled_networks_control_tf32_too(device):
         lambda *args: F.conv2d(*args, padding=1),
         torch.compile(lambda *args: convolution.conv2d(*args, 1), backend=keep, fullgraph=True),
     ):
-        arguments = [each.clone().requires_grad_() for each in some]
+        arguments = [each.clone().requires_grad_() for each in inputs]
         y = run(*arguments)
         y.square().sum().backward()
         results.append([y.detach(), *(each.grad for each in arguments)])
     assert len(graphs) == 1 and "espan.conv2d" in graphs[0]
     torch.testing.assert_close(results[0], results[1])
-    torch.library.opcheck(convolution._opaque, (*some, 1, False))
+    torch.library.opcheck(convolution._opaque, (*inputs, 1, False))
 
 
 class Kernels(Eager):
@@ -135,14 +135,14 @@ def test_a_correct_kernel_would_be_skipped_for_a_network_in_tf32(device, net, mo
         assert net_of(fastest_proven(net)) is net
 
 
-# Backends on a GPU in float32: the network, or a plan with some steps by reference ops.
+# The float32 backends of a GPU: the network itself, and a plan whose steps can be eager ops.
 BACKENDS = {"eager": Eager, "plan": lambda net: Plan(net, "eager")}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @torch.no_grad()
 def test_allow_tf32_never_changes(device, net, backend):
-    """In all threads, at any time during a float32 image."""
+    """cudnn.allow_tf32 stays as it was, in all threads and during a float32 image."""
     x = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(0))
     run = BACKENDS[backend](copy_to(net, CPU, torch.float32))
     want = copy_to(net, CPU, torch.float64)(x.double()).float()

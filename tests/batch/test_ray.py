@@ -29,7 +29,7 @@ def cluster():
 
 
 def rows_of(capsys) -> list[dict]:
-    """The command's JSON, after possible messages of the cluster on ended workers."""
+    """The command's JSON; Ray may print messages about ended workers before it."""
     shown = capsys.readouterr().out
     return json.loads(shown[shown.index("[\n") :])
 

@@ -97,7 +97,7 @@ def test_early_end_keeps_rows(error, code, tmp_path):
 )
 def test_timeout_and_signals_interrupt_a_part(number, code, reason):
     if threading.current_thread() is not threading.main_thread():
-        pytest.skip("signals are the main thread's")
+        pytest.skip("only the main thread receives signals")
 
     def sleeps(record):
         adds("half")(record)
@@ -156,7 +156,7 @@ assert run.measure(Record({}, {}), {"one": ends}, Budget(None, 0.0)) == 143
 
 
 def test_signals_work_after_openvino():
-    """Freeing two openvino cores in order of creation removes the signal stack."""
+    """Freeing two OpenVINO cores in order of creation removes the signal stack."""
     pytest.importorskip("openvino")
     pytest.importorskip("onnx")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -22,11 +22,11 @@ def contest(monkeypatch):
 
     def captured(work, device):
         captures.append(work)
-        work()  # as before a real capture, and while it is made
+        work()  # as a real capture does
         return work
 
     def interleaved(contenders, device, seconds, replay=False):
-        assert not replay  # only the contests in graphs use graphs
+        assert not replay  # only timings in graphs replay one
         return {
             name: Timing.of([1e-3 if call() is not None else 9])
             for name, call in contenders.items()

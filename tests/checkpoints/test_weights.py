@@ -64,7 +64,7 @@ def test_published_decibels(shared, kind, dataset, y, rgb):
 
 
 @pytest.mark.shared
-def test_spanf_gives_an_image(shared):
+def test_spanf_is_close_to_espan(shared):
     # No published number is known; the reference image of docs/method.md puts it 0.2 dB
     # below ESPAN.
     upscaler = Upscaler(shared / "weights" / OFFICIAL["spanf"][0], device="cpu", dtype="fp32")
@@ -72,16 +72,16 @@ def test_spanf_gives_an_image(shared):
     assert 31.5 < y < 31.94
 
 
-LEAST = {2: (37.45, 33.10), 3: (33.69, 29.83), 4: (31.75, 28.33)}
+LEAST_Y_PSNR = {2: (37.45, 33.10), 3: (33.69, 29.83), 4: (31.75, 28.33)}
 
 
 @pytest.mark.parametrize("dataset", ["Set5", "Set14"])
-@pytest.mark.parametrize("scale", LEAST)
+@pytest.mark.parametrize("scale", LEAST_Y_PSNR)
 @pytest.mark.shared
 def test_built_in_weights_reach_their_psnr(shared, dataset, scale):
     upscaler = Upscaler(f"espan-x{scale}", device="cpu", dtype="fp32")
     y, _ = decibels(upscaler, shared / "data/benchmark" / dataset)
-    assert y >= dict(zip(("Set5", "Set14"), LEAST[scale], strict=True))[dataset]
+    assert y >= dict(zip(("Set5", "Set14"), LEAST_Y_PSNR[scale], strict=True))[dataset]
 
 
 @pytest.mark.parametrize("name", BUILTIN)
@@ -175,7 +175,7 @@ def test_round_trip_is_bit_exact(tmp_path, arch, rep):
 
 def test_half_precision_file(tmp_path, net):
     save(net, tmp_path / "half.safetensors", dtype=torch.float16)
-    save(net, tmp_path / "whole.safetensors")
+    save(net, tmp_path / "full.safetensors")
     assert {t.dtype for t in load_file(tmp_path / "half.safetensors").values()} == {torch.float16}
     loaded = load(tmp_path / "half.safetensors")
     for key, tensor in net.state_dict().items():

@@ -1,4 +1,4 @@
-"""`espan doctor`: its lines, its running time, and the names that it hides."""
+"""`espan doctor`: its lines, its running time, and the private names that it leaves out."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Impossible file names, FIFOs and broken links: one line each, and other files are processed."""
+"""Invalid file names, FIFOs and broken links: one line each, and other files are processed."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`espan.upscale` and `Upscaler` return the kind of image they get, and do not modify it."""
+"""`espan.upscale` and `Upscaler` return the kind of image they get and do not modify the input."""
 
 import numpy as np
 import pytest

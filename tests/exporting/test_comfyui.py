@@ -1,4 +1,4 @@
-"""The folder of nodes, loaded like ComfyUI does, with stubs of its modules."""
+"""The folder of nodes, loaded as ComfyUI loads it, with stubs of its modules."""
 
 import importlib.util
 import sys

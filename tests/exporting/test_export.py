@@ -68,8 +68,8 @@ def test_onnx_files_have_the_inputs_that_video_programs_expect(tmp_path, runtime
     assert metadata["licence"] == "Apache-2.0" and "ATTRIBUTION" in metadata["training_data"]
     assert json.loads(metadata["config"])["channels"] == 32
     run = session(runtime, made.path)
-    (into,), (out) = run.get_inputs(), run.get_outputs()[0]
-    assert (into.name, into.type, into.shape) == (
+    (entry,), (out) = run.get_inputs(), run.get_outputs()[0]
+    assert (entry.name, entry.type, entry.shape) == (
         "input",
         "tensor(float)",
         [1, 3, "height", "width"],

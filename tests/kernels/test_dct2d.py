@@ -41,7 +41,7 @@ def dot_of_tensor_cores(builder, a, b, acc, *options):
 
 
 def test_loss_is_exact_with_truncating_tensor_cores(monkeypatch):
-    # If only such tensor cores summed, the loss would be too small by 8e-7.
+    # Summing only on such tensor cores would make the loss too small by 8e-7.
     if machine.INTERPRETED:
         from triton.runtime.interpreter import InterpreterBuilder
 

@@ -53,7 +53,7 @@ def test_modules_import_only_the_version_from_the_package():
         assert names <= {"__version__"}, f"{path} imports {names} from espan"
 
 
-# The rest tests the check itself, on small trees with known faults.
+# The remaining tests run these checks on small trees with known violations.
 
 
 def tree(root: Path, **files: str) -> dict[str, set[str]]:

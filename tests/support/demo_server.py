@@ -45,7 +45,7 @@ class Slow:
 
 
 class Page:
-    """A client of a running page. `jobs`, which has its folder, is of a server in this process."""
+    """A client of a running page. jobs: those of the server, if it runs in this process."""
 
     def __init__(self, port: int, jobs: WebJobs | None = None):
         self.port, self.jobs = port, jobs
@@ -76,7 +76,7 @@ class Page:
         return status, answer
 
     def events(self, id: str):
-        """All of the server's events about an image."""
+        """All events that the server sends about an image."""
         status, _, content = self.request("GET", f"/jobs/{id}/events")
         assert status == 200, content
         return [json.loads(line[6:]) for line in content.decode().split("\n\n") if line]
@@ -112,7 +112,7 @@ def page(folder: Path, upscaler=tiny, paths=(), **limits):
 
 @contextmanager
 def listening(page: Page, id: str):
-    """The server's events about an image as they arrive; disconnects at the end."""
+    """The events about an image as they arrive; disconnects at the end."""
     connection = page.connect()
     connection.request("GET", f"/jobs/{id}/events")
     answer = connection.getresponse()
@@ -123,9 +123,9 @@ def listening(page: Page, id: str):
         connection.close()
 
 
-def until(true, seconds: float = 60) -> None:
-    """Waits for another thread, with a long timeout because the machine may be busy."""
+def until(condition, seconds: float = 60) -> None:
+    """Waits until `condition()`, at most `seconds`: long, because the machine may be busy."""
     end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
+    while not condition():
+        assert time.monotonic() < end, "timed out waiting for the condition"
         time.sleep(0.02)

@@ -25,8 +25,8 @@ from tests.support.makers import noise
 
 LIMITS = {"queue": 4, "upload": 200_000, "pixels": 600_000, "grace": 0.5, "keep_bytes": 500_000}
 LIMITS |= {"per_address": 100}  # all clients share one address
-# Allowed growth of the process, and of the server's folder: a file for every place in the queue,
-# the retained results, and half a second's new ones.
+# Limits of the growth of the process and of the size of the server's folder, which has a file for
+# every place in the queue, the retained results, and the results of the last half second.
 GROWTH_MIB, FOLDER_MIB = 60, 8
 REFUSALS = {400, 403, 404, 413, 503}
 
@@ -43,7 +43,7 @@ def _image(side: int) -> bytes:
 
 
 def storm(folder: Path, *, clients: int, rounds: int, seed: int) -> dict:
-    """`clients` threads that each do `rounds` things chosen at random; what came of them."""
+    """Runs `clients` threads of `rounds` random actions each; returns the counts of outcomes."""
     good, broken = _image(80), _image(40)[:500]
     counts: Counter = Counter()
     unexpected: list[str] = []
@@ -83,13 +83,13 @@ def storm(folder: Path, *, clients: int, rounds: int, seed: int) -> dict:
         status, *_ = page.request("GET", "/jobs/none/result")
         counts["refused"] += status in REFUSALS
 
-    def client(page, chance: random.Random) -> None:
+    def client(page, rng: random.Random) -> None:
         nonlocal most_bytes
         for _ in range(rounds):
-            deed = chance.choice(
+            action = rng.choice(
                 [
                     lambda: send(page, good),
-                    lambda: send(page, good, scale=chance.choice([2, 3, 4]), format="jpg"),
+                    lambda: send(page, good, scale=rng.choice([2, 3, 4]), format="jpg"),
                     lambda: send(page, broken),
                     lambda: send(page, b"x" * 300_000),
                     lambda: send(page, good, model="../x"),
@@ -99,7 +99,7 @@ def storm(folder: Path, *, clients: int, rounds: int, seed: int) -> dict:
                 ]
             )
             try:
-                deed()
+                action()
             except ConnectionError:  # refused while sending too much
                 counts["refused"] += 1
             except Exception as error:

@@ -1,4 +1,4 @@
-"""Names that no file can have, and names of other things than files, are handled safely."""
+"""Names that no file can have, and names of FIFOs, devices, sockets and broken links."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ NEVER = [LONG, NUL, STRANGE, "a/" * 5000, "a" * 255 + "/b"]
 @pytest.mark.parametrize("name", NEVER, ids=lambda name: repr(name)[:12])
 def test_names_that_no_file_can_have(tmp_path, name):
     path = tmp_path / name
-    assert not any(ask(path) for ask in (paths.exists, paths.is_file, paths.is_folder))
+    assert not any(check(path) for check in (paths.exists, paths.is_file, paths.is_folder))
     assert paths.why_no_file(path) and "\n" not in paths.why_no_file(path)
     assert paths.resolved(path).is_absolute()
     assert not paths.names_folder(path)
@@ -59,7 +59,7 @@ def test_the_reason_names_the_kind_of_non_file(tmp_path):
     for name, reason in not_files(tmp_path).items():
         assert paths.why_no_file(tmp_path / name) == reason
         assert paths.exists(tmp_path / name) and not paths.is_file(tmp_path / name)
-        assert paths.why_no_result(tmp_path / name) is None  # replaced by the test
+        assert paths.why_no_result(tmp_path / name) is None  # a result may replace it
     assert paths.why_no_file(tmp_path) == "is a directory"
     assert paths.why_no_file(tmp_path / "none") == paths.NOTHING
 

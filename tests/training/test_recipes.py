@@ -1,4 +1,4 @@
-"""Settings files by name: recipes of the package, paths, and what is neither."""
+"""Settings files by name: recipes of the package, paths, and names that are neither."""
 
 import os
 import shutil

@@ -148,7 +148,7 @@ def test_transfer_between_scales_picks_the_nearest_sub_pixel(scales):
     torch.testing.assert_close(large, small[..., rows, :][..., rows], rtol=0, atol=1e-12)
 
 
-class Given:
+class ConstantPatches:
     """Constant patches."""
 
     def batch(self, step):
@@ -158,16 +158,16 @@ class Given:
 
 def test_a_stage_of_the_students_depth_continues_with_the_student():
     joint = replace(CONFIG, blocks=2, last_convs=3, student=2)
-    model = network_for_stage(joint, None, Given())
+    model = network_for_stage(joint, None, ConstantPatches())
     x = images(dtype=torch.float32)
     torch.testing.assert_close(*(n.conv_cat.weight for n in (model.teacher, model.student)))
     with torch.no_grad():
         model.student.conv_cat.weight.mul_(1.5)
-    alone = network_for_stage(replace(joint, student=None, last_convs=0), model, Given())
+    alone = network_for_stage(replace(joint, student=None, last_convs=0), model, ConstantPatches())
     torch.testing.assert_close(alone(x), model.student(x), rtol=0, atol=0)
-    tuned = network_for_stage(replace(joint, student=None), model, Given())
+    tuned = network_for_stage(replace(joint, student=None), model, ConstantPatches())
     torch.testing.assert_close(tuned(x), model.teacher(x), rtol=0, atol=0)
-    again = network_for_stage(joint, model, Given())
+    again = network_for_stage(joint, model, ConstantPatches())
     torch.testing.assert_close(again(x)[1], model.student(x), rtol=0, atol=0)
 
 
@@ -271,7 +271,7 @@ def test_init_is_where_training_starts(tmp_path):
         CONFIG, out=str(tmp_path / "run"), init=str(tmp_path / "start.safetensors"), rep="espan"
     )
     x = images(dtype=torch.float32)
-    net = network_for_stage(config, espan.load(config.init), Given())
+    net = network_for_stage(config, espan.load(config.init), ConstantPatches())
     assert isinstance(net.conv_1, RepConv) and not isinstance(net.conv_cat, RepConv)
     torch.testing.assert_close(net(x), net_of(1, 0)(x), rtol=1e-4, atol=1e-5)
     train(replace(config, steps=1, lr=1e-9, muon_lr=None))

@@ -167,11 +167,11 @@ def test_a_lost_device_ends_the_run_and_finished_files_are_reported(
 
 
 def test_images_and_videos_share_one_network(folder, upscale, monkeypatch):
-    made, whole = [], Upscaler.__init__
+    made, original = [], Upscaler.__init__
 
     def counted(self, *arguments, **options):
         made.append(self)
-        whole(self, *arguments, **options)
+        original(self, *arguments, **options)
 
     monkeypatch.setattr(Upscaler, "__init__", counted)
     assert upscale(folder / "a.png", folder / "one.mp4") == 0

@@ -64,8 +64,8 @@ def test_a_run_continues_after_the_last_complete_segment(clip, tmp_path, at):
     out = tmp_path / "out.mkv"
     stopped(clip, out, at)
     assert not out.exists()
-    whole = 5 * ((at - 1) // 5)
-    assert counted(clip, out) == [*range(whole + 1, 24)]
+    finished = 5 * ((at - 1) // 5)
+    assert counted(clip, out) == [*range(finished + 1, 24)]
     assert coded(out) == coded(unbroken)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv", "out.mkv", "unbroken.mkv"]
 
@@ -73,9 +73,9 @@ def test_a_run_continues_after_the_last_complete_segment(clip, tmp_path, at):
 def test_segments_change_only_the_keyframes(clip, tmp_path, monkeypatch):
     parts = espan.upscale_video(clip, tmp_path / "parts.mkv", device="cpu", codec="ffv1", **HOW)
     monkeypatch.setattr(convert, "SEGMENT", 1000)
-    whole = espan.upscale_video(clip, tmp_path / "whole.mkv", device="cpu", codec="ffv1", **HOW)
-    assert clips.times(parts) == clips.times(whole) == clips.times(clip)
-    for a, b in zip(clips.frames(parts), clips.frames(whole), strict=True):
+    single = espan.upscale_video(clip, tmp_path / "single.mkv", device="cpu", codec="ffv1", **HOW)
+    assert clips.times(parts) == clips.times(single) == clips.times(clip)
+    for a, b in zip(clips.frames(parts), clips.frames(single), strict=True):
         assert bytes(a.planes[0]) == bytes(b.planes[0])
 
 
