@@ -167,7 +167,7 @@ class BuildKernels(build_ext):
                 raise
             module.unlink(missing_ok=True)
             note.write_text(f"{error}\n")
-            print(f"espan: without {kind} kernels: {error}", file=sys.stderr)
+            print(f"espan: built without {kind} kernels: {error}", file=sys.stderr)
 
     def compile_cuda(self, module: Path) -> None:
         folder = Path(self.build_temp).resolve() / "csrc"

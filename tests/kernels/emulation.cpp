@@ -28,23 +28,23 @@ void matrices() {
 void phases() {
     static int count, seen;
     SHARED_BYTES(start, BYTES);
-    const Address counted = start, looked = start + 8;
+    const Address counted = start, checked = start + 8;
     if (threadIdx.x == 0) {
         count = seen = 0;
         mbarrier_init(counted, 32);
-        mbarrier_init(looked, 1);
+        mbarrier_init(checked, 1);
     }
     bar_sync(0, 64);
     for (uint32_t round = 0; round < 5; ++round) {
         if (threadIdx.x < 32) {
-            shim::wait_past(looked, 1 - round % 2, "a look");
+            shim::wait_past(checked, 1 - round % 2, "a check");
             ++count;
             mbarrier_arrive(counted);
         } else if (threadIdx.x == 32) {
             shim::wait_past(counted, round % 2, "counts");
             expect(count == 32 * int(round + 1), "a wait that ended early");
             seen = round;
-            mbarrier_arrive(looked);
+            mbarrier_arrive(checked);
         }
     }
     bar_sync(0, 64);
@@ -127,7 +127,7 @@ void stored_then_copied() {
     bulk_store(all.to, 0, all.start, 16);
     bulk_commit();
     bulk_wait_read<0>();
-    expect(all.copied[3] == 4, "what no fence has shown");
+    expect(all.copied[3] == 4, "data stored without fence_async");
 }
 
 template <int AT, int I, int COUNT>

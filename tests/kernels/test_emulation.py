@@ -41,7 +41,7 @@ ENDS = {
     "loaded and stored": "right",
     "read before the copy ends": "a wrong word",
     "stored, fenced, copied": "right",
-    "stored, copied": "what no fence has shown",
+    "stored, copied": "data stored without fence_async",
     "load past global memory": "global[62] of 64",
     "load from before global memory": "global[-1] of 64",
     "load past shared memory": "shared byte [32736] of 32768",
