@@ -113,7 +113,7 @@ def shared() -> Path:
 
 @pytest.fixture
 def net():
-    """x4, radius 9, large biases."""
+    """A small x4 network with a radius of 9 pixels and large biases."""
     return random_net()
 
 

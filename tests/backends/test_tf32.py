@@ -58,7 +58,7 @@ def test_tf32_is_an_argument_of_conv2d(device):
 
 
 def test_compiled_networks_control_tf32_too(device):
-    """Inductor would compile convolutions by PyTorch's switch, except for our own op."""
+    """Inductor compiles convolutions by the global flag cudnn.allow_tf32, except for our own op."""
     graphs = []
 
     def keep(graph, _inputs):
@@ -84,7 +84,7 @@ def test_compiled_networks_control_tf32_too(device):
 
 
 class Kernels(Eager):
-    """Replaces `Plan`: kernels that ignore PyTorch's switch."""
+    """Replaces `Plan`: kernels that ignore cudnn.allow_tf32."""
 
     def __init__(self, net, impl):
         super().__init__(copy_to(net, CPU, torch.float64))
@@ -149,7 +149,7 @@ def test_allow_tf32_never_changes(device, net, backend):
     before = torch.backends.cudnn.allow_tf32
     with device:
         torch.testing.assert_close(run(x), want, rtol=0, atol=2e-5)
-    assert before and len(device.switch) > 15 and all(device.switch)
+    assert before and len(device.flags) > 15 and all(device.flags)
 
 
 @torch.no_grad()
@@ -204,7 +204,7 @@ def test_set5_equals_the_cpu_within_a_thousandth_of_a_decibel(device, net, backe
     want = [*evaluate(on_cpu, data, 4)]
     with device:
         got = [*evaluate(on_gpu, data, 4)]
-    assert len(want) == 6 and len(device.switch) > 5 * 15
+    assert len(want) == 6 and len(device.flags) > 5 * 15
     for one, other in zip(got, want, strict=True):
         assert one.name == other.name
         assert one.values["psnr_y"] == pytest.approx(other.values["psnr_y"], abs=1e-3)

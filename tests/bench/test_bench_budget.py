@@ -80,10 +80,10 @@ def test_early_end_keeps_rows(error, code, tmp_path):
         raise EndedEarlyError(*error)
 
     record = Record({}, {}, kept=tmp_path / "r.json")
-    parts = {"one": adds("whole"), "two": ends, "three": adds("never")}
+    parts = {"one": adds("full"), "two": ends, "three": adds("never")}
     assert run.measure(record, parts, Budget(None, 0.0)) == code
     assert record.absent == dict.fromkeys(("two", "three"), error[0])
-    assert [row.impl for row in Record.read(tmp_path / "r.json").rows] == ["whole", "half"]
+    assert [row.impl for row in Record.read(tmp_path / "r.json").rows] == ["full", "half"]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_a_larger_crf_makes_a_smaller_file(codec, tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("codec", [each for each in _QUALITY if each in av.codecs_available])
 def test_encoders_leave_the_scheduling_of_threads_alone(codec, tmp_path):
-    """SVT-AV1 takes real-time priority without being configured to; only root may have it."""
+    """SVT-AV1 sets real-time priority by default, which the system grants only to root."""
     usual, seen = os.sched_getscheduler(0), set()
 
     def progress(done, total):
