@@ -58,24 +58,24 @@ def architectures(nvcc: Path) -> list[str]:
     requested = os.environ.get("ESPAN_CUDA_ARCHS")
     archs = re.findall(r"\d+a?", (requested or ARCHS).replace(".", ""))  # accept 9.0 for 90
     if not requested:
-        known = listing(nvcc, "--list-gpu-code").split()
+        known = nvcc_output(nvcc, "--list-gpu-code").split()
         archs = [arch for arch in archs if f"sm_{arch}" in known]
     if not archs:
         raise RuntimeError(f"ESPAN_CUDA_ARCHS: expected numbers like {ARCHS!r}, got {requested!r}")
     return archs
 
 
-def listing(nvcc: Path, option: str) -> str:
+def nvcc_output(nvcc: Path, option: str) -> str:
     return subprocess.run([nvcc, option], capture_output=True, text=True).stdout
 
 
 def has_wgmma(nvcc: Path, archs: list[str]) -> bool:
     """Whether to build the sm_90a kernels: 9.0 is requested and nvcc supports sm_90a."""
-    return bool({"90", "90a"} & {*archs}) and "sm_90a" in listing(nvcc, "--help")
+    return bool({"90", "90a"} & {*archs}) and "sm_90a" in nvcc_output(nvcc, "--help")
 
 
 def ninja_file(nvcc: Path, module: Path) -> str:
-    """The ninja file: one object per source, linked into `module`."""
+    """The contents of build.ninja: one object per source, linked into `module`."""
     import pybind11
 
     archs = architectures(nvcc)
@@ -107,7 +107,7 @@ def ninja_file(nvcc: Path, module: Path) -> str:
 
 
 class BuildPython(build_py):
-    """Puts the recipes into the package; an editable install reads the checkout's."""
+    """Copies the recipes into the package; an editable install reads those of the checkout."""
 
     def run(self):
         super().run()
@@ -119,11 +119,11 @@ class BuildPython(build_py):
 
 
 def compile_cpu(module: Path, folder: Path) -> None:
-    """Builds csrc/cpu; only run.cpp may use AVX-512 and AMX, as the rest runs on any processor."""
+    """Builds csrc/cpu; only run.cpp uses AVX-512 and AMX; bindings.cpp runs on any processor."""
     import pybind11
 
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        raise RuntimeError(f"for Linux on x86-64, not {sys.platform} on {platform.machine()}")
+        raise RuntimeError(f"expected Linux on x86-64, got {sys.platform} on {platform.machine()}")
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
     if compiler is None:
         raise RuntimeError("no g++ on PATH")
@@ -139,7 +139,7 @@ def compile_cpu(module: Path, folder: Path) -> None:
 
 
 def run_tool(command: list) -> None:
-    """Runs a compiler; RuntimeError with the end of what it printed if it fails."""
+    """Runs a compiler; if it fails, raises RuntimeError with the end of its output."""
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     print(result.stdout)
     if result.returncode:
@@ -150,10 +150,10 @@ class BuildKernels(build_ext):
     def run(self):
         self.build("CUDA", "espan_kernels._cuda", BUILD["LEFT_OUT"], self.compile_cuda)
         folder = Path(self.build_temp).resolve() / "csrc/cpu"
-        compile_it = partial(compile_cpu, folder=folder)
-        self.build("CPU", "espan_kernels._cpu", BUILD["CPU_LEFT_OUT"], compile_it)
+        compile_module = partial(compile_cpu, folder=folder)
+        self.build("CPU", "espan_kernels._cpu", BUILD["CPU_LEFT_OUT"], compile_module)
 
-    def build(self, kind: str, name: str, note: str, compile_it) -> None:
+    def build(self, kind: str, name: str, note: str, compile_module) -> None:
         module = Path(self.get_ext_fullpath(name)).resolve()
         module.parent.mkdir(parents=True, exist_ok=True)
         note = module.with_name(note)
@@ -161,13 +161,13 @@ class BuildKernels(build_ext):
         try:
             if WANTED[kind] == "0":
                 raise RuntimeError(f"ESPAN_{kind}=0")
-            compile_it(module)
+            compile_module(module)
         except (OSError, ImportError, RuntimeError) as error:
             if WANTED[kind] == "1":
                 raise
             module.unlink(missing_ok=True)
             note.write_text(f"{error}\n")
-            print(f"espan: without {kind} kernels: {error}", file=sys.stderr)
+            print(f"espan: built without {kind} kernels: {error}", file=sys.stderr)
 
     def compile_cuda(self, module: Path) -> None:
         folder = Path(self.build_temp).resolve() / "csrc"

@@ -25,7 +25,7 @@ MODELS = {
 # Contenders on models other than ESPAN, and on batches.
 OF_EACH = ("espan", "espan fp32", "eager bf16", "eager fp16", "spandrel")
 # What is timed: prepared input to output, uint8 image to uint8 image, and both in CUDA graphs.
-ALONE, WHOLE, GRAPH = "network alone", "uint8 to uint8", ", CUDA graph"
+ALONE, END_TO_END, GRAPH = "network alone", "uint8 to uint8", ", CUDA graph"
 # The allowed error of a peer, in 0..1: half precision rounds at every layer.
 ALLOWED = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.1}
 
@@ -129,7 +129,7 @@ def against_peers(
         built[impl] = one
     contests = {
         ALONE: {impl: one.alone for impl, one in built.items()},
-        WHOLE: {impl: one.whole for impl, one in built.items() if one.whole},
+        END_TO_END: {impl: one.end_to_end for impl, one in built.items() if one.end_to_end},
     }
     if device.type == "cuda":
         contests |= _in_graphs(record, name, built, shown, want, device)
@@ -146,11 +146,11 @@ def _in_graphs(record: Record, name: str, built: dict, shown, want, device) -> d
     At small sizes PyTorch's operators take longer to launch than to run, which users can avoid this
     way. Contenders that replay their own graphs run unchanged.
     """
-    contests: dict[str, dict] = {ALONE + GRAPH: {}, WHOLE + GRAPH: {}}
+    contests: dict[str, dict] = {ALONE + GRAPH: {}, END_TO_END + GRAPH: {}}
     for impl, one in built.items():
         makers = {
             ALONE: lambda one=one: _alone_in_a_graph(one, want, device),
-            WHOLE: lambda one=one: _whole_in_a_graph(one, shown, device),
+            END_TO_END: lambda one=one: _end_to_end_in_a_graph(one, shown, device),
         }
         for contest, make in makers.items():
             try:
@@ -171,24 +171,24 @@ def _alone_in_a_graph(built: peers.Built, want: np.ndarray, device) -> Callable[
     return replay
 
 
-def _whole_in_a_graph(built: peers.Built, shown: np.ndarray, device) -> Callable | None:
+def _end_to_end_in_a_graph(built: peers.Built, shown: np.ndarray, device) -> Callable | None:
     """Copies the image to the graph's input, replays and fetches the result; None if impossible."""
-    if "whole" in built.own_graph:
-        return built.whole
+    if "end_to_end" in built.own_graph:
+        return built.end_to_end
     if built.pixels is None:
         return None
     host = torch.from_numpy(shown).permute(0, 3, 1, 2)
     still = host.to(device)
     replay = timing.captured(lambda: built.pixels(still), device)
 
-    def whole() -> np.ndarray:
+    def end_to_end() -> np.ndarray:
         still.copy_(host)
         return peers.pixels_to_array(replay())
 
-    off = int(np.abs(whole().astype(int) - built.whole()).max())
+    off = int(np.abs(end_to_end().astype(int) - built.end_to_end()).max())
     if off > ALLOWED[built.dtype] * 255:
         raise peers.AbsentError(f"wrong: off by {off} of 255 from the image without a graph")
-    return whole
+    return end_to_end
 
 
 def _check(built: peers.Built, y, want: np.ndarray) -> None:

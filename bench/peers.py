@@ -34,15 +34,15 @@ class Built:
     """One way to run a network.
 
     `alone` runs on prepared input; `values` converts its output to an array (N, 3, sH, sW) in 0..1,
-    None if its weights differ. `whole` runs from uint8 (H, W, 3) to uint8, `pixels` its part on the
-    device, from uint8 (1, 3, H, W) to uint8. `own_graph`: which of "alone" and "whole" replay
-    their own CUDA graphs.
+    None if its weights differ. `end_to_end` runs from uint8 (H, W, 3) to uint8, `pixels` its part
+    on the device, from uint8 (1, 3, H, W) to uint8. `own_graph`: which of "alone" and "end_to_end"
+    replay their own CUDA graphs.
     """
 
     dtype: str
     alone: Callable[[], object]
     values: Callable[[object], np.ndarray] | None
-    whole: Callable[[], np.ndarray] | None = None
+    end_to_end: Callable[[], np.ndarray] | None = None
     pixels: Callable[[Tensor], Tensor] | None = None
     own_graph: tuple[str, ...] = ()
 
@@ -88,10 +88,10 @@ def _torch_built(run: Callable, kind: str, images, device, own_graph=()) -> Buil
             y = run(to_network_input(x, device, dtype)).float()
             return (y.clamp(0, 1) * 255).round().to(torch.uint8)
 
-    def whole() -> np.ndarray:
+    def end_to_end() -> np.ndarray:
         return pixels_to_array(pixels(torch.from_numpy(images).permute(0, 3, 1, 2)))
 
-    return Built(kind, alone, to_array, whole, pixels, own_graph)
+    return Built(kind, alone, to_array, end_to_end, pixels, own_graph)
 
 
 def pixels_to_array(y: Tensor) -> np.ndarray:
@@ -107,7 +107,7 @@ def eager(kind: str, compiled: str | None = None):
         run = copy_to(net, device, DTYPES[kind])
         if compiled:
             run = torch.compile(run, mode=compiled)
-        own_graph = ("alone", "whole") if compiled == "max-autotune" else ()
+        own_graph = ("alone", "end_to_end") if compiled == "max-autotune" else ()
         return _torch_built(run, kind, images, device, own_graph)
 
     return build
@@ -123,7 +123,7 @@ def ours(kind: str, backend: str = "auto"):
         except DeviceError as error:
             raise AbsentError(one_line(error)) from error
         x = prepared(images, device, dtype)
-        whole = None
+        end_to_end = None
         if len(images) == 1:
             try:
                 from espan import Upscaler
@@ -131,8 +131,8 @@ def ours(kind: str, backend: str = "auto"):
                 Upscaler = None
             if Upscaler:
                 up = Upscaler(net, device=device, dtype=kind, backend=backend, tile=None)
-                whole = lambda: up(images[0])  # noqa: E731
-        return Built(kind, _in_inference(run, x), to_array, whole, own_graph=("whole",))
+                end_to_end = lambda: up(images[0])  # noqa: E731
+        return Built(kind, _in_inference(run, x), to_array, end_to_end, own_graph=("end_to_end",))
 
     return build
 
@@ -153,10 +153,10 @@ def _onnx_file(net: Network, images: np.ndarray, folder: str) -> str:
 
 
 def _runtime(kind: str, x: np.ndarray, infer: Callable, images: np.ndarray) -> Built:
-    def whole():
+    def end_to_end():
         return _pixels(infer(images.transpose(0, 3, 1, 2) / np.float32(255)))
 
-    return Built(kind, lambda: infer(x), lambda y: y, whole if len(images) == 1 else None)
+    return Built(kind, lambda: infer(x), lambda y: y, end_to_end if len(images) == 1 else None)
 
 
 def _planes(images: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from bench.share import RESULTS
 IMAGES = ROOT / "docs/images"
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs/performance.md")
 MARKED = re.compile(r"(<!-- bench: ([a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-WHOLE, ALONE = "ESPAN, uint8 to uint8", "ESPAN, network alone"
+END_TO_END, ALONE = "ESPAN, uint8 to uint8", "ESPAN, network alone"
 
 
 def records() -> dict[str, Record]:
@@ -62,7 +62,7 @@ def _of(record: Record, op: str) -> list[Row]:
 
 def peers(record: Record) -> str:
     """Tables for frames upscaled to 1080p and 4K, or the smallest frame; fastest first."""
-    shapes = list(dict.fromkeys(row.shape for row in _of(record, WHOLE)))
+    shapes = list(dict.fromkeys(row.shape for row in _of(record, END_TO_END)))
     shown = [shape for shape in shapes if shape in ("480x270", "960x540")] or shapes[:1]
     return "\n\n".join(_peers(record, shape) for shape in shown) or "Not measured here."
 
@@ -70,9 +70,9 @@ def peers(record: Record) -> str:
 def _peers(record: Record, shape: str) -> str:
     """Times from image to image, and of the network alone."""
     on_gpu, graphs = record.machine["kind"] == "cuda", record.format > 1
-    contests = {"uint8 to uint8": WHOLE, "20 % to 80 %": None, "network alone": ALONE}
+    contests = {"uint8 to uint8": END_TO_END, "20 % to 80 %": None, "network alone": ALONE}
     if on_gpu and graphs:
-        contests = {"uint8 to uint8": WHOLE, "in a CUDA graph": WHOLE + GRAPH}
+        contests = {"uint8 to uint8": END_TO_END, "in a CUDA graph": END_TO_END + GRAPH}
         contests |= {"network alone": ALONE, "that in a CUDA graph": ALONE + GRAPH}
     elif on_gpu:
         contests["network alone, below 1 ms in a CUDA graph"] = contests.pop("network alone")
@@ -178,7 +178,7 @@ def draw(name: str, record: Record) -> None:
         figure.savefig(IMAGES / f"{name}_{what}.svg", metadata=about)
         plt.close(figure)
 
-    rows = _of(record, WHOLE)
+    rows = _of(record, END_TO_END)
     if rows:
         shown = sorted((r for r in rows if r.shape == rows[0].shape), key=lambda r: -r.median)
         figure, axes = plt.subplots(figsize=(6.4, 0.5 + 0.28 * len(shown)))

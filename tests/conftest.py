@@ -1,4 +1,4 @@
-"""What tests share: the data folder beside the repository, a small network, the host build."""
+"""Shared fixtures: the data folder beside the repository, a small network, the host build."""
 
 import os
 import signal
@@ -8,8 +8,8 @@ import pytest
 from filelock import FileLock
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # As many workers run as there are cores: more threads would only wait for each other. Set
-    # before torch is imported, which reads it once; what tests start inherits it.
+    # One worker runs per core, so more threads would only wait for each other. torch reads this
+    # once, at import; child processes inherit it.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.support.gpu import GPU
@@ -19,7 +19,7 @@ if not GPU:
     os.environ["TRITON_INTERPRET"] = "1"
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    # So it is in the background of a shell, and what tests start would never be interrupted.
+    # A background job of a shell ignores SIGINT, and so would the processes that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from espan_kernels import native
@@ -39,8 +39,8 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=hasattr(os, "sched_getscheduler"))
-def scheduling_stays():
-    """A process at real time's priority starves what it waits for: the tests after this one."""
+def scheduling_unchanged():
+    """Fails a test that leaves this process at real-time priority, which starves later tests."""
     before = os.sched_getscheduler(0)
     yield
     assert os.sched_getscheduler(0) == before
@@ -48,14 +48,14 @@ def scheduling_stays():
 
 @pytest.fixture(scope="session")
 def run_folder(request, tmp_path_factory) -> Path:
-    """A temporary folder that all workers of this run have in common."""
+    """A temporary folder that all workers of this run share."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if hasattr(request.config, "workerinput") else own
 
 
 @pytest.fixture(autouse=GPU)
-def alone_on_the_gpu(request, run_folder):
-    """Tests marked gpu take turns, whichever worker has them: there may be one GPU for all."""
+def gpu_lock(request, run_folder):
+    """Runs tests marked gpu one at a time across all workers, which may share one GPU."""
     if "gpu" in request.keywords:
         with FileLock(run_folder / "gpu.lock"):
             yield
@@ -65,7 +65,7 @@ def alone_on_the_gpu(request, run_folder):
 
 @pytest.fixture(scope="session")
 def shim_objects(run_folder):
-    """csrc compiled for the CPU, by the worker that is the first to need it."""
+    """csrc compiled for the CPU, by the first worker that needs it."""
     if reason := host.missing():
         pytest.skip(reason)
     with FileLock(run_folder / "shim.lock"):
@@ -78,22 +78,22 @@ def shim_module(shim_objects, tmp_path_factory):
 
 
 @pytest.fixture
-def use(monkeypatch):
-    """Makes a module of the host build the one that kernels run in, on tensors of the CPU."""
+def use_module(monkeypatch):
+    """use_module(module): kernels run in this module of the host build, on CPU tensors."""
 
-    def use(module):
+    def use_module(module):
         monkeypatch.setattr(native, "MODULE", module)
         monkeypatch.setattr(native, "REASON", None)
         monkeypatch.setattr(native, "DEVICE", module.DEVICE)
 
-    return use
+    return use_module
 
 
 @pytest.fixture
-def host_build(shim_module, use):
-    """impl="cuda" runs in the host build, on tensors of the CPU."""
+def host_build(shim_module, use_module):
+    """impl="cuda" runs in the host build, on CPU tensors."""
     shim_module.seed(0)
-    use(shim_module)
+    use_module(shim_module)
 
 
 @pytest.fixture
@@ -113,13 +113,13 @@ def shared() -> Path:
 
 @pytest.fixture
 def net():
-    """x4, radius 9, large biases."""
+    """A small x4 network with a radius of 9 pixels and large biases."""
     return random_net()
 
 
 @pytest.fixture
 def weights(tmp_path, net) -> str:
-    """The file of `net`, in a folder of its own."""
+    """The path of a file with the weights of `net`, alone in its folder."""
     from espan import save
 
     folder = tmp_path / "weights"

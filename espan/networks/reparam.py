@@ -172,7 +172,7 @@ class RepConv(nn.Module):
         return F.pad(w, [border] * 4) if border else w, b
 
     @torch.no_grad()
-    def become(self, weight: Tensor, bias: Tensor) -> None:
+    def set_kernel(self, weight: Tensor, bias: Tensor) -> None:
         """Sets `merged()` to this kernel, by adding the difference to the plain k x k branch."""
         single = [chain[0] for chain in self.branches if len(chain) == 1]
         convs = [link for link in single if isinstance(link, nn.Conv2d)]

@@ -28,11 +28,11 @@ def transfer_weights(source: ESPAN, target: ESPAN) -> list[str]:
         if name not in layers:
             fresh.append(name)
         elif name == "upsampler" and source.scale != target.scale:
-            _become(layer, *_rescaled(*kernel_of(layers[name]), source.scale, target.scale))
+            _set_kernel(layer, *_rescaled(*kernel_of(layers[name]), source.scale, target.scale))
         elif _shapes(layers[name]) == _shapes(layer):
             layer.load_state_dict(layers[name].state_dict())
         else:
-            _become(layer, *kernel_of(layers[name]))
+            _set_kernel(layer, *kernel_of(layers[name]))
     return fresh
 
 
@@ -48,11 +48,11 @@ def _shapes(layer: nn.Module) -> list[tuple[str, torch.Size]]:
     return [(key, value.shape) for key, value in layer.state_dict().items()]
 
 
-def _become(layer: Conv, weight: Tensor, bias: Tensor) -> None:
+def _set_kernel(layer: Conv, weight: Tensor, bias: Tensor) -> None:
     device = next(layer.parameters()).device
     weight, bias = weight.to(device), bias.to(device)
     if isinstance(layer, RepConv):
-        layer.become(weight, bias)
+        layer.set_kernel(weight, bias)
     else:
         for mine, new in zip(kernel_of(layer), (weight, bias), strict=True):
             mine.copy_(new)

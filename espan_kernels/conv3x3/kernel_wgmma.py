@@ -28,8 +28,8 @@ def launch(
     channels past C zero in all inputs, and then in out. At least one pixel.
     overlap: see spab's `launch`.
     """
-    given = kernel_cuda.arguments(x, packed, out, act, gate)
-    native.call("conv3x3_wgmma", x, **given, overlap=overlap)
+    shared = kernel_cuda.arguments(x, packed, out, act, gate)
+    native.call("conv3x3_wgmma", x, **shared, overlap=overlap)
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor, act: str, gate: Tensor | None) -> Tensor:

@@ -40,7 +40,7 @@ def make(case, dtype: torch.dtype, device="cpu"):
     normal = source(dtype, device)
     x = normal(n, cin, h, w)
     weight = normal(cout, cin, 3, 3) / (9 * cin) ** 0.5
-    # Large, so that a border computed from anything but zeros shows up.
+    # Large biases expose padding with anything other than 0.
     bias = 2 * normal(cout)
     gate = normal(n, cout, h, w) if epilogue == "gate" else None
     return x, weight, bias, "silu" if epilogue == "silu" else "none", gate

@@ -1,4 +1,4 @@
-"""dct_l1 in CUDA: packs the DCT matrices for the warps, splits into strips, launches the kernel."""
+"""dct_l1 in CUDA: packs the DCT matrices for the warps and launches the kernel on strips."""
 
 from functools import cache
 
@@ -8,15 +8,15 @@ from torch import Tensor
 from espan_kernels import layout, native
 from espan_kernels.dct2d.reference import matrix
 
-REASON = "there is a CUDA kernel only for the loss: it multiplies in float16, up to 65504"
-# Offsets within a strip, which is one row of blocks, fit in 31 bits.
-LONGEST = 1 << 24
+REASON = "the CUDA kernel computes only dct_l1: it multiplies in float16, which ends at 65504"
+# In pixels; offsets within a strip, which is one row of blocks, fit in 31 bits.
+MAX_WIDTH = 1 << 24
 
 
 def fits_strip(sr: Tensor, hr: Tensor, block: int | None, with_grad: bool) -> str | None:
     """The CUDA kernel uses 31-bit offsets within a row of blocks."""
-    if sr.shape[-1] > LONGEST:
-        return f"the CUDA kernel takes a width of up to {LONGEST}, got {sr.shape[-1]}"
+    if sr.shape[-1] > MAX_WIDTH:
+        return f"the CUDA kernel takes a width of up to {MAX_WIDTH}, got {sr.shape[-1]}"
     return None
 
 
@@ -24,22 +24,22 @@ def fits_strip(sr: Tensor, hr: Tensor, block: int | None, with_grad: bool) -> st
 def packed(n: int, device: torch.device) -> Tensor:
     """The DCT matrix of size n and its transpose, each split by parity, as split-float16 fragments.
 
-    (2, even and odd, steps of 16, tiles of 8, 32 lanes, 8), contiguous. The even coefficients'
-    half has ceil(n / 2) rows and columns, the odd ones' floor(n / 2), zero-padded to multiples of
-    16 rows and 32 columns. With g = lane // 4, q = lane % 4: a lane holds column g of the tile and
-    rows 8 j + 2 q + i of the step at (part, j, i) of (2, 2, 2); part 1 is the rounding error of
-    part 0 times 2^11.
+    Shape: (2, even and odd, steps of 16, tiles of 8, 32 lanes, 8), contiguous. The half with the
+    even coefficients has ceil(n / 2) rows and columns, the odd half floor(n / 2), zero-padded to
+    multiples of 16 rows and 32 columns. With g = lane // 4, q = lane % 4: a lane holds column g of
+    the tile and rows 8 j + 2 q + i of the step at (part, j, i) of (2, 2, 2); part 1 is the rounding
+    error of part 0 times 2^11.
     """
-    whole = matrix(n, torch.float64, torch.device("cpu"))
+    full = matrix(n, torch.float64, torch.device("cpu"))
     steps, tiles = -(-n // 32), -(-n // 64) * 4
-    both = whole.new_zeros(2, 2, 16 * steps, 8 * tiles)
+    both = full.new_zeros(2, 2, 16 * steps, 8 * tiles)
     for odd, size in enumerate((n - n // 2, n // 2)):
-        both[0, odd, :size, :size] = whole[odd::2, :size].T
-        both[1, odd, :size, :size] = whole[odd::2, :size]
+        both[0, odd, :size, :size] = full[odd::2, :size].T
+        both[1, odd, :size, :size] = full[odd::2, :size]
     high = both.half()
     low = ((both - high) * 2048).half()
     parts = torch.stack([high, low]).view(2, 2, 2, steps, 2, 4, 2, tiles, 8)
-    # part, which, odd, step, j, q, i, tile, g
+    # Dimensions: part, matrix or transpose, odd, step, j, q, i, tile, g.
     return parts.permute(1, 2, 3, 7, 8, 5, 0, 4, 6).reshape(2, 2, steps, -1, 32, 8).to(device)
 
 

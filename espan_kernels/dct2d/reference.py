@@ -16,10 +16,10 @@ def matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     if key not in _MATRICES:
         # The cache outlives the call, so it must hold neither inference nor fake tensors.
         with torch.inference_mode(False):
-            made = _make_matrix(*key)
-        if type(made) is not Tensor:
-            return made
-        _MATRICES[key] = made
+            result = _make_matrix(*key)
+        if type(result) is not Tensor:
+            return result
+        _MATRICES[key] = result
     return _MATRICES[key]
 
 
@@ -31,7 +31,7 @@ def _make_matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def wide_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of the computation: float32, or float64 for float64."""
+    """The dtype to compute in: float64 for float64 inputs, else float32."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
@@ -57,7 +57,7 @@ def reference(x: Tensor, block: int | None, inverse: bool) -> Tensor:
 def reference_l1(
     sr: Tensor, hr: Tensor, block: int | None, with_grad: bool
 ) -> tuple[Tensor, Tensor]:
-    """(loss, empty): autograd computes the gradient that kernels return in second place."""
+    """(loss, empty tensor): kernels return the gradient in its place, here autograd computes it."""
     wide = wide_dtype(sr)
     with torch.autocast(sr.device.type, enabled=False):
         loss = _transform(sr.to(wide) - hr.to(wide), block, False).abs().mean()

@@ -62,9 +62,9 @@ def spab(
     check.image("spab", "x", x)
     channels = x.size(1)
     if len(weights) not in (2, 3):
-        raise check.error("spab", "weights", "2 or 3 of them", len(weights))
+        raise check.error("spab", "weights", "2 or 3 tensors", len(weights))
     if len(biases) != len(weights):
-        raise check.error("spab", "biases", f"{len(weights)} of them", len(biases))
+        raise check.error("spab", "biases", f"{len(weights)} tensors", len(biases))
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         check.weight("spab", f"weights[{i}]", weight, 3, channels, channels)
         check.bias("spab", f"biases[{i}]", bias, channels)

@@ -39,5 +39,5 @@ def make(case, dtype: torch.dtype, device="cpu") -> tuple[Tensor, list[Tensor], 
     normal = source(dtype, device)
     x = normal(n, channels, h, w)
     weights = [normal(channels, channels, 3, 3) / (9 * channels) ** 0.5 for _ in range(convs)]
-    # Large, to catch hidden pixels outside the image that are the SiLU of the bias instead of 0.
+    # Large biases: outside the image, hidden features must be 0 and not silu(bias).
     return x, weights, [2 * normal(channels) for _ in range(convs)]

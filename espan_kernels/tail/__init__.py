@@ -36,7 +36,9 @@ def wgmma_tail_limits(inputs, weights, bias, *up) -> str | None:
     """The sums of ESPAN and SPAN, and SPAN-F's three 1x1 convolutions, one of them on the image."""
     shapes = sorted((weight.shape[1], weight.shape[-1]) for weight in weights)
     if shapes == [(3, 1), (len(bias), 1), (len(bias), 1)] and bias.dtype == torch.float16:
-        return None if 24 < len(bias) <= 32 else f"needs 25 to 32 channels, got {len(bias)}"
+        if not 24 < len(bias) <= 32:
+            return f"the wgmma kernel needs 25 to 32 channels, got {len(bias)}"
+        return None
     return cuda_tail_limits(inputs, weights, bias, *up)
 
 
@@ -98,8 +100,8 @@ def tail(
         up_weight: (3 * scale^2, C, 3, 3).
         up_bias: (3 * scale^2,).
         scale: 2, 3 or 4.
-        clamp: True limits the result to 0..1.
-        uint8: True also limits it and returns `(out * 255).round()` as uint8, rounding halves to
+        clamp: True clamps the result to 0..1.
+        uint8: True also clamps it and returns `(out * 255).round()` as uint8, rounding halves to
             even.
         impl: "cuda", "cuda_wgmma", "triton" or "eager" runs exactly that implementation; None runs
             the fastest one available.
@@ -111,9 +113,9 @@ def tail(
         ValueError: an argument is invalid, or `impl` cannot run here.
     """
     if not 1 <= len(inputs) <= 4:
-        raise check.error("tail", "inputs", "1 to 4 of them", len(inputs))
+        raise check.error("tail", "inputs", "1 to 4 tensors", len(inputs))
     if len(weights) != len(inputs):
-        raise check.error("tail", "weights", f"{len(inputs)} of them", len(weights))
+        raise check.error("tail", "weights", f"{len(inputs)} tensors", len(weights))
     if scale not in (2, 3, 4):
         raise check.error("tail", "scale", "2, 3 or 4", scale)
     check.tensor("tail", "bias", bias)

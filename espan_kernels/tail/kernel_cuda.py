@@ -20,16 +20,19 @@ def pack(weights: Sequence[Tensor], bias: Tensor, up_weight: Tensor, up_bias: Te
     weights: one (C, C, 3, 3), then two or three (C, C, 1, 1); bias (C,), up_weight
     (3 * scale^2, C, 3, 3), up_bias; float16, C 25 to 32.
     """
-    more = CHANNELS - len(bias)
+    pad = CHANNELS - len(bias)
     outputs = -(-len(up_bias) // 16) * 16
-    fill = (0, more, 0, more)
+    fill = (0, pad, 0, pad)
     wide = F.pad(_taps(weights[0]), fill)
-    # A lane loads channels 8 q to 8 q + 7 of its pixel and uses them as inputs (k, j, i) of q.
+    # Lane q of 4 loads channels (q, k, j, i) of its pixel: inputs (k, j, q, i) of the product.
     single = F.pad(torch.cat([_taps(weight) for weight in weights[1:]]), fill)
     by_lane = single.reshape(-1, CHANNELS, 4, 2, 2, 2).permute(0, 1, 3, 4, 2, 5)
     single = torch.stack([layouts.matrix_fragments(one[None]) for one in by_lane.flatten(2)])
-    up = F.pad(_taps(up_weight), (0, more, 0, outputs - len(up_bias)))
-    biases = (F.pad(bias.float(), (0, more)), F.pad(up_bias.float(), (0, outputs - len(up_bias))))
+    up = F.pad(_taps(up_weight), (0, pad, 0, outputs - len(up_bias)))
+    biases = (
+        F.pad(bias.float(), (0, pad)),
+        F.pad(up_bias.float(), (0, outputs - len(up_bias))),
+    )
     return (
         layouts.matrix_fragments(wide),
         single,
@@ -67,8 +70,8 @@ def launch(
     """
     weights, single_weights, up_weights, biases = packed
     packing = {"weights": weights, "single_weights": single_weights, "up_weights": up_weights}
-    given = arguments(inputs, out, out_layout, scale, clamp)
-    native.call("tail", inputs[0], **given, **packing, biases=biases, layout=layout)
+    shared = arguments(inputs, out, out_layout, scale, clamp)
+    native.call("tail", inputs[0], **shared, **packing, biases=biases, layout=layout)
 
 
 def arguments(

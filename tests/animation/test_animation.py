@@ -27,13 +27,13 @@ def shape(number: int, alpha: bool, size=(20, 14)) -> np.ndarray:
     return pixels if alpha else pixels[..., :3]
 
 
-def make(path, alpha=False, times=TIMES, **how):
+def make(path, alpha=False, times=TIMES, **options):
     first, *others = [Image.fromarray(shape(i, alpha)) for i in range(len(times))]
     if path.suffix == ".gif" and alpha:
-        how["disposal"] = 2
+        options["disposal"] = 2
     if path.suffix in (".webp", ".avif"):
-        how |= {"quality": 100, "lossless": True}
-    first.save(path, save_all=True, append_images=others, duration=times, **how)
+        options |= {"quality": 100, "lossless": True}
+    first.save(path, save_all=True, append_images=others, duration=times, **options)
     return path
 
 
@@ -56,8 +56,8 @@ def durations(path) -> list[float]:
         return found
 
 
-def convert(source, target, scale=4, up=UP, **how):
-    return animation.convert(source, target, up, scale, **how)
+def convert(source, target, scale=4, up=UP, **options):
+    return animation.convert(source, target, up, scale, **options)
 
 
 @pytest.mark.parametrize("alpha", [False, True], ids=["opaque", "transparent"])
@@ -230,18 +230,18 @@ def test_command_refusals(tmp_path, run, capsys):
     Image.fromarray(shape(0, False)).save(still)
     broken = damaged(make(tmp_path / "broken.gif"))
     before = sorted(tmp_path.rglob("*"))
-    for arguments, code, said in (
+    for arguments, code, expected in (
         ((path, "-o", tmp_path / "b.jpg"), 1, "cannot hold an animation"),
         ((still, "-o", tmp_path / "b.gif"), 2, "cannot write .gif"),
         ((broken, "-o", tmp_path / "b.gif"), 1, "damaged or truncated"),
     ):
         assert run(*arguments) == code
         (line,) = capsys.readouterr().err.splitlines()
-        assert said in line
+        assert expected in line
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_bytes_of_an_animation_are_refused_by_streams():
+def test_an_animation_in_bytes_is_refused():
     first, *others = [Image.fromarray(shape(i, False)) for i in range(3)]
     file = io.BytesIO()
     first.save(file, "GIF", save_all=True, append_images=others)

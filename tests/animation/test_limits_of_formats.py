@@ -50,7 +50,7 @@ def test_long_times(tmp_path, target, times, shown):
     assert durations(written(tmp_path / f"a{target}", times)) == shown
 
 
-def whole_frames(data: bytes) -> list[int]:
+def frame_ends(data: bytes) -> list[int]:
     """Offsets after each frame of a GIF made by `written`."""
     begins = [at for at in range(len(data)) if data[at:].startswith(b"\x21\xf9\x04")]
     return [*begins[1:], len(data) - 1]
@@ -67,7 +67,7 @@ def test_gif_without_trailer_is_valid(tmp_path, caplog):
 def test_a_gif_that_ends_within_a_block(tmp_path, caplog, cut):
     path = written(tmp_path / "a.gif", [40] * 4)
     data = path.read_bytes()
-    path.write_bytes(data[: whole_frames(data)[2] + cut])
+    path.write_bytes(data[: frame_ends(data)[2] + cut])
     with pytest.raises(InputError, match=r"a\.gif: damaged or truncated"):
         convert(path, tmp_path / "b.png")
     assert not (tmp_path / "b.png").exists()

@@ -1,4 +1,4 @@
-"""Plans equal their networks, with all implementations."""
+"""Plans compute the same as their networks, with all implementations."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def test_equals_the_network(name, impl):
     net = network(name)
     x = torch.rand(1, 3, 24, 20)
     truth = net.double()(x.double())
-    # Both round differently: allows the error of float32 after 20 layers.
+    # Allows the rounding error of float32 after 20 layers.
     torch.testing.assert_close(
         Plan(net.float(), impl)(x).double(), truth, atol=2e-6 * truth.abs().max().item(), rtol=0
     )
@@ -91,7 +91,7 @@ def test_weights_are_copied():
     assert torch.equal(plan(x), before)
 
 
-def test_of_a_folded_network():
+def test_plan_needs_a_folded_network():
     net = SPANF(channels=8, blocks=2, rep="plain").eval()
     with pytest.raises(ValueError, match="net: expected a folded network"):
         Plan(net)
@@ -110,8 +110,8 @@ def test_refuses_other_networks():
 def test_a_batch_in_uint8_is_the_image_rounded():
     plan = Plan(network("espan depth 5"), "eager")
     x = torch.randint(256, (2, 3, 9, 11), dtype=torch.uint8)
-    y, trusted = plan.checked(x)
-    assert trusted and y.dtype == torch.uint8
+    y, is_valid = plan.checked(x)
+    assert is_valid and y.dtype == torch.uint8
     exact = plan(x.float() / 255, clamp=True) * 255
     assert (y - exact).abs().max() <= 0.501
 
@@ -119,7 +119,7 @@ def test_a_batch_in_uint8_is_the_image_rounded():
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["espan depth 5", "span 28", "spanf"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
-def test_an_image_is_trusted_as_long_as_nothing_can_overflow(name, dtype):
+def test_a_possible_overflow_clears_the_overflow_flag(name, dtype):
     x = torch.randint(256, (1, 3, 4, 5), dtype=torch.uint8)
     net = network(name)
     last = net.get_submodule("block_1.2" if name == "spanf" else "blocks.0").requires_grad_(False)
@@ -133,14 +133,14 @@ def test_an_image_is_trusted_as_long_as_nothing_can_overflow(name, dtype):
 
 @torch.no_grad()
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_never_trusted(value):
+def test_nonfinite_weights_clear_the_overflow_flag(value):
     net = network("espan depth 5")
     net.upsampler.weight[0, 0, 0, 0] = value
     x = torch.randint(256, (1, 3, 4, 5), dtype=torch.uint8)
     assert not Plan(net, "eager").checked(x)[1]
 
 
-def test_explains_itself():
+def test_explain_lists_the_steps():
     plan = Plan(network("espan depth 5"))
     lines = plan.explain().splitlines()
     assert lines[0].startswith("feature = conv9x9_head(image)")
@@ -151,7 +151,7 @@ def test_explains_itself():
         assert plan.memory(1, 100, 100) == memory.for_pixels(100 * 100, 32, torch.float32)
 
 
-# (steps by CUDA kernels: "-" is no op, "e" is refused; number of buffers)
+# (network; per step: "c" CUDA kernel, "e" eager if the kernel refuses, "-" no op; buffers)
 CUDA = {
     "espan depth 4": (lambda: ESPAN(blocks=3, last_convs=2), "cccccc", 4),
     "espan, a block of one conv": (lambda: ESPAN(blocks=1, last_convs=1), "cccc", 3),
@@ -167,7 +167,7 @@ IMPLS = pytest.mark.parametrize("impl", ["cuda", "cuda_wgmma"])
 @EVERY_CUDA
 @IMPLS
 @torch.no_grad()
-def test_cuda_kernels_on_planes_equal_the_network_shim(name, impl, guard_bands):
+def test_cuda_kernels_in_nc8hw8_equal_the_network_shim(name, impl, guard_bands):
     net = network(name, torch.float16)
     plan = Plan(net, impl)
     x = torch.rand(2, 3, 5, 6).half()
@@ -178,7 +178,7 @@ def test_cuda_kernels_on_planes_equal_the_network_shim(name, impl, guard_bands):
 
 @pytest.mark.usefixtures("shim")
 @EVERY_CUDA
-def test_what_cuda_kernels_run_and_where_shim(name):
+def test_steps_and_buffers_of_a_cuda_plan_shim(name):
     _, letters, buffers = CUDA[name]
     plan = Plan(network(name, torch.float16), "cuda")
     found = [
@@ -187,9 +187,9 @@ def test_what_cuda_kernels_run_and_where_shim(name):
     ]
     assert "".join(found) == letters
     assert plan.buffers == buffers
-    held = plan.allocate(2, 5, 6)
-    assert [one.shape[2:] for one in held] == [(5, 6, layout.PLANE)] * buffers
-    others = plan.memory(2, 5, 6) - sum(one.nbytes for one in held)
+    allocated = plan.allocate(2, 5, 6)
+    assert [one.shape[2:] for one in allocated] == [(5, 6, layout.PLANE)] * buffers
+    others = plan.memory(2, 5, 6) - sum(one.nbytes for one in allocated)
     assert (others > 0) == ("e" in letters) and others >= 0
     # One line per step, and one per op without a kernel for these channels.
     assert len(plan.explain().splitlines()) == len(letters) + len(plan.refusals("cuda"))
@@ -198,7 +198,7 @@ def test_what_cuda_kernels_run_and_where_shim(name):
 
 @pytest.mark.usefixtures("shim")
 @EVERY_CUDA
-def test_wgmma_kernels_run_before_the_others_where_they_are_asked_for_shim(name):
+def test_requested_wgmma_kernels_come_first_shim(name):
     _, letters, buffers = CUDA[name]
     plan = Plan(network(name, torch.float16), "cuda_wgmma")
     for step, chosen, letter in zip(plan.steps, plan.chosen, letters, strict=True):
@@ -211,7 +211,7 @@ def test_wgmma_kernels_run_before_the_others_where_they_are_asked_for_shim(name)
 
 
 @pytest.mark.usefixtures("shim")
-def test_wgmma_kernels_that_were_measured_run_by_themselves_shim(monkeypatch):
+def test_ops_in_wgmma_first_use_wgmma_by_default_shim(monkeypatch):
     monkeypatch.setattr(machine, "INTERPRETED", False)
     net = network("espan depth 5", torch.float16)
     assert {one.name for one in Plan(net).chosen} == {"cuda"}
@@ -225,7 +225,7 @@ def test_wgmma_kernels_that_were_measured_run_by_themselves_shim(monkeypatch):
 @pytest.mark.usefixtures("shim")
 @torch.no_grad()
 @pytest.mark.parametrize("impl", ["eager", "cuda_wgmma"])
-def test_the_tail_itself_distrusts_what_may_overflow_shim(impl):
+def test_the_tails_kernel_clears_the_overflow_flag_shim(impl):
     x = torch.randint(256, (2, 3, 4, 5), dtype=torch.uint8)
     net = network("espan depth 5", torch.float16)
     assert Plan(net, impl).checked(x)[1]
@@ -258,16 +258,16 @@ def test_weights_are_packed_once_shim(monkeypatch, impl):
         monkeypatch.setattr(layout, pack, None)
     x = torch.randint(256, (1, 3, 3, 4), dtype=torch.uint8)
     buffers = plan.allocate(1, 3, 4)
-    first, trusted = plan.checked(x, buffers)
-    assert trusted
+    first, is_valid = plan.checked(x, buffers)
+    assert is_valid
     for buffer in buffers:
         buffer.fill_(float("nan"))
     assert torch.equal(plan.checked(x, buffers)[0], first)
 
 
-def test_cuda_kernels_that_cannot_run_at_all_are_an_error():
+def test_an_impl_that_refuses_every_step_is_an_error():
     with pytest.raises(ValueError, match="impl='cuda' refuses: "):
-        Plan(network("espan depth 5"), "cuda")  # of float32
+        Plan(network("espan depth 5"), "cuda")  # in float32
 
 
 @pytest.mark.gpu

@@ -39,13 +39,13 @@ def net():
     return espan.load("espan-x4")
 
 
-def test_the_stand_in_keeps_ten_bits():
+def test_emulated_tf32_keeps_ten_mantissa_bits():
     x = torch.tensor([1 + 2**-10, 1 + 2**-11 - 2**-20, -1 - 2**-11, 3.0, 0.0])
     assert rounded(x).tolist() == [1 + 2**-10, 1, -1 - 2**-10, 3, 0]
 
 
 @torch.no_grad()
-def test_a_convolution_says_what_it_is_multiplied_in(device):
+def test_tf32_is_an_argument_of_conv2d(device):
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(n, 8, 5, 5, generator=generator) for n in (1, 4))
     exact = F.conv2d(x, weight, padding=2)
@@ -58,7 +58,7 @@ def test_a_convolution_says_what_it_is_multiplied_in(device):
 
 
 def test_compiled_networks_control_tf32_too(device):
-    """Inductor would compile convolutions by PyTorch's switch, except for our own op."""
+    """Inductor compiles convolutions by the global flag cudnn.allow_tf32, except for our own op."""
     graphs = []
 
     def keep(graph, _inputs):
@@ -66,7 +66,7 @@ def test_compiled_networks_control_tf32_too(device):
         return graph.forward
 
     generator = torch.Generator().manual_seed(0)
-    some = [
+    inputs = [
         torch.randn(*shape, generator=generator) for shape in ((1, 3, 6, 7), (4, 3, 3, 3), (4,))
     ]
     results = []
@@ -74,17 +74,17 @@ def test_compiled_networks_control_tf32_too(device):
         lambda *args: F.conv2d(*args, padding=1),
         torch.compile(lambda *args: convolution.conv2d(*args, 1), backend=keep, fullgraph=True),
     ):
-        arguments = [each.clone().requires_grad_() for each in some]
+        arguments = [each.clone().requires_grad_() for each in inputs]
         y = run(*arguments)
         y.square().sum().backward()
         results.append([y.detach(), *(each.grad for each in arguments)])
     assert len(graphs) == 1 and "espan.conv2d" in graphs[0]
     torch.testing.assert_close(results[0], results[1])
-    torch.library.opcheck(convolution._opaque, (*some, 1, False))
+    torch.library.opcheck(convolution._opaque, (*inputs, 1, False))
 
 
 class Kernels(Eager):
-    """Replaces `Plan`: kernels that ignore PyTorch's switch."""
+    """Replaces `Plan`: kernels that ignore cudnn.allow_tf32."""
 
     def __init__(self, net, impl):
         super().__init__(copy_to(net, CPU, torch.float64))
@@ -138,25 +138,25 @@ def test_a_correct_kernel_would_be_skipped_for_a_network_in_tf32(device, net, mo
         assert net_of(fastest_proven(net)) is net
 
 
-# Backends on a GPU in float32: the network, or a plan with some steps by reference ops.
+# The float32 backends of a GPU: the network itself, and a plan whose steps can be eager ops.
 BACKENDS = {"eager": Eager, "plan": lambda net: Plan(net, "eager")}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @torch.no_grad()
-def test_the_process_keeps_its_switches(device, net, backend):
-    """In all threads, at any time during a float32 image."""
+def test_allow_tf32_never_changes(device, net, backend):
+    """cudnn.allow_tf32 stays as it was, in all threads and during a float32 image."""
     x = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(0))
     run = BACKENDS[backend](copy_to(net, CPU, torch.float32))
     want = copy_to(net, CPU, torch.float64)(x.double()).float()
     before = torch.backends.cudnn.allow_tf32
     with device:
         torch.testing.assert_close(run(x), want, rtol=0, atol=2e-5)
-    assert before and len(device.switch) > 15 and all(device.switch)
+    assert before and len(device.flags) > 15 and all(device.flags)
 
 
 @torch.no_grad()
-def test_threads_have_a_precision_each(net, device):
+def test_each_thread_has_its_own_precision(net, device):
     x = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     nets = {tf32: copy_to(net, CPU, torch.float32, tf32) for tf32 in (False, True)}
     with device:
@@ -199,7 +199,7 @@ def test_images_of_16_bits_are_float32(device, net, backend):
 
 @pytest.mark.shared
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_set5_is_the_cpus_to_a_thousandth_of_a_decibel(device, net, backend, shared):
+def test_set5_equals_the_cpu_within_a_thousandth_of_a_decibel(device, net, backend, shared):
     """With stream slots, convolutions and 8-bit results of a GPU in float32."""
     on_cpu = Upscaler(net, device="cpu", dtype="fp32")
     on_gpu = on_slots(net, BACKENDS[backend](copy_to(net, CPU, torch.float32)))
@@ -207,7 +207,7 @@ def test_set5_is_the_cpus_to_a_thousandth_of_a_decibel(device, net, backend, sha
     want = [*evaluate(on_cpu, data, 4)]
     with device:
         got = [*evaluate(on_gpu, data, 4)]
-    assert len(want) == 6 and len(device.switch) > 5 * 15
+    assert len(want) == 6 and len(device.flags) > 5 * 15
     for one, other in zip(got, want, strict=True):
         assert one.name == other.name
         assert one.values["psnr_y"] == pytest.approx(other.values["psnr_y"], abs=1e-3)
@@ -218,15 +218,15 @@ def test_tf32_is_refused_by_name_without_a_gpu(net, weights, tmp_path, capsys):
         Upscaler(net, device="cpu", dtype="tf32")
     with pytest.raises(DeviceError, match="dtype 'tf32'"):
         espan.upscale(noise(4, 5, 3), device="cpu", dtype="tf32")
-    image = tmp_path / "picture.png"
+    image = tmp_path / "image.png"
     Image.fromarray(noise(4, 5, 3)).save(image)
     command = ["upscale", str(image), "-n", weights, "--device", "cpu", "--dtype", "tf32"]
     assert main(command) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "dtype 'tf32'" in said
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1 and "dtype 'tf32'" in errors
 
 
-def test_tf32_is_float32_by_another_name(net, monkeypatch):
+def test_dtype_tf32_is_float32_with_tf32_convolutions(net, monkeypatch):
     assert pick_dtype("tf32", torch.device("cuda")) == torch.float32
     monkeypatch.setattr("espan.execution.runner.pick_dtype", lambda *_: torch.float32)
     up = Upscaler(net, device="cpu", dtype="tf32")
@@ -240,7 +240,7 @@ def test_tf32_is_float32_by_another_name(net, monkeypatch):
 
 
 @pytest.mark.parametrize("backend", ["cuda", "triton", "openvino", "onnx"])
-def test_no_kernel_multiplies_in_tf32(backend):
+def test_backends_with_kernels_refuse_tf32(backend):
     net = copy_to(random_net(), CPU, torch.float32, tf32=True)
     with pytest.raises(
         DeviceError, match=f"'{backend}': does not support TF32, only {', '.join(WITH_TF32)}"

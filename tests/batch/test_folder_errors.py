@@ -5,7 +5,7 @@ from PIL import Image
 
 from espan import DeviceLostError, Upscaler, batch
 from espan.images import files
-from tests.execution.test_tiling import NET, Failing, loud_net
+from tests.execution.test_tiling import NET, Failing, overflowing_net
 from tests.support.makers import noise
 
 
@@ -16,7 +16,7 @@ def folder_of_two(tmp_path) -> list:
 
 
 def test_overflowed_tiles_are_counted_for_each_file(tmp_path):
-    up = Upscaler(loud_net(2.0**16), device="cpu", dtype="fp16", tile=16)
+    up = Upscaler(overflowing_net(2.0**16), device="cpu", dtype="fp16", tile=16)
     outcomes = [*batch.run(folder_of_two(tmp_path), [up], 4)]
     assert [each.status for each in outcomes] == ["done", "done"]
     assert outcomes[0].redone == outcomes[1].redone == up.redone / 2 > 0

@@ -31,7 +31,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     assert outcomes[1].output == str(jobs[1].output)
 
 
-def test_hidden_files_and_folders_are_passed_over(tmp_path):
+def test_hidden_files_and_folders_are_skipped(tmp_path):
     image_jobs(tmp_path, 1)
     for name in (".hidden.png", ".thumbs/small.png"):
         (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
@@ -55,7 +55,7 @@ def test_named_twice_is_one_job(tmp_path):
     assert len(batch.plan([*twice, tmp_path / "in"], tmp_path / "big")) == 1
 
 
-def test_names_that_are_no_text_survive(tmp_path):
+def test_names_that_are_not_utf8_are_kept(tmp_path):
     (job,) = image_jobs(tmp_path, 1)
     odd = os.fsdecode(b"caf\xe9 \xff.png")
     job.input.rename(job.input.with_name(odd))

@@ -29,12 +29,12 @@ def cluster():
 
 
 def rows_of(capsys) -> list[dict]:
-    """The command's JSON, after possible messages of the cluster on ended workers."""
+    """The command's JSON; Ray may print messages about ended workers before it."""
     shown = capsys.readouterr().out
     return json.loads(shown[shown.index("[\n") :])
 
 
-def test_bad_files_stay_alone_and_the_rest_can_be_resumed(cluster, tmp_path, net, weights, capsys):
+def test_bad_files_fail_alone_and_the_run_can_be_resumed(cluster, tmp_path, net, weights, capsys):
     folder, out = noisy(tmp_path / "in", 6), tmp_path / "out"
     (folder / "bad.png").write_bytes(b"")
     options = ["-n", weights, "--device=cpu", "--dtype=fp32", "--json"]
@@ -86,7 +86,7 @@ def test_the_image_of_a_lost_worker_is_done_again(cluster, tmp_path, net, monkey
         assert Image.open(one.output).tobytes() == upscaler(one.input).tobytes()
 
 
-def test_what_a_worker_cannot_load_ends_the_run(cluster, tmp_path):
+def test_weights_that_a_worker_cannot_load_end_the_run(cluster, tmp_path):
     from espan import WeightsError
     from espan.batch import cluster as engine
     from espan.batch import plan

@@ -80,10 +80,10 @@ def test_early_end_keeps_rows(error, code, tmp_path):
         raise EndedEarlyError(*error)
 
     record = Record({}, {}, kept=tmp_path / "r.json")
-    parts = {"one": adds("whole"), "two": ends, "three": adds("never")}
+    parts = {"one": adds("full"), "two": ends, "three": adds("never")}
     assert run.measure(record, parts, Budget(None, 0.0)) == code
     assert record.absent == dict.fromkeys(("two", "three"), error[0])
-    assert [row.impl for row in Record.read(tmp_path / "r.json").rows] == ["whole", "half"]
+    assert [row.impl for row in Record.read(tmp_path / "r.json").rows] == ["full", "half"]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_early_end_keeps_rows(error, code, tmp_path):
 )
 def test_timeout_and_signals_interrupt_a_part(number, code, reason):
     if threading.current_thread() is not threading.main_thread():
-        pytest.skip("signals are the main thread's")
+        pytest.skip("only the main thread receives signals")
 
     def sleeps(record):
         adds("half")(record)
@@ -156,7 +156,7 @@ assert run.measure(Record({}, {}), {"one": ends}, Budget(None, 0.0)) == 143
 
 
 def test_signals_work_after_openvino():
-    """Freeing two openvino cores in order of creation removes the signal stack."""
+    """Freeing two OpenVINO cores in order of creation removes the signal stack."""
     pytest.importorskip("openvino")
     pytest.importorskip("onnx")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -22,11 +22,11 @@ def contest(monkeypatch):
 
     def captured(work, device):
         captures.append(work)
-        work()  # as before a real capture, and while it is made
+        work()  # as a real capture does
         return work
 
     def interleaved(contenders, device, seconds, replay=False):
-        assert not replay  # only the contests in graphs use graphs
+        assert not replay  # only timings in graphs replay one
         return {
             name: Timing.of([1e-3 if call() is not None else 9])
             for name, call in contenders.items()
@@ -42,7 +42,7 @@ def contest(monkeypatch):
             name: lambda n, p, d, make=make: make(n, p, CPU) for name, make in available.items()
         }
         monkeypatch.setattr(network, "contenders_on", lambda device: on_cpu)
-        monkeypatch.setattr(network, "_whole_in_a_graph", whole_on_cpu)
+        monkeypatch.setattr(network, "_end_to_end_in_a_graph", whole_on_cpu)
         record = Record({}, {})
         network.against_peers(record, "ESPAN", net, GPU, (9, 7), 1, lambda impl: True, 0.1)
         found: dict = {}
@@ -50,7 +50,7 @@ def contest(monkeypatch):
             found.setdefault(row.op.removeprefix("ESPAN, "), []).append(row.impl)
         return found, record.absent, captures
 
-    real = network._whole_in_a_graph
+    real = network._end_to_end_in_a_graph
 
     def whole_on_cpu(built, shown, device):
         return real(built, shown, CPU)
@@ -108,15 +108,15 @@ def test_failing_or_wrong_graph_is_not_timed(contest, monkeypatch):
     assert absent["network ESPAN, uint8 to uint8, CUDA graph: waits"] == "waits for the host"
 
 
-def test_image_to_image_in_a_graph_gives_the_same_image(monkeypatch):
+def test_end_to_end_in_a_graph_gives_the_same_image(monkeypatch):
     monkeypatch.setattr(timing, "captured", lambda work, device: work)
     shown = network.images(9, 7)
     built = peers.eager("fp32")(random_net(), shown, CPU)
-    run_it = network._whole_in_a_graph(built, shown, CPU)
-    assert np.array_equal(run_it(), built.whole()) and run_it().shape == (28, 36, 3)
+    run_it = network._end_to_end_in_a_graph(built, shown, CPU)
+    assert np.array_equal(run_it(), built.end_to_end()) and run_it().shape == (28, 36, 3)
     wrong = {**vars(built), "pixels": lambda x: 255 - built.pixels(x)}
     with pytest.raises(peers.AbsentError, match="from the image without a graph"):
-        network._whole_in_a_graph(peers.Built(**wrong), shown, CPU)
+        network._end_to_end_in_a_graph(peers.Built(**wrong), shown, CPU)
 
 
 @pytest.mark.gpu
@@ -156,7 +156,7 @@ def test_profiled_frame_needs_a_gpu(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_the_frame_is_the_plan_from_uint8(monkeypatch):
+def test_the_profiled_frame_runs_the_checked_plan_on_uint8(monkeypatch):
     """The frame runs as in an upscaler, with its check."""
     seen = []
     monkeypatch.setattr(hot, "backend_of", lambda net, backend: Plan(net.float(), "eager"))

@@ -234,7 +234,7 @@ def table_of(record: Record, name: str, folder: Path, monkeypatch) -> str:
 
 
 def test_tables_come_from_rows(tmp_path, monkeypatch):
-    rows = {(plot.WHOLE, "espan", "480x270"): 0.07, (plot.WHOLE, "eager", "480x270"): 0.09}
+    rows = {(plot.END_TO_END, impl, "480x270"): s for impl, s in (("espan", 0.07), ("eager", 0.09))}
     rows[plot.ALONE, "eager", "480x270"] = 0.08
     said = table_of(record_of("cpu", rows), "peers", tmp_path, monkeypatch)
     assert "| **espan** | 70 | 70 to 70 |  | fp16 |" in said and "old" not in said
@@ -247,7 +247,7 @@ def test_tables_come_from_rows(tmp_path, monkeypatch):
 def test_gpu_table_has_calls_and_graphs_at_both_sizes(tmp_path, monkeypatch):
     rows = {}
     for shape in ("480x270", "960x540"):
-        for i, op in enumerate((plot.WHOLE, plot.WHOLE + plot.GRAPH, plot.ALONE)):
+        for i, op in enumerate((plot.END_TO_END, plot.END_TO_END + plot.GRAPH, plot.ALONE)):
             rows[op, "eager fp16", shape] = 0.004 - i / 1000
     rows[plot.ALONE + plot.GRAPH, "eager fp16", "960x540"] = 0.001
     said = table_of(record_of("cuda", rows), "peers", tmp_path, monkeypatch)

@@ -72,7 +72,7 @@ def described(arch="ESPAN", **config) -> str:
 
 
 @pytest.mark.parametrize(
-    ("description", "says"),
+    ("description", "message"),
     [
         ("[" * 100_000 + "]" * 100_000, "metadata cannot be parsed"),
         ('{"a":' * 50_000 + "1" + "}" * 50_000, "metadata cannot be parsed"),
@@ -99,9 +99,9 @@ def described(arch="ESPAN", **config) -> str:
     ],
     ids=lambda text: text[:60],
 )
-def test_hostile_metadata(tmp_path, description, says):
+def test_hostile_metadata(tmp_path, description, message):
     began = time.process_time()  # CPU time, independent of other load
-    refused(our_file(tmp_path / "a.safetensors", description), says)
+    refused(our_file(tmp_path / "a.safetensors", description), message)
     assert time.process_time() - began < 2
 
 
@@ -186,7 +186,7 @@ def test_pickles_without_an_archive_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tensor", "says"),
+    ("tensor", "message"),
     [
         (torch.zeros(3, 3).to_sparse(), "expected plain dense tensors"),
         (torch.zeros(3, 3, device="meta"), "floating point numbers, conv_1.sk.weight is .* meta"),
@@ -197,10 +197,10 @@ def test_pickles_without_an_archive_are_refused(tmp_path):
     ],
     ids=["sparse", "meta", "complex", "integers", "beyond float32", "nan"],
 )
-def test_tensors_of_other_kinds(tmp_path, tensor, says):
+def test_tensors_of_other_kinds(tmp_path, tensor, message):
     state = OriginalSPAN(8, 2).state_dict() | {"conv_1.sk.weight": tensor}
     torch.save(state, tmp_path / "a.pth")
-    refused(tmp_path / "a.pth", says)
+    refused(tmp_path / "a.pth", message)
 
 
 @pytest.fixture(scope="module")

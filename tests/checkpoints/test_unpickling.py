@@ -40,8 +40,8 @@ def unsafe_calls(text: str) -> list[str]:
 
 def test_nothing_in_the_tree_unpickles():
     files = [ROOT / "setup.py"]
-    for room in ("espan", "espan_kernels", "bench", "tests"):
-        files += (ROOT / room).rglob("*.py")
+    for package in ("espan", "espan_kernels", "bench", "tests"):
+        files += (ROOT / package).rglob("*.py")
     assert len(files) > 150
     assert {str(f): calls for f in files if (calls := unsafe_calls(f.read_text()))} == {}
 

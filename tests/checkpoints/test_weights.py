@@ -64,24 +64,23 @@ def test_published_decibels(shared, kind, dataset, y, rgb):
 
 
 @pytest.mark.shared
-def test_spanf_gives_an_image(shared):
-    # No published number is known; the reference image of docs/method.md puts it 0.2 dB
-    # below ESPAN.
+def test_spanf_is_close_to_espan(shared):
+    # No published PSNR is known; it must be a little below ESPAN's 31.94 dB.
     upscaler = Upscaler(shared / "weights" / OFFICIAL["spanf"][0], device="cpu", dtype="fp32")
     y, _ = decibels(upscaler, shared / "data/benchmark/Set5")
     assert 31.5 < y < 31.94
 
 
-LEAST = {2: (37.45, 33.10), 3: (33.69, 29.83), 4: (31.75, 28.33)}
+LEAST_Y_PSNR = {2: (37.45, 33.10), 3: (33.69, 29.83), 4: (31.75, 28.33)}
 
 
 @pytest.mark.parametrize("dataset", ["Set5", "Set14"])
-@pytest.mark.parametrize("scale", LEAST)
+@pytest.mark.parametrize("scale", LEAST_Y_PSNR)
 @pytest.mark.shared
-def test_built_in_weights_reach_their_numbers(shared, dataset, scale):
+def test_built_in_weights_reach_their_psnr(shared, dataset, scale):
     upscaler = Upscaler(f"espan-x{scale}", device="cpu", dtype="fp32")
     y, _ = decibels(upscaler, shared / "data/benchmark" / dataset)
-    assert y >= dict(zip(("Set5", "Set14"), LEAST[scale], strict=True))[dataset]
+    assert y >= dict(zip(("Set5", "Set14"), LEAST_Y_PSNR[scale], strict=True))[dataset]
 
 
 @pytest.mark.parametrize("name", BUILTIN)
@@ -101,7 +100,7 @@ def test_built_in_files_are_small():
 @pytest.mark.parametrize(
     ("scale", "name"), [(1, "x2"), (2, "x2"), (2.5, "x3"), (3, "x3"), (4, "x4")]
 )
-def test_scales_are_given_to_the_nearest_built_in_network(scale, name):
+def test_each_scale_selects_the_next_larger_built_in_network(scale, name):
     assert model_for(scale) == f"espan-{name}"
 
 
@@ -175,7 +174,7 @@ def test_round_trip_is_bit_exact(tmp_path, arch, rep):
 
 def test_half_precision_file(tmp_path, net):
     save(net, tmp_path / "half.safetensors", dtype=torch.float16)
-    save(net, tmp_path / "whole.safetensors")
+    save(net, tmp_path / "full.safetensors")
     assert {t.dtype for t in load_file(tmp_path / "half.safetensors").values()} == {torch.float16}
     loaded = load(tmp_path / "half.safetensors")
     for key, tensor in net.state_dict().items():
@@ -217,7 +216,7 @@ def test_load_is_in_eval_mode_and_float32_on_the_cpu(tmp_path, net):
     assert {(p.dtype, p.device.type) for p in loaded.parameters()} == {(torch.float32, "cpu")}
 
 
-def test_errors_are_espans():
+def test_load_errors_are_espan_errors():
     with pytest.raises(espan.EspanError):
         load("no-such-name")
     with pytest.raises(WeightsError, match=r"no-such-name: .*espan-x4"):

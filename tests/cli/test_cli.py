@@ -234,7 +234,7 @@ def test_interrupted(images, upscale, tmp_path, monkeypatch, capsys):
     ],
     ids=" ".join,
 )
-def test_wrong_use_is_2(arguments, weights, capsys):
+def test_usage_errors_exit_with_2(arguments, weights, capsys):
     if arguments[1:] and arguments[0] == "upscale":
         arguments = [*arguments, "-n", weights]
         if not {"--gpu", "--device"} & {*arguments}:

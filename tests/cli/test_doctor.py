@@ -1,4 +1,4 @@
-"""`espan doctor`: its lines, its running time, and the names that it hides."""
+"""`espan doctor`: its lines, its running time, and the private names that it leaves out."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_a_backend_that_fails_has_a_line_like_the_others(monkeypatch):
     assert "eager: failed: libfoo.so.1: cannot open shared object file" in lines
 
 
-def test_it_is_quick(examined):
+def test_examine_takes_less_than_10_s(examined):
     assert examined[1] < 10
 
 
@@ -130,9 +130,9 @@ main(["doctor", *sys.argv[2:]])
     assert not [word for word in private if word in shown]
     assert "12.9" in shown and "CUDA kernels are not built" in shown
     assert not re.search(r"(?<![\w<>])/\w+/\w", shown)
-    asked = json.loads(report("--json", "--paths"))
-    assert asked["nvcc"] == f"12.9, {nvcc}"
-    assert asked["settings"] == [
+    with_paths = json.loads(report("--json", "--paths"))
+    assert with_paths["nvcc"] == f"12.9, {nvcc}"
+    assert with_paths["settings"] == [
         "ESPAN_NOTE=made by jqdoe at secret-host",
         f"ESPAN_SHARED={home / 'images'}",
     ]
@@ -183,11 +183,11 @@ def test_the_first_line_is_the_summary(examined, capsys, monkeypatch):
     assert json.loads(json.dumps(facts))["health"] == first
 
 
-def test_backends_for_other_machines_are_no_problem(monkeypatch, tmp_path):
+def test_backends_for_other_machines_are_not_problems(monkeypatch, tmp_path):
     monkeypatch.setattr(diagnosis, "NVIDIA", tmp_path / "none")
     lacks = {"cuda": "needs a CUDA device", "onnx": "needs onnx: pip install 'espan[export]'"}
-    said = diagnosis._health(healthy() | lacks, CPU)
-    assert said == "All well: cpu, 53 ms for 256 x 256 to x4"
+    health = diagnosis._health(healthy() | lacks, CPU)
+    assert health == "All well: cpu, 53 ms for 256 x 256 to x4"
 
 
 @pytest.mark.parametrize(
@@ -200,9 +200,9 @@ def test_backends_for_other_machines_are_no_problem(monkeypatch, tmp_path):
 )
 def test_a_backend_that_should_run_and_does_not_is_a_problem(changes, count, monkeypatch, tmp_path):
     monkeypatch.setattr(diagnosis, "NVIDIA", tmp_path / "none")
-    said = diagnosis._health(healthy() | changes, CPU)
-    assert said.startswith(f"{count} problem{'s' * (count > 1)}: ")
-    assert all(f"backend {name}: {reason}" in said for name, reason in changes.items())
+    health = diagnosis._health(healthy() | changes, CPU)
+    assert health.startswith(f"{count} problem{'s' * (count > 1)}: ")
+    assert all(f"backend {name}: {reason}" in health for name, reason in changes.items())
 
 
 def test_a_gpu_that_torch_does_not_find_is_a_problem(monkeypatch, tmp_path):
@@ -211,17 +211,17 @@ def test_a_gpu_that_torch_does_not_find_is_a_problem(monkeypatch, tmp_path):
     monkeypatch.setattr(diagnosis, "NVIDIA", driver)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    said = diagnosis._health(healthy(), CPU)
-    assert said.startswith("1 problem: an NVIDIA driver is loaded, but GPU: none: ")
+    health = diagnosis._health(healthy(), CPU)
+    assert health.startswith("1 problem: an NVIDIA driver is loaded, but GPU: none: ")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert diagnosis._health(healthy(), CPU).startswith("All well")
 
 
 def test_a_gpu_without_its_kernels_is_a_problem(monkeypatch):
     monkeypatch.setattr(native, "REASON", "CUDA kernels are not built (no nvcc)")
-    said = diagnosis._health(healthy(), GPU)
+    health = diagnosis._health(healthy(), GPU)
     assert (
-        said == "1 problem: GPU without its fastest kernels: CUDA kernels are not built (no nvcc)"
+        health == "1 problem: GPU without its fastest kernels: CUDA kernels are not built (no nvcc)"
     )
     monkeypatch.setattr(native, "REASON", None)
     assert diagnosis._health(healthy(), GPU).startswith("All well: cuda, ")

@@ -1,4 +1,4 @@
-"""Impossible file names, FIFOs and broken links: one line each, and other files are processed."""
+"""Invalid file names, FIFOs and broken links: one line each, and other files are processed."""
 
 import json
 import os
@@ -69,8 +69,8 @@ def test_a_folder_without_permission_does_not_stop_the_others(
     arguments = ["upscale", "in", "-o", "out", "-n", weights, "--device=cpu", "-q"]
     assert as_nobody(lambda: main(arguments)) == 1
     shut.chmod(0o755)
-    said = capfd.readouterr().err.splitlines()
-    assert said == [
+    errors = capfd.readouterr().err.splitlines()
+    assert errors == [
         "espan: in/shut/b.png: permission denied",
         "espan: in/shut/c.png: permission denied",
         "espan: 2 of 3 failed",
@@ -103,8 +103,8 @@ def test_a_name_that_is_too_long_is_a_one_line_error(images, monkeypatch, capsys
     monkeypatch.chdir(images.parent)
     given = [str(images / "a.png") if each == "IMAGE" else each for each in arguments]
     assert main(given) in (1, 2)
-    said = capsys.readouterr().err.strip()
-    assert said.startswith("espan: ") and "\n" not in said
+    errors = capsys.readouterr().err.strip()
+    assert errors.startswith("espan: ") and "\n" not in errors
 
 
 @pytest.mark.parametrize(
@@ -131,13 +131,13 @@ def test_a_name_that_is_too_long_is_a_one_line_error(images, monkeypatch, capsys
     ],
     ids=" ".join,
 )
-def test_an_empty_name_is_wrong_use(images, monkeypatch, capsys, arguments):
+def test_an_empty_name_is_a_usage_error(images, monkeypatch, capsys, arguments):
     monkeypatch.chdir(images.parent)
     (images.parent / "c.yaml").write_text("{}")
     before = sorted(images.parent.rglob("*"))
     assert main(arguments) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("espan: ") and said.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("espan: ") and errors.count("\n") == 1
     assert sorted(images.parent.rglob("*")) == before
 
 

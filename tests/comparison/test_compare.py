@@ -49,7 +49,7 @@ def figures(path) -> dict[str, np.ndarray]:
     return {name: np.asarray(Image.open(png)) for name, png in pngs.items()}
 
 
-def test_page_holds_the_very_pixels(compare, folder, capsys):
+def test_the_page_contains_the_exact_pixels(compare, folder, capsys):
     assert compare("small.png", "original.png", "-o", "page.html") == 0
     shown = figures(folder / "page.html")
     small = files.read_rgb(folder / "small.png")
@@ -104,7 +104,7 @@ def test_from_python_with_the_built_in_network(folder):
     assert len(figures(outputs[0])) == 2
 
 
-def test_a_page_needs_nothing_else(compare, folder):
+def test_a_page_is_self_contained(compare, folder):
     assert compare("small.png", "-o", "page.html", "--quiet") == 0
     page = (folder / "page.html").read_text()
     assert not re.search(r"https?://|<link|@import|src=\"(?!data:)", page)
@@ -148,17 +148,17 @@ def test_slider_and_zoom_from_a_file(chromium, compare, folder):
             "pane.querySelector('img').clientWidth / pane.clientWidth)"
         )
         assert len(sizes) == 5 and sizes == pytest.approx([1.5] * 5, abs=0.02)
-        assert all(url.startswith(("file:", "data:")) for url in page.asked)
+        assert all(url.startswith(("file:", "data:")) for url in page.requested)
 
 
-def test_a_phone_shows_all_of_it(chromium, compare, folder):
+def test_the_page_fits_a_phone(chromium, compare, folder):
     assert compare("small.png", "original.png", "-o", "page.html") == 0
     phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark"}
     with tab(chromium, f"file://{folder}/page.html", **phone) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_sheet_shows_the_same_piece_of_each(compare, folder):
+def test_sheet_shows_the_same_crop_of_each(compare, folder):
     large = noise(20, 30, 3).repeat(10, 0).repeat(10, 1)
     files.write(folder / "small.png", Image.fromarray(large))
     assert compare("small.png", "-o", "page.html", "--sheet", "sheet.png") == 0
@@ -207,7 +207,7 @@ def test_small_images_are_not_cropped_on_the_sheet(folder):
     ],
     ids=str,
 )
-def test_what_does_not_fit_is_one_line(compare, folder, arguments, message, capsys):
+def test_invalid_arguments_are_a_one_line_error(compare, folder, arguments, message, capsys):
     half = Image.fromarray(noise(84, 100, 3))
     files.write(folder / "half.png", half)
     files.write(folder / "dot.png", half.crop((0, 0, 3, 3)))
@@ -224,7 +224,7 @@ def test_what_does_not_fit_is_one_line(compare, folder, arguments, message, caps
 
 
 @pytest.mark.parametrize(
-    ("outputs", "says"),
+    ("outputs", "message"),
     [
         (["-o", "small.png"], "small.png: would replace an input"),
         (["-o", "page.html", "--sheet", "../original.png"], "would replace an input"),
@@ -233,19 +233,19 @@ def test_what_does_not_fit_is_one_line(compare, folder, arguments, message, caps
     ],
 )
 def test_no_output_replaces_an_input_or_another(
-    compare, folder, monkeypatch, capsys, outputs, says
+    compare, folder, monkeypatch, capsys, outputs, message
 ):
     before = (folder / "small.png").read_bytes(), (folder / "original.png").read_bytes()
     (folder / "here").mkdir()
     monkeypatch.chdir(folder if ".." not in outputs[-1] else folder / "here")
     lr, hr = folder / "small.png", folder / "original.png"
     assert main(["compare", "--device=cpu", str(lr), str(hr), *outputs]) == 2
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert before == (lr.read_bytes(), hr.read_bytes())
 
 
 @pytest.mark.parametrize("name", ["no/folder/page.html", "taken.html"])
-def test_an_output_that_cannot_be_is_said_before_the_work(folder, name, monkeypatch):
+def test_an_impossible_output_fails_before_the_work(folder, name, monkeypatch):
     (folder / "taken.html").mkdir()
     monkeypatch.setattr(files, "read_rgb", None)
     with pytest.raises(OutputError, match=re.escape(name)):
@@ -258,7 +258,7 @@ def test_too_large_for_a_page(folder, monkeypatch):
         espan.compare(folder / "small.png", device="cpu", output=folder / "page.html")
 
 
-def test_a_page_is_whole_or_absent(folder, monkeypatch):
+def test_a_failed_write_keeps_the_old_page(folder, monkeypatch):
     (folder / "page.html").write_text("old")
 
     def full(*_):

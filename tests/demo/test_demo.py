@@ -27,9 +27,9 @@ from tests.support import demo_server
 from tests.support.demo_server import Slow, listening, tiny
 
 
-def encoded(pixels: np.ndarray, format: str = "PNG", **how) -> bytes:
+def encoded(pixels: np.ndarray, format: str = "PNG", **options) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format, **how)
+    Image.fromarray(pixels).save(file, format, **options)
     return file.getvalue()
 
 
@@ -44,7 +44,7 @@ def page(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "format", "size"),
+    ("options", "format", "size"),
     [
         ({}, "PNG", (120, 80)),
         ({"scale": 2, "name": "b.JPEG"}, "JPEG", (60, 40)),
@@ -56,10 +56,10 @@ def page(tmp_path):
     ],
     ids=str,
 )
-def test_an_image_is_upscaled(page, asked, format, size):
-    last = page.upscale(IMAGE, **asked)
+def test_an_image_is_upscaled(page, options, format, size):
+    last = page.upscale(IMAGE, **options)
     assert last["state"] == "done" and (last["width"], last["height"]) == size
-    status, headers, content = page.ask("GET", f"/jobs/{last['id']}/result")
+    status, headers, content = page.request("GET", f"/jobs/{last['id']}/result")
     result = Image.open(io.BytesIO(content))
     assert status == 200 and (result.format, result.size) == (format, size)
     assert headers["content-type"] == f"image/{format.lower()}"
@@ -67,7 +67,7 @@ def test_an_image_is_upscaled(page, asked, format, size):
 
 def test_the_pixels_equal_those_of_an_upscaler(page):
     last = page.upscale(IMAGE)
-    result = Image.open(io.BytesIO(page.ask("GET", f"/jobs/{last['id']}/result")[2]))
+    result = Image.open(io.BytesIO(page.request("GET", f"/jobs/{last['id']}/result")[2]))
     expected = tiny("espan-x4")(noise(20, 30, 3))
     np.testing.assert_array_equal(np.asarray(result), expected)
 
@@ -76,20 +76,20 @@ def test_progress_and_the_place_in_the_queue_are_reported(tmp_path):
     slow = Slow()
     with demo_server.page(tmp_path, lambda _: slow) as page:
         first, second = (page.send(IMAGE)[1]["id"] for _ in range(2))
-        with listening(page, first) as news, listening(page, second) as waiting:
-            assert {"state": "working", "done": 0.5} in (next(news), next(news))
+        with listening(page, first) as events, listening(page, second) as waiting:
+            assert {"state": "working", "done": 0.5} in (next(events), next(events))
             assert next(waiting) == {"state": "waiting", "ahead": 1}
             slow.go.set()
-            assert list(news)[-1]["state"] == list(waiting)[-1]["state"] == "done"
+            assert list(events)[-1]["state"] == list(waiting)[-1]["state"] == "done"
 
 
 def test_a_file_given_on_the_command_line_is_offered_by_number_only(tmp_path, weights, net):
     with demo_server.page(tmp_path, paths=[weights]) as page:
-        _, _, settings = page.ask("GET", "/settings")
+        _, _, settings = page.request("GET", "/settings")
         assert settings["models"]["1"] == {"name": "tiny", "scale": 4}
         assert weights not in str(settings)
         last = page.upscale(IMAGE, model="1")
-        result = Image.open(io.BytesIO(page.ask("GET", f"/jobs/{last['id']}/result")[2]))
+        result = Image.open(io.BytesIO(page.request("GET", f"/jobs/{last['id']}/result")[2]))
         expected = Upscaler(net, device="cpu", dtype="fp32")(noise(20, 30, 3)).astype(int)
         assert np.abs(np.asarray(result) - expected).max() <= 1
         for other in (weights, "2", "espan-x4", "../1"):
@@ -98,14 +98,14 @@ def test_a_file_given_on_the_command_line_is_offered_by_number_only(tmp_path, we
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "options",
     [{"scale": s} for s in ("0", "65", "nan", "inf", "x", "")]
     + [{"format": "exe"}, {"width": "0"}, {"fit": "10"}],
     ids=str,
 )
-def test_wrong_queries_are_refused_before_the_upload(page, asked):
-    status, answer = page.send(IMAGE, **asked)
-    assert status == 400 and next(iter(asked)) in answer["error"]
+def test_wrong_queries_are_refused_before_the_upload(page, options):
+    status, answer = page.send(IMAGE, **options)
+    assert status == 400 and next(iter(options)) in answer["error"]
     assert page.files() == []
 
 
@@ -138,7 +138,7 @@ def test_a_bad_file_gives_a_message_and_leaves_nothing(page, content, reason):
     assert last["error"].startswith("holiday.png: ")
     assert str(page.jobs.folder) not in last["error"] and last["id"] not in last["error"]
     assert page.files() == []
-    assert page.ask("GET", f"/jobs/{last['id']}/result")[0] == 404
+    assert page.request("GET", f"/jobs/{last['id']}/result")[0] == 404
 
 
 def test_an_unsuitable_format_is_refused_before_the_work(tmp_path):
@@ -165,7 +165,7 @@ def test_an_unsuitable_format_is_refused_before_the_work(tmp_path):
 def test_names_are_only_shown(page, name, saved):
     last = page.upscale(IMAGE, name=name)
     assert last["name"] == saved
-    _, headers, _ = page.ask("GET", f"/jobs/{last['id']}/result")
+    _, headers, _ = page.request("GET", f"/jobs/{last['id']}/result")
     assert headers["content-disposition"] == f"attachment; filename*=UTF-8''{quote(saved, '')}"
     assert "set-cookie" not in headers
     suffix = saved[saved.rindex(".") :]
@@ -191,15 +191,15 @@ def test_names_are_only_shown(page, name, saved):
     ],
 )
 def test_nothing_else_is_served(page, path):
-    status, _, content = page.ask("GET", path)
+    status, _, content = page.request("GET", path)
     assert status == 404 and set(content) == {"error"}
 
 
 def test_an_image_can_be_deleted(page):
     last = page.upscale(IMAGE)
-    assert page.ask("DELETE", f"/jobs/{last['id']}")[0] == 204
+    assert page.request("DELETE", f"/jobs/{last['id']}")[0] == 204
     assert page.files() == []
-    assert page.ask("DELETE", f"/jobs/{last['id']}")[0] == 404
+    assert page.request("DELETE", f"/jobs/{last['id']}")[0] == 404
 
 
 def test_ids_cannot_be_guessed(page):
@@ -209,18 +209,18 @@ def test_ids_cannot_be_guessed(page):
 
 def test_the_preview_is_in_a_format_that_browsers_show(page):
     last = page.upscale(encoded(noise(9, 7, 3), "TIFF"), name="a.tif")
-    before = page.ask("GET", f"/jobs/{last['id']}/before")[2]
+    before = page.request("GET", f"/jobs/{last['id']}/before")[2]
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(before))), noise(9, 7, 3))
-    assert page.ask("GET", f"/jobs/{last['id']}/anything")[0] == 404
+    assert page.request("GET", f"/jobs/{last['id']}/anything")[0] == 404
 
 
 def test_every_file_of_the_page_is_in_the_package_and_served(page):
     pages = resources.files("espan") / "pages"
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert '"pages/*"' in project
-    html = page.ask("GET", "/")[2].decode()
+    html = page.request("GET", "/")[2].decode()
     for name in re.findall(r'(?:href|src)="([^"#]+)"', html):
-        status, _, content = page.ask("GET", f"/{name}")
+        status, _, content = page.request("GET", f"/{name}")
         assert status == 200 and content == (pages / name).read_bytes()
     for each in pages.iterdir():  # no requests to other servers
         assert not re.search(r"https?://(?!www\.w3\.org)|@import|//cdn", each.read_text())
@@ -239,7 +239,7 @@ def test_a_port_in_use_is_a_one_line_error(capsys):
 @pytest.mark.parametrize(
     "arguments", [["--port", "99999"], ["--host", "no such host"], ["--queue", "0"]], ids=" ".join
 )
-def test_wrong_use_is_2(arguments, capsys):
+def test_usage_errors_exit_with_2(arguments, capsys):
     try:
         code = main(["demo", *arguments])
     except SystemExit as stop:
@@ -265,8 +265,8 @@ def test_graceful_shutdown(tmp_path, end):
         line = server.stderr.readline()
         page = demo_server.Page(int(re.search(r":(\d+) in a browser", line)[1]))
         _, answer = page.send(encoded(noise(400, 400, 3)))
-        with listening(page, answer["id"]) as news:  # an open stream, an image in progress
-            next(news)
+        with listening(page, answer["id"]) as events:  # an open stream, an image in progress
+            next(events)
             assert len(list(tmp_path.iterdir())) == 1
             server.send_signal(end)
             assert server.wait(timeout=120) == 0

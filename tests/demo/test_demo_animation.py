@@ -32,20 +32,20 @@ def page(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "kind"),
+    ("options", "kind"),
     [({"name": "a.gif"}, "GIF"), ({}, "PNG"), ({"name": "a.gif", "format": "webp"}, "WEBP")],
     ids=str,
 )
-def test_an_animation_keeps_its_frames(page, asked, kind):
-    last = page.upscale(animated(), **asked)
+def test_an_animation_keeps_its_frames(page, options, kind):
+    last = page.upscale(animated(), **options)
     assert last["state"] == "done" and (last["width"], last["height"]) == (16, 16)
-    _, headers, content = page.ask("GET", f"/jobs/{last['id']}/result")
+    _, headers, content = page.request("GET", f"/jobs/{last['id']}/result")
     result = Image.open(io.BytesIO(content))
     assert (result.format, result.n_frames) == (kind, 2)
     assert headers["content-type"] == f"image/{kind.lower()}"
     names = [f"{last['id']}.before.gif", f"{last['id']}.{kind.lower()}"]
     assert page.files() == sorted(page.jobs.folder / name for name in names)
-    _, headers, before = page.ask("GET", f"/jobs/{last['id']}/before")
+    _, headers, before = page.request("GET", f"/jobs/{last['id']}/before")
     assert headers["content-type"] == "image/gif" and before == animated()
 
 

@@ -64,7 +64,7 @@ def test_send_wait_compare_save(page, server):
     result = Image.open(download.value.path())
     result.load()
     assert result.format == "PNG" and result.size == (120, 80)
-    assert all(url.startswith((server.address, "blob:")) for url in page.asked)
+    assert all(url.startswith((server.address, "blob:")) for url in page.requested)
 
 
 def test_a_size_instead_of_a_factor(page):

@@ -74,11 +74,11 @@ def test_an_address_over_its_limit_gets_an_error(serve):
     with serve(per_address=2, upload_seconds=30, slow_seconds=30) as page:
         started = [send(page, UPLOAD + b"Content-Length: 9\r\n\r\nx") for _ in range(2)]
         until(lambda: len(page.files()) == 2)
-        status, _, answer = page.ask("GET", "/settings")
+        status, _, answer = page.request("GET", "/settings")
         assert status == 503 and "too many connections" in answer["error"]
         for client in started:
             client.close()
-        until(lambda: page.ask("GET", "/settings")[0] == 200)
+        until(lambda: page.request("GET", "/settings")[0] == 200)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs 127.0.0.2")

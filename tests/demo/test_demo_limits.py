@@ -72,7 +72,7 @@ def test_a_stream_of_unknown_length_over_the_limit(serve):
         assert sent < 20 * 2**20  # the size of the system's buffers
         connection.close()
         until(lambda: not page.files() and not page.jobs._jobs)
-        assert page.ask("GET", "/")[0] == 200
+        assert page.request("GET", "/")[0] == 200
 
 
 def test_a_file_that_does_not_arrive_frees_its_place(serve):
@@ -107,10 +107,10 @@ def test_a_client_that_disconnects_during_the_upload_frees_its_place(serve, capl
 def test_a_full_queue_is_an_error(serve, slow):
     with serve(queue=2) as page:
         (_, first), (_, second) = page.send(IMAGE), page.send(IMAGE)
-        status, headers, answer = page.ask("POST", UPLOAD, IMAGE)
+        status, headers, answer = page.request("POST", UPLOAD, IMAGE)
         assert status == 503 and "full" in answer["error"] and int(headers["retry-after"]) > 0
         slow.go.set()
-        assert page.news(first["id"])[-1]["state"] == page.news(second["id"])[-1]["state"] == "done"
+        assert all(page.events(each["id"])[-1]["state"] == "done" for each in (first, second))
         assert page.upscale(IMAGE)["state"] == "done"
 
 
@@ -121,13 +121,13 @@ def test_one_image_is_computed_at_a_time(serve, slow):
         time.sleep(0.3)
         assert slow.begun == 1
         slow.go.set()
-        assert all(page.news(id)[-1]["state"] == "done" for id in ids)
+        assert all(page.events(id)[-1]["state"] == "done" for id in ids)
 
 
 def test_a_client_that_has_left_frees_its_place(serve, slow):
     with serve(grace=2) as page:
         gone, stays = (page.send(IMAGE)[1]["id"] for _ in range(2))
-        with listening(page, stays) as news:
+        with listening(page, stays) as events:
             with listening(page, gone) as own:
                 assert next(own)["state"] in ("waiting", "working")
                 until(lambda: slow.begun == 1)
@@ -135,8 +135,8 @@ def test_a_client_that_has_left_frees_its_place(serve, slow):
                 assert slow.begun == 1
             until(lambda: slow.begun == 2)  # the one that stays
             slow.go.set()
-            assert list(news)[-1]["state"] == "done"
-        assert page.ask("GET", f"/jobs/{gone}/result")[0] == 404
+            assert list(events)[-1]["state"] == "done"
+        assert page.request("GET", f"/jobs/{gone}/result")[0] == 404
         assert {path.name.split(".")[0] for path in page.files()} == {stays}
 
 
@@ -144,7 +144,7 @@ def test_cancelling_frees_the_place_immediately(serve, slow):
     with serve(queue=1) as page:
         _, answer = page.send(IMAGE)
         until(lambda: slow.begun)
-        assert page.ask("DELETE", f"/jobs/{answer['id']}")[0] == 204
+        assert page.request("DELETE", f"/jobs/{answer['id']}")[0] == 204
         assert page.send(IMAGE)[0] == 201
         until(lambda: slow.begun == 2)
 
@@ -153,7 +153,7 @@ def test_an_image_that_takes_too_long_is_stopped(serve):
     with serve(seconds=0.3) as page:
         _, answer = page.send(IMAGE)
         until(lambda: page.jobs.get(answer["id"]).state == "failed")
-        assert "more than 0.3 s" in page.news(answer["id"])[-1]["error"]
+        assert "more than 0.3 s" in page.events(answer["id"])[-1]["error"]
         assert page.files() == []
 
 
@@ -167,8 +167,8 @@ def test_results_are_deleted(serve, slow, tmp_path_factory, limit, kept):
     with serve(**{limit: limits[limit]}, grace=1.5) as page:
         ids = [page.upscale(IMAGE)["id"] for _ in range(4)]
         until(lambda: {path.name.split(".")[0] for path in page.files()} == {*ids[4 - kept :]})
-        assert page.ask("GET", f"/jobs/{ids[0]}/result")[0] == 404
-        assert page.ask("GET", f"/jobs/{ids[-1]}/result")[0] == (200 if kept else 404)
+        assert page.request("GET", f"/jobs/{ids[0]}/result")[0] == 404
+        assert page.request("GET", f"/jobs/{ids[-1]}/result")[0] == (200 if kept else 404)
 
 
 def test_a_preview_counts_and_a_file_that_cannot_be_deleted_stops_no_other(tmp_path):
@@ -203,7 +203,7 @@ def test_an_unexpected_error_stays_on_the_server(tmp_path, caplog):
         assert last["state"] == "failed" and last["error"] == "internal error"
         assert "secret of /home/me" in caplog.text and "Traceback" in caplog.text
         page.jobs.get = None  # an error in a handler
-        status, headers, answer = page.ask("GET", "/jobs/x/result")
+        status, headers, answer = page.request("GET", "/jobs/x/result")
         assert status == 500 and answer == {"error": "internal error"}
         assert headers["x-content-type-options"] == "nosniff"
         until(lambda: "'NoneType' object is not callable" in caplog.text)
@@ -214,7 +214,7 @@ def test_a_failed_gpu_ends_the_server(tmp_path, monkeypatch):
         def __call__(self, image, scale, progress):
             raise DeviceLostError("cuda:0: an illegal memory access")
 
-    def ask():
+    def request():
         until(lambda: jobs)
         answers.append(Page(port).upscale(IMAGE))
 
@@ -222,7 +222,7 @@ def test_a_failed_gpu_ends_the_server(tmp_path, monkeypatch):
     monkeypatch.setattr(server, "WebJobs", lambda *of: jobs.append(WebJobs(*of)) or jobs[0])
     listener = server.listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    client = threading.Thread(target=ask)
+    client = threading.Thread(target=request)
     client.start()
     with pytest.raises(DeviceLostError, match="illegal memory access"):
         server.serve(listener, Work(lambda _: Failing(), [], Limits()), Limits(), [])
@@ -264,7 +264,7 @@ def test_no_memory_is_a_message(tmp_path):
 def test_requests_of_other_sites_are_refused(serve, method, headers, allowed):
     path = {"GET": "/settings", "POST": UPLOAD, "DELETE": "/jobs/x"}[method]
     with serve() as page:
-        status, _, answer = page.ask(method, path, IMAGE if method == "POST" else None, headers)
+        status, _, answer = page.request(method, path, IMAGE if method == "POST" else None, headers)
         assert (status != 403) == allowed, answer
         assert allowed or (set(answer) == {"error"} and page.files() == [])
 
@@ -282,7 +282,7 @@ def test_requests_of_other_sites_are_refused(serve, method, headers, allowed):
 )
 def test_every_response_has_security_headers(serve, method, path, headers):
     with serve() as page:
-        _, headers, _ = page.ask(method, path, headers=headers)
+        _, headers, _ = page.request(method, path, headers=headers)
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy and "*" not in policy

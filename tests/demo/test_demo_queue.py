@@ -158,10 +158,10 @@ def test_deleted_results_are_reported_after_a_reload(chromium, server, slow):
 def test_a_query_for_many_images_is_limited_and_needs_their_ids(server, slow):
     slow.go.set()
     id = server.upscale(encoded())["id"]
-    status, _, states = server.ask("GET", f"/jobs?id={id}&id=x&id=../{id}" + "&id=y" * 1000)
+    status, _, states = server.request("GET", f"/jobs?id={id}&id=x&id=../{id}" + "&id=y" * 1000)
     assert status == 200 and [*states] == [id] and states[id]["state"] == "done"
-    assert server.ask("GET", "/jobs")[2] == {}
-    assert server.ask("GET", "/jobs?" + "&".join(["id=y"] * 64 + [f"id={id}"]))[2] == {}
+    assert server.request("GET", "/jobs")[2] == {}
+    assert server.request("GET", "/jobs?" + "&".join(["id=y"] * 64 + [f"id={id}"]))[2] == {}
 
 
 def test_an_animation_goes_through_the_page(chromium, tmp_path):
@@ -222,8 +222,8 @@ def test_the_bar_moves_between_counts_and_does_not_reach_the_end(chromium, serve
 
 def test_the_pace_is_known_after_an_earlier_image(tmp_path):
     with demo_server.page(tmp_path) as page:
-        first = page.news(page.send(encoded())[1]["id"])
-        assert all("pace" not in news for news in first)
+        first = page.events(page.send(encoded())[1]["id"])
+        assert all("pace" not in event for event in first)
         job = page.jobs.get(page.upscale(encoded())["id"])
         assert job.pace > 0
         other = page.jobs.get(page.upscale(encoded(), scale=2)["id"])

@@ -72,12 +72,12 @@ def test_one_bad_image_does_not_stop_the_table(sets, capsys):
     assert rows[-1]["values"] == pytest.approx(good[-1].values)
 
 
-@pytest.mark.parametrize("what", ["missing", "empty"])
-def test_no_images(tmp_path, what):
-    folder = tmp_path / what
-    if what == "empty":
+@pytest.mark.parametrize("kind", ["missing", "empty"])
+def test_no_images(tmp_path, kind):
+    folder = tmp_path / kind
+    if kind == "empty":
         folder.mkdir()
-    with pytest.raises(InputError, match=what if what == "missing" else "expected images"):
+    with pytest.raises(InputError, match=kind if kind == "missing" else "expected images"):
         list(evaluate(bicubic(4), folder, 4))
 
 

@@ -1,7 +1,7 @@
 """Results of the built-in networks for everyday images stay as good as measured (docs/models.md).
 
 The bounds are the measured values, with 0.03 dB tolerance for gains. Some networks miss the goals
-of 8 of 255 at edges and 4 in flat colours: the bounds show by how much.
+of 8 of 255 at edges and 4 of 255 in flat colours; the bounds show by how much.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ GAINS = {
         "noise 15": 1.96,
     },
 }
-# Largest errors of 255: near a step, in flat colours.
+# Largest errors, in levels of 255: near a step, in flat colours.
 EDGES = {
     "espan-x2": (7, 17),
     "espan-x3": (7, 29),
@@ -58,24 +58,24 @@ def near(image: np.ndarray) -> np.ndarray:
     return image.repeat(4, 0).repeat(4, 1)
 
 
-def test_the_measures_find_what_they_are_for():
+def test_the_measures_detect_planted_errors():
     """Nearest upsampling is exact for steps and flat colours, worse than bicubic elsewhere."""
     assert ghost(near, 4) == 0 and border(near) == 0
 
-    def spoilt(image: np.ndarray) -> np.ndarray:
+    def damaged(image: np.ndarray) -> np.ndarray:
         result = near(image).copy()
         result[0, 0] ^= 16  # a corner
         result[:, 21 * 4] ^= 64  # near the step
         return result
 
-    assert ghost(spoilt, 4) == 64 and border(spoilt) == 64
+    assert ghost(damaged, 4) == 64 and border(damaged) == 64
     assert gains(near, 4, ("clean",))["clean"] < -0.5
 
 
-def test_images_are_spoilt_as_they_say():
+def test_degradations_are_reproducible_and_of_the_named_strength():
     image = photographs()["astronaut"][:128, :128]
-    for kind, spoil in KINDS.items():
-        error = float(np.std(spoil(image).astype(int) - image))
+    for kind, degrade in KINDS.items():
+        error = float(np.std(degrade(image).astype(int) - image))
         assert (error == 0) == (kind == "clean")
-        assert np.array_equal(spoil(image), spoil(image))
+        assert np.array_equal(degrade(image), degrade(image))
         assert kind != "noise 15" or 13 < error < 15.1

@@ -9,7 +9,7 @@ from espan.backends.kernels import Plan
 from espan.execution import executors
 from espan.execution.cuda_graph import Graph
 from espan.execution.runner import Runner
-from tests.execution.test_tiling import OUT, loud_net
+from tests.execution.test_tiling import OUT, overflowing_net
 from tests.support.makers import noise, random_net
 from tests.support.slots import FakeSlot, with_slots
 from tests.support.threads import same_bits_in_threads
@@ -118,7 +118,7 @@ def test_shapes_are_kept_until_others_take_their_place(monkeypatch):
 def test_an_image_that_cannot_be_trusted_is_computed_again(dtype, caplog):
     """An overflow in the tail's sum would give NaN, which uint8 cannot represent."""
     image = IMAGES["uint8"]
-    up = planned(loud_net(2.0**16), dtype=dtype, tile=20)
+    up = planned(overflowing_net(2.0**16), dtype=dtype, tile=20)
     with_slots(up)
     result = up(image).astype(int)
     assert np.abs(result - Upscaler(NET, device="cpu", dtype="fp32")(image)).max() <= 12

@@ -41,11 +41,11 @@ def test_lists_in_lists_and_files_among_them(tmp_path):
 
 
 @pytest.mark.parametrize("device", ["cpu", "make-believe"])
-def test_an_error_in_a_list_comes_when_those_before_are_done(device):
-    told = []
+def test_an_error_in_a_list_is_raised_after_the_images_before_it(device):
+    reported = []
 
     def progress(done: int, total: int) -> None:
-        told.append((done, total))
+        reported.append((done, total))
 
     images = [KINDS["RGB"], KINDS["RGB"], np.zeros((3, 3, 9), np.uint8), KINDS["RGB"]]
     with on_device(NET, **EAGER) as (up, _, _):
@@ -53,8 +53,8 @@ def test_an_error_in_a_list_comes_when_those_before_are_done(device):
         for _ in range(3):
             with pytest.raises(InputError, match="1 to 4 channels"):
                 up(images, progress=progress)
-            assert told == [(H * W, H * W)] * 2
-            told.clear()
+            assert reported == [(H * W, H * W)] * 2
+            reported.clear()
         assert same(up(KINDS["RGB"]), alone(KINDS["RGB"]))
 
 
@@ -76,7 +76,7 @@ def test_a_call_within_the_progress_of_another_finds_a_free_slot():
     assert len(inner) == 3 and all(same(each, alone(small)) for each in inner)
 
 
-def test_a_cpu_takes_an_image_when_the_one_before_is_done(monkeypatch):
+def test_a_cpu_starts_an_image_after_the_previous_one_is_done(monkeypatch):
     events = []
     up = Upscaler(NET, device="cpu", **EAGER)
     prepared = Call._prepared
@@ -88,15 +88,15 @@ def test_a_cpu_takes_an_image_when_the_one_before_is_done(monkeypatch):
 def test_one_pass_several_and_none_in_one_list():
     sides = [(H, W), (H, W), (3, 3), (H, W), (2 * H, 8 * W), (3, 4)]
     images = [Image.fromarray(noise(*side, 3, seed=n)) for n, side in enumerate(sides)]
-    size, told = Size(width=4 * W - 2), []
+    size, reported = Size(width=4 * W - 2), []
     cpu = Upscaler(NET, device="cpu", **EAGER)
     with on_device(NET, **EAGER) as (up, _, _):
-        got = up(images, size, progress=lambda *each: told.append(each))
+        got = up(images, size, progress=lambda *each: reported.append(each))
     for image, one in zip(images, got, strict=True):
         want = np.asarray(cpu(image, size)).astype(int)
         assert one.size[0] == 4 * W - 2 and one.mode == "RGB"
         assert np.abs(np.asarray(one) - want).max() <= 1
-    assert sum(done == total for done, total in told) == len(images)
+    assert sum(done == total for done, total in reported) == len(images)
 
 
 def test_bytes_in_a_list_become_bytes(tmp_path):

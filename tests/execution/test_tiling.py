@@ -16,7 +16,7 @@ IMAGE = noise(45, 61, 3, dtype=np.float32)
 NET = random_net()
 
 
-def whole(image=IMAGE, **options) -> np.ndarray:
+def untiled(image=IMAGE, **options) -> np.ndarray:
     return Upscaler(NET, tile=None, **({"device": "cpu", "dtype": "fp32"} | options))(image)
 
 
@@ -26,13 +26,13 @@ def assert_same(result: np.ndarray, expected: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("tile", [1, 7, 16, 30, 44, 45, 60, 61, 1000, (3, 40), (45, 8), (40, 1)])
-def test_tiled_equals_whole(tile):
+def test_tiled_equals_untiled(tile):
     image = IMAGE[:9, :11] if tile == 1 else IMAGE
-    assert_same(Upscaler(NET, device="cpu", dtype="fp32", tile=tile)(image), whole(image))
+    assert_same(Upscaler(NET, device="cpu", dtype="fp32", tile=tile)(image), untiled(image))
 
 
 @pytest.mark.parametrize("kind", ["ESPAN", "SPAN", "SPANF"])
-def test_tiled_equals_whole_for_every_network(kind):
+def test_tiled_equals_untiled_for_every_network(kind):
     import espan
 
     config = {"ESPAN": {}, "SPAN": {"blocks": 2, "img_range": 1.0}, "SPANF": {"blocks": 2}}[kind]
@@ -41,20 +41,20 @@ def test_tiled_equals_whole_for_every_network(kind):
     assert_same(Upscaler(net, device="cpu", dtype="fp32", tile=13)(IMAGE), expected)
 
 
-def test_a_halo_one_pixel_too_small_shows():
+def test_a_halo_one_pixel_too_small_is_detected():
     # Proves that the tests above can fail.
     up = Upscaler(NET, device="cpu", dtype="fp32", tile=13)
     up._runner.radius -= 1
-    assert np.abs(up(IMAGE) - whole()).max() > 1e-6
+    assert np.abs(up(IMAGE) - untiled()).max() > 1e-6
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (2, 3)], ids=str)
 def test_images_smaller_than_the_halo(size):
     image = noise(*size, 3, dtype=np.float32)
-    assert_same(Upscaler(NET, device="cpu", dtype="fp32", tile=4)(image), whole(image))
+    assert_same(Upscaler(NET, device="cpu", dtype="fp32", tile=4)(image), untiled(image))
 
 
-def test_train_form_gives_the_deploy_forms_result():
+def test_training_form_equals_the_folded_network():
     net = random_net(rep="espan")
     from espan import fold
 
@@ -65,14 +65,14 @@ def test_train_form_gives_the_deploy_forms_result():
 @pytest.mark.parametrize("tile", [1, 2, 5, 16, 99])
 def test_tiles_cover_everything_once_from_windows_of_one_size(tile):
     for height, width, halo in [(1, 1, 0), (10, 7, 1), (64, 65, 9), (5, 200, 23)]:
-        # The whole image, its corner, its middle.
-        for whole in (
+        # The entire image, its corner, its middle.
+        for region in (
             Tile(0, height, 0, width),
             Tile(0, height - height // 3, width // 2, width),
             Tile(height // 3, height - height // 3, width // 3, width - width // 3),
         ):
             seen, shapes = np.zeros((height, width), int), set()
-            for part, window in cut(whole, (height, width), (tile, tile), halo):
+            for part, window in cut(region, (height, width), (tile, tile), halo):
                 assert part.pixels > 0
                 seen[part.area] += 1
                 needed = seen * 0
@@ -83,12 +83,12 @@ def test_tiles_cover_everything_once_from_windows_of_one_size(tile):
                 assert max(window.size) <= tile + 2 * halo
                 shapes.add(window.size)
             inside = np.zeros_like(seen)
-            inside[whole.area] = 1
+            inside[region.area] = 1
             assert (seen == inside).all()
             assert len(shapes) == 1
 
 
-def test_borders_take_the_halo_they_do_not_need():
+def test_tiles_at_borders_are_larger_by_the_halo_they_do_not_need():
     # Two windows of 40 cover 60 columns: 30 each, plus a halo of 10 on one side.
     parts = [*cut(Tile(0, 8, 0, 60), (8, 60), (99, 20), 10)]
     assert [(tile.x0, tile.x1) for tile, _ in parts] == [(0, 30), (30, 60)]
@@ -96,7 +96,7 @@ def test_borders_take_the_halo_they_do_not_need():
 
 
 class Failing:
-    """`Runner._forward` that fails at the given calls."""
+    """Makes `Runner._forward` raise `error` at the given calls, counted from 1."""
 
     def __init__(self, monkeypatch, calls, error):
         self.count, forward = 0, Runner._forward
@@ -124,7 +124,7 @@ OUT = {
 @pytest.mark.parametrize("calls", [{1}, {2}, {4}, {1, 2}, {2, 9}], ids=str)
 def test_out_of_memory_goes_on_with_smaller_tiles(monkeypatch, calls, error):
     image = noise(90, 122, 3, dtype=np.float32)
-    expected = whole(image)
+    expected = untiled(image)
     up = Upscaler(NET, device="cpu", dtype="fp32", tile=60)
     failing = Failing(monkeypatch, calls, OUT[error])
     assert_same(up(image), expected)
@@ -180,7 +180,7 @@ def test_a_lost_device_stops_at_once_and_says_so(monkeypatch, error):
 
 
 @torch.no_grad()
-def loud_net(factor: float):
+def overflowing_net(factor: float):
     """The same function, with activations that overflow float16 in bright areas."""
     net = random_net()
     for layer in (net.conv_cat.weight, net.conv_cat.bias):
@@ -190,17 +190,17 @@ def loud_net(factor: float):
 
 
 def test_overflowed_tiles_are_computed_again_in_float32(caplog):
-    net = loud_net(2.0**16)
+    net = overflowing_net(2.0**16)
     up = Upscaler(net, device="cpu", dtype="fp16", tile=20)
     assert up.dtype == torch.float16
     result = up(IMAGE)
     assert "computed again in float32" in caplog.text
     assert np.isfinite(result).all()
-    assert np.abs(result - whole()).max() < 0.02
+    assert np.abs(result - untiled()).max() < 0.02
 
 
 def test_overflowed_tiles_are_counted_for_each_thread():
-    up = Upscaler(loud_net(2.0**16), device="cpu", dtype="fp16", tile=20)
+    up = Upscaler(overflowing_net(2.0**16), device="cpu", dtype="fp16", tile=20)
     counts = {}
 
     def work(i: int) -> None:
@@ -222,7 +222,7 @@ def test_automatic_tiles_fit_the_free_memory_of_a_gpu(monkeypatch, free):
     smallest = (2 * NET.radius + 16) ** 2
     assert taken <= SHARE * free or window == smallest
     assert window < 480 * 480 or free == 2**40
-    assert_same(up(IMAGE), whole())
+    assert_same(up(IMAGE), untiled())
 
 
 @torch.no_grad()
@@ -235,21 +235,21 @@ def test_overflow_in_float32_is_an_error_and_no_image():
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp16", 4), ("bf16", 12)])
-def test_half_precisions_are_near(dtype, tolerance):
+def test_half_precision_is_close_to_float32(dtype, tolerance):
     image = noise(45, 61, 3)
-    difference = whole(image, dtype=dtype).astype(int) - whole(image)
+    difference = untiled(image, dtype=dtype).astype(int) - untiled(image)
     assert np.abs(difference).max() <= tolerance
 
 
 def test_auto_keeps_float32_for_more_than_8_bits():
     image = noise(20, 20, 3, dtype=np.uint16)
-    np.testing.assert_array_equal(whole(image, device="cpu", dtype="auto"), whole(image))
+    np.testing.assert_array_equal(untiled(image, device="cpu", dtype="auto"), untiled(image))
 
 
 @pytest.mark.parametrize("tile", ["auto", None, 8])
 def test_memory_is_checked_before_any_work(monkeypatch, tile):
     free_memory(monkeypatch, 1000)
-    failing = Failing(monkeypatch, {1}, AssertionError("work has begun"))
+    failing = Failing(monkeypatch, {1}, AssertionError("the network ran"))
     with pytest.raises(LimitError, match=r"pixels to \d+ x \d+ need .* MiB of memory"):
         Upscaler(NET, device="cpu", dtype="fp32", tile=tile)(IMAGE, 1.5)
     assert failing.count == 0
@@ -263,9 +263,9 @@ def test_smaller_tiles_need_less_memory(monkeypatch):
     assert Upscaler(NET, device="cpu", dtype="fp32", tile=64)(image).shape == (1200, 1200, 3)
 
 
-def test_unknown_memory_is_no_obstacle(monkeypatch):
+def test_unknown_memory_is_not_limited(monkeypatch):
     free_memory(monkeypatch, None)
-    assert whole(noise(4, 4, 3)).shape == (16, 16, 3)
+    assert untiled(noise(4, 4, 3)).shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize("options", [{"dtype": "fp32"}, {"dtype": "bf16", "tile": 20}], ids=str)
@@ -277,6 +277,6 @@ def test_eight_threads_get_the_bits_of_one(options):
 
 @pytest.mark.gpu
 def test_gpu_out_of_memory_and_tiles():
-    expected = whole(device="cpu")
+    expected = untiled(device="cpu")
     up = Upscaler(NET, device="cuda", dtype="fp32", tile=13)
     assert np.abs(up(IMAGE) - expected).max() <= 1e-5

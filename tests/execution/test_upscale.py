@@ -1,4 +1,4 @@
-"""`espan.upscale` and `Upscaler` return the kind of image they get, and do not modify it."""
+"""`espan.upscale` and `Upscaler` return the kind of image they get and do not modify the input."""
 
 import numpy as np
 import pytest
@@ -160,7 +160,7 @@ def test_scale_is_the_models_by_default(model_scale):
 
 
 @pytest.mark.parametrize("scale", [0, -1, 0.5, 64.1, float("nan"), float("inf"), "4", True])
-def test_scales_that_cannot_be(scale):
+def test_invalid_scales_are_refused(scale):
     with pytest.raises(InputError, match="scale: expected"):
         espan.upscale(noise(4, 4, 3), scale, device="cpu", model=NET)
 
@@ -206,7 +206,7 @@ def test_network_given_is_not_changed():
     ],
     ids=lambda o: str(o)[:30],
 )
-def test_options_that_cannot_be(option, error):
+def test_invalid_options_are_refused(option, error):
     with pytest.raises(error):
         espan.upscale(noise(4, 4, 3), **({"model": NET, "device": "cpu"} | option))
 

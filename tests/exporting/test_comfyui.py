@@ -1,4 +1,4 @@
-"""The folder of nodes, loaded like ComfyUI does, with stubs of its modules."""
+"""The folder of nodes, loaded as ComfyUI loads it, with stubs of its modules."""
 
 import importlib.util
 import sys
@@ -19,7 +19,7 @@ from tests.support.makers import noise, random_net
 def on_the_cpu(monkeypatch):
     comfyui._upscaler.cache_clear()
     monkeypatch.setattr(
-        comfyui, "Upscaler", lambda model, **how: Upscaler(model, device="cpu", **how)
+        comfyui, "Upscaler", lambda model, **options: Upscaler(model, device="cpu", **options)
     )
     yield
     comfyui._upscaler.cache_clear()
@@ -85,27 +85,27 @@ def test_a_batch_is_streamed_image_by_image(folder, monkeypatch):
             most.append(sum(each() is not None for each in alive))
             return result
 
-    monkeypatch.setattr(comfyui, "_upscaler", lambda *how: Counted())
+    monkeypatch.setattr(comfyui, "_upscaler", lambda *options: Counted())
     monkeypatch.setattr(comfyui._upscaler, "cache_clear", lambda: None, raising=False)
     execute(load(folder), image=torch.zeros(100, 8, 8, 3))
     assert len(most) == 100 and max(most) <= 1
 
 
 def test_progress_and_interruption_are_comfyuis(folder, monkeypatch):
-    told = []
+    reported = []
 
     class StoppedError(Exception):
         pass
 
     class ProgressBar:
         def __init__(self, total):
-            told.append(total)
+            reported.append(total)
 
         def update(self, done):
-            told.append(done)
+            reported.append(done)
 
     def check():
-        if len(told) > 2:
+        if len(reported) > 2:
             raise StoppedError
 
     for name, facts in (
@@ -118,10 +118,10 @@ def test_progress_and_interruption_are_comfyuis(folder, monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
     with pytest.raises(StoppedError):
         execute(load(folder), image=torch.zeros(5, 4, 4, 3), model="tiny")
-    assert told == [5, 1, 1]
+    assert reported == [5, 1, 1]
 
 
-def test_without_a_model_of_ones_own(tmp_path):
+def test_nodes_without_own_weights(tmp_path):
     assert main(["export", "--comfyui", str(tmp_path / "nodes"), "-q"]) == 0
     assert {path.name for path in (tmp_path / "nodes").iterdir()} == {
         *("__init__.py", "requirements.txt")
@@ -129,7 +129,7 @@ def test_without_a_model_of_ones_own(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["espan-x4", "--comfyui", "nodes"], "model: espan-x4 is built in"),
         (["none.pth", "--comfyui", "nodes"], "none.pth: no such weights file"),
@@ -140,16 +140,16 @@ def test_without_a_model_of_ones_own(tmp_path):
     ],
     ids=str,
 )
-def test_what_cannot_be(tmp_path, monkeypatch, arguments, said, capsys):
+def test_invalid_exports_are_a_one_line_error(tmp_path, monkeypatch, arguments, message, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     assert main(["export", *arguments]) in (1, 2)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("espan: ") and said in line
+    assert line.startswith("espan: ") and message in line
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_function(tmp_path):
+def test_write_nodes(tmp_path):
     save(random_net(), tmp_path / "own.safetensors")
     assert comfyui.write_nodes(tmp_path / "a/b", tmp_path / "own.safetensors") == tmp_path / "a/b"
     assert "own" in load(tmp_path / "a/b").models

@@ -63,13 +63,13 @@ def test_onnx_files_have_the_inputs_that_video_programs_expect(tmp_path, runtime
     onnx.checker.check_model(model, full_check=True)
     assert [(each.domain, each.version) for each in model.opset_import] == [("", onnx_files.OPSET)]
     assert not model.functions
-    told = {prop.key: prop.value for prop in model.metadata_props}
-    assert told["arch"] == "ESPAN" and told["scale"] == "4" and told["radius"] == "23"
-    assert told["licence"] == "Apache-2.0" and "ATTRIBUTION" in told["training_data"]
-    assert json.loads(told["config"])["channels"] == 32
+    metadata = {prop.key: prop.value for prop in model.metadata_props}
+    assert metadata["arch"] == "ESPAN" and metadata["scale"] == "4" and metadata["radius"] == "23"
+    assert metadata["licence"] == "Apache-2.0" and "ATTRIBUTION" in metadata["training_data"]
+    assert json.loads(metadata["config"])["channels"] == 32
     run = session(runtime, made.path)
-    (into,), (out) = run.get_inputs(), run.get_outputs()[0]
-    assert (into.name, into.type, into.shape) == (
+    (entry,), (out) = run.get_inputs(), run.get_outputs()[0]
+    assert (entry.name, entry.type, entry.shape) == (
         "input",
         "tensor(float)",
         [1, 3, "height", "width"],
@@ -106,8 +106,8 @@ def test_a_program_gives_the_networks_image_at_any_size(name, tmp_path):
         x = image(*shape)
         torch.testing.assert_close(run(x), net(x), atol=1e-5, rtol=0)
     with zipfile.ZipFile(made.path) as archive:
-        (said,) = (name for name in archive.namelist() if name.endswith("espan.json"))
-        assert json.loads(archive.read(said))["scale"] == str(net.scale)
+        (metadata,) = (name for name in archive.namelist() if name.endswith("espan.json"))
+        assert json.loads(archive.read(metadata))["scale"] == str(net.scale)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -120,17 +120,17 @@ def test_safetensors_load_again(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_notes_of_any_name_are_kept_and_none_is_believed(name, tmp_path):
+def test_notes_of_any_name_are_kept_and_not_interpreted(name, tmp_path):
     net = NETWORKS[name]()
     notes = {"dtype": "a", "net": "b", "path": "c", "licence": "d", "scale": "9", "espan": "{}"}
     source = tmp_path / "source.safetensors"
     source.write_bytes(espan_weights.to_bytes(net, None, notes))
     made = espan.export(source, tmp_path / "net.safetensors", fp16=True)
     with safe_open(made.path, framework="pt") as file:
-        said = file.metadata()
-    assert said["net"] == "b" and said["licence"] == "d"
+        metadata = file.metadata()
+    assert metadata["net"] == "b" and metadata["licence"] == "d"
     # A SPAN file for other programs has these keys of its own; the rest is the same description.
-    assert said["scale"] == str(net.scale) if "radius" in said else "espan" in said
+    assert metadata["scale"] == str(net.scale) if "radius" in metadata else "espan" in metadata
     assert espan.load(made.path).scale == net.scale
 
 
@@ -177,7 +177,7 @@ def test_weights_that_overflow_float16_are_refused(tmp_path, net):
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "says"),
+    ("name", "options", "message"),
     [
         ("net.engine", {}, r"net\.engine: expected a name ending in \.onnx or \.pt2 or \.safetens"),
         ("net", {"format": "onnx"}, r"expected a name ending in \.onnx"),
@@ -189,8 +189,8 @@ def test_weights_that_overflow_float16_are_refused(tmp_path, net):
         ("net.safetensors", {"size": (4, 4)}, "for onnx or torch only"),
     ],
 )
-def test_wrong_arguments_are_named(name, options, says, tmp_path, net):
-    with pytest.raises(InputError, match=says):
+def test_wrong_arguments_are_named(name, options, message, tmp_path, net):
+    with pytest.raises(InputError, match=message):
         espan.export(net, tmp_path / name, **options)
     assert not [*tmp_path.iterdir()]
 
@@ -211,7 +211,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, net, monkeypatch, c
     assert not [each for each in tmp_path.iterdir() if each.is_file()]
 
 
-def test_the_command_writes_a_file_and_says_how_near_it_is(tmp_path, weights, capsys):
+def test_the_command_writes_a_file_and_prints_its_error(tmp_path, weights, capsys):
     path = tmp_path / "net.pt2"
     assert main(["export", weights, "-o", str(path), "--size", "9x14"]) == 0
     shown = capsys.readouterr()

@@ -65,7 +65,7 @@ def test_uncompressed_tiff(tmp_path):
 def test_tiff_of_other_writers(tmp_path, channels, compression, kind, tile):
     tifffile = pytest.importorskip("tifffile", reason="tifffile writes these files")
     pixels = noise(50, 40, channels, dtype=np.uint16)
-    how = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
+    options = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
     tifffile.imwrite(
         tmp_path / "a.tif",
         pixels,
@@ -74,7 +74,7 @@ def test_tiff_of_other_writers(tmp_path, channels, compression, kind, tile):
         byteorder=kind[0],
         bigtiff=kind == "<big",
         tile=tile,
-        **how,
+        **options,
     )
     np.testing.assert_array_equal(np.asarray(files.read(tmp_path / "a.tif")), pixels)
 
@@ -86,8 +86,8 @@ def test_premultiplied_alpha_becomes_straight(tmp_path, compression):
     straight[0, 0, 3], straight[0, 1, 3] = 0, 65535
     alpha = straight[..., 3:] / 65535
     pixels = np.concatenate([np.round(straight[..., :3] * alpha), straight[..., 3:]], 2)
-    how = {"photometric": "rgb", "extrasamples": ["assocalpha"], "compression": compression}
-    tifffile.imwrite(tmp_path / "a.tif", pixels.astype(np.uint16), **how)
+    options = {"photometric": "rgb", "extrasamples": ["assocalpha"], "compression": compression}
+    tifffile.imwrite(tmp_path / "a.tif", pixels.astype(np.uint16), **options)
     read = np.asarray(files.read(tmp_path / "a.tif"))
     np.testing.assert_array_equal(read[..., 3], straight[..., 3])
     error = np.abs(read[..., :3] - straight[..., :3].astype(float))
@@ -96,16 +96,16 @@ def test_premultiplied_alpha_becomes_straight(tmp_path, compression):
 
 
 @pytest.mark.parametrize(
-    ("shape", "how"),
+    ("shape", "options"),
     [
         ((50, 40, 3), {"photometric": "rgb", "bigtiff": True, "byteorder": ">"}),
         ((50, 40, 2), {"photometric": "minisblack", "extrasamples": ["unassalpha"]}),
     ],
     ids=["big-endian-bigtiff", "grey-alpha"],
 )
-def test_tiffs_that_pillow_cannot_read(tmp_path, shape, how):
+def test_tiffs_that_pillow_cannot_read(tmp_path, shape, options):
     tifffile = pytest.importorskip("tifffile", reason="tifffile writes these files")
-    tifffile.imwrite(tmp_path / "a.tif", noise(*shape, dtype=np.uint16), **how)
+    tifffile.imwrite(tmp_path / "a.tif", noise(*shape, dtype=np.uint16), **options)
     with pytest.raises(InputError, match=r"a\.tif: a TIFF .* convert it to PNG"):
         files.read(tmp_path / "a.tif")
 
@@ -114,8 +114,8 @@ def test_tiffs_that_pillow_cannot_read(tmp_path, shape, how):
 def test_colour_is_not_reduced_to_8_bits(tmp_path, compression):
     tifffile = pytest.importorskip("tifffile", reason="tifffile writes these files")
     pixels = noise(3, 50, 40, dtype=np.uint16)
-    how = {"photometric": "rgb", "planarconfig": "separate", "compression": compression}
-    tifffile.imwrite(tmp_path / "a.tif", pixels, **how)
+    options = {"photometric": "rgb", "planarconfig": "separate", "compression": compression}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
     with pytest.raises(InputError, match=r"a\.tif: .*(16-bit colour|damaged)"):
         files.read(tmp_path / "a.tif")
 

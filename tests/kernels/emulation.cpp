@@ -12,15 +12,15 @@ template <int COUNT>
 void matrices() {
     SHARED_BYTES(start, BYTES);
     const auto word = [](int lane, int matrix) { return uint32_t(100 * lane + matrix); };
-    const int lane = lane_id(), turned = 5 * lane % 32;
+    const int lane = lane_id(), permuted = 5 * lane % 32;
     uint32_t given[COUNT], row[4], back[COUNT];
     for (int i = 0; i < COUNT; ++i) given[i] = word(lane, i);
-    store_matrices(start + 48 * turned, given);
-    std::memcpy(row, shim::generic(start + 48 * turned), 16);
+    store_matrices(start + 48 * permuted, given);
+    std::memcpy(row, shim::generic(start + 48 * permuted), 16);
     for (int i = 0; i < 4 && lane < 8 * COUNT; ++i) {
         expect(row[i] == word(lane % 8 * 4 + i, lane / 8), "a wrong word in memory");
     }
-    load_matrices(back, start + 48 * turned);
+    load_matrices(back, start + 48 * permuted);
     for (int i = 0; i < COUNT; ++i) expect(back[i] == given[i], "a wrong word in a register");
 }
 
@@ -28,27 +28,27 @@ void matrices() {
 void phases() {
     static int count, seen;
     SHARED_BYTES(start, BYTES);
-    const Address counted = start, looked = start + 8;
+    const Address counted = start, checked = start + 8;
     if (threadIdx.x == 0) {
         count = seen = 0;
         mbarrier_init(counted, 32);
-        mbarrier_init(looked, 1);
+        mbarrier_init(checked, 1);
     }
     bar_sync(0, 64);
     for (uint32_t round = 0; round < 5; ++round) {
         if (threadIdx.x < 32) {
-            shim::wait_past(looked, 1 - round % 2, "a look");
+            shim::wait_past(checked, 1 - round % 2, "a check");
             ++count;
             mbarrier_arrive(counted);
         } else if (threadIdx.x == 32) {
             shim::wait_past(counted, round % 2, "counts");
             expect(count == 32 * int(round + 1), "a wait that ended early");
             seen = round;
-            mbarrier_arrive(looked);
+            mbarrier_arrive(checked);
         }
     }
     bar_sync(0, 64);
-    expect(seen == 4, "a round without a witness");
+    expect(seen == 4, "warp 1 missed a count");
 }
 
 template <int PARITY>
@@ -98,7 +98,7 @@ struct Copies {
     void wait() const { shim::wait_past(barrier, 0, "a bulk copy"); }
 };
 
-void there_and_back() {
+void loaded_and_stored() {
     const Copies all;
     all.load(all.start + 32, 5, 160);
     all.wait();
@@ -111,7 +111,7 @@ void there_and_back() {
     }
 }
 
-void read_before_it_is_there() {
+void read_before_the_copy_ends() {
     const Copies all;
     all.load(all.start, 0, 64);
     uint32_t word;
@@ -127,7 +127,7 @@ void stored_then_copied() {
     bulk_store(all.to, 0, all.start, 16);
     bulk_commit();
     bulk_wait_read<0>();
-    expect(all.copied[3] == 4, "what no fence has shown");
+    expect(all.copied[3] == 4, "data stored without fence_async");
 }
 
 template <int AT, int I, int COUNT>
@@ -142,10 +142,10 @@ void store_of() {
     bulk_store(all.to, I, all.start + AT, COUNT);
 }
 
-void load_from_between() {
+void load_from_byte_4() {
     const Copies all;
-    const Global<const uint4> between{reinterpret_cast<const uint4*>(all.words + 1), 63};
-    bulk_load(all.start, between, 0, 16, all.barrier);
+    const Global<const uint4> unaligned{reinterpret_cast<const uint4*>(all.words + 1), 63};
+    bulk_load(all.start, unaligned, 0, 16, all.barrier);
 }
 
 void load_by_an_unfenced_barrier() {
@@ -162,7 +162,7 @@ void ends_with_a_store() {
 
 void too_many_registers() { take_registers<168>(); }
 
-void registers_of_a_part() {
+void registers_of_some_warps() {
     if (threadIdx.x >= 32) take_registers<152>();
 }
 
@@ -183,8 +183,8 @@ const Cases CASES{
     {"over-arrival", {1, over_arrival}},
     {"no barrier", {1, no_barrier}},
     {"stored over a barrier", {1, stored_over_a_barrier}},
-    {"there and back", {1, there_and_back}},
-    {"read before it is there", {1, read_before_it_is_there}},
+    {"loaded and stored", {1, loaded_and_stored}},
+    {"read before the copy ends", {1, read_before_the_copy_ends}},
     {"stored, fenced, copied", {1, stored_then_copied<true>}},
     {"stored, copied", {1, stored_then_copied<false>}},
     {"load past global memory", {1, load_of<0, 62, 48>}},
@@ -193,7 +193,7 @@ const Cases CASES{
     {"load over a barrier", {1, load_of<BYTES - 32, 0, 32>}},
     {"load of 24 bytes", {1, load_of<0, 0, 24>}},
     {"load to byte 8", {1, load_of<8, 0, 16>}},
-    {"load from between", {1, load_from_between}},
+    {"load from byte 4", {1, load_from_byte_4}},
     {"load by an unfenced barrier", {1, load_by_an_unfenced_barrier}},
     {"store past global memory", {1, store_of<0, 62, 48>}},
     {"store from past shared memory", {1, store_of<BYTES, 0, 16>}},
@@ -202,7 +202,7 @@ const Cases CASES{
     {"ends with a store", {1, ends_with_a_store<true>}},
     {"ends with a store not committed", {1, ends_with_a_store<false>}},
     {"too many registers", {512, too_many_registers}},
-    {"registers of a part", {128, registers_of_a_part}},
+    {"registers of some warps", {128, registers_of_some_warps}},
     {"global memory too early", {1, before_the_earlier_kernel<false>, true}},
     {"global memory in time", {1, before_the_earlier_kernel<true>, true}},
 };

@@ -41,7 +41,7 @@ def dot_of_tensor_cores(builder, a, b, acc, *options):
 
 
 def test_loss_is_exact_with_truncating_tensor_cores(monkeypatch):
-    # If only such tensor cores summed, the loss would be too small by 8e-7.
+    # Summing only on such tensor cores would make the loss too small by 8e-7.
     if machine.INTERPRETED:
         from triton.runtime.interpreter import InterpreterBuilder
 
@@ -63,7 +63,7 @@ def test_scipy(impl):
 
 @IMPLS
 @SIZES
-def test_inverse_undoes_it(shape, block, impl):
+def test_inverse_restores_the_input(shape, block, impl):
     x = torch.randn(shape)
     back = dct2(dct2(x, block=block, impl=impl), block=block, inverse=True, impl=impl)
     torch.testing.assert_close(back, x, atol=2e-6, rtol=0)
@@ -98,7 +98,7 @@ def test_loss_and_gradient(shape, block, dtype, guard_bands):
 
 
 @pytest.mark.parametrize("block", [None, 8])
-def test_eager_gradient_by_differences(block):
+def test_eager_gradcheck(block):
     x, y = torch.randn(2, 8, 16, dtype=torch.float64)
     x.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: dct2(x, block=block), (x,))

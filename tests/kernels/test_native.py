@@ -167,7 +167,7 @@ def test_failed_compilation_is_noted_or_fatal(tmp_path):
     assert result.returncode == 0, result.stderr
     assert left_out(tmp_path).startswith("compilation failed:")
     assert "arch=compute_80,code=sm_80 " in result.stdout + result.stderr
-    assert "espan: without CUDA kernels: " in result.stdout + result.stderr
+    assert "espan: built without CUDA kernels: " in result.stdout + result.stderr
     assert build(tmp_path, ESPAN_CUDA="1", ESPAN_CUDA_ARCHS="80", **failing).returncode != 0
 
 

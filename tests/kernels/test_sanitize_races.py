@@ -96,7 +96,7 @@ def test_other_findings_still_fail(other):
         assert sanitize.parse(text, 7, FORMS)[0] == "findings"
     # A race that is counted but not shown.
     more = of_races(LIKE_IT).replace("SUMMARY: 1", "SUMMARY: 2")
-    assert sanitize.parse(more, 7, FORMS)[1][0] == "1 by the summary alone"
+    assert sanitize.parse(more, 7, FORMS)[1][0] == "1 counted only by the summary"
 
 
 @pytest.fixture

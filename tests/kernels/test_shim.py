@@ -91,39 +91,39 @@ def caught(module, case=BLOCK) -> str | None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_shim_block_agrees_in_any_order(use, shim_module, seed):
-    use(shim_module)
+def test_shim_block_agrees_in_any_order(use_module, shim_module, seed):
+    use_module(shim_module)
     shim_module.seed(seed)
     assert_agrees(OPS["spab"], channels_last_block(), impl="cuda")
 
 
 @pytest.mark.parametrize("case", [BLOCK, ODD], ids=str)
-def test_shim_no_false_positives(use, shim_module, case):
-    use(shim_module)
+def test_shim_no_false_positives(use_module, shim_module, case):
+    use_module(shim_module)
     assert caught(shim_module, case) is None
 
 
 @pytest.mark.parametrize(("case", "how", "bug", "change"), BUGS, ids=[bug for _, _, bug, _ in BUGS])
-def test_shim_finds_planted_bugs(use, shim_objects, tmp_path, case, how, bug, change):
+def test_shim_finds_planted_bugs(use_module, shim_objects, tmp_path, case, how, bug, change):
     source = "spab.cu" if case == BLOCK else "conv3x3.cu"
     header = next(name for name in HEADERS if min(change) in (host.SOURCES / name).read_text())
     module = host.patched(shim_objects, tmp_path, source, change, header)
-    use(module)
+    use_module(module)
     assert re.search(how, caught(module, case) or "nothing")
 
 
-def test_shim_3_strips_of_20_rows(use, shim_module):
-    use(shim_module)
+def test_shim_3_strips_of_20_rows(use_module, shim_module):
+    use_module(shim_module)
     for convs in (2, 3):
         assert_agrees(
             OPS["spab"], OPS["spab"].make((1, 32, convs, 20, 180), torch.float16), impl="cuda"
         )
 
 
-def test_shim_names_an_access_out_of_bounds(use, shim_objects, tmp_path):
+def test_shim_names_an_access_out_of_bounds(use_module, shim_objects, tmp_path):
     forward = "load_vector(y, first);\n        Vector<T> result;"
     bug = {forward: forward.replace("first", "first + 8", 1)}
-    use(host.patched(shim_objects, tmp_path, "span_gate.cu", bug))
+    use_module(host.patched(shim_objects, tmp_path, "span_gate.cu", bug))
     x = torch.ones(16, dtype=torch.float16)
     message = (
         r"^span_gate: cudaErrorIllegalAddress: block 0, thread \d+: global\[16\] of 16; the CUDA"

@@ -187,14 +187,14 @@ def caught(module) -> str | None:
     return None
 
 
-def test_shim_no_false_positives(use, shim_module):
-    use(shim_module)
+def test_shim_no_false_positives(use_module, shim_module):
+    use_module(shim_module)
     assert caught(shim_module) is None
 
 
 @pytest.mark.parametrize(("header", "how", "change"), BUGS)
-def test_shim_finds_planted_bugs(use, shim_objects, tmp_path, header, how, change):
+def test_shim_finds_planted_bugs(use_module, shim_objects, tmp_path, header, how, change):
     module = host.patched(shim_objects, tmp_path, SOURCE, change, f"wgmma/{header}.cuh")
-    use(module)
+    use_module(module)
     shown = caught(module)
     assert shown is not None and re.search(how, shown), shown

@@ -199,8 +199,8 @@ def test_no_false_positives_shim(host_build):
 
 
 @pytest.mark.parametrize("bug", TAIL_BUGS)
-def test_finds_planted_bugs_shim(use, shim_objects, tmp_path, bug):
+def test_finds_planted_bugs_shim(use_module, shim_objects, tmp_path, bug):
     how, change = TAIL_BUGS[bug]
-    use(host.patched(shim_objects, tmp_path, "tail_wgmma.cu", change))
+    use_module(host.patched(shim_objects, tmp_path, "tail_wgmma.cu", change))
     shown = tail_caught()
     assert shown is not None and re.search(how, shown), shown

@@ -85,8 +85,8 @@ def test_cuda_fp16_accumulation_refusals_shim(channels, where):
 @pytest.mark.parametrize(
     ("channels", "count", "message"),
     [
-        (4, 1, "spab: weights: expected 2 or 3 of them, got 1"),
-        (4, 4, "spab: weights: expected 2 or 3 of them, got 4"),
+        (4, 1, "spab: weights: expected 2 or 3 tensors, got 1"),
+        (4, 4, "spab: weights: expected 2 or 3 tensors, got 4"),
         (5, 3, r"spab: weights\[0\]: expected shape \(4, 4, 3, 3\), got \(5, 5, 3, 3\)"),
     ],
 )
@@ -98,7 +98,7 @@ def test_bad_arguments(channels, count, message):
 
 def test_mismatched_lists():
     x, weights, biases = OP.make((1, 4, 3, 5, 5), torch.float32, DEVICE)
-    with pytest.raises(ValueError, match="spab: biases: expected 3 of them, got 2"):
+    with pytest.raises(ValueError, match="spab: biases: expected 3 tensors, got 2"):
         spab(x, weights, biases[:2])
     weights[1] = torch.ones(5, 4, 3, 3)
     with pytest.raises(

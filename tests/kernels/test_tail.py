@@ -71,8 +71,8 @@ def test_clamp(impl):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"inputs": []}, "tail: inputs: expected 1 to 4 of them, got 0"),
-        ({"weights": [torch.ones(8, 8, 3, 3)]}, "tail: weights: expected 2 of them, got 1"),
+        ({"inputs": []}, "tail: inputs: expected 1 to 4 tensors, got 0"),
+        ({"weights": [torch.ones(8, 8, 3, 3)]}, "tail: weights: expected 2 tensors, got 1"),
         (
             {"inputs": [torch.ones(1, 8, 5, 6), torch.ones(1, 4, 6, 5)]},
             r"tail: inputs\[1\]: expected",

@@ -78,7 +78,7 @@ def test_published_radius(net, radius):
     ],
 )
 @torch.no_grad()
-def test_radius_is_how_far_a_pixel_reaches(make, config):
+def test_radius_equals_the_measured_receptive_field(make, config):
     net = random_net(make, **config).double()
     middle = net.radius + 3
     x = image(2 * middle + 1, 2 * middle + 1)

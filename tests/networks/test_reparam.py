@@ -1,4 +1,4 @@
-"""Schemas of re-parameterised convolutions: parsing, merging, and setting a given kernel."""
+"""Schemas of re-parameterised convolutions: parsing, merging, and setting the merged kernel."""
 
 import pytest
 import torch
@@ -12,9 +12,9 @@ from espan.training.optim import optimizers_of
 SCHEMAS = [*PRESETS, "3*1-k@4, k", "2*1-k-1@3, id, 1", "k-1, k", "2*k-1@1, id", "id", "12*1-k@1"]
 
 
-def layer_of(rep: str, inner=4, outer=4, kernel=3) -> RepConv:
+def layer_of(rep: str, cin=4, cout=4, kernel=3) -> RepConv:
     torch.manual_seed(0)
-    layer = RepConv(inner, outer, kernel, rep).double()
+    layer = RepConv(cin, cout, kernel, rep).double()
     for part in layer.parameters():
         nn.init.normal_(part)
     return layer
@@ -43,10 +43,10 @@ def test_equal_chains_are_one_wide_chain():
     chains = [layer_of("1-k") for _ in range(4)]
     for i, chain in enumerate(chains):
         part = slice(8 * i, 8 * i + 8)
-        for link, whole in zip(chain.branches[0], wide.branches[0], strict=True):
-            widening = whole.out_channels == 32
-            link.weight.data = whole.weight.data[part] if widening else whole.weight.data[:, part]
-            link.bias.data = whole.bias.data[part] if widening else whole.bias.data / 4
+        for link, full in zip(chain.branches[0], wide.branches[0], strict=True):
+            widening = full.out_channels == 32
+            link.weight.data = full.weight.data[part] if widening else full.weight.data[:, part]
+            link.bias.data = full.bias.data[part] if widening else full.bias.data / 4
     x = torch.randn(1, 4, 7, 6, dtype=torch.float64)
     torch.testing.assert_close(wide(x), sum(chain.branch_by_branch(x) for chain in chains))
 
@@ -69,7 +69,7 @@ def test_identity_is_left_out_where_channels_differ():
 @pytest.mark.parametrize(
     "rep", ["", "k,", "0*k", "k@0", "1-1", "k-k", "1-sobel", "2*", "*k", "a b"]
 )
-def test_schemas_that_cannot_be(rep):
+def test_invalid_schemas_are_refused(rep):
     with pytest.raises(InputError, match="rep: expected plain, "):
         read_schema(rep)
 
@@ -77,10 +77,10 @@ def test_schemas_that_cannot_be(rep):
 @pytest.mark.parametrize(
     "rep", [rep for rep in SCHEMAS if "k" in PRESETS.get(rep, rep).split(", ")]
 )
-def test_become_is_the_kernel_it_was_given(rep):
+def test_set_kernel_sets_the_merged_kernel(rep):
     layer = layer_of(rep)
     weight, bias = torch.randn(4, 4, 3, 3).double(), torch.randn(4).double()
-    layer.become(weight, bias)
+    layer.set_kernel(weight, bias)
     for got, wanted in zip(layer.merged(), (weight, bias), strict=True):
         torch.testing.assert_close(got, wanted)
 

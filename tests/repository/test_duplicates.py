@@ -5,12 +5,12 @@ from pathlib import Path
 from tests.support.duplicates import LONG, repeated
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("espan", "espan_kernels", "bench", "tests/support", "tests/verification")
+PACKAGES = ("espan", "espan_kernels", "bench", "tests/support", "tests/verification")
 
 
 def test_no_six_lines_occur_twice(monkeypatch):
     monkeypatch.chdir(ROOT)
-    paths = sorted(path for room in ROOMS for path in Path(room).rglob("*.py"))
+    paths = sorted(path for package in PACKAGES for path in Path(package).rglob("*.py"))
     tables = ("sample.py", "test_*.py")
     assert repeated(path for path in paths if not any(map(path.match, tables))) == []
 

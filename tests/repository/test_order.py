@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.architecture import DRAWING, LAYERS, PACKAGES, draw
-from tests.support.imports import circles, import_graph, imports, not_downwards
+from tests.support.imports import import_cycles, import_graph, imports, layer_violations
 
 ROOT = Path(__file__).parents[2]
 DATA = ("builtin", "pages")  # folders without code
@@ -21,7 +21,7 @@ def graph() -> dict[str, set[str]]:
 
 
 def test_modules_import_downwards_only(graph):
-    assert [*not_downwards(graph, "espan", LAYERS)] == []
+    assert [*layer_violations(graph, "espan", LAYERS)] == []
 
 
 def test_every_module_has_a_layer(graph):
@@ -43,7 +43,7 @@ def test_the_drawing_is_current():
 
 
 def test_there_are_no_import_cycles(graph):
-    assert circles(graph) == []
+    assert import_cycles(graph) == []
 
 
 def test_modules_import_only_the_version_from_the_package():
@@ -53,7 +53,7 @@ def test_modules_import_only_the_version_from_the_package():
         assert names <= {"__version__"}, f"{path} imports {names} from espan"
 
 
-# The rest tests the check itself, on small trees with known faults.
+# The remaining tests run these checks on small trees with known violations.
 
 
 def tree(root: Path, **files: str) -> dict[str, set[str]]:
@@ -82,25 +82,27 @@ HOUSE = (("cellar",), ("kitchen", "hall"), ("attic",))
 )
 def test_an_import_upwards_is_found(tmp_path, source):
     graph = tree(tmp_path, attic="", kitchen__stove=source)
-    assert [*not_downwards(graph, "house", HOUSE)] == [("house.kitchen.stove", "house.attic")]
+    assert [*layer_violations(graph, "house", HOUSE)] == [("house.kitchen.stove", "house.attic")]
 
 
 def test_an_import_within_a_layer_is_found(tmp_path):
     graph = tree(tmp_path, hall__door="", kitchen__stove="from house.hall.door import bell")
-    assert [*not_downwards(graph, "house", HOUSE)] == [("house.kitchen.stove", "house.hall.door")]
+    assert [*layer_violations(graph, "house", HOUSE)] == [
+        ("house.kitchen.stove", "house.hall.door")
+    ]
 
 
 def test_imports_downwards_and_within_a_module_are_allowed(tmp_path):
     inside = "import torch\nimport house.cellar\nfrom house.kitchen import sink"
     graph = tree(tmp_path, cellar="", kitchen__sink="", kitchen__stove=inside)
     assert graph["house.kitchen.stove"] == {"house.cellar", "house.kitchen.sink"}
-    assert [*not_downwards(graph, "house", HOUSE)] == [] == circles(graph)
+    assert [*layer_violations(graph, "house", HOUSE)] == [] == import_cycles(graph)
 
 
 def test_a_module_without_a_layer_is_an_error(tmp_path):
     graph = tree(tmp_path, shed="import house.attic", attic="")
     with pytest.raises(KeyError, match="shed"):
-        [*not_downwards(graph, "house", HOUSE)]
+        [*layer_violations(graph, "house", HOUSE)]
 
 
 def test_cycles_of_every_length_are_found(tmp_path):
@@ -113,7 +115,7 @@ def test_cycles_of_every_length_are_found(tmp_path):
         c="from house.a import layer\nfrom house.cellar import wine",
         cellar="",
     )
-    assert circles(graph) == [
+    assert import_cycles(graph) == [
         ["house.a", "house.b", "house.c"],
         ["house.kitchen.sink", "house.kitchen.stove"],
     ]
@@ -123,4 +125,4 @@ def test_a_file_and_its_package_can_form_a_cycle(tmp_path):
     graph = tree(tmp_path, hall__door="from house.hall import bell")
     (tmp_path / "house/hall/__init__.py").write_text("from house.hall.door import knock")
     graph = import_graph(tmp_path, ["house"])
-    assert circles(graph) == [["house.hall", "house.hall.door"]]
+    assert import_cycles(graph) == [["house.hall", "house.hall.door"]]

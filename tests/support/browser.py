@@ -33,21 +33,21 @@ def chromium():
 
 @contextmanager
 def tab(chromium, address: str, expected: str | None = None, **context):
-    """A page that has been loaded; at the end it must have had nothing to complain of.
+    """A loaded page; fails at the end if the browser reported errors.
 
-    expected: what complaints may contain.
+    expected: text in the errors that are allowed.
     """
     context = chromium.new_context(**{"viewport": {"width": 1000, "height": 900}} | context)
-    page, complaints, asked = context.new_page(), [], []
+    page, errors, requested = context.new_page(), [], []
     page.set_default_timeout(60_000)
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.asked = asked
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: requested.append(request.url))
+    page.requested = requested
     page.goto(address)
     try:
         yield page
-        assert [text for text in complaints if not expected or expected not in text] == []
+        assert [text for text in errors if not expected or expected not in text] == []
     finally:
         context.close()
 

@@ -110,5 +110,5 @@ def measure(architectures: Iterable[int]) -> dict[str, dict[str, list]]:
 
 
 if __name__ == "__main__":
-    wanted_here = [*map(int, sys.argv[1:])] or ARCHITECTURES
-    print(as_text("triton", triton.__version__, measure(wanted_here)))
+    selected = [*map(int, sys.argv[1:])] or ARCHITECTURES
+    print(as_text("triton", triton.__version__, measure(selected)))

@@ -45,7 +45,7 @@ class Slow:
 
 
 class Page:
-    """A client of a running page. `jobs`, which has its folder, is of a server in this process."""
+    """A client of a running page. jobs: those of the server, if it runs in this process."""
 
     def __init__(self, port: int, jobs: WebJobs | None = None):
         self.port, self.jobs = port, jobs
@@ -54,11 +54,11 @@ class Page:
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
-    def ask(self, method: str, path: str, body=None, headers=None, **how):
+    def request(self, method: str, path: str, body=None, headers=None, **options):
         """(status, headers, body); a JSON body is parsed."""
         connection = self.connect()
         try:
-            connection.request(method, path, body, headers or {}, **how)
+            connection.request(method, path, body, headers or {}, **options)
             answer = connection.getresponse()
             content = answer.read()
             if answer.headers["content-type"] == "application/json":
@@ -67,25 +67,25 @@ class Page:
         finally:
             connection.close()
 
-    def send(self, content, **asked):
+    def send(self, content, **options):
         """Sends an image; returns (status, answer)."""
-        query = {"name": "a.png", "model": "built-in"} | asked
-        if not {*NAMES} & {*asked}:
+        query = {"name": "a.png", "model": "built-in"} | options
+        if not {*NAMES} & {*options}:
             query = {"scale": 4} | query
-        status, _, answer = self.ask("POST", f"/jobs?{urlencode(query)}", content)
+        status, _, answer = self.request("POST", f"/jobs?{urlencode(query)}", content)
         return status, answer
 
-    def news(self, id: str):
-        """All of the server's events about an image."""
-        status, _, content = self.ask("GET", f"/jobs/{id}/events")
+    def events(self, id: str):
+        """All events that the server sends about an image."""
+        status, _, content = self.request("GET", f"/jobs/{id}/events")
         assert status == 200, content
         return [json.loads(line[6:]) for line in content.decode().split("\n\n") if line]
 
-    def upscale(self, content, **asked) -> dict:
+    def upscale(self, content, **options) -> dict:
         """Uploads an image and returns its last event, with its id."""
-        status, answer = self.send(content, **asked)
+        status, answer = self.send(content, **options)
         assert status == 201, answer
-        return self.news(answer["id"])[-1] | answer
+        return self.events(answer["id"])[-1] | answer
 
     def files(self) -> list[Path]:
         return sorted(self.jobs.folder.iterdir())
@@ -112,7 +112,7 @@ def page(folder: Path, upscaler=tiny, paths=(), **limits):
 
 @contextmanager
 def listening(page: Page, id: str):
-    """The server's events about an image as they arrive; disconnects at the end."""
+    """The events about an image as they arrive; disconnects at the end."""
     connection = page.connect()
     connection.request("GET", f"/jobs/{id}/events")
     answer = connection.getresponse()
@@ -123,9 +123,9 @@ def listening(page: Page, id: str):
         connection.close()
 
 
-def until(true, seconds: float = 60) -> None:
-    """Waits for another thread, with a long timeout because the machine may be busy."""
+def until(condition, seconds: float = 60) -> None:
+    """Waits until `condition()`, at most `seconds`: long, because the machine may be busy."""
     end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
+    while not condition():
+        assert time.monotonic() < end, "timed out waiting for the condition"
         time.sleep(0.02)

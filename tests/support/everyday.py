@@ -29,20 +29,20 @@ def photographs() -> dict[str, np.ndarray]:
 
 
 def jpeg(quality: int) -> Images:
-    def spoil(image: np.ndarray) -> np.ndarray:
+    def degrade(image: np.ndarray) -> np.ndarray:
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
         return np.asarray(Image.open(buffer))
 
-    return spoil
+    return degrade
 
 
 def noisy(sigma: float) -> Images:
-    def spoil(image: np.ndarray) -> np.ndarray:
+    def degrade(image: np.ndarray) -> np.ndarray:
         noise = np.random.default_rng(0).standard_normal(image.shape)
         return np.round(image + sigma * noise).clip(0, 255).astype(np.uint8)
 
-    return spoil
+    return degrade
 
 
 KINDS: dict[str, Images] = {
@@ -63,9 +63,9 @@ def gains(upscaler: Images, scale: int, kinds=KINDS) -> dict[str, float]:
         lr = downscale(hr, scale)
         rows.append([])
         for kind in kinds:
-            spoilt = KINDS[kind](lr)
+            degraded = KINDS[kind](lr)
             ours, theirs = (
-                psnr(each(spoilt), hr, space="y", border=scale, range=255)
+                psnr(each(degraded), hr, space="y", border=scale, range=255)
                 for each in (upscaler, plain)
             )
             rows[-1].append(ours - theirs)

@@ -1,4 +1,4 @@
-"""The imports among the files of a tree, circles in them, and imports that break an order."""
+"""Imports between the files of a tree: the graph, its cycles, and violations of a layer order."""
 
 import ast
 from collections.abc import Container, Iterator, Sequence
@@ -11,7 +11,7 @@ Graph = dict[str, set[str]]
 def imports(path: Path) -> list[tuple[str, str | None]]:
     """All imports in a file, including TYPE_CHECKING ones: (module, imported name).
 
-    `import a.b` is ("a.b", None), `from a import b` is ("a", "b"), be b a module or a value.
+    `import a.b` is ("a.b", None); `from a import b` is ("a", "b"), for a module b or a value b.
     """
     found: list[tuple[str, str | None]] = []
     for node in ast.walk(ast.parse(path.read_text())):
@@ -24,7 +24,7 @@ def imports(path: Path) -> list[tuple[str, str | None]]:
 
 
 def import_graph(root: Path, packages: Sequence[str]) -> Graph:
-    """The imports among the files of `packages`, folders of `root`.
+    """The imports between the files of `packages`, folders of `root`.
 
     Importing a package counts as importing its __init__.py. The __init__.py of packages that
     contain an imported module does not count.
@@ -50,7 +50,7 @@ def _file_of(module: str, name: str | None, files: Container[str]) -> str | None
     return next((each for each in wanted if each in files), None)
 
 
-def circles(graph: Graph) -> list[list[str]]:
+def import_cycles(graph: Graph) -> list[list[str]]:
     """Import cycles: strongly connected components, by Tarjan's algorithm."""
     order: dict[str, int] = {}
     lowest: dict[str, int] = {}
@@ -77,10 +77,10 @@ def circles(graph: Graph) -> list[list[str]]:
     return found
 
 
-def not_downwards(
+def layer_violations(
     graph: Graph, package: str, layers: Sequence[Sequence[str]]
 ) -> Iterator[tuple[str, str]]:
-    """(importer, imported) wherever a module of `package` imports one that is not below it.
+    """(importer, imported) for each import of a module of `package` that is not in a lower layer.
 
     layers: the modules (folders and files directly in the package), the lowest layer first.
     Modules of one layer do not import each other. KeyError for a module without a layer.

@@ -25,8 +25,8 @@ from tests.support.makers import noise
 
 LIMITS = {"queue": 4, "upload": 200_000, "pixels": 600_000, "grace": 0.5, "keep_bytes": 500_000}
 LIMITS |= {"per_address": 100}  # all clients share one address
-# Allowed growth of the process, and of the server's folder: a file for every place in the queue,
-# the retained results, and half a second's new ones.
+# Limits of the growth of the process and of the size of the server's folder, which has a file for
+# every place in the queue, the retained results, and the results of the last half second.
 GROWTH_MIB, FOLDER_MIB = 60, 8
 REFUSALS = {400, 403, 404, 413, 503}
 
@@ -43,21 +43,21 @@ def _image(side: int) -> bytes:
 
 
 def storm(folder: Path, *, clients: int, rounds: int, seed: int) -> dict:
-    """`clients` threads that each do `rounds` things chosen at random; what came of them."""
+    """Runs `clients` threads of `rounds` random actions each; returns the counts of outcomes."""
     good, broken = _image(80), _image(40)[:500]
     counts: Counter = Counter()
     unexpected: list[str] = []
     most_bytes = 0
 
-    def send(page, content: bytes, **asked) -> None:
+    def send(page, content: bytes, **options) -> None:
         for _ in range(8):
-            status, answer = page.send(content, **asked)
+            status, answer = page.send(content, **options)
             if status != 503:
                 break
             counts["refused"] += 1
             time.sleep(0.1)
         if status == 201:
-            counts[page.news(answer["id"])[-1]["state"]] += 1
+            counts[page.events(answer["id"])[-1]["state"]] += 1
         elif status in REFUSALS:
             counts["refused"] += 1
         else:
@@ -75,21 +75,21 @@ def storm(folder: Path, *, clients: int, rounds: int, seed: int) -> dict:
     def leave(page) -> None:
         status, answer = page.send(good)
         if status == 201:
-            with demo_server.listening(page, answer["id"]) as news:
-                next(news)
+            with demo_server.listening(page, answer["id"]) as events:
+                next(events)
         counts["left"] += 1
 
     def look(page) -> None:
-        status, *_ = page.ask("GET", "/jobs/none/result")
+        status, *_ = page.request("GET", "/jobs/none/result")
         counts["refused"] += status in REFUSALS
 
-    def client(page, chance: random.Random) -> None:
+    def client(page, rng: random.Random) -> None:
         nonlocal most_bytes
         for _ in range(rounds):
-            deed = chance.choice(
+            action = rng.choice(
                 [
                     lambda: send(page, good),
-                    lambda: send(page, good, scale=chance.choice([2, 3, 4]), format="jpg"),
+                    lambda: send(page, good, scale=rng.choice([2, 3, 4]), format="jpg"),
                     lambda: send(page, broken),
                     lambda: send(page, b"x" * 300_000),
                     lambda: send(page, good, model="../x"),
@@ -99,7 +99,7 @@ def storm(folder: Path, *, clients: int, rounds: int, seed: int) -> dict:
                 ]
             )
             try:
-                deed()
+                action()
             except ConnectionError:  # refused while sending too much
                 counts["refused"] += 1
             except Exception as error:
@@ -118,7 +118,7 @@ def storm(folder: Path, *, clients: int, rounds: int, seed: int) -> dict:
             thread.start()
         for thread in threads:
             thread.join()
-        alive = page.ask("GET", "/")[0] == 200
+        alive = page.request("GET", "/")[0] == 200
         last = page.upscale(good)["state"]
         grown = _resident_mib() - before
     return {

@@ -19,21 +19,21 @@ def rounded(x: Tensor) -> Tensor:
 class Tf32(TorchDispatchMode):
     """Computes every float32 convolution in this thread as cuDNN does.
 
-    Plain convolutions follow PyTorch's switch, which is on by default; others follow their
-    argument. `switch` lists the state of the switch at each convolution.
+    Plain convolutions follow cudnn.allow_tf32, which is on by default; others follow their
+    argument. `flags` lists cudnn.allow_tf32 at each convolution.
     """
 
     def __init__(self):
         super().__init__()
-        self.switch: list[bool] = []
+        self.flags: list[bool] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         aten, kwargs = torch.ops.aten, kwargs or {}
         plain = func in (aten.conv2d.default, aten.convolution.default)  # conv2d in inference
         if plain or func is aten._convolution.default:
-            switch = torch.backends.cudnn.allow_tf32
-            self.switch.append(switch)
-            if (switch if plain else args[-1]) and args[0].dtype == torch.float32:
+            allowed = torch.backends.cudnn.allow_tf32
+            self.flags.append(allowed)
+            if (allowed if plain else args[-1]) and args[0].dtype == torch.float32:
                 args = rounded(args[0]), rounded(args[1]), *args[2:]
         return func(*args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""Names that no file can have, and names of other things than files, are handled safely."""
+"""Names that no file can have, and names of FIFOs, devices, sockets and broken links."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ NEVER = [LONG, NUL, STRANGE, "a/" * 5000, "a" * 255 + "/b"]
 @pytest.mark.parametrize("name", NEVER, ids=lambda name: repr(name)[:12])
 def test_names_that_no_file_can_have(tmp_path, name):
     path = tmp_path / name
-    assert not any(ask(path) for ask in (paths.exists, paths.is_file, paths.is_folder))
+    assert not any(check(path) for check in (paths.exists, paths.is_file, paths.is_folder))
     assert paths.why_no_file(path) and "\n" not in paths.why_no_file(path)
     assert paths.resolved(path).is_absolute()
     assert not paths.names_folder(path)
@@ -55,17 +55,17 @@ def not_files(folder: Path) -> dict[str, str]:
     }
 
 
-def test_what_is_no_file_says_what_it_is(tmp_path):
+def test_the_reason_names_the_kind_of_non_file(tmp_path):
     for name, reason in not_files(tmp_path).items():
         assert paths.why_no_file(tmp_path / name) == reason
         assert paths.exists(tmp_path / name) and not paths.is_file(tmp_path / name)
-        assert paths.why_no_result(tmp_path / name) is None  # replaced by the test
+        assert paths.why_no_result(tmp_path / name) is None  # a result may replace it
     assert paths.why_no_file(tmp_path) == "is a directory"
     assert paths.why_no_file(tmp_path / "none") == paths.NOTHING
 
 
 @pytest.mark.parametrize("find", [paths.listing, paths.below])
-def test_a_folder_is_told_with_what_is_no_file(tmp_path, find):
+def test_listings_include_non_files_with_a_reason(tmp_path, find):
     reasons = not_files(tmp_path)
     (tmp_path / "a.PNG").touch()
     (tmp_path / "b.txt").touch()
@@ -76,7 +76,7 @@ def test_a_folder_is_told_with_what_is_no_file(tmp_path, find):
     assert {each.path.name: each.problem for each in find(tmp_path, [".png"])} == expected
 
 
-def test_below_goes_where_it_may(tmp_path):
+def test_below_skips_hidden_excluded_and_linked_folders(tmp_path):
     for name in ("a/x.png", "b/deep/y.png", ".git/z.png", "left/out.png"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
@@ -123,7 +123,7 @@ def test_a_folder_that_may_be_listed_but_not_entered(tmp_path, capfd, monkeypatc
 @pytest.mark.parametrize(
     "name", [3, None, b"a.png", ["a"], object()], ids=lambda name: type(name).__name__
 )
-def test_what_is_no_name(name):
+def test_paths_of_other_types_are_refused(name):
     with pytest.raises(InputError, match="thing: expected a path, got "):
         paths.as_path(name, "thing", OutputError)
 

@@ -54,7 +54,7 @@ def settings(tmp_path) -> dict:
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_settings_that_cannot_be(settings, tmp_path, capsys, change, message):
+def test_invalid_settings_are_refused(settings, tmp_path, capsys, change, message):
     path = as_yaml(tmp_path / "run.yaml", **(settings | change))
     assert main(["train", path]) in (1, 2)
     lines = capsys.readouterr().err.splitlines()
@@ -64,7 +64,7 @@ def test_settings_that_cannot_be(settings, tmp_path, capsys, change, message):
 @pytest.mark.parametrize(
     "text", ["data: [", "- a\n- b", "just text", "data: x\x00", "\xff\xfe"], ids=repr
 )
-def test_config_files_that_are_none(tmp_path, text):
+def test_files_that_are_not_configs_are_refused(tmp_path, text):
     (tmp_path / "run.yaml").write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=r"run\.yaml"):
         read_config(tmp_path / "run.yaml")
@@ -85,13 +85,13 @@ def test_overrides_win(settings, tmp_path):
 
 
 @pytest.mark.parametrize("override", ["lr", "lr=[", "=3", "stepps=3"])
-def test_overrides_that_cannot_be(settings, tmp_path, override):
+def test_invalid_overrides_are_refused(settings, tmp_path, override):
     path = as_yaml(tmp_path / "run.yaml", **settings)
     with pytest.raises(InputError):
         read_config(path, [override])
 
 
-def test_saved_settings_take_the_place_of_the_old_ones_at_once(settings, tmp_path):
+def test_settings_are_saved_by_atomic_rename(settings, tmp_path):
     config, path, old = TrainConfig(**settings), tmp_path / "config.json", tmp_path / "old.json"
     path.write_text("what was there")
     os.link(path, old)
@@ -100,7 +100,7 @@ def test_saved_settings_take_the_place_of_the_old_ones_at_once(settings, tmp_pat
 
 
 @pytest.mark.parametrize("text", ["[" * 5000, "data: " + "[" * 5000 + "]" * 5000, "a: \0"])
-def test_yaml_made_to_harm_is_one_line(tmp_path, text):
+def test_malicious_yaml_is_a_one_line_error(tmp_path, text):
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(InputError, match="not a readable YAML file") as caught:

@@ -63,7 +63,7 @@ def test_make_believe_device_raises_on_what_failed_on_a_gpu():
     before, after = (ESPAN(8, 1, 0, rep="espan").conv_1 for _ in range(2))
     before.to(DEVICE)
     with pytest.raises(RuntimeError, match=APART):
-        after.become(*before.merged())
+        after.set_kernel(*before.merged())
 
 
 def test_make_believe_device_keeps_gradients_and_random_numbers_apart():

@@ -1,4 +1,4 @@
-"""Settings files by name: recipes of the package, paths, and what is neither."""
+"""Settings files by name: recipes of the package, paths, and names that are neither."""
 
 import os
 import shutil
@@ -37,14 +37,14 @@ def test_a_file_comes_before_a_recipe_and_a_folder_does_not(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["smoek", "smoke.yml", "configs/smok.yaml", "../smoke", "*"])
-def test_a_name_of_nothing_lists_the_recipes(name, tmp_path, monkeypatch):
+def test_an_unknown_name_lists_the_recipes(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"no recipe; recipes are .*finetune, smoke"):
         recipes.find(name)
 
 
 @pytest.mark.parametrize("name", ["", 7, b"smoke"])
-def test_what_is_no_name_is_refused(name):
+def test_empty_names_and_other_types_are_refused(name):
     with pytest.raises(InputError, match="config: "):
         recipes.find(name)
 
@@ -55,7 +55,7 @@ def test_a_fifo_is_refused(tmp_path):
         recipes.find(tmp_path / "run.yaml")
 
 
-def test_the_command_says_in_one_line_what_there_is(capsys):
+def test_the_command_lists_the_recipes_in_one_line(capsys):
     assert main(["train", "smoek"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "smoek" in line and "smoke" in line

@@ -104,7 +104,7 @@ def test_terms_with_a_student():
 
 
 @pytest.mark.parametrize("rep", [None, "espan", "ecb"])
-def test_carry_is_exact_between_networks_of_one_form(rep):
+def test_transfer_is_exact_between_networks_of_one_form(rep):
     source, target = net_of(3, 3, rep=rep, seed=1), net_of(3, 2, rep=rep, seed=2)
     assert transfer_weights(source, target) == []
     ours, theirs = target.state_dict(), source.state_dict()
@@ -113,7 +113,7 @@ def test_carry_is_exact_between_networks_of_one_form(rep):
     assert removed and all(key.startswith("blocks.3.convs.2.") for key in removed)
 
 
-def test_carry_names_what_has_to_start_anew():
+def test_transfer_lists_the_layers_without_source_weights():
     fresh = transfer_weights(net_of(2, 0), target := net_of(3, 1, seed=5))
     assert fresh == [*(f"blocks.2.convs.{i}" for i in range(3)), "blocks.3.convs.0"]
     assert torch.equal(
@@ -122,14 +122,14 @@ def test_carry_names_what_has_to_start_anew():
 
 
 @pytest.mark.parametrize("rep", ["espan", "ecb", "2*k-1, k", None])
-def test_carry_into_other_branches_is_the_same_function(rep):
+def test_transfer_into_other_branches_is_the_same_function(rep):
     source, target = net_of(rep="plain").double(), net_of(rep=rep, seed=3).double()
     transfer_weights(source, target)
     x = images()
     torch.testing.assert_close(target(x), source(x), rtol=0, atol=1e-12)
 
 
-def test_carry_refuses_what_cannot_be():
+def test_transfer_refuses_other_widths_and_missing_branches():
     with pytest.raises(InputError, match="channels: weights of 8 cannot start a network of 16"):
         transfer_weights(net_of(), ESPAN(16, 2, 3))
     with pytest.raises(InputError, match="expected a 'k' branch"):
@@ -138,7 +138,7 @@ def test_carry_refuses_what_cannot_be():
 
 @pytest.mark.parametrize("scales", [(2, 4), (4, 2), (3, 4), (4, 3), (2, 3)])
 @torch.no_grad()
-def test_carry_between_scales_picks_the_nearest_sub_pixel(scales):
+def test_transfer_between_scales_picks_the_nearest_sub_pixel(scales):
     before, after = scales
     source, target = net_of(scale=before).double(), net_of(scale=after, seed=2).double()
     transfer_weights(source, target)
@@ -148,7 +148,7 @@ def test_carry_between_scales_picks_the_nearest_sub_pixel(scales):
     torch.testing.assert_close(large, small[..., rows, :][..., rows], rtol=0, atol=1e-12)
 
 
-class Given:
+class ConstantPatches:
     """Constant patches."""
 
     def batch(self, step):
@@ -156,18 +156,18 @@ class Given:
         return batch, batch.repeat_interleave(4, 2).repeat_interleave(4, 3)
 
 
-def test_begin_goes_on_with_the_student_when_the_stage_is_of_its_depth():
+def test_a_stage_of_the_students_depth_continues_with_the_student():
     joint = replace(CONFIG, blocks=2, last_convs=3, student=2)
-    model = network_for_stage(joint, None, Given())
+    model = network_for_stage(joint, None, ConstantPatches())
     x = images(dtype=torch.float32)
     torch.testing.assert_close(*(n.conv_cat.weight for n in (model.teacher, model.student)))
     with torch.no_grad():
         model.student.conv_cat.weight.mul_(1.5)
-    alone = network_for_stage(replace(joint, student=None, last_convs=0), model, Given())
+    alone = network_for_stage(replace(joint, student=None, last_convs=0), model, ConstantPatches())
     torch.testing.assert_close(alone(x), model.student(x), rtol=0, atol=0)
-    tuned = network_for_stage(replace(joint, student=None), model, Given())
+    tuned = network_for_stage(replace(joint, student=None), model, ConstantPatches())
     torch.testing.assert_close(tuned(x), model.teacher(x), rtol=0, atol=0)
-    again = network_for_stage(joint, model, Given())
+    again = network_for_stage(joint, model, ConstantPatches())
     torch.testing.assert_close(again(x)[1], model.student(x), rtol=0, atol=0)
 
 
@@ -247,14 +247,14 @@ def test_every_recipe_is_read_and_takes_data_and_out(path, tmp_path):
         ({"degrade": 1}, "degrade: expected bool, got 1"),
     ],
 )
-def test_stages_that_cannot_be(tmp_path, change, message):
+def test_invalid_stages_are_refused(tmp_path, change, message):
     values = {"data": "synthetic", "out": "x"} | TINY_RUN | change
     with pytest.raises(InputError, match=message):
         read_config(as_yaml(tmp_path / "run.yaml", **values))
 
 
 @pytest.mark.parametrize("init", ["none.safetensors", "other"])
-def test_init_that_cannot_be(tmp_path, init):
+def test_invalid_init_is_refused(tmp_path, init):
     if init == "other":
         init = str(tmp_path / "spanf.safetensors")
         espan.save(espan.SPANF(8, 1), init)
@@ -271,7 +271,7 @@ def test_init_is_where_training_starts(tmp_path):
         CONFIG, out=str(tmp_path / "run"), init=str(tmp_path / "start.safetensors"), rep="espan"
     )
     x = images(dtype=torch.float32)
-    net = network_for_stage(config, espan.load(config.init), Given())
+    net = network_for_stage(config, espan.load(config.init), ConstantPatches())
     assert isinstance(net.conv_1, RepConv) and not isinstance(net.conv_cat, RepConv)
     torch.testing.assert_close(net(x), net_of(1, 0)(x), rtol=1e-4, atol=1e-5)
     train(replace(config, steps=1, lr=1e-9, muon_lr=None))
@@ -280,7 +280,7 @@ def test_init_is_where_training_starts(tmp_path):
     )
 
 
-def test_gradients_do_not_depend_on_the_number_of_modules_that_share_them():
+def test_a_shared_layer_has_one_optimizer():
     """A shared layer has one optimizer, Adam or Muon, not two."""
     from espan.training.optim import optimizers_of
 

@@ -230,7 +230,7 @@ def test_a_teacher_that_is_not_a_network_is_refused(config, tmp_path, content):
         ({"scale": 3, "teacher_scale": 4, "teacher_outputs": None}, "set teacher_outputs"),
     ],
 )
-def test_settings_that_cannot_be(tmp_path, change, message):
+def test_invalid_settings_are_refused(tmp_path, change, message):
     values = {"data": "synthetic", "out": "x", "teacher": "a.pth", "teacher_outputs": "kept"}
     with pytest.raises(InputError, match=message):
         read_config(as_yaml(tmp_path / "run.yaml", **(values | TINY_RUN | change)))

@@ -1,1 +1,1 @@
-"""Uses of the public names that mypy reads: right ones with their types, and wrong ones."""
+"""Uses of the public names for mypy: correct ones with their types, and incorrect ones."""

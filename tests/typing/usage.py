@@ -1,4 +1,4 @@
-"""The public names as callers use them, with the types that tools must see. Only mypy reads it."""
+"""The public names as callers use them, with the types that mypy must infer. Never executed."""
 
 import io
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Calls that mypy must refuse, each with the error it must give. mypy reads it, none runs it."""
+"""Calls that mypy must reject, each with the expected error. Never executed."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,9 @@ def values(pil: Image.Image) -> None:
     espan.UpscalerOptions(backend="cud")  # error: [arg-type] "backend"
 
 
-def images(pil: Image.Image, whole: NDArray[np.int64], array: NDArray[np.uint8]) -> None:
+def images(pil: Image.Image, integers: NDArray[np.int64], array: NDArray[np.uint8]) -> None:
     espan.upscale(3)  # error: [call-overload] "int"
-    espan.upscale(whole)  # error: [type-var] "PixelType"
+    espan.upscale(integers)  # error: [type-var] "PixelType"
     espan.upscale([3])  # error: [type-var] "Each"
     espan.upscale(array, output="big.png")  # error: [call-overload] ndarray
     espan.Upscaler()(pil, output="big.png")  # error: [call-overload] "Image"

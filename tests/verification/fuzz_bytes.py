@@ -119,7 +119,7 @@ def requests(stack: ExitStack) -> tuple[bytes, Callable[[bytes], None]]:
             client.shutdown(socket.SHUT_WR)
             answer = client.recv(4096)
         assert not answer.startswith(b"HTTP/1.1 500"), answer
-        assert page.ask("GET", "/settings")[0] == 200
+        assert page.request("GET", "/settings")[0] == 200
 
     return REQUEST, attempt
 

@@ -30,7 +30,7 @@ def half_headers(count: int, addresses: int = 1) -> dict:
             stack.enter_context(client).sendall(b"GET / HTTP/1.1\r\nHost: loc")
         for _ in range(ASKED):
             try:
-                found["shut_out"] += page.ask("GET", "/settings")[0] != 200
+                found["shut_out"] += page.request("GET", "/settings")[0] != 200
             except OSError:
                 found["shut_out"] += 1
     return found

@@ -117,7 +117,7 @@ def parse(text: str, code: int, forms: frozenset[str] = frozenset()) -> tuple[st
     found = [what for what in found if form(what) not in forms]
     more = sum(summaries) - len(unjudged)
     if found or more > 0:
-        lines = counted(found) or [f"{more} by the summary alone"]
+        lines = counted(found) or [f"{more} counted only by the summary"]
         return "findings", lines + counted(unjudged, UNJUDGED)
     if code not in (0, FOUND if unjudged else 0) or trouble or not summaries:
         own = [line for line in text.splitlines() if line.strip() and not SAYS.match(line)]

@@ -1,4 +1,4 @@
-"""sanitize.py and gpu_suite.py without a GPU: how they judge the output of their tools."""
+"""sanitize.py and gpu_suite.py without a GPU: how they interpret the output of their tools."""
 
 import subprocess
 import sys
@@ -121,7 +121,7 @@ def test_clean_needs_a_summary_and_exit_code_0(text):
                 " in ptx.cuh:61"
             ],
         ),
-        ("========= ERROR SUMMARY: 2 errors\n", ["2 by the summary alone"]),
+        ("========= ERROR SUMMARY: 2 errors\n", ["2 counted only by the summary"]),
         ("========= Something new\n========= ERROR SUMMARY: 0 errors\n", ["1 x Something new"]),
     ],
     ids=["memcheck", "racecheck", "initcheck", "synccheck", "summary", "unknown"],

@@ -72,8 +72,17 @@ def test_images_videos_and_folders_together(folder, upscale, caplog, capsys):
 
 def test_options_of_the_encoder(folder, upscale):
     out = folder / "out.mkv"
-    how = ["--codec", "hevc", "--crf", "30", "--preset", "ultrafast", "--pix-fmt", "yuv420p10le"]
-    assert upscale(folder / "one.mp4", "-o", out, *how) == 0
+    options = [
+        "--codec",
+        "hevc",
+        "--crf",
+        "30",
+        "--preset",
+        "ultrafast",
+        "--pix-fmt",
+        "yuv420p10le",
+    ]
+    assert upscale(folder / "one.mp4", "-o", out, *options) == 0
     with av.open(str(out)) as result:
         assert result.streams.video[0].codec_context.name == "hevc"
         assert result.streams.video[0].pix_fmt == "yuv420p10le"
@@ -81,7 +90,7 @@ def test_options_of_the_encoder(folder, upscale):
 
 
 @pytest.mark.parametrize("wrong", [("--crf", "nan"), ("--crf", "-1"), ("--preset", "hasty")])
-def test_wrong_options_of_the_encoder_are_wrong_use(folder, upscale, wrong):
+def test_invalid_encoder_options_are_usage_errors(folder, upscale, wrong):
     assert upscale(folder / "one.mp4", folder / "two.avi", "-o", f"{folder}/out/", *wrong) == 2
 
 
@@ -158,11 +167,11 @@ def test_a_lost_device_ends_the_run_and_finished_files_are_reported(
 
 
 def test_images_and_videos_share_one_network(folder, upscale, monkeypatch):
-    made, whole = [], Upscaler.__init__
+    made, original = [], Upscaler.__init__
 
     def counted(self, *arguments, **options):
         made.append(self)
-        whole(self, *arguments, **options)
+        original(self, *arguments, **options)
 
     monkeypatch.setattr(Upscaler, "__init__", counted)
     assert upscale(folder / "a.png", folder / "one.mp4") == 0

@@ -41,7 +41,7 @@ def test_a_larger_crf_makes_a_smaller_file(codec, tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("codec", [each for each in _QUALITY if each in av.codecs_available])
 def test_encoders_leave_the_scheduling_of_threads_alone(codec, tmp_path):
-    """SVT-AV1 takes real-time priority without being configured to; only root may have it."""
+    """SVT-AV1 sets real-time priority by default, which the system grants only to root."""
     usual, seen = os.sched_getscheduler(0), set()
 
     def progress(done, total):
@@ -141,9 +141,9 @@ def test_ten_bits_become_av1_without_hevc(tmp_path, monkeypatch, caplog):
 def test_lost_bits_are_one_warning(tmp_path, monkeypatch, caplog):
     clip = clips.make(tmp_path / "in.mkv", 3, codec="ffv1", format="yuv420p10le")
 
-    def warnings(name: str, **how) -> list[str]:
+    def warnings(name: str, **options) -> list[str]:
         caplog.clear()
-        espan.upscale_video(clip, tmp_path / name, 1, device="cpu", model=NET, **how)
+        espan.upscale_video(clip, tmp_path / name, 1, device="cpu", model=NET, **options)
         return [record.getMessage() for record in caplog.records]
 
     lost = "in.mkv: reduced from 10 to 8 bits per channel, the most that mpeg4 supports; --codec {}"

@@ -35,7 +35,7 @@ def left_over(folder) -> list[str]:
     return sorted(p.name for p in folder.glob(".espan-*/*"))
 
 
-def stopped(clip, out, at: int, error=KeyboardInterrupt, **how) -> None:
+def stopped(clip, out, at: int, error=KeyboardInterrupt, **options) -> None:
     """A run that is interrupted after frame `at`."""
 
     def progress(done: int, total: int) -> None:
@@ -43,17 +43,17 @@ def stopped(clip, out, at: int, error=KeyboardInterrupt, **how) -> None:
             raise error
 
     with pytest.raises(error):
-        espan.upscale_video(clip, out, device="cpu", **{**HOW, "progress": progress, **how})
+        espan.upscale_video(clip, out, device="cpu", **{**HOW, "progress": progress, **options})
 
 
 def coded(path) -> list[tuple]:
     return clips.packets(path, "video") + clips.packets(path, "audio")
 
 
-def counted(clip, out, **how) -> list[int]:
+def counted(clip, out, **options) -> list[int]:
     calls = []
     espan.upscale_video(
-        clip, out, device="cpu", **{**HOW, "progress": lambda d, n: calls.append(d), **how}
+        clip, out, device="cpu", **{**HOW, "progress": lambda d, n: calls.append(d), **options}
     )
     return calls
 
@@ -64,8 +64,8 @@ def test_a_run_continues_after_the_last_complete_segment(clip, tmp_path, at):
     out = tmp_path / "out.mkv"
     stopped(clip, out, at)
     assert not out.exists()
-    whole = 5 * ((at - 1) // 5)
-    assert counted(clip, out) == [*range(whole + 1, 24)]
+    finished = 5 * ((at - 1) // 5)
+    assert counted(clip, out) == [*range(finished + 1, 24)]
     assert coded(out) == coded(unbroken)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv", "out.mkv", "unbroken.mkv"]
 
@@ -73,9 +73,9 @@ def test_a_run_continues_after_the_last_complete_segment(clip, tmp_path, at):
 def test_segments_change_only_the_keyframes(clip, tmp_path, monkeypatch):
     parts = espan.upscale_video(clip, tmp_path / "parts.mkv", device="cpu", codec="ffv1", **HOW)
     monkeypatch.setattr(convert, "SEGMENT", 1000)
-    whole = espan.upscale_video(clip, tmp_path / "whole.mkv", device="cpu", codec="ffv1", **HOW)
-    assert clips.times(parts) == clips.times(whole) == clips.times(clip)
-    for a, b in zip(clips.frames(parts), clips.frames(whole), strict=True):
+    single = espan.upscale_video(clip, tmp_path / "single.mkv", device="cpu", codec="ffv1", **HOW)
+    assert clips.times(parts) == clips.times(single) == clips.times(clip)
+    for a, b in zip(clips.frames(parts), clips.frames(single), strict=True):
         assert bytes(a.planes[0]) == bytes(b.planes[0])
 
 

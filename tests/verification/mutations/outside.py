@@ -94,7 +94,7 @@ OUTSIDE = [
             "espan/system/paths.py",
             "return None if stat.S_ISREG(mode) else _KINDS",
             "return None if not stat.S_ISDIR(mode) else _KINDS",
-            "tests/system/test_paths.py::test_what_is_no_file_says_what_it_is",
+            "tests/system/test_paths.py::test_the_reason_names_the_kind_of_non_file",
         ),
         (
             "an empty name is not the current folder",

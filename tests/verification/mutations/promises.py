@@ -120,7 +120,7 @@ PROMISES = [
             "espan/execution/runner.py",
             "return TileSchedule(n, size, tile, self.radius,",
             "return TileSchedule(n, size, tile, self.radius - 1,",
-            TILING + "test_tiled_equals_whole[7]",
+            TILING + "test_tiled_equals_untiled[7]",
         ),
         (
             "out of memory falls back to smaller tiles",

@@ -1,4 +1,4 @@
-"""The files that docs/python.md lists from `espan.upscale` to the kernel lead to each other."""
+"""Each file that docs/python.md lists from `espan.upscale` to the kernel imports the next one."""
 
 import re
 from itertools import pairwise
@@ -9,7 +9,7 @@ from tests.support.imports import import_graph
 
 ROOT = Path(__file__).parents[2]
 # Runners do not import backends; this module selects them.
-CHOICE = "espan.backends.select"
+SELECTOR = "espan.backends.select"
 
 
 def listed() -> list[str]:
@@ -31,7 +31,7 @@ def test_there_are_six_files_from_the_function_to_its_kernel():
 def test_each_file_imports_the_next_or_its_selector():
     graph = import_graph(ROOT, ["espan", "espan_kernels"])
     for importer, imported in pairwise(module(file) for file in listed()):
-        near = graph[importer] | (graph[CHOICE] if CHOICE in graph[importer] else set())
+        near = graph[importer] | (graph[SELECTOR] if SELECTOR in graph[importer] else set())
         assert imported in near, f"{importer} does not import {imported}"
 
 

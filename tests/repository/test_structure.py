@@ -21,14 +21,14 @@ ALLOWED = {
 }
 
 
-FILES = sorted(path for room in ALLOWED for path in (ROOT / room).rglob("*.py"))
+FILES = sorted(path for package in ALLOWED for path in (ROOT / package).rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_go_one_way(path):
-    room = path.relative_to(ROOT).parts[0]
-    rooms = {module.split(".")[0] for module, _ in imports(path)} & {*ALLOWED}
-    assert rooms <= ALLOWED[room]
+    package = path.relative_to(ROOT).parts[0]
+    packages = {module.split(".")[0] for module, _ in imports(path)} & {*ALLOWED}
+    assert packages <= ALLOWED[package]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
