@@ -11,7 +11,6 @@ SOURCES = PACKAGE.parent / "csrc"
 CPU_SOURCES = SOURCES / "cpu"
 # A build without kernels writes the reason to these files in the package folder.
 LEFT_OUT, CPU_LEFT_OUT = "cuda_left_out.txt", "cpu_left_out.txt"
-REBUILD = "ESPAN_CUDA=1 pip install -e ."
 
 
 def source_files(folder: Path = SOURCES) -> list[Path]:

@@ -5,47 +5,37 @@ A layer is a sum over taps, each of which multiplies 32 numbers at every pixel b
 layers of a network together: its threads meet at the end of each layer and never call Python.
 """
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from espan_kernels.build_info import CPU_LEFT_OUT, CPU_SOURCES, PACKAGE, source_hash
+from espan_kernels import extension
 
 # The units of a processor that multiply bfloat16, the fastest first.
 UNITS = ("amx", "avx512")
+# The instruction set that oneDNN may use at most, and the names of those that include a unit.
+_LIMIT = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+_ALLOWS = {"amx": "AMX|ALL|DEFAULT", "avx512": "BF16|FP16|AVX10|AMX|ALL|DEFAULT"}
 
 
-def load() -> tuple[Any, str | None]:
-    """(the module, None), or (None, the reason why there is none)."""
-    try:
-        import espan_kernels._cpu as built
-    except ImportError as error:
-        note = PACKAGE / CPU_LEFT_OUT
-        if note.exists():
-            why = f"not built (left out: {note.read_text().strip()})"
-        elif find_spec("espan_kernels._cpu") is None:
-            why = "not built"
-        else:
-            why = f"not loadable ({error})"
-        return None, f"CPU kernels are {why}"
-    if CPU_SOURCES.exists() and source_hash(CPU_SOURCES) != built.SOURCE_HASH:
-        return None, f"CPU kernels were built from other sources than {CPU_SOURCES}; reinstall"
-    return built, None
-
-
-MODULE, REASON = load()
+MODULE, REASON = extension.load(extension.CPU)
 # Numbers of a tap; channels that are multiplied together; pixels of a row that are read together.
 TAP, TILE, GROUP, MAX_CHANNELS = 32, 16, 32, 64
 
 
 def unit() -> str | None:
-    """The fastest unit of this processor, None where there is none or no module."""
-    return next((each for each in UNITS if MODULE and MODULE.has(each)), None)
+    """The fastest unit of this processor, None where there is none or no module.
+
+    ONEDNN_MAX_CPU_ISA, oneDNN's limit on instruction sets, applies here too.
+    """
+    allowed = [each for each in UNITS if re.search(_ALLOWS[each], _LIMIT)] if _LIMIT else UNITS
+    return next((each for each in allowed if MODULE and MODULE.has(each)), None)
 
 
 class Place(NamedTuple):

@@ -1,43 +1,20 @@
-"""Loads the extension module of the CUDA kernels and turns its error codes into exceptions.
+"""The extension module of the CUDA kernels, with its error codes as exceptions.
 
 The module is imported with the package, which takes 1 to 2 ms and touches no driver. Choosing a
 kernel is then a matter of metadata, which torch.compile can trace.
 """
 
-from importlib.util import find_spec
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from espan_kernels.build_info import LEFT_OUT, PACKAGE, REBUILD, SOURCES, source_hash
+from espan_kernels import extension
 
 
 class CudaError(RuntimeError):
     """A kernel launch failed, or earlier work on the device failed."""
 
 
-def load() -> tuple[Any, str | None]:
-    """(the module, None), or (None, the reason why it is unavailable)."""
-    try:
-        # An optional build product.
-        import espan_kernels._cuda as built
-    except ImportError as error:
-        note = PACKAGE / LEFT_OUT
-        if note.exists():
-            why = f"not built (left out: {note.read_text().strip()})"
-        elif find_spec("espan_kernels._cuda") is None:
-            why = "not built"
-        else:
-            why = f"not loadable ({error})"
-        return None, f"CUDA kernels are {why}; with nvcc: {REBUILD}"
-    # Only a source checkout has csrc next to the package.
-    if (SOURCES / "launchers.h").exists() and source_hash() != built.SOURCE_HASH:
-        return None, f"CUDA kernels were built from other sources than {SOURCES}; {REBUILD}"
-    return built, None
-
-
-MODULE, REASON = load()
+MODULE, REASON = extension.load(extension.CUDA)
 # The kernels' device type; the host build of the tests runs them on "cpu".
 DEVICE = MODULE.DEVICE if MODULE else "cuda"
 

@@ -11,7 +11,7 @@ from torch import Tensor, zeros
 
 from espan.backends.base import Work, bound
 from espan.backends.lowering import lower
-from espan.backends.program import IMAGE, RESULT, Convolution, Normalise, Tail, unfused
+from espan.backends.program import IMAGE, RESULT, Convolution, Normalise, Tail, released, unfused
 from espan.networks.network import Network
 from espan.system.devices import one_thread
 from espan_kernels import cpu
@@ -83,17 +83,15 @@ class Bfloat16Network:
 
     def _share_out(self) -> tuple[dict[str, int], list[int]]:
         """(the map of each value, the channels of each map): a map is used again once free."""
-        last = {name: i for i, step in enumerate(self._steps) for name in step.reads}
         slots, channels, free = {self._input: 0}, [3], dict[int, list[int]]()
-        for i, step in enumerate(self._steps[:-1]):
+        for step, done in zip(self._steps[:-1], released(self._steps), strict=False):
             if idle := free.get(step.channels):
                 slots[step.makes] = idle.pop()
             else:
                 slots[step.makes] = len(channels)
                 channels.append(step.channels)
-            for name in {*step.reads}:
-                if last[name] == i:
-                    free.setdefault(channels[slots[name]], []).append(slots[name])
+            for name in done:
+                free.setdefault(channels[slots[name]], []).append(slots[name])
         return slots, channels
 
     def _take(self, height: int, width: int) -> "Maps":
@@ -122,8 +120,8 @@ class _Packed:
     scale: int = 1
 
     @property
-    def reads(self) -> list[str]:
-        return [tap[0] for tap in self.taps] + ([self.gate] if self.gate else [])
+    def reads(self) -> tuple[str, ...]:
+        return *(tap[0] for tap in self.taps), *([self.gate] if self.gate else ())
 
 
 def _packed(step: Convolution) -> _Packed:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,13 @@ from espan_kernels.op import Op
 
 # The input of the first step and the output of the last one.
 IMAGE, RESULT = "image", "result"
+
+
+class Reader(Protocol):
+    """A step of any backend: it reads values by their names."""
+
+    @property
+    def reads(self) -> tuple[str, ...]: ...
 
 
 class Step(ABC):
@@ -206,7 +213,7 @@ def unfused(steps: Iterable[Step]) -> list[Step]:
     return parts
 
 
-def released(steps: Sequence[Step]) -> list[tuple[str, ...]]:
+def released(steps: Sequence[Reader]) -> list[tuple[str, ...]]:
     """For each step, the sorted names of the values whose memory is free after it."""
     last = {name: i for i, step in enumerate(steps) for name in step.reads}
     return [tuple(sorted(n for n, at in last.items() if at == i)) for i in range(len(steps))]

@@ -137,10 +137,6 @@ def _scale_of(lr: File, small: NDArray[np.uint8], hr: File | None, large: NDArra
     raise InputError(f"{hr}: expected 2, 3 or 4 times the {base} pixels of {lr}, got {found}")
 
 
-def _built_in(scale: int | None) -> str:
-    return model_for(scale or 4)
-
-
 def _labels(models: Sequence[File]) -> dict[str, File]:
     """{label: model}: the name without folder and extension, or the full path if not unique."""
     short = [Path(model).name.removesuffix(".safetensors").removesuffix(".pth") for model in models]

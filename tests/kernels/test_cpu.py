@@ -207,6 +207,27 @@ def test_layers_that_cannot_be_are_refused(unit, change):
         run([Layer(**(vars(layer) | change))], 1, unit)
 
 
+def test_sizes_are_those_of_the_module(unit):
+    module = cpu.MODULE
+    assert (TAP, cpu.TILE, GROUP) == (module.TAP, module.TILE, module.GROUP)
+    assert module.TILE * module.MAX_TILES == MAX_CHANNELS
+
+
+@pytest.mark.parametrize(
+    ("limit", "units"),
+    [
+        ("", ("amx", "avx512")),
+        ("AVX512_CORE_AMX", ("amx", "avx512")),
+        ("AVX512_CORE_BF16", ("avx512",)),
+        ("AVX512_CORE_VNNI", ()),
+        ("AVX2", ()),
+    ],
+)
+def test_onednns_limit_applies(unit, monkeypatch, limit, units):
+    monkeypatch.setattr(cpu, "_LIMIT", limit)
+    assert cpu.unit() == next((each for each in units if cpu.MODULE.has(each)), None)
+
+
 def test_wrong_threads_and_units_are_refused(unit):
     with pytest.raises(ValueError):
         run([], 0, unit)

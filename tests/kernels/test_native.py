@@ -8,34 +8,41 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from espan_kernels import build_info, machine, native, span_gate
+from espan_kernels import build_info, cpu, extension, machine, native, span_gate
 
 ROOT = build_info.PACKAGE.parent
 
 
-def test_without_the_module(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "espan_kernels._cuda", None)
-    monkeypatch.delattr("espan_kernels._cuda", raising=False)
-    monkeypatch.setattr(native, "PACKAGE", tmp_path)
-    (tmp_path / build_info.LEFT_OUT).write_text("no nvcc here\n")
-    module, reason = native.load()
+EXTENSIONS = pytest.mark.parametrize("wanted", [extension.CUDA, extension.CPU], ids=str)
+
+
+@EXTENSIONS
+def test_without_the_module(monkeypatch, tmp_path, wanted):
+    name = f"espan_kernels._{wanted.kind.lower()}"
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delattr(name, raising=False)
+    monkeypatch.setattr(extension, "PACKAGE", tmp_path)
+    (tmp_path / wanted.left_out).write_text("no compiler here\n")
+    module, reason = extension.load(wanted)
     assert module is None
-    assert reason.startswith("CUDA kernels are not built (left out: no nvcc here); with nvcc: ")
-    monkeypatch.setattr(native, "REASON", reason)
-    assert machine.needs_cuda(torch.ones(1)) == reason
+    why = f"{wanted.kind} kernels are not built (left out: no compiler here); with "
+    assert reason.startswith(f"{why}{wanted.compiler}: ESPAN_{wanted.kind}=1 ")
+    monkeypatch.setattr(native if wanted is extension.CUDA else cpu, "REASON", reason)
     assert reason in machine.describe()
+    if wanted is extension.CUDA:
+        assert machine.needs_cuda(torch.ones(1)) == reason
 
 
+@EXTENSIONS
 @pytest.mark.parametrize("stale", [True, False])
-def test_a_stale_module_is_refused(monkeypatch, stale):
-    source_hash = "other" if stale else build_info.source_hash()
-    built = SimpleNamespace(SOURCE_HASH=source_hash, DEVICE="cuda")
-    monkeypatch.setitem(sys.modules, "espan_kernels._cuda", built)
-    monkeypatch.setattr("espan_kernels._cuda", built, raising=False)
-    module, reason = native.load()
+def test_a_stale_module_is_refused(monkeypatch, wanted, stale):
+    source_hash = "other" if stale else build_info.source_hash(wanted.sources)
+    built = SimpleNamespace(SOURCE_HASH=source_hash)
+    monkeypatch.setitem(sys.modules, f"espan_kernels._{wanted.kind.lower()}", built)
+    module, reason = extension.load(wanted)
     if stale:
         assert module is None and "built from other sources than" in reason
-        assert build_info.REBUILD in reason
+        assert wanted.rebuild in reason
     else:
         assert module is built and reason is None
 
