@@ -38,6 +38,11 @@ def unit() -> str | None:
     return next((each for each in allowed if MODULE and MODULE.has(each)), None)
 
 
+def refusal() -> str | None:
+    """Why CPU kernels cannot run here; None if they can."""
+    return REASON or (None if unit() else "this processor cannot multiply bfloat16")
+
+
 class Place(NamedTuple):
     """Where a layer finds or puts a pixel's numbers: an address, and elements between pixels."""
 
@@ -98,15 +103,15 @@ def to_bytes(y: Tensor, out: Tensor, threads: int) -> bool:
 
 def takes_bytes(y: Tensor, out: Tensor) -> bool:
     """Whether `to_bytes` runs here, on tensors (H, W, C) of these dtypes and strides."""
-    if unit() is None or (y.dtype, out.dtype) != (torch.bfloat16, torch.uint8):
-        return False
     return (
-        y.is_cpu
+        (y.dtype, out.dtype) == (torch.bfloat16, torch.uint8)
+        and y.is_cpu
         and out.is_cpu
         and y.shape[2] == 3
         and out.shape[2] in (3, 4)
         and y.stride()[1:] == (3, 1)
         and out.stride()[1:] == (out.shape[2], 1)
+        and unit() is not None
     )
 
 

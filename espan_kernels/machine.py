@@ -181,6 +181,5 @@ def describe() -> str:
     else:
         lines.append("triton: not installed")
     lines.append(f"CUDA kernels: {native.REASON or 'built'}")
-    unit = cpu.unit() or "but this processor cannot multiply bfloat16"
-    lines.append(f"CPU kernels: {cpu.REASON or f'built, {unit}'}")
+    lines.append(f"CPU kernels: {cpu.refusal() or f'built, {cpu.unit()}'}")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 // The two ways to multiply: AMX tiles, and AVX-512 dot products of bfloat16.
 //
 // `Unit::sums` computes one group of pixels: bias plus the sum over taps, (kGroup, 16 * tiles) in
-// float32. It calls `between()` after each tap of each pair of tiles.
+// float32. It calls `between()` for other work: Amx after each tap, Avx512 after each part of a group.
 #pragma once
 
 #include <immintrin.h>

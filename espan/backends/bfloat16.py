@@ -27,7 +27,7 @@ def refusal(net: Network) -> str | None:
         return f"CPU kernels compute in bfloat16, not in {some.dtype}"
     if channels > MAX_CHANNELS:
         return f"CPU kernels take up to {MAX_CHANNELS} channels, got {channels}"
-    return cpu.REASON or (None if cpu.unit() else "this processor cannot multiply bfloat16")
+    return cpu.refusal()
 
 
 class Bfloat16Network:
@@ -101,6 +101,7 @@ class Bfloat16Network:
             maps = None
         if maps and maps.size == (height, width):
             return maps
+        maps = None  # frees the old maps before the new ones are allocated
         return Maps(height, width, self._slots, self._channels, self._steps)
 
 
@@ -131,9 +132,8 @@ def _packed(step: Convolution) -> _Packed:
 
 def _packed_tail(tail: Tail) -> list[_Packed]:
     inputs = [*zip(tail.sources, tail.weights, strict=True)]
-    # Channels (colour, row, column) of an enlarged pixel in the order of memory: colour last.
-    order = torch.arange(3 * tail.scale**2).view(3, -1).t().flatten()
-    enlarge = _sum(RESULT, [(SUM, tail.up_weight[order])], tail.up_bias[order], "shuffle")
+    weight, bias = tail.colour_last()
+    enlarge = _sum(RESULT, [(SUM, weight)], bias, "shuffle")
     return [_sum(SUM, inputs, tail.bias), replace(enlarge, scale=tail.scale)]
 
 

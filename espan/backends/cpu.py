@@ -151,16 +151,15 @@ def _by_pixel(weight: Tensor) -> Tensor:
 
 def _prepare_tail(tail: Tail, times: list[float]) -> "_Tail":
     first, *others = [weight / by for weight, by in zip(tail.weights, times, strict=True)]
-    # From channels (colour, row, column) to memory order: colour last.
-    order = torch.arange(3 * tail.scale**2).view(3, -1).t().flatten()
+    up_weight, up_bias = tail.colour_last()
     return _Tail(
         tail.reads,
         tail.scale,
         _by_pixel(first),
         tail.bias,
         [weight[:, :, 0, 0].t().contiguous() for weight in others],
-        _by_pixel(tail.up_weight[order]),
-        tail.up_bias[order],
+        _by_pixel(up_weight),
+        up_bias,
     )
 
 

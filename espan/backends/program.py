@@ -186,6 +186,14 @@ class Tail(Fused):
         clamp, uint8 = flags.get("clamp", False), flags.get("uint8", False)
         return list(inputs), *weights, self.scale, clamp, uint8
 
+    def colour_last(self) -> tuple[Tensor, Tensor]:
+        """(up_weight, up_bias) with channels (row, column, colour), the order of pixels in memory.
+
+        The fields have them as (colour, row, column), as `pixel_shuffle` does.
+        """
+        order = torch.arange(3 * self.scale**2).view(3, -1).t().flatten()
+        return self.up_weight[order], self.up_bias[order]
+
     def limit(self) -> float:
         """The largest absolute input for which the result cannot have a NaN.
 

@@ -20,7 +20,7 @@ from espan.backends.kernels import Plan
 from espan.backends.onnx import OnnxRuntime
 from espan.backends.openvino import OpenVino
 from espan.errors import DeviceError
-from espan.images.pixels import to_network_input
+from espan.images.pixels import from_network_output, to_network_input
 from espan.networks.deploy import allows_tf32, copy_to
 from espan.networks.network import Network
 from espan.options import RUNTIMES, WITH_TF32
@@ -70,9 +70,10 @@ def _fastest(net: Network) -> Backend:
         return _eager(net)
     if device == "cuda":
         return fastest_proven(net)
-    native: dict[str, Make] = {} if bfloat16_refusal(net) else {"CPU": Bfloat16Network}
-    with one_thread():  # constructing a network must not spawn OpenMP workers
-        return _first_proven(net, native, CpuNetwork)
+    if bfloat16_refusal(net):
+        return CpuNetwork(net)
+    with one_thread():  # the sample must not spawn OpenMP workers
+        return _first_proven(net, {"CPU": Bfloat16Network}, CpuNetwork)
 
 
 def _kernels(impl: str, net: Network) -> Plan:
@@ -101,18 +102,17 @@ def fastest_proven(net: Network) -> Backend:
 @torch.inference_mode()
 def _first_proven(net: Network, candidates: dict[str, Make], otherwise: Make) -> Backend:
     some = next(net.parameters())
-    if not candidates:
-        return otherwise(net)
     pixels = _sample().to(some.device)
     x = to_network_input(pixels, some.device, some.dtype)
     want = net(x).float()
     largest = want.abs().max().item()
-    allowed = (_EXACT if some.dtype == torch.float32 else _HALF) * largest
+    allowed = _allowed(some.dtype) * largest
     for name, make in candidates.items():
         try:
             backend = make(net)
-            error = (backend(x).float() - want).abs().max().item()
-            image = backend.bind(pixels)()[0].float() / 255
+            y = backend(x)
+            error = (y.float() - want).abs().max().item()
+            image = _image(backend, pixels, y).float() / 255
             rounded = (image - want.clamp(0, 1)).abs().max().item() - 0.5 / 255
         except Exception as failure:
             if memory.ran_out(failure):
@@ -144,13 +144,26 @@ def proven(net: Network) -> Backend:
     else:
         error, largest = (y - want).abs().max().item(), want.abs().max().item()
         # A comparison with NaN is false.
-        if error <= (_EXACT if some.dtype == torch.float32 else _HALF) * largest:
+        if error <= _allowed(some.dtype) * largest:
             return backend
         problem = f"its result is off by {error:.3g} of {largest:.3g}"
     raise DeviceError(
         f"device '{some.device}': a sample in {some.dtype} failed: {problem}; try another dtype, "
         "or device cpu"
     )
+
+
+def _image(backend: Backend, pixels: Tensor, y: Tensor) -> Tensor:
+    """The backend's image of `pixels`, and of its result y, as a tile gets it on this device."""
+    if not y.is_cpu or isinstance(backend, Plan):
+        return backend.bind(pixels)()[0]
+    image = torch.empty_like(y, dtype=torch.uint8)
+    from_network_output(y.clone(), image)
+    return image
+
+
+def _allowed(dtype: torch.dtype) -> float:
+    return _EXACT if dtype == torch.float32 else _HALF
 
 
 def _sample() -> Tensor:

@@ -26,7 +26,9 @@ log = logging.getLogger("espan")
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("videos")
-    group.add_argument("--codec", help="libx264, libx265, libsvtav1, ffv1, ...; default: H.264")
+    group.add_argument(
+        "--codec", help="libx264, libx265, libsvtav1, ...; default: H.264, or HEVC for HDR"
+    )
     group.add_argument("--crf", type=float, help="quality, lower is better; default: by codec")
     group.add_argument("--preset", help="speed preset of the encoder")
     group.add_argument("--pix-fmt", help="such as yuv420p10le; default: the input's")

@@ -68,6 +68,8 @@ class Work:
         except files.AnimatedError:
             self._animation(job, upscaler, sizes, progress)
             return
+        except files.PagesError as error:
+            raise InputError("a TIFF of several pages; use `espan upscale` for it") from error
         size = result_size(request.scale, image.size)
         files.check_output(job.result, image.mode, size)  # fail before the work, not after it
         files.write(job.preview, image)

@@ -44,12 +44,14 @@ def upscale_pages(
     ):
         into = files.Pages(file, ".tif")
         into.big = need > files.CLASSIC
-        for number, image in enumerate(images):
-            told = _Share(progress, sum(inputs[:number]), inputs[number], sum(inputs))
+        before, total = 0, sum(inputs)
+        for number, (image, pixels) in enumerate(zip(images, inputs, strict=True)):
+            told = _Share(progress, before, pixels, total)
             try:
                 streaming.upscale_to(into, upscaler, image, scale, told)
             except EspanError as error:
                 raise type(error)(f"{source}: page {number + 1}: {error}") from error
+            before += pixels
     return Report(len(pages), *sizes[0])
 
 

@@ -4,7 +4,6 @@ import hashlib
 import logging
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -238,9 +237,8 @@ def convert(
         return Report(segments.frames, chosen.width, chosen.height)
 
 
-@cache
 def _warn_of_guess(path: Path, guess: str | None) -> None:
-    """Warns about missing colour tags, once per file."""
+    """Warns about missing colour tags."""
     if guess:
         log.warning("%s: no colour matrix in the file; %s", path, guess)
 

@@ -36,13 +36,14 @@ def cut(clip: Clip, options: Options) -> Clip:
     first = round(Fraction(start) / clip.time_base)
     length = None if end is None else max(round(Fraction(end) / clip.time_base) - first, 1)
     known = [each - start for each in (whole, end) if each is not None]
+    left = max(clip.total - round(start * clip.rate), 0)  # of a count without a length
     moved = replace(
         clip,
         start=clip.start + first,
         cut=first,
         length=length,
         seconds=None if whole is None else whole - start,
-        total=max(round(min(known) * clip.rate), 1) if known else 0,
+        total=max(round(min(known) * clip.rate), 1) if known else left,
     )
     return replace(moved, seek_to=_seek_target(moved)) if first else moved
 

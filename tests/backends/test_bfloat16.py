@@ -16,7 +16,7 @@ from espan_kernels import cpu
 from tests.backends.test_cpu import NETS, SIZES, image, made
 from tests.support.makers import noise, python, random_net
 
-HERE = cpu.REASON or (None if cpu.unit() else "this processor cannot multiply bfloat16")
+HERE = cpu.refusal()
 pytestmark = pytest.mark.skipif(HERE is not None, reason=str(HERE))
 UNITS = [unit for unit in cpu.UNITS if not HERE and cpu.MODULE.has(unit)]
 

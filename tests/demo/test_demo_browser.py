@@ -181,7 +181,9 @@ def test_an_image_that_the_browser_cannot_show_is_previewed(page):
 def test_dropped_and_pasted(page):
     code = """([bytes, kind]) => {
         const data = new DataTransfer();
-        data.items.add(new File([new Uint8Array(bytes)], "there.png", {type: "image/png"}));
+        const file = (name) => new File([new Uint8Array(bytes)], name, {type: "image/png"});
+        data.items.add(file("there.png"));
+        if (kind === "drop") data.items.add(file("here.png"));
         const how = {bubbles: true, cancelable: true};
         document.body.dispatchEvent(kind === "drop"
             ? new DragEvent(kind, {dataTransfer: data, ...how})
@@ -192,6 +194,7 @@ def test_dropped_and_pasted(page):
         page.wait_for_selector("#chosen:has-text('there')")
         page.click("#start")
         page.wait_for_selector("#result:visible")
+        assert page.locator("#queue > *").count() == (2 if kind == "drop" else 3)
         page.reload()
 
 

@@ -203,7 +203,8 @@ def test_large_and_small_numbers(unit, epilogue):
 def test_layers_that_cannot_be_are_refused(unit, change):
     source, weight, bias = sample(4, 4, 8, 8)
     layer = convolution(source, weight, bias, Map(4, 4, 8).place())
-    with pytest.raises(ValueError):
+    why = "epilogue: relu" if change.get("epilogue") == "relu" else "a layer that cannot be"
+    with pytest.raises(ValueError, match=why):
         run([Layer(**(vars(layer) | change))], 1, unit)
 
 
@@ -229,7 +230,7 @@ def test_onednns_limit_applies(unit, monkeypatch, limit, units):
 
 
 def test_wrong_threads_and_units_are_refused(unit):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="unit, threads"):
         run([], 0, unit)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="unit: mmx"):
         run([], 1, "mmx")

@@ -34,6 +34,7 @@ def costs(path: Path) -> dict[str, dict]:
         if path.name.endswith(f"_wgmma.cu.{sass.WGMMA}.cubin"):
             found[name]["hgmma"] = [sass.total(loop, "HGMMA") for loop in loops]
             found[name]["instructions"] = [loop.total() for loop in loops]
+            found[name]["mufu"] = [sass.total(loop, "MUFU") for loop in loops]
         else:
             found[name]["hmma"] = [sass.total(loop, "HMMA") for loop in loops]
     return found
