@@ -28,8 +28,8 @@ GAINS = {
 }
 # Largest errors, in levels of 255: near a step, in flat colours.
 EDGES = {
-    "espan-x2": (7, 17),
-    "espan-x3": (7, 29),
+    "espan-x2": (3, 10),
+    "espan-x3": (3, 22),
     "espan-x4": (10, 40),
     "espan-x2-web": (6, 19),
     "espan-x4-web": (8, 33),
