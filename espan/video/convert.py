@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -237,8 +238,9 @@ def convert(
         return Report(segments.frames, chosen.width, chosen.height)
 
 
+@cache
 def _warn_of_guess(path: Path, guess: str | None) -> None:
-    """Warns about missing colour tags."""
+    """Warns about missing colour tags, once per file."""
     if guess:
         log.warning("%s: no colour matrix in the file; %s", path, guess)
 

@@ -108,7 +108,7 @@ def test_a_bad_file_does_not_stop_the_others(chromium, server, slow):
     files = [THREE[0], photo("notes.png", b"no"), photo("huge.png", b"x" * 60_000), THREE[2]]
     with tab(chromium, server.address) as page:
         send(page, files, 2)
-        page.wait_for_function("document.querySelectorAll('.state.bad').length === 2")
+        page.wait_for_function("() => document.querySelectorAll('.state.bad').length === 2")
         states = rows(page)
         assert "not an image" in states[1] and "the limit is 50,000" in states[2]
         assert "240 \u00d7 160" in states[0] and "240 \u00d7 160" in states[3]
@@ -214,7 +214,7 @@ def test_the_bar_moves_between_counts_and_does_not_reach_the_end(chromium, serve
         until(lambda: server.jobs._jobs)
         next(iter(server.jobs._jobs.values())).pace = 0.05  # the only count is 0.5
         value = "document.querySelector('progress').value"
-        page.wait_for_function(f"{value} > 0.51")
+        page.wait_for_function(f"() => {value} > 0.51")
         assert page.evaluate(value) <= 0.99 and "100 %" not in rows(page)[0]
         slow.go.set()
         page.wait_for_selector("#queue .state:has-text('240 \u00d7 160')")

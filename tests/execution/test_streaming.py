@@ -160,7 +160,7 @@ def test_full_disk_is_named(tmp_path, monkeypatch, up, suffix):
 
 
 def test_memory_is_checked_before_the_work(tmp_path, monkeypatch):
-    up = Upscaler(random_net(), device="cpu", dtype="fp32", **TILES)
+    up = Upscaler(random_net(), dtype="fp32", **TILES)
     free_memory(monkeypatch, 2**20)
     with pytest.raises(LimitError, match="row by row"):
         streaming.stream_upscaled(tmp_path / "a.png", up, made("RGB"), 4)

@@ -183,9 +183,9 @@ def test_weights_that_overflow_float16_are_refused(tmp_path, net):
         ("net", {"format": "onnx"}, r"expected a name ending in \.onnx"),
         ("net.onnx", {"format": "torch"}, r"expected a name ending in \.pt2"),
         ("net.onnx", {"format": "tensorrt"}, "format: expected one of onnx, torch, safetensors"),
-        ("net.onnx", {"size": (0, 4)}, "size: expected height and width"),
-        ("net.onnx", {"size": (4,)}, "size: expected height and width"),
-        ("net.onnx", {"size": 64}, "size: expected height and width"),
+        ("net.onnx", {"size": (0, 4)}, r"size: expected \(height, width\)"),
+        ("net.onnx", {"size": (4,)}, r"size: expected \(height, width\)"),
+        ("net.onnx", {"size": 64}, r"size: expected \(height, width\)"),
         ("net.safetensors", {"size": (4, 4)}, "for onnx or torch only"),
     ],
 )
