@@ -2,7 +2,7 @@
 
 A layer is a sum over taps, each of which multiplies 32 numbers at every pixel by a matrix
 (32, channels). An activation or the pixel shuffle at its end is part of the layer. `run` takes all
-layers of a network together: its threads meet at the end of each layer and never call Python.
+layers of a network together, and computes a few rows of all of them before the next rows.
 """
 
 import os
@@ -65,6 +65,7 @@ class Layer:
     out: Place
     height: int
     width: int
+    reach: int  # rows above and below a pixel that its taps read
     epilogue: str = "none"  # or silu, gate, shuffle
     gate: Place = NOWHERE
     scale: int = 1
@@ -85,7 +86,10 @@ def pack_bias(bias: Tensor) -> Tensor:
 
 
 def run(layers: Sequence[Layer], threads: int, unit: str) -> None:
-    """Runs the layers in sequence, each on `threads` threads."""
+    """Runs the layers, all of one height, as if in sequence, on `threads` threads.
+
+    A layer may write to a map that an earlier layer reads.
+    """
     MODULE.run([_raw(layer) for layer in layers], unit, threads)
 
 

@@ -63,9 +63,10 @@ Layer layer(const py::dict& given) {
     made.pixel = given["pixel"].cast<int64_t>();
     made.height = given["height"].cast<int>();
     made.width = given["width"].cast<int>();
+    made.reach = given["reach"].cast<int>();
     made.scale = given["scale"].cast<int>();
     if (made.taps.empty() || made.channels < 1 || made.tiles() > kMaxTiles || made.height < 1 ||
-        made.width < 1 ||
+        made.width < 1 || made.reach < 0 ||
         (made.epilogue == Epilogue::shuffle &&
          (made.scale < 1 || made.scale > 4 || made.channels != 3 * made.scale * made.scale)))
         throw std::invalid_argument("a layer that cannot be");
@@ -89,7 +90,11 @@ PYBIND11_MODULE(_cpu, module) {
     module.def("has", [](const std::string& unit) { return has(unit_named(unit)); });
     module.def("run", [](const py::list& given, const std::string& unit, int threads) {
         std::vector<Layer> layers;
-        for (const py::handle each : given) layers.push_back(layer(each.cast<py::dict>()));
+        for (const py::handle each : given) {
+            layers.push_back(layer(each.cast<py::dict>()));
+            if (layers.back().height != layers[0].height)
+                throw std::invalid_argument("layers of different heights");
+        }
         if (threads < 1 || !has(unit_named(unit))) throw std::invalid_argument("unit, threads");
         py::gil_scoped_release release;
         run(layers, unit_named(unit), threads);

@@ -39,6 +39,7 @@ struct Layer {
     Bfloat16* out;            // the first pixel of the result; of 3 colours after a shuffle
     int64_t row, pixel;       // elements of `out` from one row and pixel to the next
     int height, width;        // pixels before a shuffle
+    int reach;                // rows above and below a pixel that its taps read
     int scale;                // of a shuffle
 
     int tiles() const { return (channels + kTile - 1) / kTile; }
@@ -50,7 +51,8 @@ enum class Unit { amx, avx512 };
 // Whether the processor and the operating system support the unit.
 bool has(Unit unit);
 
-// Runs the layers in sequence, each on `threads` threads.
+// Runs the layers, all of one height, as if in sequence, on `threads` threads. A layer may write to
+// a map that an earlier layer reads.
 void run(const std::vector<Layer>& layers, Unit unit, int threads);
 
 // Images (height, width, 3) in 0..1 as bytes: round(255 y), halves to even, clamped to 0..255.

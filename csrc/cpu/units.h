@@ -1,7 +1,8 @@
 // The two ways to multiply: AMX tiles, and AVX-512 dot products of bfloat16.
 //
 // `Unit::sums` computes one group of pixels: bias plus the sum over taps, (kGroup, 16 * tiles) in
-// float32. It calls `between()` for other work: Amx after each tap, Avx512 after each part of a group.
+// float32. It calls `between()` for other work: Amx after each product of tiles, Avx512 after each
+// part of a group.
 #pragma once
 
 #include <immintrin.h>
@@ -44,15 +45,18 @@ struct Amx {
                 _tile_loadd(6, weights, 64);
                 _tile_loadd(4, pixels, pitch);
                 _tile_dpbf16ps(0, 4, 6);
+                between();
                 _tile_loadd(5, pixels + 16 * tap.pixel, pitch);
                 _tile_dpbf16ps(2, 5, 6);
+                between();
                 if (two) {
                     _tile_loadd(7, weights + kTile * kTap, 64);
                     _tile_dpbf16ps(1, 4, 7);
+                    between();
                     _tile_dpbf16ps(3, 5, 7);
+                    between();
                 }
                 weights += tiles * kTile * kTap;
-                between();
             }
             float* out = sums + n * kTile;
             _tile_stored(0, out, stride);

@@ -210,6 +210,7 @@ class Maps:
             step.channels,
             self._place(step.makes) if step.makes in self._slots else NOWHERE,
             *self.size,
+            max(abs(rows) for _, rows, _, _ in step.taps),
             step.epilogue,
             self._place(step.gate) if step.gate else NOWHERE,
             step.scale,

@@ -23,12 +23,14 @@ pytestmark = pytest.mark.parametrize("unit", UNITS)
 class Map:
     """An image (H, W, C) of bfloat16 with a border of zeros in memory, and where its pixels are."""
 
-    def __init__(self, height: int, width: int, channels: int, values: Tensor | None = None):
+    def __init__(
+        self, height: int, width: int, channels: int, values: Tensor | None = None, border: int = 1
+    ):
         self.size = height, width, channels
-        self.row = (width + 1) * channels
-        self.first = self.row + channels
+        self.row = (width + border) * channels
+        self.first = border * (self.row + channels)
         behind = (width - width % GROUP + 2 * GROUP) * channels + TAP
-        self.memory = torch.zeros(self.first + (height + 1) * self.row + behind).bfloat16()
+        self.memory = torch.zeros(self.first + (height + border) * self.row + behind).bfloat16()
         self.values = self.memory.as_strided(self.size, (self.row, channels, 1), self.first)
         if values is not None:
             self.values.copy_(values)
@@ -39,15 +41,17 @@ class Map:
 
 
 def convolution(source: Map, weight: Tensor, bias: Tensor, out: Place, **more) -> Layer:
-    """A layer of the 3x3 convolution of a map, tap by tap."""
+    """A layer of the convolution of a map with a weight (channels, C, k, k), tap by tap."""
     taps, matrices = [], []
-    for row in range(3):
-        for column in range(3):
+    k = weight.shape[2]
+    for row in range(k):
+        for column in range(k):
             for first in range(0, source.size[2], TAP):
-                taps.append(source.place(row - 1, column - 1, first))
+                taps.append(source.place(row - k // 2, column - k // 2, first))
                 matrices.append(weight[:, first : first + TAP, row, column].t())
     height, width, _ = source.size
-    return Layer(taps, pack(matrices), pack_bias(bias), len(bias), out, height, width, **more)
+    sizes = height, width, k // 2
+    return Layer(taps, pack(matrices), pack_bias(bias), len(bias), out, *sizes, **more)
 
 
 def sample(height: int, width: int, channels: int, made: int, seed: int = 0):
@@ -118,7 +122,7 @@ def test_taps_of_several_maps_and_of_whole_rows(unit):
     matrices = [weight[:, :, row].permute(2, 1, 0).flatten(0, 1) for row in range(3)]
     out = Map(6, 40, 20)
     matrices.append(single[:, :, 1, 1].t())
-    layer = Layer(taps, pack(matrices), pack_bias(bias), 20, out.place(), 6, 40)
+    layer = Layer(taps, pack(matrices), pack_bias(bias), 20, out.place(), 6, 40, 1)
     run([layer], 1, unit)
     want = expected(source, weight, bias) + other.values.double() @ single[:, :, 1, 1].double().t()
     torch.testing.assert_close(out.values.double(), want, rtol=2**-8, atol=1e-3)
@@ -138,6 +142,27 @@ def test_threads_give_the_same_bits_and_wait_for_each_other(unit, threads):
         run(layers, count, unit)
         results.append(maps[0].memory)
     assert results[0].equal(results[1]) and results[0].equal(results[2])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("height", [1, 5, 37, 130])
+def test_layers_together_equal_layers_one_by_one(unit, height, threads):
+    """In two maps in turn: a layer overwrites what the layer before it reads, at any reach."""
+    random = torch.Generator().manual_seed(0)
+    start = torch.randn(height, 20, 16, generator=random)
+    sizes = [9, 1, 3, 1, 1, 9, 9, 1, 3, 3, 5, 1, 9, 3]
+    weights = [torch.randn(16, 16, k, k, generator=random) / (4 * k) for k in sizes]
+    results = []
+    for together in (True, False):
+        maps = [Map(height, 20, 16, start, border=4), Map(height, 20, 16, border=4)]
+        layers = [
+            convolution(maps[i % 2], weight, torch.ones(16), maps[1 - i % 2].place())
+            for i, weight in enumerate(weights)
+        ]
+        for part in [layers] if together else [[layer] for layer in layers]:
+            run(part, threads, unit)
+        results.append(torch.cat([each.memory for each in maps]))
+    assert results[0].equal(results[1]) and results[0].isfinite().all()
 
 
 @pytest.mark.parametrize("channels", [3, 4])
@@ -194,6 +219,7 @@ def test_large_and_small_numbers(unit, epilogue):
         {"channels": MAX_CHANNELS + 1},
         {"height": 0},
         {"width": 0},
+        {"reach": -1},
         {"taps": []},
         {"epilogue": "shuffle", "scale": 2},
         {"epilogue": "relu"},
@@ -229,7 +255,15 @@ def test_onednns_limit_applies(unit, monkeypatch, limit, units):
     assert cpu.unit() == next((each for each in units if cpu.MODULE.has(each)), None)
 
 
+def test_layers_of_different_heights_are_refused(unit):
+    source, weight, bias = sample(4, 4, 8, 8)
+    layer = convolution(source, weight, bias, Map(4, 4, 8).place())
+    with pytest.raises(ValueError, match="different heights"):
+        run([layer, Layer(**(vars(layer) | {"height": 3}))], 1, unit)
+
+
 def test_wrong_threads_and_units_are_refused(unit):
+    run([], 1, unit)
     with pytest.raises(ValueError, match="unit, threads"):
         run([], 0, unit)
     with pytest.raises(ValueError, match="unit: mmx"):
