@@ -1,7 +1,8 @@
 """A folded network on a CPU in bfloat16, by the kernels of `espan_kernels.cpu`.
 
 Feature maps lie in memory as rows of pixels, with zeros above them, below them and behind each row.
-A convolution reads neighbours where they lie; left of a row is the end of the row before it.
+A convolution reads neighbours where they lie; left of a row is the end of the row before it. Zeros
+fill the channels of a pixel up to whole taps, except in the image, where several pixels are a tap.
 """
 
 from dataclasses import dataclass, replace
@@ -46,11 +47,12 @@ class Bfloat16Network:
         with torch.no_grad(), one_thread():
             *steps, tail = unfused(lower(net))
             assert isinstance(tail, Tail)  # of every network
-            self._steps = [_packed(step) for step in steps if isinstance(step, Convolution)]
+            first = steps[0]
+            self._normalise = first if isinstance(first, Normalise) else None
+            self._input = first.makes if self._normalise else IMAGE
+            convolutions = [step for step in steps if isinstance(step, Convolution)]
+            self._steps = [_packed(step, step.source == self._input) for step in convolutions]
             self._steps += _packed_tail(tail)
-        first = steps[0]
-        self._normalise = first if isinstance(first, Normalise) else None
-        self._input = first.makes if self._normalise else IMAGE
         self._slots, self._channels = self._share_out()
         self._idle: list[Maps] = []
 
@@ -85,11 +87,12 @@ class Bfloat16Network:
         """(the map of each value, the channels of each map): a map is used again once free."""
         slots, channels, free = {self._input: 0}, [3], dict[int, list[int]]()
         for step, done in zip(self._steps[:-1], released(self._steps), strict=False):
-            if idle := free.get(step.channels):
+            filled = step.channels + -step.channels % TAP
+            if idle := free.get(filled):
                 slots[step.makes] = idle.pop()
             else:
                 slots[step.makes] = len(channels)
-                channels.append(step.channels)
+                channels.append(filled)
             for name in done:
                 free.setdefault(channels[slots[name]], []).append(slots[name])
         return slots, channels
@@ -125,9 +128,10 @@ class _Packed:
         return *(tap[0] for tap in self.taps), *([self.gate] if self.gate else ())
 
 
-def _packed(step: Convolution) -> _Packed:
+def _packed(step: Convolution, of_image: bool) -> _Packed:
     epilogue = "gate" if step.gate else step.act
-    return _sum(step.makes, [(step.source, step.weight)], step.bias, epilogue, step.gate)
+    inputs = [(step.source, step.weight)]
+    return _sum(step.makes, inputs, step.bias, epilogue, step.gate, of_image)
 
 
 def _packed_tail(tail: Tail) -> list[_Packed]:
@@ -143,13 +147,14 @@ def _sum(
     bias: Tensor,
     epilogue: str = "none",
     gate: str | None = None,
+    of_image: bool = False,
 ) -> _Packed:
     """The sum of convolutions of several inputs, with weights (channels, C, k, k) of odd k."""
     taps, matrices = [], []
     for name, weight in inputs:
         _, channels, k, _ = weight.shape
         for row in range(k):
-            if k * channels <= TAP:  # the pixels of a row lie together: one tap
+            if of_image:  # its pixels lie together: a row of the kernel is one tap
                 taps.append((name, row - k // 2, -(k // 2), 0))
                 matrices.append(weight[:, :, row].permute(2, 1, 0).flatten(0, 1))
                 continue
