@@ -5,16 +5,13 @@
 #include <system_error>
 #include <thread>
 
+#include "bands.h"
 #include "bytes.h"
 #include "epilogue.h"
 #include "units.h"
 
 namespace espan_cpu {
 namespace {
-
-constexpr int kRows = 4;  // rows that a thread takes at least
-constexpr int kMaxRows = 32;
-constexpr int64_t kBandBytes = 1 << 19;  // of a map
 
 // Rows first..last of a layer.
 template <class Unit>
@@ -49,49 +46,12 @@ void on_threads(int threads, int height, const Work& work) {
     for (std::thread& each : others) each.join();
 }
 
-// Rows by which each layer lags behind the first. The lag of a layer covers the rows that it reads
-// below its own, so they are there; and the rows that the layer before it has yet to read above its
-// own, so it may write to a map that the layer before it reads.
-std::vector<int> lags(const std::vector<Layer>& layers) {
-    std::vector<int> found{0};
-    for (size_t i = 1; i < layers.size(); ++i)
-        found.push_back(found.back() + std::max(layers[i - 1].reach, layers[i].reach));
-    return found;
-}
-
-// Rows of a band: as many as stay in a core's cache, but enough bands for all threads.
-int rows_of_band(const std::vector<Layer>& layers, int lag, int threads) {
-    int64_t row = 1;
-    for (const Layer& layer : layers)
-        for (const Tap& tap : layer.taps) row = std::max<int64_t>(row, tap.row * sizeof(Bfloat16));
-    const int fit = static_cast<int>(std::min<int64_t>(kBandBytes / row, kMaxRows));
-    const int shared = (layers[0].height + lag) / (4 * threads);
-    return std::max(kRows, std::min(fit, shared));
-}
-
-// A band is a range of rows of every layer, shifted up by the layer's lag. One thread computes a
-// band, layer after layer, while its rows are in the core's cache. It starts a layer once all bands
-// above have completed the layer, so a thread waits only for the one that has the band above.
 template <class Unit>
 void run_on(const std::vector<Layer>& layers, int threads) {
-    const std::vector<int> lag = lags(layers);
-    const int height = layers[0].height, rows_each = rows_of_band(layers, lag.back(), threads);
-    const int bands = (height + lag.back() + rows_each - 1) / rows_each;
-    std::vector<std::atomic<int>> completed(bands);  // layers of each band
-    std::atomic<int> next{0};                        // the first band not yet taken
-    on_threads(threads, height, [&] {
+    Bands bands(layers, threads);
+    on_threads(threads, layers[0].height, [&] {
         [[maybe_unused]] const Unit unit;
-        for (int band; (band = next++) < bands;) {
-            for (int i = 0; i < static_cast<int>(layers.size()); ++i) {
-                for (int seen; band && (seen = completed[band - 1]) <= i;)
-                    completed[band - 1].wait(seen);
-                const int first = std::clamp(band * rows_each - lag[i], 0, height);
-                const int last = std::clamp((band + 1) * rows_each - lag[i], 0, height);
-                rows<Unit>(layers[i], first, last);
-                completed[band] = i + 1;
-                completed[band].notify_one();
-            }
-        }
+        bands.work([&](int i, int first, int last) { rows<Unit>(layers[i], first, last); });
     });
 }
 
