@@ -78,7 +78,8 @@ class Bands {
         steps_.notify_all();
     }
 
-    const int layers_, height_, window_;
+    const int layers_, height_;
+    const int window_;  // bands from the first incomplete one that threads consider
     int rows_;
     std::vector<int> lag_;  // rows by which each layer lags behind the first
     std::vector<Band> bands_;
