@@ -15,12 +15,13 @@ struct Amx {
     // Tile registers 0 to 3 hold sums of (half of the pixels, tile of channels), 4 and 5 the pixels
     // of a tap, 6 and 7 its weights.
     Amx() {
-        struct alignas(64) {
+        // Constant, as compilers do not know that the instruction reads all of it.
+        struct alignas(64) Shapes {
             uint8_t palette = 1, start_row = 0, reserved[14] = {};
-            uint16_t bytes_of_a_row[16] = {};
-            uint8_t rows[16] = {};
-        } shapes;
-        for (int i = 0; i < 8; ++i) shapes.bytes_of_a_row[i] = 64, shapes.rows[i] = 16;
+            uint16_t bytes_of_a_row[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+            uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+        };
+        static constexpr Shapes shapes;
         _tile_loadconfig(&shapes);
     }
     ~Amx() { _tile_release(); }
