@@ -89,10 +89,10 @@ def _kernels(impl: str, net: Network) -> Plan:
 
 
 def fastest_proven(net: Network) -> Backend:
-    """The fastest backend that reproduces the network's own result on a small sample.
+    """The fastest backend that reproduces the network's result in float32 on a small sample.
 
-    net: from `copy_to`, without TF32, so that float32 kernels are compared with float32. Kernels
-    that fail or differ on this GPU, driver or compiler are skipped with a warning.
+    net: from `copy_to`, without TF32. Kernels that fail or differ on this GPU, driver or compiler
+    are skipped with a warning.
     """
     return _first_proven(
         net, {"fastest": partial(Plan, impl=None), "triton": partial(Plan, impl="triton")}, Eager
@@ -104,7 +104,9 @@ def _first_proven(net: Network, candidates: dict[str, Make], otherwise: Make) ->
     some = next(net.parameters())
     pixels = _sample().to(some.device)
     x = to_network_input(pixels, some.device, some.dtype)
-    want = net(x).float()
+    # In half precision the error of PyTorch's own operators may be several times that of a kernel.
+    exact = net if some.dtype == torch.float32 else copy_to(net, some.device, torch.float32)
+    want = exact(x.float())
     largest = want.abs().max().item()
     allowed = _allowed(some.dtype) * largest
     for name, make in candidates.items():
@@ -167,8 +169,14 @@ def _allowed(dtype: torch.dtype) -> float:
 
 
 def _sample() -> Tensor:
+    """A small image, smooth with little noise. Pure noise drives published networks to results a
+    hundred times as large as an image, where half precision has no digit right.
+    """
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(256, (1, 3, 24, 40), dtype=torch.uint8, generator=generator)
+    coarse = torch.rand(1, 3, 4, 6, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (24, 40), mode="bilinear")
+    noisy = smooth + 0.02 * torch.randn(smooth.shape, generator=generator)
+    return (noisy.clamp(0, 1) * 255).to(torch.uint8)
 
 
 BY_NAME: dict[str, Make] = {

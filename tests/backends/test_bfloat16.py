@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from espan import ESPAN, Upscaler
+from espan import ESPAN, Upscaler, fold, load
 from espan.backends import select
 from espan.backends.bfloat16 import Bfloat16Network, refusal
 from espan.backends.cpu import CpuNetwork
+from espan.networks.deploy import copy_to
 from espan_kernels import cpu
 from tests.backends.test_cpu import NETS, SIZES, image, made
 from tests.support.makers import noise, python, random_net
@@ -120,6 +121,16 @@ def test_a_kernel_that_gives_another_image_is_left_aside(monkeypatch, caplog, fa
         backend = select.backend_of(random_net().bfloat16(), "auto")
     assert isinstance(backend, CpuNetwork)
     assert "not using the CPU kernels: " in caplog.text
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["espan_x4_ntire2025", "span28_x4_ntire2024", "teachers/*"])
+def test_published_networks_use_the_kernels(shared, caplog, name):
+    """Larger networks than ours: their results grow if an image is nothing but noise."""
+    for path in sorted((shared / "weights").glob(f"{name}.pth")):
+        net = copy_to(fold(load(path)), torch.device("cpu"), torch.bfloat16)
+        assert isinstance(select.backend_of(net, "auto"), Bfloat16Network), path
+    assert not caplog.records
 
 
 def test_what_it_refuses(monkeypatch):
