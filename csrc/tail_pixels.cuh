@@ -40,11 +40,13 @@ __device__ inline void finish(__half& to, float value, const OutputImage& image)
     from_float(to, value > image.high ? image.high : value);
 }
 
-// Rounds to the nearest level, ties to even. The product is rounded first, as in the reference;
-// adding 1.5 * 2^23 leaves the level in the last bits.
-__device__ inline void finish(uint8_t& to, float value, const OutputImage&) {
-    to = __float_as_uint(__fmul_rn(__saturatef(value), 255.0f) + 12582912.0f);
+// The nearest level in the last byte, ties to even. The product is rounded first, as in the
+// reference; adding 1.5 * 2^23 leaves the level in the last bits.
+__device__ inline uint32_t level(float value) {
+    return __float_as_uint(__fmul_rn(__saturatef(value), 255.0f) + 12582912.0f);
 }
+
+__device__ inline void finish(uint8_t& to, float value, const OutputImage&) { to = level(value); }
 
 // A row of a strip in memory order: SCALE lines of pixels, or 3 * SCALE for channels-first output.
 // A warp computes GROUPS groups of 8 channels of 16 * TILES columns. The caller makes sure that all
@@ -99,7 +101,9 @@ struct Stage {
     }
 
     __device__ void put(int share, const float (&sums)[TILES][GROUPS][4]) {
-        if (to.size == 1) {
+        if (SCALE == 4 && 8 * GROUPS == CHANNELS && to.size == 1 && to.steps.pixel == 3) {
+            put_pixels(sums);
+        } else if (to.size == 1) {
             put_in(memory.as<uint8_t>(), share, sums);
         } else {
             put_in(memory.as<__half>(), share, sums);
@@ -109,7 +113,7 @@ struct Stage {
     template <typename Element>
     __device__ void put_in(
         Shared<Element> elements, int share, const float (&sums)[TILES][GROUPS][4]) {
-        const int first = buffer / to.size;
+        const int first = buffer / int(sizeof(Element));
 #pragma unroll
         for (int i = 0; i < 2 * GROUPS; ++i) {
             if (CHANNELS % 16 && channel(share, i / 2, i % 2) >= CHANNELS) continue;
@@ -119,6 +123,27 @@ struct Stage {
                 finish(element, sums[j / 2][i / 2][j % 2 * 2 + i % 2], to);
                 elements.store(first + at[i / 2][i % 2] + 8 * j * SCALE * to.steps.pixel, element);
             }
+        }
+    }
+
+    // Interleaved uint8 of scale 4, if the warp has all channels: then a lane has two neighbouring
+    // pixels, 6 bytes, in each pair of lines.
+    __device__ void put_pixels(const float (&sums)[TILES][GROUPS][4]) {
+        const Shared<uint16_t> pairs = memory.as<uint16_t>();
+#pragma unroll
+        for (int i = 0; i < 4 * TILES; ++i) {
+            const int lines = i / 2 % 2, side = i % 2;
+            uint32_t colours[3][2];
+#pragma unroll
+            for (int j = 0; j < 6; ++j) {
+                colours[j / 2][j % 2] =
+                    level(sums[i / 4][(2 * (j / 2) + lines) % GROUPS][2 * side + j % 2]);
+            }
+            const auto& [r, g, b] = colours;
+            const int at16 = (buffer + at[lines][0]) / 2 + (2 * (i / 4) + side) * 8 * SCALE * 3 / 2;
+            pairs.store(at16, (r[0] & 0xff) | g[0] << 8);
+            pairs.store(at16 + 1, (b[0] & 0xff) | r[1] << 8);
+            pairs.store(at16 + 2, (g[1] & 0xff) | b[1] << 8);
         }
     }
 
@@ -147,9 +172,14 @@ struct Stage {
         constexpr int SIZE = sizeof(Unit);
         const Shared<Unit> staged = memory.as<Unit>();
         const Global<Unit> units = to.memory.template as<Unit>();
+        const int count = bytes / SIZE;
 #pragma unroll 1
-        for (int i = lane_id(); i < bytes / SIZE; i += 32) {
-            units.store(at / SIZE + i, staged.load(from / SIZE + i));
+        for (int i = lane_id(); i < count; i += 64) {
+            const bool has_next = i + 32 < count;
+            const Unit unit = staged.load(from / SIZE + i);
+            const Unit next = has_next ? staged.load(from / SIZE + i + 32) : Unit{};
+            units.store(at / SIZE + i, unit);
+            if (has_next) units.store(at / SIZE + i + 32, next);
         }
     }
 };

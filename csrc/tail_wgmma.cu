@@ -79,29 +79,31 @@ struct Singles {
     uint32_t halves[SINGLES][PLANES][2] = {};
     float acc[SUMS] = {};
     uint32_t most = 0;  // the largest magnitudes so far
+    const int place = matrix_row(PLANE) + PIXEL, narrow = matrix_row(NARROW_PLANE);
 
     __device__ void track(const uint32_t (&pairs)[PLANES][2]) {
 #pragma unroll
         for (int i = 0; i < 2 * PLANES; ++i) most = max_magnitudes(most, pairs[i / 2][i % 2]);
     }
 
-    __device__ void load(const Rows& rows, Address row) {
+    __device__ void load(bool finishes, Address row) {
         Pairs<PLANES> x;
-        load_pairs<PLANE>(x, row + PIXEL);
+        load_pairs<PLANE>(x, row + place);
         track(x);
 #pragma unroll
-        for (int s = 0; s < SINGLES && rows.finishes(); ++s) {
+        for (int s = 0; s < SINGLES && finishes; ++s) {
             rings[s].wait();
             if (s < SINGLES - 1 || LAST == PLANES) {
-                load_pairs<NARROW_PLANE>(halves[s], rings[s].data());
+                load_pairs<NARROW_PLANE>(halves[s], rings[s].data() + narrow);
             } else {
                 load_pairs<NARROW_PLANE>(
-                    reinterpret_cast<Pairs<LAST>&>(halves[s]), rings[s].data());
+                    reinterpret_cast<Pairs<LAST>&>(halves[s]), rings[s].data() + narrow);
             }
             rings[s].free();
             track(halves[s]);
         }
         hold(acc);
+        wgmma_fence();
     }
 
     // Runs also when no row is finished; that result is not stored.
@@ -138,12 +140,10 @@ __device__ inline void sum_up(const TailWork& work, Address start) {
         }
     }();
     singles.weights = start + S::SINGLE_WEIGHTS;
-    Writer out(S::hidden(start));
+    HiddenRows<Epilogue::none, typename S::Hidden> hidden{Writer(S::hidden(start))};
     convolve_rows<typename S::Wide>(
         work.maps.cut, {USEFUL, HALO, 2}, Reader(S::input(start)), start, work.biases, singles,
-        [&](const auto& sum, const Finished& row) {
-            store_hidden<Epilogue::none>(out, sum, row);
-        });
+        hidden);
     const int most = max(singles.most & 0xffff, singles.most >> 16);
     if (work.trusted.data && most > work.limit) {
         wait_for_earlier_kernels();
@@ -151,25 +151,32 @@ __device__ inline void sum_up(const TailWork& work, Address start) {
     }
 }
 
+// Where pixels go: through shared memory into the image.
+template <class S>
+struct PixelRows {
+    typename S::Stage stage;
+    int width;
+
+    __device__ void begin(const Item& it) { stage.begin(it, width); }
+    __device__ void prepare() {}
+    template <int SUMS>
+    __device__ void store(const float (&sum)[SUMS], const Finished&) {
+        stage.put(0, reinterpret_cast<const float(&)[1][S::GROUPS][4]>(sum));
+        bar_sync(STAGED, WARPGROUP);
+        stage.write(warp_of_group());
+        stage.swap();
+    }
+    __device__ void publish() {}
+};
+
 template <class S>
 __device__ inline void upscale(const TailWork& work, Address start, Shared<uint4> memory) {
     wait_for_earlier_kernels();
-    const int warp = warp_of_group();
-    typename S::Stage stage(work.to, memory, 0, 16 * warp);
-    int64_t k = blockIdx.x;
     NoExtra none;
+    PixelRows<S> pixels{{work.to, memory, 0, 16 * warp_of_group()}, work.maps.cut.width};
     convolve_rows<typename S::Up>(
         work.maps.cut, {USEFUL, HALO, 1}, Reader(S::hidden(start)), start + S::UP_WEIGHTS,
-        work.biases.from(SUMS), none, [&](const auto& sum, const Finished& row) {
-            if (row.begins_item) {
-                stage.begin(item(work.maps.cut, k), work.maps.cut.width);
-                k += gridDim.x;
-            }
-            stage.put(0, reinterpret_cast<const float(&)[1][S::GROUPS][4]>(sum));
-            bar_sync(STAGED, WARPGROUP);
-            stage.write(warp);
-            stage.swap();
-        });
+        work.biases.from(SUMS), none, pixels);
 }
 
 template <int SCALE, int SINGLES, int LAST>

@@ -18,10 +18,10 @@ __device__ inline void load_weights(
 // The warp zeroes columns [first, end) in each plane of a row.
 template <int PLANES, int PITCH>
 __device__ inline void zero(Address row, int first, int end) {
-#pragma unroll
+#pragma unroll 1
     for (int plane = 0; plane < PLANES; ++plane) {
 #pragma unroll 1
-        for (int c = first + lane_id(); c < end; c += 32) {
+        for (int c = first + lane(); c < end; c += 32) {
             store_shared(row + plane * PITCH + c * PIXEL, uint4{0, 0, 0, 0});
         }
     }
@@ -40,6 +40,7 @@ __device__ inline void load_rows(
         const int left = int(it.strip) * useful - halo;
         const int first = max(-left, 0), end = min(PITCH / PIXEL, width - left);  // in the image
         const int bytes = (end - first) * PIXEL;
+        const bool is_edge = bytes < PITCH;
         for (int y = it.top - reach; y < it.top + it.rows + reach; ++y) {
             writer.wait();
             const Address row = writer.data();
@@ -48,11 +49,14 @@ __device__ inline void load_rows(
                 writer.publish();
                 continue;
             }
-            zero<PLANES, PITCH>(row, 0, first);
-            zero<PLANES, PITCH>(row, end, PITCH / PIXEL);
-            fence_async();
-            warp_sync();
-            if (lane_id() == 0) {
+            // Copies leave the columns outside of the image alone: once per slot is enough.
+            if (is_edge && y < it.top - reach + Ring::SLOTS) {
+                zero<PLANES, PITCH>(row, 0, first);
+                zero<PLANES, PITCH>(row, end, PITCH / PIXEL);
+                fence_async();
+                warp_sync();
+            }
+            if (lane() == 0) {
                 mbarrier_arrive_expecting(writer.full(), PLANES * bytes);
                 int64_t pixel = it.n * PLANES * maps.area + int64_t(y) * width + left + first;
 #pragma unroll

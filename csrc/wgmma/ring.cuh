@@ -8,6 +8,9 @@
 
 namespace espan::wgmma_rows {
 
+// Unlike lane_id(), computed once: these kernels have registers to keep it.
+__device__ inline int lane() { return threadIdx.x % 32; }
+
 // SLOTS rows of BYTES each. `full` and `empty`: the addresses of the first of SLOTS barriers each.
 template <int SLOT_COUNT, int SLOT_BYTES>
 struct Ring {
@@ -53,7 +56,7 @@ struct Writer : End<Ring> {
     __device__ void publish() {
         fence_async();
         warp_sync();
-        if (lane_id() == 0) mbarrier_arrive(this->full());
+        if (lane() == 0) mbarrier_arrive(this->full());
         this->step();
     }
 };
@@ -65,7 +68,7 @@ struct Reader : End<Ring> {
     // Marks the slot as read by the warp.
     __device__ void free() {
         warp_sync();
-        if (lane_id() == 0) mbarrier_arrive(this->empty());
+        if (lane() == 0) mbarrier_arrive(this->empty());
         this->step();
     }
 };

@@ -19,18 +19,17 @@ __device__ inline void convolve(const Work& work, Rings<S> rings, In in, Out out
     const Reach reach{S::USEFUL, S::HALO, CONVS - CONV};
     const Address weights = rings.start + CONV * S::W::BYTES;
     const auto biases = work.biases.from(CONV * S::PLANES * 4);
-    Writer<Out> writer(out);
-    Reader<typename S::Gate> gate(rings.gate());
     NoExtra none;
-    convolve_rows<typename S::W>(
-        work.maps.cut, reach, Reader<In>(in), weights, biases, none,
-        [&](const auto& sum, const Finished& row) {
-            if constexpr (CONV == CONVS - 1) {
-                store_output<EPILOGUE>(writer, gate, sum);
-            } else {
-                store_hidden<Epilogue::silu>(writer, sum, row);
-            }
-        });
+    const auto compute = [&](auto sink) {
+        convolve_rows<typename S::W>(
+            work.maps.cut, reach, Reader<In>(in), weights, biases, none, sink);
+    };
+    if constexpr (CONV == CONVS - 1) {
+        using Gate = typename S::Gate;
+        compute(OutputRows<EPILOGUE, Out, Gate, S::PLANES>{Writer(out), Reader(rings.gate())});
+    } else {
+        compute(HiddenRows<Epilogue::silu, Out>{Writer(out)});
+    }
 }
 
 template <class S, int CONVS, int CONV, Epilogue EPILOGUE, class In>

@@ -24,8 +24,9 @@ struct Weights {
     static constexpr int ROW = OUT * 128;              // bytes of a kernel row
     static constexpr int HALF = (2 * TAPS - 1) * ROW;  // of 8 input channels
     static constexpr int BYTES = TAPS * STEPS * 2 * HALF;
-    // The offset of the first kernel row at a phase: see `multiply`.
-    __device__ static constexpr int shift(int phase) { return (TAPS + 1 - phase) % TAPS * ROW; }
+    // The offset of the first kernel row if an input row finishes output row `done` of the three in
+    // progress; it is the second row of the next one and the first of the one after.
+    __device__ static constexpr int shift(int done) { return (TAPS - done) % TAPS * ROW; }
 };
 
 // CONVS convolutions of P planes in rows of COLUMNS; each one after the first invalidates one more
