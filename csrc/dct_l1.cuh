@@ -103,39 +103,52 @@ struct Halves {
 
 // Stores `count` lines in shared memory; products of other lines are not used. read(row, i) returns
 // the input of the even and the odd half of the transform at place i. Neighbouring lanes read
-// neighbouring places.
-template <typename Read>
+// neighbouring places. ROW_TILES rows are in flight per thread, the last one several times if there
+// are no more.
+template <int ROW_TILES, typename Read>
 __device__ void split_lines(const Lines& lines, int count, Shared<uint32_t> parts, Read read) {
     const int pairs = lines.padded / 2, bits = pairs >= 32 ? 5 : pairs >= 16 ? 4 : 3;
     const int lanes = 1 << bits, step = lines.threads >> bits;
     for (int pair = threadIdx.x & (lanes - 1); pair < pairs; pair += lanes) {
         const int place = pair / 4 * lines.plane + pair % 4;
-#pragma unroll 4
-        for (int row = threadIdx.x >> bits; row < count; row += step) {
-            const EvenOdd x = read(row, 2 * pair), y = read(row, 2 * pair + 1);
-            const Halves even(x.even, y.even), odd(x.odd, y.odd);
-            const int word = place + 4 * row;
-            parts.store(word, even.high);
-            parts.store(word + lines.half, odd.high);
-            parts.store(word + 2 * lines.half, even.low);
-            parts.store(word + 3 * lines.half, odd.low);
+        for (int row = threadIdx.x >> bits; row < count; row += ROW_TILES * step) {
+            EvenOdd x[ROW_TILES], y[ROW_TILES];
+#pragma unroll
+            for (int k = 0; k < ROW_TILES; ++k) {
+                const int existing = min(row + k * step, count - 1);
+                x[k] = read(existing, 2 * pair);
+                y[k] = read(existing, 2 * pair + 1);
+            }
+#pragma unroll
+            for (int k = 0; k < ROW_TILES; ++k) {
+                const Halves even(x[k].even, y[k].even), odd(x[k].odd, y[k].odd);
+                const int word = place + 4 * (row + k * step);
+                parts.store(word, even.high);
+                parts.store(word + lines.half, odd.high);
+                parts.store(word + 2 * lines.half, even.low);
+                parts.store(word + 3 * lines.half, odd.low);
+            }
         }
     }
 }
 
 // The same, with neighbouring lines in neighbouring lanes: a thread reads 8 places of one line.
-// Lines past `count` are zeros, so that they add nothing to sums over all lines.
+// Lines past `count` are zeros, so that they add nothing to sums over all lines; read may return
+// any number for them.
 template <typename Read>
 __device__ void split_columns(const Lines& lines, int count, Shared<uint32_t> parts, Read read) {
     const int row = lines.column_of_thread(), step = lines.threads >> lines.row_bits;
-    const auto read_if_there = [&](int i) { return row < count ? read(row, i) : EvenOdd{0, 0}; };
     const Shared<uint4> vectors = parts.as<uint4>();
     for (int eight = threadIdx.x >> lines.row_bits; eight < lines.padded / 8; eight += step) {
+        EvenOdd of[8];
+#pragma unroll
+        for (int i = 0; i < 8; ++i) of[i] = read(row, 8 * eight + i);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) of[i] = row < count ? of[i] : EvenOdd{0, 0};
         uint32_t words[4][4];  // [high and low of even, of odd][2 places]
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            const EvenOdd x = read_if_there(8 * eight + 2 * i);
-            const EvenOdd y = read_if_there(8 * eight + 2 * i + 1);
+            const EvenOdd x = of[2 * i], y = of[2 * i + 1];
             const Halves even(x.even, y.even), odd(x.odd, y.odd);
             words[0][i] = even.high;
             words[1][i] = odd.high;

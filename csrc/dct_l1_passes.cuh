@@ -59,7 +59,7 @@ struct Group {
     __device__ void across() {
         const Lines& lines = work.rows;
         const auto a = row_view(work.a, start()), b = row_view(work.b, start());
-        split_lines(lines, row_count(), parts, [&](int row, int i) -> EvenOdd {
+        split_lines<ROW_TILES>(lines, row_count(), parts, [&](int row, int i) -> EvenOdd {
             const auto difference = [&](int place) {
                 const int at = row * lines.n + place;
                 return to_float(load_once(a, at)) - to_float(load_once(b, at));
@@ -143,7 +143,7 @@ struct Group {
     __device__ void back() {
         const Lines& lines = work.rows;
         const auto in = row_view(work.between, slot());
-        split_lines(lines, row_count(), parts, [&](int row, int i) -> EvenOdd {
+        split_lines<ROW_TILES>(lines, row_count(), parts, [&](int row, int i) -> EvenOdd {
             const int at = row * lines.n + i;
             return {
                 i < lines.even ? load_l2(in, at) : 0,

@@ -48,6 +48,7 @@ PLANTED = {
         },
         (LINES, "a line read one off"): {"lane % 16);": "(lane + 1) % 16);"},
         (PASSES, "the middle counted twice"): {FOLD: FOLD.replace("i < lines.odd", "true")},
+        (LINES, "padding lines counted"): {"of[i] : EvenOdd{0, 0};": "of[i] : EvenOdd{1, 0};"},
         (PASSES, "partial sums of a block written over the last one's"): {
             "int64_t(group()) * work.order.down + block();": "0;"
         },
