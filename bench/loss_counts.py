@@ -1,6 +1,7 @@
 """Instruction counts of dct_l1 (csrc/dct_l1.cu) with its gradient on 64x3x256x256.
 
-MEASURED is the measured version with nine launches, NEXT a planned version with one launch.
+MEASURED is the version with nine launches that was measured; NEXT the current one, with one launch,
+not yet run on a GPU.
 """
 
 from dataclasses import dataclass

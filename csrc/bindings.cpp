@@ -144,7 +144,8 @@ void fill(TailWgmmaParams& p, Arguments& take) {
 
 void fill(DctL1Params& p, Arguments& take) {
     take("a", p.a)("b", p.b)("across", p.across)("down", p.down);
-    take("between", p.between)("partial", p.partial)("gradient", p.gradient);
+    take("between", p.between)("partial", p.partial)("counts", p.counts);
+    take("gradient", p.gradient);
     take("strips", p.strips)("h", p.h)("w", p.w)("block_w", p.block_w);
     take("scale", p.scale)("dtype", p.dtype);
 }
@@ -203,7 +204,7 @@ PYBIND11_MODULE(_cuda, module) {
         "dct_l1_scratch",
         [](int64_t strips, int64_t h, int64_t w, int64_t block_w) {
             const auto scratch = dct_l1_scratch(strips, h, w, block_w);
-            return py::make_tuple(scratch.between, scratch.partial);
+            return py::make_tuple(scratch.between, scratch.partial, scratch.counts);
         },
         py::arg("strips"), py::arg("h"), py::arg("w"), py::arg("block_w"));
 }

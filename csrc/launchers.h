@@ -197,6 +197,7 @@ struct DctL1Params {
     const void* down;    // the matrix of h
     void* between;       // (dct_l1_scratch().between) float32, overwritten
     void* partial;       // (dct_l1_scratch().partial) float32: their sum is the norm
+    void* counts;        // (dct_l1_scratch().counts) int32, all 0
     void* gradient;      // (strips, h, w), of `dtype`, multiplied by `scale`; may be null
     int64_t strips, h, w;  // h from 4 to 512; h * w below 2^30
     int64_t block_w;       // a divisor of w, from 4 to 512
@@ -205,9 +206,9 @@ struct DctL1Params {
 };
 cudaError_t dct_l1(const DctL1Params& params, cudaStream_t stream);
 
-// The number of floats in `between` and `partial`.
+// The number of elements of `between`, `partial` and `counts`.
 struct DctScratch {
-    int64_t between, partial;
+    int64_t between, partial, counts;
 };
 DctScratch dct_l1_scratch(int64_t strips, int64_t h, int64_t w, int64_t block_w);
 

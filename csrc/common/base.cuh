@@ -72,14 +72,15 @@ cudaError_t launch(
     extern __shared__ __align__(16) unsigned char name##_memory[]; \
     const espan::Shared<T> name { reinterpret_cast<T*>(name##_memory) }
 
-// Like launch, with `bytes` of dynamic shared memory per block.
+// Like launch, with `bytes` of dynamic shared memory per block. max_bytes: of any launch of this
+// kernel. It is a setting of the kernel, so all threads that launch it must set the same value.
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch_with_shared(
-    void (*kernel)(Parameters...), int64_t blocks, int threads, int bytes, cudaStream_t stream,
-    Arguments... arguments) {
+    void (*kernel)(Parameters...), int64_t blocks, int threads, int bytes, int max_bytes,
+    cudaStream_t stream, Arguments... arguments) {
     if (const auto error = cudaFuncSetAttribute(
             reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-            bytes)) {
+            max_bytes)) {
         return error;
     }
     kernel<<<static_cast<unsigned>(blocks), threads, bytes, stream>>>(arguments...);

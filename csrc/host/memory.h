@@ -123,8 +123,9 @@ cudaError_t launch(
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch_with_shared(
-    void (*kernel)(Parameters...), int64_t blocks, int threads, int bytes, cudaStream_t,
-    Arguments... arguments) {
+    void (*kernel)(Parameters...), int64_t blocks, int threads, int bytes, int max_bytes,
+    cudaStream_t, Arguments... arguments) {
+    if (bytes > max_bytes) return cudaErrorInvalidValue;
     return shim::run(blocks, threads, bytes, false, [=] { kernel(arguments...); });
 }
 

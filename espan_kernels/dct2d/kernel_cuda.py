@@ -51,10 +51,8 @@ def dct_l1(sr: Tensor, hr: Tensor, block: int | None, with_grad: bool) -> tuple[
     down, across = (block, block) if block else (h, w)
     size = {"strips": sr.numel() // (down * w), "h": down, "w": w, "block_w": across}
     scale = 1 / sr.numel()
-    between, partial = (
-        layout.empty(sr, (floats,), torch.float32)
-        for floats in native.MODULE.dct_l1_scratch(**size)
-    )
+    *floats, counts = native.MODULE.dct_l1_scratch(**size)
+    between, partial = (layout.empty(sr, (count,), torch.float32) for count in floats)
     native.call(
         "dct_l1",
         sr,
@@ -64,9 +62,10 @@ def dct_l1(sr: Tensor, hr: Tensor, block: int | None, with_grad: bool) -> tuple[
         down=packed(down, sr.device),
         between=between,
         partial=partial,
+        counts=torch.zeros(counts, dtype=torch.int32, device=sr.device),
         gradient=gradient if with_grad else None,
         **size,
         scale=scale,
         dtype=sr.dtype,
     )
-    return partial.double().sum().mul(scale).float(), gradient
+    return partial.sum(dtype=torch.float64).mul(scale).float(), gradient

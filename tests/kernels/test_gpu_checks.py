@@ -122,7 +122,7 @@ def test_dct_gradient_passes_shim(host_build, shape, block):
 def test_dct_gradient_check_fails_single_float16_products_shim(
     host_build, shim_objects, monkeypatch, tmp_path
 ):
-    low = "if constexpr (!EXACT) mma_m16n8k16(small, low[t], b[c].x, b[c].y);"
+    low = "if constexpr (!EXACT) mma_m16n8k16(small, low, b[c].x, b[c].y);"
     module = host.patched(shim_objects, tmp_path, "dct_l1.cu", {low: ""}, "dct_l1.cuh")
     monkeypatch.setattr(native, "MODULE", module)
     with pytest.raises(AssertionError, match="off by"):

@@ -80,8 +80,10 @@ def patched(
     for old, new in changes.items():
         assert text.count(old) == 1, f"{changed} has {text.count(old)} times {old!r}"
         text = text.replace(old, new)
+    # All headers beside it: one finds the next in its own folder first.
+    for path in (SOURCES / source, *SOURCES.glob("*.cuh")):
+        (folder / path.name).write_text(path.read_text())
     copy = folder / source
-    copy.write_text((SOURCES / source).read_text())
     (folder / changed).parent.mkdir(exist_ok=True)
     (folder / changed).write_text(text)
     # First, because the linker uses the first of several equal template instances.
