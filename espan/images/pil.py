@@ -7,8 +7,11 @@ import ctypes
 from typing import Any
 
 import numpy as np
+import PIL
 from PIL import Image
 
+# Pillow before 13 crashes if the memory of an image that it exports came from `frombuffer`.
+HAS_ARROW = int(PIL.__version__.split(".")[0]) >= 13
 # 16-bit modes.
 DEEP = ("I;16", "I;16B")
 
@@ -48,7 +51,7 @@ _SHARED = {"L": 1, "RGB": 4, "RGBA": 4}
 def pixels(image: Image.Image) -> np.ndarray:
     """Returns (H, W) or (H, W, C), in the image's own memory if possible; do not write to it."""
     size = _SHARED.get(image.mode, 0)
-    if not (size and image.width and image.height):
+    if not (HAS_ARROW and size and image.width and image.height):
         return np.asarray(image)
     try:
         _, array = image.__arrow_c_array__()
@@ -69,7 +72,7 @@ def _array_at(address: int | None) -> _ArrowArray:
 
 
 def image(array: np.ndarray, mode: str) -> Image.Image:
-    """Converts an array (H, W, C) to an image, which takes over its memory.
+    """Converts an array (H, W, C) to an image, which takes over its memory (Pillow 13 or later).
 
     mode: L, LA, RGB (if C = 4, the last channel is opaque), RGBA or a 16-bit mode. LA and RGB with
     C = 3 are copied, because Pillow stores them in four bytes per pixel.
@@ -80,5 +83,7 @@ def image(array: np.ndarray, mode: str) -> Image.Image:
     if array.shape[2] in (2, 3):
         return Image.fromarray(array)
     raw = "RGBX" if mode == "RGB" else mode
+    if not HAS_ARROW:
+        return Image.frombytes(mode, size, array.tobytes(), "raw", raw)
     shown = Image.frombuffer(raw, size, array, "raw", raw, 0, 1)
     return Image.fromarrow(shown, mode, size)

@@ -13,6 +13,9 @@ from espan.images import pil
 from espan.system import pinned
 from tests.support.makers import noise, random_net
 
+# Without it pixels are copied.
+needs_arrow = pytest.mark.skipif(not pil.HAS_ARROW, reason="Pillow before 13")
+
 MODES = {"L": 1, "LA": 2, "RGB": 4, "RGBA": 4, "I;16": 1, "I;16B": 1}
 
 
@@ -23,16 +26,30 @@ def arrays(mode: str, height: int = 9, width: int = 7) -> tuple[np.ndarray, np.n
     return array, array[..., : 3 if mode == "RGB" else MODES[mode]].squeeze()
 
 
+@pytest.mark.parametrize("has_arrow", [pytest.param(True, marks=needs_arrow), False])
 @pytest.mark.parametrize("mode", MODES)
-def test_an_array_becomes_an_image(mode):
+def test_an_array_becomes_an_image(mode, has_arrow, monkeypatch):
+    monkeypatch.setattr(pil, "HAS_ARROW", has_arrow)
     array, want = arrays(mode)
     image = pil.image(array, mode)
     assert image.mode == mode and image.size == (7, 9)
     np.testing.assert_array_equal(np.asarray(image), want)
     np.testing.assert_array_equal(np.asarray(copy.deepcopy(image)), want)
     np.testing.assert_array_equal(np.asarray(image.copy()), want)
+    np.testing.assert_array_equal(pil.pixels(image), want)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGBA", "RGB"])
+def test_an_image_made_of_a_buffer(mode):
+    """Pillow before 13 crashed in its Arrow interface for memory that it had not allocated."""
+    array = noise(9, 7, len(mode))
+    shown = Image.frombuffer(mode, (7, 9), array, "raw", mode, 0, 1)
+    want = np.asarray(shown).copy()
+    np.testing.assert_array_equal(pil.pixels(shown), want)
+    assert Upscaler(random_net(), device="cpu", dtype="fp32")(shown).size == (28, 36)
+
+
+@needs_arrow
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
 def test_the_image_is_the_array(mode):
     array = arrays(mode)[0]
@@ -47,6 +64,7 @@ def test_the_image_is_the_array(mode):
     assert gone() is None
 
 
+@needs_arrow
 def test_changing_the_image_does_not_change_the_array():
     array, want = arrays("RGB")
     image = pil.image(array, "RGB")
@@ -67,6 +85,7 @@ def test_changing_the_image_does_not_change_the_array():
         assert other.tobytes() == change(plain).tobytes()
 
 
+@needs_arrow
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 @pytest.mark.parametrize("size", [(1, 1), (7, 9), (300, 2)], ids=str)
 def test_pixels_are_the_images_own_memory(mode, size):
@@ -93,6 +112,7 @@ def test_pixels_that_cannot_be_shared_are_copied(mode, monkeypatch):
     np.testing.assert_array_equal(pil.pixels(image), np.asarray(image))
 
 
+@needs_arrow
 def test_an_image_of_many_blocks():
     image = Image.fromarray(noise(3000, 2500, 3))  # larger than one of Pillow's blocks
     with pytest.raises(ValueError, match=r"contiguous|block"):
