@@ -21,10 +21,9 @@ MILLISECONDS = {
     },
 }
 
-# Ops whose wgmma kernel a plan chooses by default on compute capability 9.0, once a record of
-# bench/wgmma.py in bench/results/measurements/ shows it correct and faster in NC/8HW8 layout. None
-# has been measured yet.
-WGMMA_FIRST: frozenset[str] = frozenset()
+# Ops whose wgmma kernel a plan chooses by default on compute capability 9.0: correct and faster in
+# NC/8HW8 layout, by bench/results/measurements/wgmma_h100.json.
+WGMMA_FIRST: frozenset[str] = frozenset({"conv3x3", "conv9x9_head", "spab", "tail"})
 
 
 def _nearest(op: str, capability: tuple[int, int], pixels: int):
