@@ -53,9 +53,9 @@ def write(
 
 
 def _coded(image: Image.Image) -> bytes:
-    """The chunks of an image's pixels: ALPH if it is transparent, and VP8."""
+    """The chunks of the pixels of an image: alpha, if it is transparent, and colours."""
     encoded = BytesIO()
-    # The least effort takes a third of the time of Pillow's default (docs/decisions.md).
+    # The least effort takes a third of the time of a still image's (docs/decisions.md).
     image.save(encoded, "WEBP", **SAVE["WEBP"], method=0)
     data, at, pixels = encoded.getvalue(), 12, b""
     while at < len(data):
