@@ -52,9 +52,23 @@ TABLES = {
     "frames": lambda content: matrix(content, "frames"),
     "host": lambda content: matrix(content, "host"),
     "loss": lambda content: matrix(content, "loss"),
+    "hopper": lambda content: matrix(content, "hopper"),
+    "hopper first": lambda content: matrix(content, "hopper first"),
     "rates": lambda content: matrix(content, "rates"),
     "predicted": predicted,
     "prototype": lambda content: matrix(content, "prototype"),
     "waits": lambda content: matrix(content, "waits"),
     "model": lambda content: accuracy(content, check(RECORD)["rows"]),
 }
+
+
+def tables(name: str) -> list[tuple[dict, list[str], list[list[str]]]]:
+    """(content, head, lines) of each file that has measurements for the table `name`."""
+    groups = {"predicted": None, "model": "prototype"}
+    found = []
+    for content in contents():
+        group = groups.get(name, name)
+        measurements = content["measurements"]
+        if any(one["group"] == group if group else "predicted" in one for one in measurements):
+            found.append((content, *TABLES[name](content)))
+    return found

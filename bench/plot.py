@@ -144,8 +144,8 @@ def text_of(name: str) -> str:
     """The text between the markers called `name`, for every device."""
     if name in measured.TABLES:
         parts = [
-            f"{_where(content['machine'])}:\n\n{_table(*measured.TABLES[name](content))}\n"
-            for content in measured.contents()
+            f"{_where(content['machine'])}:\n\n{_table(head, lines)}\n"
+            for content, head, lines in measured.tables(name)
         ]
     elif name == "wgmma":
         parts = [_table(*predict.predicted()) + "\n"]

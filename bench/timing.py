@@ -83,6 +83,7 @@ def captured(run: Callable, device: torch.device) -> Callable:
         graph.replay()
         return result
 
+    replay.run = run  # type: ignore[attr-defined]  # owns memory that the graph uses
     return replay
 
 

@@ -22,7 +22,7 @@ MILLISECONDS = {
 }
 
 # Ops whose wgmma kernel a plan chooses by default on compute capability 9.0: correct and faster in
-# NC/8HW8 layout, by bench/results/measurements/wgmma_h100.json.
+# NC/8HW8 layout, by bench/results/measurements/h100_wgmma.json.
 WGMMA_FIRST: frozenset[str] = frozenset({"conv3x3", "conv9x9_head", "spab", "tail"})
 
 

@@ -57,7 +57,8 @@ def backend_of(net: Network, name: str) -> Backend:
         raise DeviceError(f"backend {name!r}: runs on the CPU, the device is {device}")
     if device.type in EAGER_ONLY and name not in ("auto", "eager"):
         raise DeviceError(f"backend {name!r}: does not run on {device}, 'eager' does")
-    return BY_NAME[name](net)
+    make = BY_NAME.get(name) or partial(_kernels, name)  # "cuda_wgmma" has no public name
+    return make(net)
 
 
 def _eager(net: Network) -> Backend:

@@ -199,5 +199,5 @@ def test_a_plan_takes_cuda_kernels_first(on_a_gpu):
         if isinstance(step, Fused)
     ]
     # The first conv has 3 input channels, and the tail more than 32.
-    assert chosen == ["triton", "cuda", "cuda", "cuda", "cuda", "triton"]
+    assert chosen == ["triton", *["cuda_wgmma"] * 4, "triton"]
     assert [made.steps[i].op.name for i in (1, 2, 3)] == ["conv3x3", "spab", "conv3x3"]

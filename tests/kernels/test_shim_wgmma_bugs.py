@@ -17,8 +17,10 @@ VALUES = "^wrong values$"
 # The symptom depends on the thread order.
 ANY = "."
 DEADLOCK = "deadlock in block 0: thread .* waits for (a full|an empty) slot"
-STORED = "if (row.any) store(sum, row);\n        wgmma_wait<0>();\n        hold(acc);\n"
-FREED = "if (lane_id() == 0) mbarrier_arrive(this->empty());"
+STORED = (
+    "if (row.any) sink.store(sum, row);\n            wgmma_wait<0>();\n            hold(acc);\n"
+)
+FREED = "if (lane() == 0) mbarrier_arrive(this->empty());"
 SYNCED = "fence_async();\n        warp_sync();"
 # {header of csrc/wgmma: {bug: (how it shows, {text: its replacement})}}
 PLANTED = {
@@ -37,18 +39,18 @@ PLANTED = {
         "no wait for a row": (ANY, {"in.wait();": ""}),
         "rows freed before products end": (
             VALUES,
-            {"in.free();": "", STORED: "in.free();\n        " + STORED},
+            {"in.free();": "", STORED: "in.free();\n            " + STORED},
         ),
         "rows freed right before products end": (
             VALUES,
             {"in.free();": "", "wgmma_wait<0>();": "in.free();\n        wgmma_wait<0>();"},
         ),
         "rows never freed": (DEADLOCK, {"in.free();": ""}),
-        "rows opened without the bias": (VALUES, {"bias[i / 4][i % 2]);": "0.0f);"}),
-        "sums not cleared": (VALUES, {"bias[i / 4][i % 2]);": "acc[DONE * SUMS + i]);"}),
+        "rows opened without the bias": (VALUES, {"bias[j / 4][j % 2]);": "0.0f);"}),
+        "sums not cleared": (VALUES, {"bias[j / 4][j % 2]);": "acc[slot * SUMS + j]);"}),
         "the last row never stored": (
             ANY,
-            {"\n    }\n    if (row.any) store(sum, row);": "\n    }"},
+            {"    if (row.any) {\n        sink.prepare();\n        sink.store(sum, row);": "    {"},
         ),
     },
     "epilogue": {
@@ -62,11 +64,11 @@ PLANTED = {
         "no wait for the gate": (ANY, {"gate.wait();": ""}),
         "no wait for a hidden slot": (
             ANY,
-            {"out.wait();\n    store_pairs<PLANE>": "store_pairs<PLANE>"},
+            {"out.wait();\n        store_pairs<PLANE>": "store_pairs<PLANE>"},
         ),
         "no wait for a slot of output": (
             ANY,
-            {"out.wait();\n    store_pairs<NARROW_PLANE>": "store_pairs<NARROW_PLANE>"},
+            {"out.wait();\n        store_pairs<NARROW_PLANE>": "store_pairs<NARROW_PLANE>"},
         ),
         "hidden pixels outside of the image kept": (
             VALUES,
@@ -78,7 +80,7 @@ PLANTED = {
             "setmaxnreg to more registers than there are",
             {"CONVS == 3 ? 152": "CONVS == 3 ? 160"},
         ),
-        "taps in the wrong order": (VALUES, {"(TAPS + 1 - phase)": "(TAPS + phase)"}),
+        "taps in the wrong order": (VALUES, {"(TAPS - done)": "(TAPS + done)"}),
         "memory for one slot less": (
             VALUES,
             {"HIDDEN = INPUT + Input::DATA_BYTES": "HIDDEN = INPUT + 3 * Input::BYTES"},
@@ -116,6 +118,7 @@ PLANTED = {
         "bytes of a plane not expected": (ANY, {"PLANES * bytes)": "(PLANES - 1) * bytes)"}),
         "bytes expected that do not come": (DEADLOCK, {"PLANES * bytes)": "PLANES * bytes + 16)"}),
         "zeros without a fence": (VALUES, {"fence_async();": ""}),
+        "zeros in a single slot": (VALUES, {"reach + Ring::SLOTS": "reach + 1"}),
         "no zeros right of the image": (
             VALUES,
             {"zero<PLANES, PITCH>(row, end, PITCH / PIXEL);": ""},

@@ -168,11 +168,14 @@ TAIL_BUGS = {
     "1x1 sums not cleared": ("values", {"take(more, acc[i], 0);": "take(more, acc[i], acc[i]);"}),
     "other inputs a row early": (
         "values|deadlock",
-        {"SINGLES && rows.finishes()": "SINGLES && rows.i"},
+        {"SINGLES && finishes;": "SINGLES;"},
     ),
-    "pixels not double-buffered": ("values", {"            stage.swap();\n": ""}),
+    "pixels not double-buffered": ("values", {"        stage.swap();\n": ""}),
     "pixels written before they are staged": ("values", {"bar_sync(STAGED, WARPGROUP);": ""}),
-    "a strip's rows in another's place": ("values", {"k += gridDim.x;": ""}),
+    "a strip's rows in another's place": (
+        "values",
+        {"stage.begin(it, width);": "stage.begin({0, 0, 0, it.rows}, width);"},
+    ),
 }
 
 
