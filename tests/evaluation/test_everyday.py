@@ -30,7 +30,7 @@ GAINS = {
 EDGES = {
     "espan-x2": (3, 10),
     "espan-x3": (3, 22),
-    "espan-x4": (10, 40),
+    "espan-x4": (10, 30),
     "espan-x2-web": (6, 19),
     "espan-x4-web": (8, 33),
 }
