@@ -59,7 +59,7 @@ struct Reach {
 
 // Computes all rows of a convolution from ring `in`, with weights W at `weights` in shared memory
 // and biases (OUT / 2 pairs) in global memory. Input row i of an item finishes row i - 2 of its
-// output and goes to `sink` one row later: see store_hidden for the layout.
+// output, whose sums go to `sink` one row later, in the layout of products.cuh.
 //
 // The loop is not unrolled by phase: the roles of a block run different code at the same time,
 // and would miss the instruction cache.
