@@ -214,7 +214,7 @@ def test_requested_wgmma_kernels_come_first_shim(name):
 def test_ops_in_wgmma_first_use_wgmma_by_default_shim(monkeypatch):
     monkeypatch.setattr(machine, "INTERPRETED", False)
     net = network("espan depth 5", torch.float16)
-    assert {one.name for one in Plan(net).chosen} == {"cuda"}
+    assert {one.name for one in Plan(net).chosen} == {"cuda_wgmma"}
     monkeypatch.setattr(order, "WGMMA_FIRST", frozenset({"spab"}))
     names = {
         step.name: one.name for step, one in zip(Plan(net).steps, Plan(net).chosen, strict=True)
