@@ -48,7 +48,7 @@ def measure(clip: Path, folder: Path) -> dict[str, tuple[float, float]]:
     upscaler = espan.Upscaler()
     facts = source.probe(clip)
     decoded = list(frames.read(facts))
-    upscaler(decoded[0].picture)
+    upscaler(decoded[0].image)
 
     def sharing() -> None:
         for _ in convert._upscaled(facts, (each for each in decoded), upscaler, 4):

@@ -195,6 +195,13 @@ def test_every_name_has_a_backend():
     assert tuple(BY_NAME) == BACKENDS == options.BACKENDS
 
 
+def test_kernels_without_a_public_name_can_be_named(monkeypatch):
+    """By ESPAN_IMPL, which is the name of any implementation of an op."""
+    monkeypatch.setattr("espan.backends.select.DEFAULT_IMPL", "cuda_wgmma")
+    with pytest.raises(DeviceError, match="backend 'cuda_wgmma': "):
+        backend_of(copy_to(random_net(), torch.device("cpu"), torch.float16), "auto")
+
+
 class Broken(Eager):
     """Replaces `Plan`: kernels that fail or give a wrong result."""
 

@@ -1,6 +1,10 @@
 """The bench on a GPU, with fakes: the peers' CUDA graphs, and the profiled frame."""
 
+import contextlib
+import gc
+import weakref
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -165,3 +169,25 @@ def test_the_profiled_frame_runs_the_checked_plan_on_uint8(monkeypatch):
     )
     hot.work(CPU)()
     assert seen == [(torch.uint8, (1, 3, 270, 480))]
+
+
+def test_a_captured_function_keeps_the_memory_it_uses(monkeypatch):
+    """A graph has addresses only: freed memory would be used by others, or not exist."""
+
+    class Graph:
+        def replay(self):
+            pass
+
+    none = contextlib.nullcontext()
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: mock.Mock())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: none)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: none)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    buffer = torch.zeros(3)
+    alive = weakref.ref(buffer)
+    replay = timing.captured(lambda x=buffer: x + 1, torch.device("cuda"))
+    del buffer
+    gc.collect()
+    assert alive() is not None and replay().tolist() == [1, 1, 1]
