@@ -32,10 +32,10 @@ def clip() -> list[Image.Image]:
     return [large.crop((x, y, x + width, y + height)) for x, y in corners]
 
 
-def measure(suffix: str, folder: Path) -> dict[str, float]:
+def measure(suffix: str, folder: Path, device: str = "auto") -> dict[str, float]:
     frames, source, target = clip(), folder / f"in.{suffix}", folder / f"out.{suffix}"
     frames[0].save(source, save_all=True, append_images=frames[1:], duration=MILLISECONDS)
-    upscaler = espan.Upscaler("espan-x4")
+    upscaler = espan.Upscaler("espan-x4", device=device)
     large = [upscaler(frame) for frame in frames]
     coded = io.BytesIO()
 
@@ -47,7 +47,9 @@ def measure(suffix: str, folder: Path) -> dict[str, float]:
 
     works = {
         "network": lambda: [upscaler(frame) for frame in frames],
-        "animation": lambda: espan.upscale_animation(source, target, model="espan-x4"),
+        "animation": lambda: espan.upscale_animation(
+            source, target, model="espan-x4", device=device
+        ),
         "coding": code,
     }
     rounds = [{name: timed(work) for name, work in works.items()} for _ in range(ROUNDS)]

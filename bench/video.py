@@ -43,9 +43,9 @@ def timed(work) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - processors
 
 
-def measure(clip: Path, folder: Path) -> dict[str, tuple[float, float]]:
+def measure(clip: Path, folder: Path, device: str = "auto") -> dict[str, tuple[float, float]]:
     """{name: (wall-clock seconds, CPU seconds)}."""
-    upscaler = espan.Upscaler()
+    upscaler = espan.Upscaler(device=device)
     facts = source.probe(clip)
     decoded = list(frames.read(facts))
     upscaler(decoded[0].image)

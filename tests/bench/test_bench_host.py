@@ -40,7 +40,7 @@ def test_failed_list_keeps_its_reason():
 def test_overhead_of_a_video(monkeypatch, tmp_path):
     monkeypatch.setattr(clips, "FRAMES", 2)
     monkeypatch.setattr(clips, "ROUNDS", 1)
-    found = clips.measure(clips.make(tmp_path / "clip.mp4"), tmp_path)
+    found = clips.measure(clips.make(tmp_path / "clip.mp4"), tmp_path, "cpu")
     assert len(found) == 3 and all(wall > 0 for wall, _ in found.values())
 
 
@@ -48,6 +48,6 @@ def test_overhead_of_a_video(monkeypatch, tmp_path):
 def test_overhead_of_an_animation(monkeypatch, tmp_path, suffix):
     for name, value in {"SIZE": (40, 30), "FRAMES": 3, "ROUNDS": 1}.items():
         monkeypatch.setattr(animation, name, value)
-    found = animation.measure(suffix, tmp_path)
+    found = animation.measure(suffix, tmp_path, "cpu")
     assert found["times the network's"] > 0 and found["KB a frame"] > 0
     assert found["PSNR"] == math.inf if suffix == "png" else 25 < found["PSNR"] < 60
