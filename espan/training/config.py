@@ -95,6 +95,7 @@ class TrainConfig:
     teacher: list[str] = dataclasses.field(default_factory=list)  # weights of larger networks
     teacher_scale: int | None = None  # their scale if it is larger: their outputs are scaled down
     teacher_outputs: str | None = None  # folder for their outputs; None: computed in each step
+    teacher_ensemble: bool = False  # stored outputs are the mean over eight flips and rotations
     teacher_l1: float = 1.0  # weights of the distances from the teachers' mean output
     teacher_mse: float = 0.0
     teacher_affinity: float = 0.0  # weight for their features (espan.training.teachers)
@@ -183,6 +184,8 @@ class TrainConfig:
         if self.teacher_outputs is None:
             if self.teacher_scale:
                 raise InputError("teacher_scale: scales stored outputs down; set teacher_outputs")
+            if self.teacher_ensemble:
+                raise InputError("teacher_ensemble: averages stored outputs; set teacher_outputs")
             if self.shapes:
                 raise InputError(
                     "shapes: teachers that run in each step would also teach drawings, whose exact "

@@ -1,6 +1,7 @@
 """Outputs of the teachers for full images, computed once and kept in a memory-mapped file."""
 
 import hashlib
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from espan.errors import InputError, OutputError
 from espan.system.atomic import remove_leftovers, whole_file
 from espan.system.paths import is_file, reason
+from espan.training.config import TrainConfig
 from espan.training.image_pairs import ImagePairs
 from espan.training.teachers import Teachers
 from espan.upscaler import Upscaler
@@ -46,15 +48,14 @@ def compute_outputs(teachers: Teachers, images: ImagePairs, folder: Path, device
     except (OSError, ValueError) as error:
         raise OutputError(f"{folder}: cannot write to this folder: {reason(error)}") from error
     remove_leftovers(folder)
-    count, scale = len(images.pairs), teachers.config.scale
+    count = len(images.pairs)
     log.warning("%s: computing the teachers' outputs for %d images", data, count)
     upscalers = [Upscaler(net, device=device, dtype="fp32") for net in teachers.nets]
     index.unlink(missing_ok=True)
     with whole_file(data) as temporary, temporary.open("wb") as file:
         for lr, *_ in images.pairs:
             x = lr.astype(np.float32) / 255
-            outputs = [upscaler(x, scale).astype(np.float64) for upscaler in upscalers]
-            mean = sum(outputs) / len(outputs)
+            mean = np.mean([_output(upscaler, x, teachers.config) for upscaler in upscalers], 0)
             file.write(np.round(mean * LEVELS).astype(np.uint16).tobytes())
     about = {"pictures": _digest(images), "count": count, "folder": str(images.folder)}
     with whole_file(index) as temporary:
@@ -90,8 +91,25 @@ def load_outputs(teachers: Teachers, images: ImagePairs, folder: Path) -> ImageP
     )
 
 
+def _output(upscaler: Upscaler, x: np.ndarray, config: TrainConfig) -> np.ndarray:
+    """The output of a teacher, (H, W, 3) to (scale * H, scale * W, 3), in float64.
+
+    `teacher_ensemble` averages over the eight flips and rotations of the image, each undone after
+    upscaling: the geometric self-ensemble of EDSR (Lim et al., CVPRW 2017).
+    """
+    outputs = []
+    for flip, turns in (
+        itertools.product((1, -1), range(4)) if config.teacher_ensemble else [(1, 0)]
+    ):
+        changed = np.ascontiguousarray(np.rot90(x[:, ::flip], turns))
+        large = upscaler(changed, config.scale).astype(np.float64)
+        outputs.append(np.rot90(large, -turns)[:, ::flip])
+    return np.mean(outputs, 0)
+
+
 def _paths(teachers: Teachers, folder: Path) -> tuple[Path, Path]:
-    name = f"teachers-x{teachers.config.scale}-{teachers.key()}"
+    ensemble = "-ensemble" if teachers.config.teacher_ensemble else ""
+    name = f"teachers-x{teachers.config.scale}-{teachers.key()}{ensemble}"
     return folder / f"{name}.bin", folder / f"{name}.json"
 
 

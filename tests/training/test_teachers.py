@@ -206,6 +206,27 @@ def test_outputs_of_a_larger_scale_are_scaled_down(config, tmp_path):
         assert np.allclose(output / LEVELS, expected, rtol=0, atol=0.51 / LEVELS + 1e-6)
 
 
+def test_an_ensemble_is_the_mean_over_flips_and_rotations(config, tmp_path):
+    plain = replace(config, teacher_outputs=str(tmp_path / "kept"))
+    ensemble = replace(plain, teacher_ensemble=True)
+    nets = [espan.load(path) for path in config.teacher]
+    for lr, _, output in kept(ensemble, tmp_path / "kept").pairs[:2]:
+        x = torch.from_numpy(lr / np.float32(255)).permute(2, 0, 1)[None]
+        expected = torch.zeros(1, 3, 4 * lr.shape[0], 4 * lr.shape[1])
+        with torch.no_grad():
+            for net in nets:
+                for axes in ((), (2,), (3,), (2, 3)):
+                    expected += net(x.flip(axes)).clamp(0, 1).flip(axes)
+                    turned = net(x.transpose(2, 3).flip(axes)).clamp(0, 1)
+                    expected += turned.flip(axes).transpose(2, 3)
+        expected = (expected / 16)[0].permute(1, 2, 0).numpy()
+        assert np.allclose(output / LEVELS, expected, rtol=0, atol=0.51 / LEVELS + 1e-6)
+    # Both kinds of outputs have files of their own.
+    single = kept(plain, tmp_path / "kept").pairs[0][2]
+    assert not np.array_equal(single, kept(ensemble, tmp_path / "kept").pairs[0][2])
+    assert len(list((tmp_path / "kept").glob("*.bin"))) == 2
+
+
 @pytest.mark.parametrize("content", [None, b"no network", b"PK\x03\x04" + bytes(50)], ids=str)
 def test_a_teacher_that_is_not_a_network_is_refused(config, tmp_path, content):
     bad = tmp_path / "bad.pth"
@@ -229,6 +250,7 @@ def test_a_teacher_that_is_not_a_network_is_refused(config, tmp_path, content):
         ({"teacher_mse": -1}, "teacher_mse: expected at least 0"),
         ({"teacher_scale": 3}, "teacher_scale: expected more than scale, 4, got 3"),
         ({"scale": 3, "teacher_scale": 4, "teacher_outputs": None}, "set teacher_outputs"),
+        ({"teacher_ensemble": True, "teacher_outputs": None}, "teacher_ensemble: .* set teacher_"),
     ],
 )
 def test_invalid_settings_are_refused(tmp_path, change, message):
