@@ -28,8 +28,13 @@ ARCHS = "80;86;89;90;100;120"
 WGMMA = "-gencode arch=compute_90a,code=sm_90a"
 WANTED = {kind: os.environ.get(f"ESPAN_{kind}", "auto") for kind in ("CUDA", "CPU")}
 SOURCES = Path(__file__).parent.resolve() / "csrc"
-CPU_FLAGS = [f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "bf16")]
-CPU_FLAGS += ["-mfma", "-mamx-tile", "-mamx-bf16"]
+# Sources of the CPU kernels and what they are compiled for. Objects are linked in this order, the
+# oldest processors first: of a template of the standard library that several of them contain, the
+# linker takes the first copy, which then runs wherever the others do.
+AVX2 = ["-mavx2", "-mfma"]
+AVX512 = [*AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl"))]
+BF16 = [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]
+CPU_FLAGS = {"bindings": [], "avx2": AVX2, "avx512": AVX512, "bf16": BF16}
 
 RULES = """
 rule compile
@@ -119,7 +124,7 @@ class BuildPython(build_py):
 
 
 def compile_cpu(module: Path, folder: Path) -> None:
-    """Builds csrc/cpu; only run.cpp uses AVX-512 and AMX; bindings.cpp runs on any processor."""
+    """Builds csrc/cpu; bindings.cpp runs on any processor, the others if it has what they need."""
     import pybind11
 
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
@@ -132,9 +137,11 @@ def compile_cpu(module: Path, folder: Path) -> None:
     headers = [f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}", name]
     folder.mkdir(parents=True, exist_ok=True)
     common = [compiler, "-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden"]
-    for source, flags in (("run", CPU_FLAGS), ("bindings", headers)):
-        run_tool([*common, *flags, "-c", cpu / f"{source}.cpp", "-o", folder / f"{source}.o"])
-    objects = [folder / "run.o", folder / "bindings.o"]
+    objects = []
+    for source, flags in CPU_FLAGS.items():
+        objects.append(folder / f"{source}.o")
+        extra = headers if source == "bindings" else []
+        run_tool([*common, *flags, *extra, "-c", cpu / f"{source}.cpp", "-o", objects[-1]])
     run_tool([compiler, "-shared", "-pthread", *objects, "-o", module])
 
 

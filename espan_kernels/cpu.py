@@ -1,8 +1,9 @@
-"""Convolutional layers on a CPU, in bfloat16 with float32 sums: the module `_cpu` of csrc/cpu.
+"""Convolutional layers on a CPU, in bfloat16 or float32: the module `_cpu` of csrc/cpu.
 
-A layer is a sum over taps, each of which multiplies 32 numbers at every pixel by a matrix
-(32, channels). An activation or the pixel shuffle at its end is part of the layer. `run` takes all
-layers of a network together, and computes a few rows of all of them before the next rows.
+A layer is a sum over taps, each of which multiplies up to 32 values at every pixel by a matrix
+(32, channels), with float32 sums. An activation or the pixel shuffle at its end is part of the
+layer. `run` takes all layers of a network together, and computes a few rows of all of them before
+the next rows.
 """
 
 import os
@@ -17,38 +18,59 @@ from torch import Tensor
 
 from espan_kernels import extension
 
-# The units of a processor that multiply bfloat16, the fastest first.
-UNITS = ("amx", "avx512")
+# The units of a processor that multiply a dtype, the fastest first.
+UNITS = {torch.bfloat16: ("amx", "avx512_bf16"), torch.float32: ("avx512", "avx2")}
 # The instruction set that oneDNN may use at most, and the names of those that include a unit.
 _LIMIT = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
-_ALLOWS = {"amx": "AMX|ALL|DEFAULT", "avx512": "BF16|FP16|AVX10|AMX|ALL|DEFAULT"}
+_ALLOWS = {
+    "amx": "AMX|ALL|DEFAULT",
+    "avx512_bf16": "BF16|FP16|AVX10|AMX|ALL|DEFAULT",
+    "avx512": "AVX512|AVX10|ALL|DEFAULT",
+    "avx2": "AVX|ALL|DEFAULT",
+}
 
 
 MODULE, REASON = extension.load(extension.CPU)
-# Numbers of a tap; channels that are multiplied together; pixels of a row that are read together.
+# Values of a tap; channels that are multiplied together; pixels of a row that are read together.
 TAP, TILE, GROUP, MAX_CHANNELS = 32, 16, 32, 64
 
 
-def unit() -> str | None:
-    """The fastest unit of this processor, None where there is none or no module.
+def unit(dtype: torch.dtype) -> str | None:
+    """The fastest unit of this processor for `dtype`, None where there is none or no module.
 
     ONEDNN_MAX_CPU_ISA, oneDNN's limit on instruction sets, applies here too.
     """
-    allowed = [each for each in UNITS if re.search(_ALLOWS[each], _LIMIT)] if _LIMIT else UNITS
+    names = UNITS.get(dtype, ())
+    allowed = [each for each in names if re.search(_ALLOWS[each], _LIMIT)] if _LIMIT else names
     return next((each for each in allowed if MODULE and MODULE.has(each)), None)
 
 
-def refusal() -> str | None:
-    """Why CPU kernels cannot run here; None if they can."""
-    return REASON or (None if unit() else "this processor cannot multiply bfloat16")
+def refusal(dtype: torch.dtype) -> str | None:
+    """Why CPU kernels cannot compute in `dtype` here; None if they can."""
+    if dtype not in UNITS:
+        return f"CPU kernels compute in bfloat16 or float32, not in {dtype}"
+    return REASON or (None if unit(dtype) else f"this processor cannot multiply {dtype}")
+
+
+def pitch(channels: int, unit: str) -> int:
+    """Values from one pixel of a feature map to the next, of which `channels` are used.
+
+    AMX loads 64 bytes of a pixel, quickest if they are aligned. The other units read value by
+    value, bfloat16 in pairs; a multiple of four keeps their stores of 16 bytes within cache lines.
+    """
+    return channels + -channels % (16 if unit == "amx" else 4)
 
 
 class Place(NamedTuple):
-    """Where a layer finds or puts a pixel's numbers: an address, and elements between pixels."""
+    """Where a layer finds or puts the values of a pixel: an address, and elements between pixels.
+
+    values: how many of them a tap reads.
+    """
 
     address: int
     row: int
     pixel: int
+    values: int = TAP
 
 
 NOWHERE = Place(0, 0, 0)
@@ -71,13 +93,13 @@ class Layer:
     scale: int = 1
 
 
-def pack(matrices: Sequence[Tensor]) -> Tensor:
-    """Matrices (up to 32, channels), one for each tap, in the order that the units read."""
+def pack(matrices: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Matrices (up to 32, channels), one for each tap, in the order that the units of `dtype` read."""
     channels = matrices[0].shape[1]
-    padded = torch.stack(
-        [F.pad(m, (0, -channels % TILE, 0, TAP - len(m))) for m in matrices]
-    ).bfloat16()
-    return padded.view(len(padded), TAP // 2, 2, -1, TILE).permute(0, 3, 1, 4, 2).contiguous()
+    padded = [F.pad(m, (0, -channels % TILE, 0, TAP - len(m))) for m in matrices]
+    values = 2 if dtype == torch.bfloat16 else 1  # that are multiplied together
+    rows = torch.stack(padded).to(dtype).view(len(padded), TAP // values, values, -1, TILE)
+    return rows.permute(0, 3, 1, 4, 2).contiguous()
 
 
 def pack_bias(bias: Tensor) -> Tensor:
@@ -96,31 +118,33 @@ def run(layers: Sequence[Layer], threads: int, unit: str) -> None:
 def to_bytes(y: Tensor, out: Tensor, threads: int) -> bool:
     """`out.copy_((255 * y).round().clamp(0, 255))`, for what `takes_bytes` accepts.
 
-    y: (H, W, 3) in bfloat16. out: (H, W, 3) in uint8, or (H, W, 4), where 255 fills the fourth
+    y: (H, W, 3) in bfloat16 or float32. out: (H, W, 3) in uint8, or (H, W, 4), where 255 fills the fourth
     channel. False if y is not finite; `out` is then undefined.
     """
     height, width, channels = out.shape
     rows = y.stride(0), out.data_ptr(), out.stride(0)
-    finite: bool = MODULE.to_bytes(y.data_ptr(), *rows, channels, height, width, threads)
+    finite: bool = MODULE.to_bytes(
+        y.data_ptr(), *rows, channels, height, width, unit(y.dtype), threads
+    )
     return finite
 
 
 def takes_bytes(y: Tensor, out: Tensor) -> bool:
     """Whether `to_bytes` runs here, on tensors (H, W, C) of these dtypes and strides."""
     return (
-        (y.dtype, out.dtype) == (torch.bfloat16, torch.uint8)
+        out.dtype == torch.uint8
         and y.is_cpu
         and out.is_cpu
         and y.shape[2] == 3
         and out.shape[2] in (3, 4)
         and y.stride()[1:] == (3, 1)
         and out.stride()[1:] == (out.shape[2], 1)
-        and unit() is not None
+        and unit(y.dtype) is not None
     )
 
 
 def _raw(layer: Layer) -> dict[str, Any]:
-    address, row, pixel = layer.out
+    address, row, pixel, _ = layer.out
     return vars(layer) | {
         "taps": [tuple(tap) for tap in layer.taps],
         "weights": layer.weights.data_ptr(),

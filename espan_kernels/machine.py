@@ -181,5 +181,6 @@ def describe() -> str:
     else:
         lines.append("triton: not installed")
     lines.append(f"CUDA kernels: {native.REASON or 'built'}")
-    lines.append(f"CPU kernels: {cpu.refusal() or f'built, {cpu.unit()}'}")
+    units = ", ".join(f"{dtype}: {cpu.unit(dtype)}" for dtype in cpu.UNITS)
+    lines.append(f"CPU kernels: {cpu.REASON or f'built, {units}'}")
     return "\n".join(lines)

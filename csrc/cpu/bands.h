@@ -21,14 +21,15 @@ constexpr int64_t kBandBytes = 1 << 19;  // of a feature map's rows in a band, a
 // to a map that the layer before it reads.
 class Bands {
   public:
-    Bands(const std::vector<Layer>& layers, int threads)
+    template <class Element>
+    Bands(const Layers<Element>& layers, int threads)
         : layers_(static_cast<int>(layers.size())), height_(layers[0].height), window_(2 * threads) {
         int64_t bytes = 1;  // of the longest row
         lag_.push_back(0);
         for (int i = 0; i < layers_; ++i) {
             if (i) lag_.push_back(lag_[i - 1] + std::max(layers[i - 1].reach, layers[i].reach));
-            for (const Tap& tap : layers[i].taps)
-                bytes = std::max<int64_t>(bytes, tap.row * sizeof(Bfloat16));
+            for (const Tap<Element>& tap : layers[i].taps)
+                bytes = std::max<int64_t>(bytes, tap.row * sizeof(Element));
         }
         // As many rows as stay in a core's cache, but enough bands for all threads.
         const int fit = static_cast<int>(std::min<int64_t>(kBandBytes / bytes, kMaxRows));

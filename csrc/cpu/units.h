@@ -1,17 +1,22 @@
-// The two ways to multiply: AMX tiles, and AVX-512 dot products of bfloat16.
+// The ways to multiply: AMX tiles, and multiply-adds of vectors.
 //
 // `Unit::sums` computes one group of pixels: bias plus the sum over taps, (kGroup, 16 * tiles) in
-// float32. It calls `between()` for other work: Amx after each product of tiles, Avx512 after each
+// float32. It calls `between()` for other work: Amx after each product of tiles, Vectors after each
 // part of a group.
 #pragma once
 
-#include <immintrin.h>
+#include <cstring>
 
-#include "layers.h"
+#include "lanes.h"
 
 namespace espan_cpu {
 
+#ifdef __AMX_BF16__
 struct Amx {
+    using Element = Bfloat16;
+    using Lanes = Lanes512Bf16;
+    static constexpr int kGroup = 32;
+
     // Tile registers 0 to 3 hold sums of (half of the pixels, tile of channels), 4 and 5 the pixels
     // of a tap, 6 and 7 its weights.
     Amx() {
@@ -27,7 +32,8 @@ struct Amx {
     ~Amx() { _tile_release(); }
 
     template <class Between>
-    static void sums(const Layer& layer, int64_t y, int64_t x, float* sums, Between between) {
+    static void sums(
+        const Layer<Bfloat16>& layer, int64_t y, int64_t x, float* sums, Between between) {
         const int tiles = layer.tiles();
         const int64_t stride = tiles * kTile * sizeof(float);
         for (int n = 0; n < tiles; n += 2) {
@@ -40,7 +46,7 @@ struct Amx {
                 _tile_loadd(3, bias + kTile, 0);
             }
             const Bfloat16* weights = layer.weights + n * kTile * kTap;
-            for (const Tap& tap : layer.taps) {
+            for (const Tap<Bfloat16>& tap : layer.taps) {
                 const Bfloat16* pixels = tap.pixels + y * tap.row + x * tap.pixel;
                 const int64_t pitch = tap.pixel * sizeof(Bfloat16);
                 _tile_loadd(6, weights, 64);
@@ -69,62 +75,114 @@ struct Amx {
         }
     }
 };
+#endif
 
-struct Avx512 {
-    static constexpr int kPixels = 8;  // times two tiles: 16 registers of sums
+// Sums in kPixels x kVectors registers; each weight is loaded once for kPixels pixels.
+template <class Multiply, int pixels_at_a_time, int parts>
+struct Vectors {
+    using Element = typename Multiply::Element;
+    using Lanes = typename Multiply::Lanes;
+    static constexpr int kPixels = pixels_at_a_time;
+    static constexpr int kGroup = kPixels * parts;
 
     template <class Between>
-    static void sums(const Layer& layer, int64_t y, int64_t x, float* sums, Between between) {
+    static void sums(
+        const Layer<Element>& layer, int64_t y, int64_t x, float* sums, Between between) {
         const int tiles = layer.tiles();
-        for (int n = 0; n < tiles; n += 2) {
+        for (int n = 0; n < tiles; n += kTiles) {
             for (int p = 0; p < kGroup; p += kPixels) {
                 float* out = sums + (p * tiles + n) * kTile;
-                if (n + 1 < tiles)
-                    part<2>(layer, n, y, x + p, out, between);
+                if (tiles - n >= kTiles)
+                    part<kVectors>(layer, n, y, x + p, out);
                 else
-                    part<1>(layer, n, y, x + p, out, between);
+                    part<kVectors / 2>(layer, n, y, x + p, out);
+                between();
             }
         }
     }
 
   private:
-    template <int count, class Between>
-    static void part(
-        const Layer& layer, int n, int64_t y, int64_t x, float* out, Between between) {
+    using Vector = typename Lanes::Vector;
+    static constexpr int kVectors = 2;
+    static constexpr int kTiles = kVectors * Lanes::kCount / kTile;  // of a part: 2 or 1
+
+    // Where the weights of a vector of channels and of value k of a tap are.
+    static constexpr int at(int vector, int k) {
+        const int channel = vector * Lanes::kCount;
+        const int row = k * kTile + channel % kTile * Multiply::kValues;
+        return channel / kTile * kTile * kTap + row;
+    }
+
+    template <int count>
+    static void part(const Layer<Element>& layer, int n, int64_t y, int64_t x, float* out) {
         const int tiles = layer.tiles();
-        __m512 acc[kPixels][count];
+        Vector acc[kPixels][count];
 #pragma GCC unroll 8
         for (int p = 0; p < kPixels; ++p)
 #pragma GCC unroll 2
             for (int t = 0; t < count; ++t)
-                acc[p][t] = _mm512_loadu_ps(layer.bias + (n + t) * kTile);
-        const Bfloat16* weights = layer.weights + n * kTile * kTap;
-        for (const Tap& tap : layer.taps) {
-            const Bfloat16* pixels = tap.pixels + y * tap.row + x * tap.pixel;
-            for (int k = 0; k < kTap; k += 2) {
-                __m512bh w[count];
+                acc[p][t] = Lanes::load(layer.bias + n * kTile + t * Lanes::kCount);
+        const Element* weights = layer.weights + n * kTile * kTap;
+        for (const Tap<Element>& tap : layer.taps) {
+            const Element* pixels = tap.pixels + y * tap.row + x * tap.pixel;
+            for (int k = 0; k < tap.values; k += Multiply::kValues) {
+                Vector w[count];
 #pragma GCC unroll 2
                 for (int t = 0; t < count; ++t)
-                    w[t] = (__m512bh)_mm512_loadu_si512(weights + t * kTile * kTap + k * kTile);
+                    std::memcpy(&w[t], weights + at(t, k), sizeof(Vector));
 #pragma GCC unroll 8
                 for (int p = 0; p < kPixels; ++p) {
-                    int pair;
-                    __builtin_memcpy(&pair, pixels + p * tap.pixel + k, sizeof pair);
-                    const __m512bh a = (__m512bh)_mm512_set1_epi32(pair);
+                    const Vector a = Multiply::broadcast(pixels + p * tap.pixel + k);
 #pragma GCC unroll 2
                     for (int t = 0; t < count; ++t)
-                        acc[p][t] = _mm512_dpbf16_ps(acc[p][t], a, w[t]);
+                        acc[p][t] = Multiply::multiply_add(a, w[t], acc[p][t]);
                 }
             }
             weights += tiles * kTile * kTap;
         }
-        between();
 #pragma GCC unroll 8
         for (int p = 0; p < kPixels; ++p)
 #pragma GCC unroll 2
             for (int t = 0; t < count; ++t)
-                _mm512_store_ps(out + p * tiles * kTile + t * kTile, acc[p][t]);
+                Lanes::store(out + p * tiles * kTile + t * Lanes::kCount, acc[p][t]);
     }
 };
+
+#ifdef __AVX512BF16__
+// Two values of a tap at a time: a lane adds both products to its sum.
+struct PairsOfBfloat16 {
+    using Element = Bfloat16;
+    using Lanes = Lanes512Bf16;
+    static constexpr int kValues = 2;
+
+    static __m512 broadcast(const Bfloat16* values) {
+        int pair;
+        std::memcpy(&pair, values, sizeof pair);
+        return (__m512)_mm512_set1_epi32(pair);
+    }
+    static __m512 multiply_add(__m512 a, __m512 w, __m512 sum) {
+        return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)w);
+    }
+};
+using Avx512Bf16 = Vectors<PairsOfBfloat16, 8, 4>;
+#endif
+
+template <class L>
+struct SinglesOfFloat32 {
+    using Element = float;
+    using Lanes = L;
+    static constexpr int kValues = 1;
+
+    static typename L::Vector broadcast(const float* value) { return L::all(*value); }
+    static typename L::Vector multiply_add(
+        typename L::Vector a, typename L::Vector w, typename L::Vector sum) {
+        return L::multiply_add(a, w, sum);
+    }
+};
+#ifdef __AVX512F__
+using Avx512 = Vectors<SinglesOfFloat32<Lanes512>, 8, 4>;  // 16 of 32 registers are sums
+#else
+using Avx2 = Vectors<SinglesOfFloat32<Lanes256>, 6, 5>;  // 12 of 16
+#endif
 
 }  // namespace espan_cpu

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from espan.backends.base import Backend
-from espan.backends.bfloat16 import Bfloat16Network
-from espan.backends.bfloat16 import refusal as bfloat16_refusal
 from espan.backends.cpu import CpuNetwork
+from espan.backends.cpu_kernels import CpuKernels
+from espan.backends.cpu_kernels import refusal as cpu_kernels_refusal
 from espan.backends.eager import Compiled, Eager, Fetched
 from espan.backends.kernels import Plan
 from espan.backends.onnx import OnnxRuntime
@@ -71,10 +71,10 @@ def _fastest(net: Network) -> Backend:
         return _eager(net)
     if device == "cuda":
         return fastest_proven(net)
-    if bfloat16_refusal(net):
+    if cpu_kernels_refusal(net):
         return CpuNetwork(net)
     with one_thread():  # the sample must not spawn OpenMP workers
-        return _first_proven(net, {"CPU": Bfloat16Network}, CpuNetwork)
+        return _first_proven(net, {"CPU": CpuKernels}, CpuNetwork)
 
 
 def _kernels(impl: str, net: Network) -> Plan:

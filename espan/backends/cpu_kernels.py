@@ -1,13 +1,15 @@
-"""A folded network on a CPU in bfloat16, by the kernels of `espan_kernels.cpu`.
+"""A folded network on a CPU in bfloat16 or float32, by the kernels of `espan_kernels.cpu`.
 
 Feature maps lie in memory as rows of pixels, with zeros above them, below them and behind each row.
-A convolution reads neighbours where they lie; left of a row is the end of the row before it. Zeros
-fill the channels of a pixel up to whole taps, except in the image, where several pixels are a tap.
+A convolution reads neighbours where they lie; left of a row is the end of the row before it. What
+one row of its kernel reads is contiguous, and divided into taps.
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, zeros
 
 from espan.backends.base import Work, bound
@@ -16,33 +18,31 @@ from espan.backends.program import IMAGE, RESULT, Convolution, Normalise, Tail, 
 from espan.networks.network import Network
 from espan.system.devices import one_thread
 from espan_kernels import cpu
-from espan_kernels.cpu import GROUP, MAX_CHANNELS, NOWHERE, TAP, Layer, Place
+from espan_kernels.cpu import GROUP, MAX_CHANNELS, NOWHERE, TAP, Layer, Place, pitch
 
 SUM = "sum"  # what the tail enlarges
 
 
 def refusal(net: Network) -> str | None:
-    """Why `Bfloat16Network` cannot run `net` here; None if it can."""
-    some, channels = next(net.parameters()), net.config["channels"]
-    if some.dtype != torch.bfloat16:
-        return f"CPU kernels compute in bfloat16, not in {some.dtype}"
+    """Why `CpuKernels` cannot run `net` here; None if it can."""
+    channels = net.config["channels"]
     if channels > MAX_CHANNELS:
         return f"CPU kernels take up to {MAX_CHANNELS} channels, got {channels}"
-    return cpu.refusal()
+    return cpu.refusal(next(net.parameters()).dtype)
 
 
-class Bfloat16Network:
-    """A backend: `Bfloat16Network(net)(x)` is `net(x)`, x (N, 3, H, W) -> (N, 3, scale*H, scale*W).
+class CpuKernels:
+    """A backend: `CpuKernels(net)(x)` is `net(x)`, x (N, 3, H, W) -> (N, 3, scale*H, scale*W).
 
-    net: a folded ESPAN, SPAN or SPANF in bfloat16 on the CPU; its weights are copied. The result is
-    channels_last and has no gradient. Keeps the maps of the last size of image; safe between
-    threads, each with maps of its own.
+    net: a folded ESPAN, SPAN or SPANF in bfloat16 or float32 on the CPU; its weights are copied.
+    The result is channels_last and has no gradient. Keeps the maps of the last size of image;
+    thread-safe: each thread has its own maps. unit: one of `espan_kernels.cpu.UNITS`, the fastest
+    by default.
     """
 
-    dtype = torch.bfloat16
-
     def __init__(self, net: Network, unit: str | None = None):
-        self.scale, self.unit = net.scale, unit or cpu.unit() or "none"
+        self.scale, self.dtype = net.scale, next(net.parameters()).dtype
+        self.unit = unit or cpu.unit(self.dtype) or "none"
         self._name = type(net).__name__
         with torch.no_grad(), one_thread():
             *steps, tail = unfused(lower(net))
@@ -51,8 +51,9 @@ class Bfloat16Network:
             self._normalise = first if isinstance(first, Normalise) else None
             self._input = first.makes if self._normalise else IMAGE
             convolutions = [step for step in steps if isinstance(step, Convolution)]
-            self._steps = [_packed(step, step.source == self._input) for step in convolutions]
-            self._steps += _packed_tail(tail)
+            self._pitch = {step.makes: pitch(step.channels, self.unit) for step in convolutions}
+            self._pitch |= {self._input: 3, SUM: pitch(len(tail.bias), self.unit)}
+            self._steps = [self._packed(step) for step in convolutions] + self._packed_tail(tail)
         self._slots, self._channels = self._share_out()
         self._idle: list[Maps] = []
 
@@ -87,15 +88,45 @@ class Bfloat16Network:
         """(the map of each value, the channels of each map): a map is used again once free."""
         slots, channels, free = {self._input: 0}, [3], dict[int, list[int]]()
         for step, done in zip(self._steps[:-1], released(self._steps), strict=False):
-            filled = step.channels + -step.channels % TAP
-            if idle := free.get(filled):
+            if idle := free.get(self._pitch[step.makes]):
                 slots[step.makes] = idle.pop()
             else:
                 slots[step.makes] = len(channels)
-                channels.append(filled)
+                channels.append(self._pitch[step.makes])
             for name in done:
                 free.setdefault(channels[slots[name]], []).append(slots[name])
         return slots, channels
+
+    def _packed(self, step: Convolution) -> "_Packed":
+        epilogue = "gate" if step.gate else step.act
+        return self._sum(step.makes, [(step.source, step.weight)], step.bias, epilogue, step.gate)
+
+    def _packed_tail(self, tail: Tail) -> list["_Packed"]:
+        inputs = [*zip(tail.sources, tail.weights, strict=True)]
+        weight, bias = tail.colour_last()
+        enlarge = self._sum(RESULT, [(SUM, weight)], bias, "shuffle")
+        return [self._sum(SUM, inputs, tail.bias), replace(enlarge, scale=tail.scale)]
+
+    def _sum(
+        self,
+        makes: str,
+        inputs: list[tuple[str, Tensor]],
+        bias: Tensor,
+        epilogue: str = "none",
+        gate: str | None = None,
+    ) -> "_Packed":
+        """The sum of convolutions of several inputs, with weights (channels, C, k, k) of odd k."""
+        taps, matrices = [], []
+        for name, weight in inputs:
+            k = weight.shape[2]
+            # (channels, C, k, k) to rows of the kernel (k, k * pitch, channels).
+            rows = F.pad(weight.permute(2, 3, 1, 0), (0, 0, 0, self._pitch[name] - weight.shape[1]))
+            for row, matrix in enumerate(rows.flatten(1, 2)):
+                for first, part in enumerate(matrix.split(TAP)):
+                    taps.append(_Tap(name, row - k // 2, -(k // 2), first * TAP, len(part)))
+                    matrices.append(part)
+        packed, wide = cpu.pack(matrices, self.dtype), cpu.pack_bias(bias)
+        return _Packed(makes, taps, packed, wide, len(bias), epilogue, gate)
 
     def _take(self, height: int, width: int) -> "Maps":
         try:
@@ -105,17 +136,25 @@ class Bfloat16Network:
         if maps and maps.size == (height, width):
             return maps
         maps = None  # frees the old maps before the new ones are allocated
-        return Maps(height, width, self._slots, self._channels, self._steps)
+        return Maps(height, width, self._slots, self._channels, self._steps, self.dtype)
+
+
+class _Tap(NamedTuple):
+    """The values that a tap reads of a map: rows and columns from the pixel, the first of them."""
+
+    source: str
+    rows: int
+    columns: int
+    first: int
+    values: int
 
 
 @dataclass(frozen=True)
 class _Packed:
-    """A convolution whose weights are packed. `taps`: the value that each reads, and where: rows
-    and columns from the pixel, and the first of its channels.
-    """
+    """A convolution whose weights are packed."""
 
     makes: str
-    taps: list[tuple[str, int, int, int]]
+    taps: list[_Tap]
     weights: Tensor
     bias: Tensor
     channels: int
@@ -125,45 +164,7 @@ class _Packed:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return *(tap[0] for tap in self.taps), *([self.gate] if self.gate else ())
-
-
-def _packed(step: Convolution, of_image: bool) -> _Packed:
-    epilogue = "gate" if step.gate else step.act
-    inputs = [(step.source, step.weight)]
-    return _sum(step.makes, inputs, step.bias, epilogue, step.gate, of_image)
-
-
-def _packed_tail(tail: Tail) -> list[_Packed]:
-    inputs = [*zip(tail.sources, tail.weights, strict=True)]
-    weight, bias = tail.colour_last()
-    enlarge = _sum(RESULT, [(SUM, weight)], bias, "shuffle")
-    return [_sum(SUM, inputs, tail.bias), replace(enlarge, scale=tail.scale)]
-
-
-def _sum(
-    makes: str,
-    inputs: list[tuple[str, Tensor]],
-    bias: Tensor,
-    epilogue: str = "none",
-    gate: str | None = None,
-    of_image: bool = False,
-) -> _Packed:
-    """The sum of convolutions of several inputs, with weights (channels, C, k, k) of odd k."""
-    taps, matrices = [], []
-    for name, weight in inputs:
-        _, channels, k, _ = weight.shape
-        for row in range(k):
-            if of_image:  # its pixels lie together: a row of the kernel is one tap
-                taps.append((name, row - k // 2, -(k // 2), 0))
-                matrices.append(weight[:, :, row].permute(2, 1, 0).flatten(0, 1))
-                continue
-            for column in range(k):
-                for first in range(0, channels, TAP):
-                    taps.append((name, row - k // 2, column - k // 2, first))
-                    matrices.append(weight[:, first : first + TAP, row, column].t())
-    packed, wide = cpu.pack(matrices), cpu.pack_bias(bias)
-    return _Packed(makes, taps, packed, wide, len(bias), epilogue, gate)
+        return *(tap.source for tap in self.taps), *([self.gate] if self.gate else ())
 
 
 class _Layout:
@@ -175,7 +176,7 @@ class _Layout:
         self.row, self.pixel = (width + self.border) * channels, channels
         before = self.border * (self.row + channels)
         self.first = before + -before % TAP  # where memory is aligned to 64 bytes, so is a tap
-        columns = width + -width % GROUP + self.border
+        columns = width + GROUP - 1 + self.border  # of full groups
         below = (height - 1 + self.border) * self.row
         self.elements = self.first + below + columns * channels + TAP
 
@@ -190,11 +191,12 @@ class Maps:
         slots: dict[str, int],
         channels: list[int],
         steps: list[_Packed],
+        dtype: torch.dtype,
     ):
         self.size, self._slots = (height, width), slots
         self._layouts = [_Layout(height, width, each) for each in channels]
         # Zeros, as borders stay so and what lies behind them is multiplied by zero.
-        self._maps = [zeros(each.elements, dtype=torch.bfloat16) for each in self._layouts]
+        self._maps = [zeros(each.elements, dtype=dtype) for each in self._layouts]
         self.bytes = sum(each.nbytes for each in self._maps)
         self.layers = [self._layer(step) for step in steps]
 
@@ -215,14 +217,16 @@ class Maps:
             step.channels,
             self._place(step.makes) if step.makes in self._slots else NOWHERE,
             *self.size,
-            max(abs(rows) for _, rows, _, _ in step.taps),
+            max(abs(tap.rows) for tap in step.taps),
             step.epilogue,
             self._place(step.gate) if step.gate else NOWHERE,
             step.scale,
         )
 
-    def _place(self, name: str, rows: int = 0, columns: int = 0, channel: int = 0) -> Place:
-        slot = self._slots[name]
-        layout = self._layouts[slot]
-        element = layout.first + rows * layout.row + columns * layout.pixel + channel
-        return Place(self._maps[slot].data_ptr() + 2 * element, layout.row, layout.pixel)
+    def _place(
+        self, name: str, rows: int = 0, columns: int = 0, first: int = 0, values: int = TAP
+    ) -> Place:
+        layout, pixels = self._layouts[self._slots[name]], self._maps[self._slots[name]]
+        element = layout.first + rows * layout.row + columns * layout.pixel + first
+        address = pixels.data_ptr() + pixels.itemsize * element
+        return Place(address, layout.row, layout.pixel, values)

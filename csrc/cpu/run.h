@@ -1,4 +1,6 @@
-// Runs layers on threads. Compiled for AVX-512 and AMX: nothing here runs before `has` says so.
+// Runs layers on threads. Each .cpp beside this file instantiates it for the instructions that it is
+// compiled for: nothing of that runs before `has` says so.
+#pragma once
 
 #include <algorithm>
 #include <atomic>
@@ -11,26 +13,25 @@
 #include "units.h"
 
 namespace espan_cpu {
-namespace {
 
 // Rows first..last of a layer.
 template <class Unit>
-void rows(const Layer& layer, int first, int last) {
+void rows(const Layer<typename Unit::Element>& layer, int first, int last) {
     // The epilogue of a group runs between the products of the next one.
-    alignas(64) float sums[2][kGroup * kMaxTiles * kTile];
-    Finisher finisher(layer);
+    alignas(64) float sums[2][Unit::kGroup * kMaxTiles * kTile];
+    Finisher<typename Unit::Lanes, typename Unit::Element> finisher(layer, Unit::kGroup);
     const int products = 2 * layer.tiles() * static_cast<int>(layer.taps.size());
-    const int share = (kGroup + products - 1) / products;  // pixels of the epilogue at a time
+    const int share = (Unit::kGroup + products - 1) / products;  // pixels of the epilogue at a time
     int current = 0;
     for (int y = first; y < last; ++y) {
-        for (int x = 0; x < layer.width; x += kGroup) {
+        for (int x = 0; x < layer.width; x += Unit::kGroup) {
             Unit::sums(layer, y, x, sums[current], [&] { finisher.advance(share); });
-            finisher.advance(kGroup);
+            finisher.advance(Unit::kGroup);
             finisher.begin(sums[current], y, x);
             current ^= 1;
         }
     }
-    finisher.advance(kGroup);
+    finisher.advance(Unit::kGroup);
 }
 
 // Runs work() on threads, at most one for kRows rows.
@@ -47,7 +48,8 @@ void on_threads(int threads, int height, const Work& work) {
 }
 
 template <class Unit>
-void run_on(const std::vector<Layer>& layers, int threads) {
+void run_on(const Layers<typename Unit::Element>& layers, int threads) {
+    if (layers.empty()) return;
     Bands bands(layers, threads);
     on_threads(threads, layers[0].height, [&] {
         [[maybe_unused]] const Unit unit;
@@ -55,25 +57,16 @@ void run_on(const std::vector<Layer>& layers, int threads) {
     });
 }
 
-}  // namespace
-
-void run(const std::vector<Layer>& layers, Unit unit, int threads) {
-    if (layers.empty()) return;
-    if (unit == Unit::amx)
-        run_on<Amx>(layers, threads);
-    else
-        run_on<Avx512>(layers, threads);
-}
-
-bool to_bytes(const Pixels& pixels, int threads) {
+template <class Lanes, class Element>
+bool to_bytes(const Pixels<Element>& pixels, int threads) {
     std::atomic<int> next{0};
     std::atomic<bool> finite{true};
     on_threads(threads, pixels.height, [&] {
         for (int y; (y = next.fetch_add(kRows)) < pixels.height;)
             for (int row = y; row < std::min(y + kRows, pixels.height); ++row)
-                if (!row_to_bytes(pixels.in + row * pixels.in_row,
-                                  pixels.out + row * pixels.out_row, pixels.channels,
-                                  pixels.width))
+                if (!row_to_bytes<Lanes>(pixels.in + row * pixels.in_row,
+                                         pixels.out + row * pixels.out_row, pixels.channels,
+                                         pixels.width))
                     finite = false;
     });
     return finite;
