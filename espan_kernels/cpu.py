@@ -94,7 +94,7 @@ class Layer:
 
 
 def pack(matrices: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """Matrices (up to 32, channels), one for each tap, in the order that the units of `dtype` read."""
+    """Matrices (up to 32, channels), one per tap, in the order that the units of `dtype` read."""
     channels = matrices[0].shape[1]
     padded = [F.pad(m, (0, -channels % TILE, 0, TAP - len(m))) for m in matrices]
     values = 2 if dtype == torch.bfloat16 else 1  # that are multiplied together
@@ -118,8 +118,8 @@ def run(layers: Sequence[Layer], threads: int, unit: str) -> None:
 def to_bytes(y: Tensor, out: Tensor, threads: int) -> bool:
     """`out.copy_((255 * y).round().clamp(0, 255))`, for what `takes_bytes` accepts.
 
-    y: (H, W, 3) in bfloat16 or float32. out: (H, W, 3) in uint8, or (H, W, 4), where 255 fills the fourth
-    channel. False if y is not finite; `out` is then undefined.
+    y: (H, W, 3) in bfloat16 or float32. out: (H, W, 3) in uint8, or (H, W, 4), where 255 fills the
+    fourth channel. False if y is not finite; `out` is then undefined.
     """
     height, width, channels = out.shape
     rows = y.stride(0), out.data_ptr(), out.stride(0)

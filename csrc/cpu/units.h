@@ -116,35 +116,35 @@ struct Vectors {
     template <int count>
     static void part(const Layer<Element>& layer, int n, int64_t y, int64_t x, float* out) {
         const int tiles = layer.tiles();
-        Vector acc[kPixels][count];
-#pragma GCC unroll 8
-        for (int p = 0; p < kPixels; ++p)
-#pragma GCC unroll 2
-            for (int t = 0; t < count; ++t)
-                acc[p][t] = Lanes::load(layer.bias + n * kTile + t * Lanes::kCount);
+        // The bias comes last: a large one would round every addition.
+        Vector acc[kPixels][count] = {};
         const Element* weights = layer.weights + n * kTile * kTap;
         for (const Tap<Element>& tap : layer.taps) {
             const Element* pixels = tap.pixels + y * tap.row + x * tap.pixel;
             for (int k = 0; k < tap.values; k += Multiply::kValues) {
                 Vector w[count];
-#pragma GCC unroll 2
+#pragma GCC unroll 16
                 for (int t = 0; t < count; ++t)
                     std::memcpy(&w[t], weights + at(t, k), sizeof(Vector));
-#pragma GCC unroll 8
+#pragma GCC unroll 16
                 for (int p = 0; p < kPixels; ++p) {
                     const Vector a = Multiply::broadcast(pixels + p * tap.pixel + k);
-#pragma GCC unroll 2
+#pragma GCC unroll 16
                     for (int t = 0; t < count; ++t)
                         acc[p][t] = Multiply::multiply_add(a, w[t], acc[p][t]);
                 }
             }
             weights += tiles * kTile * kTap;
         }
-#pragma GCC unroll 8
+        Vector bias[count];
+#pragma GCC unroll 16
+        for (int t = 0; t < count; ++t)
+            bias[t] = Lanes::load(layer.bias + n * kTile + t * Lanes::kCount);
+#pragma GCC unroll 16
         for (int p = 0; p < kPixels; ++p)
-#pragma GCC unroll 2
+#pragma GCC unroll 16
             for (int t = 0; t < count; ++t)
-                Lanes::store(out + p * tiles * kTile + t * Lanes::kCount, acc[p][t]);
+                Lanes::store(out + p * tiles * kTile + t * Lanes::kCount, acc[p][t] + bias[t]);
     }
 };
 
@@ -164,7 +164,7 @@ struct PairsOfBfloat16 {
         return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)w);
     }
 };
-using Avx512Bf16 = Vectors<PairsOfBfloat16, 8, 4>;
+using Avx512Bf16 = Vectors<PairsOfBfloat16, 12, 2>;  // 24 of 32 registers are sums
 #endif
 
 template <class L>
@@ -180,7 +180,7 @@ struct SinglesOfFloat32 {
     }
 };
 #ifdef __AVX512F__
-using Avx512 = Vectors<SinglesOfFloat32<Lanes512>, 8, 4>;  // 16 of 32 registers are sums
+using Avx512 = Vectors<SinglesOfFloat32<Lanes512>, 12, 2>;
 #else
 using Avx2 = Vectors<SinglesOfFloat32<Lanes256>, 6, 5>;  // 12 of 16
 #endif

@@ -1,4 +1,7 @@
-"""Layers on a CPU against float64: sizes, channels, epilogues, borders, memory, threads."""
+"""Layers on a CPU against float64: sizes, channels, epilogues, borders, memory, threads.
+
+Every test runs on every unit of this processor, in the unit's dtype.
+"""
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ from torch import Tensor
 from espan_kernels import cpu
 from espan_kernels.cpu import GROUP, MAX_CHANNELS, TAP, Layer, Place, pack, pack_bias, run
 
+DTYPES = {unit: dtype for dtype, units in cpu.UNITS.items() for unit in units}
 UNITS = [
     pytest.param(
         unit,
@@ -15,29 +19,44 @@ UNITS = [
             not (cpu.MODULE and cpu.MODULE.has(unit)), reason=cpu.REASON or f"no {unit} here"
         ),
     )
-    for unit in cpu.UNITS
+    for unit in DTYPES
 ]
 pytestmark = pytest.mark.parametrize("unit", UNITS)
+# Allowed errors against float64. A bfloat16 keeps 8 bits; torch's own convolution rounds once more
+# before the epilogue. In float32 each of up to 576 additions to a sum of about 10 rounds by 5e-7.
+CLOSE = {torch.bfloat16: {"rtol": 2**-8, "atol": 1e-3}, torch.float32: {"rtol": 2e-6, "atol": 2e-5}}
+
+
+def assert_close(got: Tensor, want: Tensor) -> None:
+    torch.testing.assert_close(got.double(), want, **CLOSE[got.dtype])
 
 
 class Map:
-    """An image (H, W, C) of bfloat16 with a border of zeros in memory, and where its pixels are."""
+    """An image (H, W, C) with a border of zeros in memory, and where its pixels are."""
 
     def __init__(
-        self, height: int, width: int, channels: int, values: Tensor | None = None, border: int = 1
+        self,
+        unit: str,
+        height: int,
+        width: int,
+        channels: int,
+        values: Tensor | None = None,
+        border: int = 1,
     ):
-        self.size = height, width, channels
+        self.size, self.unit = (height, width, channels), unit
         self.row = (width + border) * channels
         self.first = border * (self.row + channels)
         behind = (width - width % GROUP + 2 * GROUP) * channels + TAP
-        self.memory = torch.zeros(self.first + (height + border) * self.row + behind).bfloat16()
+        elements = self.first + (height + border) * self.row + behind
+        self.memory = torch.zeros(elements, dtype=DTYPES[unit])
         self.values = self.memory.as_strided(self.size, (self.row, channels, 1), self.first)
         if values is not None:
             self.values.copy_(values)
 
-    def place(self, rows: int = 0, columns: int = 0, channel: int = 0) -> Place:
+    def place(self, rows: int = 0, columns: int = 0, channel: int = 0, values: int = TAP) -> Place:
         element = self.first + rows * self.row + columns * self.size[2] + channel
-        return Place(self.memory.data_ptr() + 2 * element, self.row, self.size[2])
+        address = self.memory.data_ptr() + self.memory.itemsize * element
+        return Place(address, self.row, self.size[2], values)
 
 
 def convolution(source: Map, weight: Tensor, bias: Tensor, out: Place, **more) -> Layer:
@@ -47,22 +66,25 @@ def convolution(source: Map, weight: Tensor, bias: Tensor, out: Place, **more) -
     for row in range(k):
         for column in range(k):
             for first in range(0, source.size[2], TAP):
-                taps.append(source.place(row - k // 2, column - k // 2, first))
-                matrices.append(weight[:, first : first + TAP, row, column].t())
+                matrix = weight[:, first : first + TAP, row, column].t()
+                taps.append(source.place(row - k // 2, column - k // 2, first, len(matrix)))
+                matrices.append(matrix)
     height, width, _ = source.size
     sizes = height, width, k // 2
-    return Layer(taps, pack(matrices), pack_bias(bias), len(bias), out, *sizes, **more)
+    packed = pack(matrices, DTYPES[source.unit])
+    return Layer(taps, packed, pack_bias(bias), len(bias), out, *sizes, **more)
 
 
-def sample(height: int, width: int, channels: int, made: int, seed: int = 0):
+def sample(unit: str, height: int, width: int, channels: int, made: int, seed: int = 0):
     """(a map, a weight, a bias), with biases so large that a border of anything but zeros shows."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).bfloat16()
+        return torch.randn(shape, generator=generator).to(DTYPES[unit])
 
     weight = normal(made, channels, 3, 3) / (3 * channels**0.5)
-    return Map(height, width, channels, normal(height, width, channels)), weight, normal(made) * 3
+    image = Map(unit, height, width, channels, normal(height, width, channels))
+    return image, weight, normal(made) * 3
 
 
 def expected(source: Map, weight: Tensor, bias: Tensor) -> Tensor:
@@ -82,9 +104,9 @@ SIZES = [(1, 1), (3, 31), (5, 32), (4, 33), (9, 70), (2, 257)]
 @pytest.mark.parametrize("channels", [3, 8, 16, 28, 32, 33, 48, 52, 64])
 def test_equals_float64(unit, channels, epilogue):
     for height, width in SIZES:
-        source, weight, bias = sample(height, width, channels, channels)
-        gate = sample(height, width, channels, 1, seed=1)[0]
-        out = Map(height, width, channels)
+        source, weight, bias = sample(unit, height, width, channels, channels)
+        gate = sample(unit, height, width, channels, 1, seed=1)[0]
+        out = Map(unit, height, width, channels)
         places = {"gate": gate.place()} if epilogue == "gate" else {}
         layer = convolution(source, weight, bias, out.place(), epilogue=epilogue, **places)
         before = out.memory.clone()
@@ -94,8 +116,7 @@ def test_equals_float64(unit, channels, epilogue):
             want = F.silu(want)
         if epilogue == "gate":
             want = gated(want, gate.values.double())
-        # A bfloat16 keeps 8 bits; torch's own convolution rounds once more before the epilogue.
-        torch.testing.assert_close(out.values.double(), want, rtol=2**-8, atol=1e-3)
+        assert_close(out.values, want)
         out.values.zero_()
         assert out.memory.equal(before), "written outside of the image"
 
@@ -103,38 +124,38 @@ def test_equals_float64(unit, channels, epilogue):
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 def test_shuffles(unit, scale):
     for height, width in SIZES:
-        source, weight, bias = sample(height, width, 32, 3 * scale**2)
+        source, weight, bias = sample(unit, height, width, 32, 3 * scale**2)
         want = expected(source, weight, bias).reshape(height, width, scale, scale, 3)
         want = want.transpose(1, 2).flatten(2, 3).flatten(0, 1)
-        guarded = torch.full((scale * height + 2, scale * width, 3), 77).bfloat16()
+        guarded = torch.full((scale * height + 2, scale * width, 3), 77, dtype=DTYPES[unit])
         out = guarded[1:-1]
         place = Place(out.data_ptr(), out.stride(0), out.stride(1))
         run([convolution(source, weight, bias, place, epilogue="shuffle", scale=scale)], 2, unit)
-        torch.testing.assert_close(out.double(), want, rtol=2**-8, atol=1e-3)
+        assert_close(out, want)
         assert (guarded[[0, -1]] == 77).all()
 
 
 def test_taps_of_several_maps_and_of_whole_rows(unit):
     """A 3x3 convolution of 8 channels as three taps of 24 numbers, and a 1x1 one of another map."""
-    source, weight, bias = sample(6, 40, 8, 20)
-    other, single, _ = sample(6, 40, 32, 20, seed=1)
+    source, weight, bias = sample(unit, 6, 40, 8, 20)
+    other, single, _ = sample(unit, 6, 40, 32, 20, seed=1)
     taps = [source.place(row - 1, -1) for row in range(3)] + [other.place()]
     matrices = [weight[:, :, row].permute(2, 1, 0).flatten(0, 1) for row in range(3)]
-    out = Map(6, 40, 20)
+    out = Map(unit, 6, 40, 20)
     matrices.append(single[:, :, 1, 1].t())
-    layer = Layer(taps, pack(matrices), pack_bias(bias), 20, out.place(), 6, 40, 1)
+    layer = Layer(taps, pack(matrices, DTYPES[unit]), pack_bias(bias), 20, out.place(), 6, 40, 1)
     run([layer], 1, unit)
     want = expected(source, weight, bias) + other.values.double() @ single[:, :, 1, 1].double().t()
-    torch.testing.assert_close(out.values.double(), want, rtol=2**-8, atol=1e-3)
+    assert_close(out.values, want)
 
 
 @pytest.mark.parametrize("threads", [2, 3, 7])
 def test_threads_give_the_same_bits_and_wait_for_each_other(unit, threads):
     """Sixteen layers in two maps, each of which reads rows that other threads have just made."""
-    source, weight, bias = sample(37, 45, 32, 32)
+    source, weight, bias = sample(unit, 37, 45, 32, 32)
     results = []
     for count in (1, threads, threads):
-        maps = [Map(37, 45, 32, source.values), Map(37, 45, 32)]
+        maps = [Map(unit, 37, 45, 32, source.values), Map(unit, 37, 45, 32)]
         layers = [
             convolution(maps[i % 2], weight, bias / 8, maps[1 - i % 2].place(), epilogue="silu")
             for i in range(16)
@@ -154,7 +175,7 @@ def test_layers_together_equal_layers_one_by_one(unit, height, threads):
     weights = [torch.randn(16, 16, k, k, generator=random) / (4 * k) for k in sizes]
     results = []
     for together in (True, False):
-        maps = [Map(height, 20, 16, start, border=4), Map(height, 20, 16, border=4)]
+        maps = [Map(unit, height, 20, 16, start, border=4), Map(unit, height, 20, 16, border=4)]
         layers = [
             convolution(maps[i % 2], weight, torch.ones(16), maps[1 - i % 2].place())
             for i, weight in enumerate(weights)
@@ -168,11 +189,11 @@ def test_layers_together_equal_layers_one_by_one(unit, height, threads):
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("width", [1, 4, 5, 16, 37])
 def test_bytes(unit, channels, width):
-    """Every bfloat16 around 0..1, halves to even, into a window of a larger image."""
+    """Values around 0..1, halves to even, into a window of a larger image."""
     generator = torch.Generator().manual_seed(0)
     y = torch.randint(-1, 515, (9, width, 3), generator=generator) / 510
     y[0, 0] = torch.tensor([-3e38, 3e38, 0.5])
-    y = y.bfloat16()
+    y = y.to(DTYPES[unit])
     memory = torch.full((11, width + 2, channels), 77, dtype=torch.uint8)
     out = memory[1:-1, 1:-1]
     assert cpu.takes_bytes(y, out) and cpu.to_bytes(y, out, 3)
@@ -186,9 +207,9 @@ def test_bytes(unit, channels, width):
 
 
 def test_bytes_are_for_pixels_without_gaps(unit):
-    y, out = torch.zeros(4, 4, 3).bfloat16(), torch.zeros(4, 4, 3, dtype=torch.uint8)
+    y, out = torch.zeros(4, 4, 3, dtype=DTYPES[unit]), torch.zeros(4, 4, 3, dtype=torch.uint8)
     assert cpu.takes_bytes(y, out)
-    assert not cpu.takes_bytes(y.float(), out) and not cpu.takes_bytes(y, out.int())
+    assert not cpu.takes_bytes(y.half(), out) and not cpu.takes_bytes(y, out.int())
     assert not cpu.takes_bytes(y.transpose(0, 1), out) and not cpu.takes_bytes(
         y, out.transpose(0, 1)
     )
@@ -197,11 +218,11 @@ def test_bytes_are_for_pixels_without_gaps(unit):
 
 @pytest.mark.parametrize("epilogue", ["silu", "gate"])
 def test_large_and_small_numbers(unit, epilogue):
-    """The sigmoid at its ends, and numbers as large as a bfloat16 has."""
+    """The sigmoid at its ends, and numbers as large as there are."""
     numbers = torch.tensor([0, -0.0, 1e-30, -1e-30, 20, -20, 88, -88, 104, -104, 3e38, -3e38])
-    values = numbers.bfloat16().expand(1, 1, 12).contiguous()
-    source, out = Map(1, 1, 12, values), Map(1, 1, 12)
-    gate = Map(1, 1, 12)
+    values = numbers.to(DTYPES[unit]).expand(1, 1, 12).contiguous()
+    source, out = Map(unit, 1, 1, 12, values), Map(unit, 1, 1, 12)
+    gate = Map(unit, 1, 1, 12)
     weight = torch.zeros(12, 12, 3, 3)
     weight[:, :, 1, 1] = torch.eye(12)
     more = {"gate": gate.place()} if epilogue == "gate" else {}
@@ -209,7 +230,8 @@ def test_large_and_small_numbers(unit, epilogue):
     run([layer], 1, unit)
     y = values.double()
     want = F.silu(y) if epilogue == "silu" else gated(y, torch.zeros(()))
-    torch.testing.assert_close(out.values.double(), want, rtol=2**-7, atol=1e-30)
+    rtol = 2**-7 if DTYPES[unit] == torch.bfloat16 else 1e-6
+    torch.testing.assert_close(out.values.double(), want, rtol=rtol, atol=1e-30)
 
 
 @pytest.mark.parametrize(
@@ -221,14 +243,16 @@ def test_large_and_small_numbers(unit, epilogue):
         {"width": 0},
         {"reach": -1},
         {"taps": []},
+        {"taps": [Place(0, 0, 0, 0)]},
+        {"taps": [Place(0, 0, 0, TAP + 1)]},
         {"epilogue": "shuffle", "scale": 2},
         {"epilogue": "relu"},
     ],
     ids=str,
 )
 def test_layers_that_cannot_be_are_refused(unit, change):
-    source, weight, bias = sample(4, 4, 8, 8)
-    layer = convolution(source, weight, bias, Map(4, 4, 8).place())
+    source, weight, bias = sample(unit, 4, 4, 8, 8)
+    layer = convolution(source, weight, bias, Map(unit, 4, 4, 8).place())
     why = "epilogue: relu" if change.get("epilogue") == "relu" else "a layer that cannot be"
     with pytest.raises(ValueError, match=why):
         run([Layer(**(vars(layer) | change))], 1, unit)
@@ -243,21 +267,24 @@ def test_sizes_are_those_of_the_module(unit):
 @pytest.mark.parametrize(
     ("limit", "units"),
     [
-        ("", ("amx", "avx512")),
-        ("AVX512_CORE_AMX", ("amx", "avx512")),
-        ("AVX512_CORE_BF16", ("avx512",)),
-        ("AVX512_CORE_VNNI", ()),
-        ("AVX2", ()),
+        ("", ("amx", "avx512_bf16", "avx512", "avx2")),
+        ("AVX512_CORE_AMX", ("amx", "avx512_bf16", "avx512", "avx2")),
+        ("AVX512_CORE_BF16", ("avx512_bf16", "avx512", "avx2")),
+        ("AVX512_CORE_VNNI", ("avx512", "avx2")),
+        ("AVX2", ("avx2",)),
+        ("SSE41", ()),
     ],
 )
 def test_onednns_limit_applies(unit, monkeypatch, limit, units):
     monkeypatch.setattr(cpu, "_LIMIT", limit)
-    assert cpu.unit() == next((each for each in units if cpu.MODULE.has(each)), None)
+    for dtype, names in cpu.UNITS.items():
+        allowed = [each for each in names if each in units and cpu.MODULE.has(each)]
+        assert cpu.unit(dtype) == (allowed[0] if allowed else None)
 
 
 def test_layers_of_different_heights_are_refused(unit):
-    source, weight, bias = sample(4, 4, 8, 8)
-    layer = convolution(source, weight, bias, Map(4, 4, 8).place())
+    source, weight, bias = sample(unit, 4, 4, 8, 8)
+    layer = convolution(source, weight, bias, Map(unit, 4, 4, 8).place())
     with pytest.raises(ValueError, match="different heights"):
         run([layer, Layer(**(vars(layer) | {"height": 3}))], 1, unit)
 
