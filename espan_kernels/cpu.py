@@ -45,6 +45,18 @@ def unit(dtype: torch.dtype) -> str | None:
     return next((each for each in allowed if MODULE and MODULE.has(each)), None)
 
 
+def faster_dtype() -> torch.dtype | None:
+    """bfloat16 or float32, whichever this processor multiplies faster; None without kernels.
+
+    AMX and AMD's AVX-512 multiply bfloat16 twice as fast or more. Intel's AVX-512 gains nothing
+    (docs/performance.md), so float32, which is more exact, comes first there.
+    """
+    slow = ("avx512_bf16",) if MODULE and MODULE.INTEL else ()
+    if (half := unit(torch.bfloat16)) and half not in slow:
+        return torch.bfloat16
+    return torch.float32 if unit(torch.float32) else None
+
+
 def refusal(dtype: torch.dtype) -> str | None:
     """Why CPU kernels cannot compute in `dtype` here; None if they can."""
     if dtype not in UNITS:

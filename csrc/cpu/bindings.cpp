@@ -130,6 +130,8 @@ PYBIND11_MODULE(_cpu, module) {
     module.attr("TILE") = kTile;
     module.attr("GROUP") = kGroup;
     module.attr("MAX_TILES") = kMaxTiles;
+    __builtin_cpu_init();
+    module.attr("INTEL") = __builtin_cpu_is("intel") != 0;
     module.def("has", [](const std::string& unit) { return has(unit_named(unit)); });
     module.def("run", [](const py::list& given, const std::string& unit, int threads) {
         switch (unit_here(unit, threads)) {

@@ -7,6 +7,7 @@ import torch
 
 from espan.errors import DeviceError
 from espan.options import DEVICES, DTYPES, Device, Dtype
+from espan_kernels import cpu
 
 TORCH_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, full) for name, full in DTYPES.items()}
 
@@ -65,15 +66,18 @@ def refuse_capture() -> None:
 
 
 def pick_dtype(dtype: Dtype, device: torch.device, backend: str = "auto") -> torch.dtype:
-    """Resolves a dtype; "auto" is fp16 on GPUs, bf16 on CPUs with bf16 hardware, or else fp32.
+    """Resolves a dtype; "auto" is fp16 on GPUs, bf16 on CPUs that multiply it faster, or else fp32.
 
-    ONNX Runtime supports fp32 only. Raises DeviceError for unknown names, and for "tf32" on a CPU.
+    What is faster depends on the backend. ONNX Runtime supports fp32 only. Raises DeviceError for
+    unknown names, and for "tf32" on a CPU.
     """
     if dtype == "auto" and backend == "onnx":
         return torch.float32
     if dtype == "auto":
         if device.type != "cpu":
             return torch.float16
+        if backend == "auto" and (faster := cpu.faster_dtype()):
+            return faster
         return torch.bfloat16 if cpu_has_bf16() else torch.float32
     chosen = TORCH_DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if chosen is None or chosen not in TORCH_DTYPES.values():

@@ -3,6 +3,8 @@
 Every test runs on every unit of this processor, in the unit's dtype.
 """
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -280,6 +282,25 @@ def test_onednns_limit_applies(unit, monkeypatch, limit, units):
     for dtype, names in cpu.UNITS.items():
         allowed = [each for each in names if each in units and cpu.MODULE.has(each)]
         assert cpu.unit(dtype) == (allowed[0] if allowed else None)
+
+
+@pytest.mark.parametrize(
+    ("able", "intel", "faster"),
+    [
+        (("amx", "avx512_bf16", "avx512", "avx2"), True, torch.bfloat16),
+        (("avx512_bf16", "avx512", "avx2"), True, torch.float32),
+        (("avx512_bf16", "avx512", "avx2"), False, torch.bfloat16),
+        (("avx2",), False, torch.float32),
+        ((), True, None),
+    ],
+)
+def test_faster_dtype(unit, monkeypatch, able, intel, faster):
+    module = SimpleNamespace(has=lambda name: name in able, INTEL=intel)
+    monkeypatch.setattr(cpu, "_LIMIT", "")
+    monkeypatch.setattr(cpu, "MODULE", module)
+    assert cpu.faster_dtype() == faster
+    monkeypatch.setattr(cpu, "MODULE", None)
+    assert cpu.faster_dtype() is None
 
 
 def test_layers_of_different_heights_are_refused(unit):
