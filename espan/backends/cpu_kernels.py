@@ -6,7 +6,6 @@ one row of its kernel reads is contiguous, and divided into taps.
 """
 
 from dataclasses import dataclass, replace
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -175,9 +174,8 @@ def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     torch.empty aligns to 64 bytes. glibc cuts what it frees so that the next aligned request of the
     same size does not fit, and the heap grew by the result of every tile.
     """
-    return (
-        torch.from_numpy(np.empty(prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
-    )
+    as_integers = {2: np.int16, 4: np.int32}[dtype.itemsize]  # NumPy has no bfloat16
+    return torch.from_numpy(np.empty(shape, as_integers)).view(dtype)
 
 
 class _Layout:
