@@ -25,9 +25,9 @@ SHARED = 100 * 1024, 1024  # their bytes of shared memory, and the bytes reserve
 # Cycles of a scheduler's tensor core for an HMMA.16816 with float accumulation: 2,048 multiply-adds
 # at the rates stated by the vendor, GeForce's on 8.6 to 12.0. The rate on Blackwell's 10.0 is not
 # known and assumed to equal 9.0's.
-HMMA_CYCLES = {"80": 8, "86": 32, "89": 32, "90a": 4, "100": 4, "120": 32}
+HMMA_CYCLES = {"80": 8, "86": 32, "90a": 4, "100": 4, "120": 32}
 # With fp16 accumulation, where that differs.
-FP16_CYCLES = {"86": 16, "89": 16, "120": 16}
+FP16_CYCLES = {"86": 16, "120": 16}
 # The fraction of that rate that mma.sync is reported to reach on Hopper.
 REACHED = {"90a": 0.629, "100": 0.629}
 
@@ -121,7 +121,7 @@ def figures(folder: Path) -> dict:
                 "limit": limit,
                 "hmma share": round(units["tensor"] / (units["tensor"] + others), 3),
             }
-            if architecture in ("86", "89"):
+            if architecture == "86":
                 blocks, warps = residency(sass.usage(path)[block.kernel], block)
                 found[f"{name} sm_{architecture}"] |= {"blocks": blocks, "warps": warps}
     return found

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from espan_kernels.build_info import SOURCES
 
-ARCHITECTURES = ("80", "86", "89", "90a", "100", "120")
+ARCHITECTURES = ("80", "86", "90a", "100", "120")
 # The only architecture of *_wgmma.cu.
 WGMMA = "90a"
 
