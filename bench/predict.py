@@ -106,7 +106,7 @@ def accuracy(content: dict) -> tuple[list[str], list[list[str]]]:
 
 
 def predicted() -> tuple[list[str], list[list[str]]]:
-    """(head, lines) of the kernels as they are and of changes that nobody has built."""
+    """(head, lines) of the kernels as they are and of changes that are not built."""
     devices = {"H100": H100, "H200": H200}
     head = ["us", *(f"{name}, {w}x{h}" for name in devices for w, h in SIZES)]
 
