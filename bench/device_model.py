@@ -5,13 +5,17 @@ special functions, memory waits. It shares each unit with other warps: R, its ti
 work D times 1 + the expected number of other warps there, and each other warp is there with
 probability R / T, where T is the time of a step (mean value analysis of a closed queueing network).
 Roles that pass rows to each other take the same number of steps, so the slowest role determines T.
-There are no per-kernel parameters: kernels differ only by their counts (kernel_counts.py).
+The same analysis joins rows with device memory: as many rows as a kernel has ring slots are either
+being loaded or in use. There are no per-kernel parameters: kernels differ only by their counts
+(kernel_counts.py).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import ceil, inf
+from math import ceil
+
+from bench.cut import Share, even_shares, shares
 
 MMA_FLOP = 2 * 16 * 8 * 16  # per mma.m16n8k16
 WGMMA_FLOP = 2 * 64 * 16  # per wgmma.m64n1k16
@@ -63,7 +67,7 @@ H100 = Device(
     special=8,
     gap=2.4,
     trip=290,
-    handoff=60,
+    handoff=50,
     launch=3e-6,
     bandwidth=2.38e12,
     l2=5.5e12,
@@ -83,7 +87,10 @@ class Role:
     wavefronts: float = 0  # of 128 bytes, from or to shared memory and L1
     trips: float = 0  # sequential waits for loads from L2
     handoffs: float = 0  # waits at barriers
-    ahead: bool = False  # its products overlap with the other work of the previous step
+    # Of its instructions and handoffs, those that run during its own products, on the previous
+    # row. All special functions do, if any instruction does.
+    overlapped: float = 0
+    overlapped_handoffs: float = 0
     beyond: int = 0  # rows computed in addition to its segment
 
     def work(self, device: Device) -> dict[str, float]:
@@ -95,13 +102,24 @@ class Role:
             "special": self.special * device.special,
         }
 
-    def alone(self, device: Device) -> float:
-        """Cycles spent at no shared unit, excluding products."""
-        return (
-            self.instructions * (device.gap - 1)
+    def cycles(self, at: dict[str, float], device: Device) -> float:
+        """Cycles of a step that spends the cycles `at` at each unit."""
+        products = at["tensor"] + (device.latency if self.wgmma else 0)
+        instructions = at["issue"] + self.instructions * (device.gap - 1)
+        share = self.overlapped / self.instructions if self.overlapped else 0
+        during = share * instructions + self.overlapped_handoffs * device.handoff
+        after = (
+            (1 - share) * instructions
             + self.trips * device.trip
-            + self.handoffs * device.handoff
+            + (self.handoffs - self.overlapped_handoffs) * device.handoff
         )
+        if self.overlapped:
+            return max(products, during + at["special"]) + after
+        return products + at["special"] + after
+
+    def unhindered(self, device: Device) -> float:
+        """Cycles of a step of a warp that shares no unit."""
+        return self.cycles(self.work(device), device)
 
 
 # The number of warps of each role on a scheduler.
@@ -120,7 +138,7 @@ def step(
     whole, own = 1e4, []
     for _ in range(100):
         at = [_contended(i, work, at, mix, whole, together) for i in range(len(roles))]
-        own = [_serial(role, one, device) for role, one in zip(roles, at, strict=True)]
+        own = [role.cycles(one, device) for role, one in zip(roles, at, strict=True)]
         slowest = max(t for t, count in zip(own, mix, strict=True) if count)
         whole = (whole + max(slowest, _busiest(roles, work, mix))) / 2
     return whole, own
@@ -135,12 +153,6 @@ def _contended(i, work, at, mix, whole, together) -> dict[str, float]:
             others += (mix[i] - 1) * (1 - here[i])
         found[unit] = cycles * (1 + max(others, 0))
     return found
-
-
-def _serial(role: Role, at: dict[str, float], device: Device) -> float:
-    products = at["tensor"] + (device.latency if role.wgmma else 0)
-    rest = sum(at.values()) - at["tensor"] + role.alone(device)
-    return max(products, rest) if role.ahead else products + rest
 
 
 def _busiest(roles: Sequence[Role], work, mix: Mix) -> float:
@@ -169,48 +181,61 @@ class Phase:
         return max(computed, self.dram / device.bandwidth, self.l2 / device.l2)
 
 
+def pipelined(compute: float, memory: float, slots: int) -> float:
+    """The time of work that takes `compute` and `memory` alone, if `slots` rows are under way: each
+    waits for memory, then for its processing (mean value analysis of the two).
+    """
+    queues, whole = [0.0, 0.0], 0.0
+    for rows in range(1, slots + 1):
+        times = [compute * (1 + queues[0]), memory * (1 + queues[1])]
+        whole = sum(times)
+        queues = [rows * time / whole for time in times]
+    return whole / slots
+
+
 @dataclass(frozen=True)
 class Rows:
     """A kernel that streams strips of an image, row by row (csrc/common/rows.cuh)."""
 
     roles: tuple[Role, ...]  # in the order in which rows pass through them
-    mixes: tuple[Mix, ...]
+    mixes: tuple[Mix, ...]  # of schedulers that differ; the slowest determines the time
     columns: int  # stored columns of a strip
     bytes: float  # of device memory per pixel
     reach: int  # extra rows computed above and below a segment
+    slots: int  # rows per multiprocessor that are being loaded or in use
     workers: int = 1  # per multiprocessor, each with its own items
     together: bool = True
+    even: bool = False  # whether rows are shared out evenly, not in items
 
     def seconds(self, device: Device, width: int, height: int) -> float:
-        strips = ceil(width / self.columns)
-        workers = device.processors * self.workers
-        segment = ceil(height / segments(strips, height, self.reach, workers))
-        turns = ceil(strips * ceil(height / segment) / workers)
-        cycles = max(self._cycles(mix, segment, turns, device) for mix in self.mixes)
+        compute = self.cycles(device, width, height) / device.clock
         memory = self.bytes * width * height / device.bandwidth
-        return device.launch + max(cycles / device.clock, memory)
+        return device.launch + pipelined(compute, memory, self.slots)
 
-    def _cycles(self, mix: Mix, segment: int, turns: int, device: Device) -> float:
+    def shares(self, device: Device, width: int, height: int) -> list[Share]:
+        strips = ceil(width / self.columns)
+        cut = even_shares if self.even else shares
+        return cut(strips, height, self.reach, device.processors * self.workers)
+
+    def cycles(self, device: Device, width: int, height: int) -> float:
+        """Cycles of the multiprocessor with the most rows, if memory never lets it wait."""
+        found = self.shares(device, width, height)
+        # The workers of the busiest multiprocessor.
+        busy = ceil(min(len(found), device.processors * self.workers) / device.processors)
+        mixes = [tuple(ceil(n * busy / self.workers) for n in mix) for mix in self.mixes]
+        return max(self._cycles(mix, found, device) for mix in mixes)
+
+    def _cycles(self, mix: Mix, found: list[Share], device: Device) -> float:
         whole, own = step(self.roles, mix, device, self.together)
-        # A role starts when the rows that it needs have arrived; until then it is idle.
+        # A role starts when the rows that it needs have arrived; until then it is idle. A role that
+        # overlaps passes a row on one step later.
         fill = sum(
-            _serial(role, role.work(device), device) * (role.beyond - following.beyond + 1)
+            role.unhindered(device) * (role.beyond - following.beyond + 1 + bool(role.overlapped))
             for role, following in pairwise(self.roles)
         )
         slowest = max(
-            max(cycles, whole if cycles == max(own) else 0) * (segment + role.beyond)
+            max(cycles, whole if cycles == max(own) else 0) * rows
             for cycles, role in zip(own, self.roles, strict=True)
+            for rows in {sum(share) + role.beyond * len(share) for share in found}
         )
-        return fill + turns * slowest
-
-
-def segments(strips: int, height: int, reach: int, workers: int) -> int:
-    """The number of segments of the height; same as count_segments in csrc/common/cut.cuh."""
-    best, least = 1, inf
-    for count in range(1, height + 1):
-        if (count - 1) * strips >= 2 * workers:
-            break
-        rows = ceil(strips * count / workers) * (ceil(height / count) + 2 * reach)
-        if rows < least:
-            best, least = count, rows
-    return best
+        return fill + slowest

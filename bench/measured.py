@@ -1,6 +1,6 @@
 """Tables of `bench/results/measurements/`: measurements not made by `bench/run.py`."""
 
-from bench.predict import RECORD, accuracy
+from bench.predict import MEASUREMENTS, accuracy
 from bench.schema import check
 from bench.share import RESULTS
 
@@ -58,17 +58,19 @@ TABLES = {
     "predicted": predicted,
     "prototype": lambda content: matrix(content, "prototype"),
     "waits": lambda content: matrix(content, "waits"),
-    "model": lambda content: accuracy(content, check(RECORD)["rows"]),
 }
 
 
 def tables(name: str) -> list[tuple[dict, list[str], list[list[str]]]]:
     """(content, head, lines) of each file that has measurements for the table `name`."""
-    groups = {"predicted": None, "model": "prototype"}
+    if name == "model":
+        return [(content, *accuracy(content)) for content in map(check, MEASUREMENTS)]
     found = []
     for content in contents():
-        group = groups.get(name, name)
-        measurements = content["measurements"]
-        if any(one["group"] == group if group else "predicted" in one for one in measurements):
+        if any(_belongs(one, name) for one in content["measurements"]):
             found.append((content, *TABLES[name](content)))
     return found
+
+
+def _belongs(one: dict, name: str) -> bool:
+    return "predicted" in one if name == "predicted" else one["group"] == name

@@ -142,12 +142,12 @@ def plots(name: str) -> str:
 
 def text_of(name: str) -> str:
     """The text between the markers called `name`, for every device."""
-    if name in measured.TABLES:
+    if name == "model" or name in measured.TABLES:
         parts = [
             f"{_where(content['machine'])}:\n\n{_table(head, lines)}\n"
             for content, head, lines in measured.tables(name)
         ]
-    elif name == "wgmma":
+    elif name == "next":
         parts = [_table(*predict.predicted()) + "\n"]
     elif name == "pictures":
         parts = [plots(stem) + "\n" for stem in records()]

@@ -97,8 +97,28 @@ def instructions(path: Path) -> dict[str, list[tuple[int, str]]]:
 def loops(code: list[tuple[int, str]]) -> list[Counter]:
     """Instruction counts of each innermost loop with matrix instructions, in order, by name without
     predicate and operands.
+    """
+    return [Counter(names) for names in _loops(code)]
 
-    A backward branch after an EXIT is not a loop but the out-of-line part of a wait.
+
+def during_products(code: list[tuple[int, str]]) -> list[int]:
+    """For each loop of `loops`, the number of other instructions from the first wgmma of a group to
+    the wait for the group.
+    """
+    found = []
+    for names in _loops(code):
+        inside, count = False, 0
+        for name in names:
+            product = name.startswith("HGMMA")
+            inside = (inside or product) and not name.startswith("WARPGROUP.DEPBAR")
+            count += inside and not product
+        found.append(count)
+    return found
+
+
+def _loops(code: list[tuple[int, str]]) -> list[list[str]]:
+    """The instruction names of each loop. A backward branch after an EXIT is not a loop but the
+    out-of-line part of a wait.
     """
     at = {address: i for i, (address, _) in enumerate(code)}
     exits = [i for i, (_, line) in enumerate(code) if line.split()[0] == "EXIT"]
@@ -112,7 +132,7 @@ def loops(code: list[tuple[int, str]]) -> list[Counter]:
         if any(name.startswith(("HMMA", "HGMMA")) for name in names[start:i]):
             spans.append((start, i))
     return [
-        Counter(names[start : end + 1])
+        names[start : end + 1]
         for start, end in spans
         if not any(start <= s and e <= end and (s, e) != (start, end) for s, e in spans)
     ]

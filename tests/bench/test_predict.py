@@ -4,30 +4,71 @@ from dataclasses import replace
 
 import pytest
 
-from bench import device_model, kernel_counts, predict, schema
-from bench.device_model import H100, H200, Phase, Role, Rows, step
+from bench import cut, kernel_counts, predict, schema
+from bench.device_model import H100, H200, Phase, Role, Rows, pipelined, step
 
-CONTENT = schema.check(predict.MEASUREMENTS)
-ROWS = schema.check(predict.RECORD)["rows"]
-COMPARED = predict.compared(CONTENT, ROWS)
-NAMES = [f"{what}, {size}" for what, size, *_ in COMPARED]
+CONTENTS = [schema.check(path) for path in predict.MEASUREMENTS]
+CONTENT, WGMMA_CONTENT = CONTENTS
+COMPARED = [each for content in CONTENTS for each in predict.compared(content)]
+# Too short by more than 15 %, and why (docs/performance.md, "The model").
+TOO_SHORT = {
+    ("convolution of 32 channels, wgmma", "480x270"): "timed launches below 20 us are inflated",
+    (predict.LOSS_OP_NOW, "64x3x256x256"): "no cost for taking a ticket",
+}
 
 
-@pytest.mark.parametrize(("what", "size", "computed", "measured"), COMPARED, ids=NAMES)
-def test_model_agrees_with_measurements(what, size, computed, measured):
+def _case(what: str, size: str, computed: float, measured: float):
+    reason = TOO_SHORT.get((what, size))
+    marks = pytest.mark.xfail(strict=True, reason=reason) if reason else ()
+    return pytest.param(computed, measured, marks=marks, id=f"{what}, {size}")
+
+
+@pytest.mark.parametrize(("computed", "measured"), [_case(*each) for each in COMPARED])
+def test_model_agrees_with_measurements(computed, measured):
     assert computed == pytest.approx(measured, rel=0.15)
 
 
 def test_all_measurements_are_compared():
     measured = [one for one in CONTENT["measurements"] if one["group"] in ("kernels", "prototype")]
-    # The result check is not one of the modelled kernels.
-    assert len(COMPARED) == len(measured) - 1 + 4 + 1
-    assert {what for what, *_ in COMPARED} >= {*kernel_counts.MMA_SYNC, predict.LOSS_OP}
+    ours = [
+        one
+        for one in WGMMA_CONTENT["measurements"]
+        if one["what"].endswith((", wgmma", ", Nsight Compute"))
+    ]
+    assert len(ours) == 7 * 3 + 4
+    # The result check is not one of the modelled kernels. Four and three frames; the loss twice.
+    assert len(COMPARED) == len(measured) - 1 + 4 + 1 + len(ours) + 3 + 1
+    whats = {what.split(", ")[0] for what, *_ in COMPARED}
+    assert whats >= {*kernel_counts.MMA_SYNC, "convolution of 48 channels"}
+    assert {what for what, *_ in COMPARED} >= {
+        predict.LOSS_OP,
+        predict.LOSS_OP_NOW,
+        predict.WGMMA_FRAME,
+    }
 
 
 def test_model_error_is_small_overall():
-    ratios = [computed / measured for *_, computed, measured in COMPARED]
-    assert sum(abs(ratio - 1) for ratio in ratios) / len(ratios) < 0.05
+    for compared in map(predict.compared, CONTENTS):
+        rows = [each for each in compared if each[:2] not in TOO_SHORT]
+        ratios = [computed / measured for *_, computed, measured in rows]
+        assert sum(abs(ratio - 1) for ratio in ratios) / len(ratios) < 0.05
+
+
+def test_fitted_parameters_match_their_measurements():
+    ratios = {(what, size): ours / measured for what, size, ours, measured in COMPARED}
+    prototype = predict.PROTOTYPE + "64 pixels, no special functions, no gate"
+    assert ratios[prototype, "1920x1080"] == pytest.approx(1, abs=0.03)
+    assert ratios[predict.FRAME, "480x270"] == pytest.approx(1, abs=0.03)
+    assert ratios[predict.WGMMA_FRAME, "480x270"] == pytest.approx(1, abs=0.03)
+
+
+def test_cost_of_timing_matches_the_measurements():
+    values = {(one["what"], one["input"]): one["value"] for one in WGMMA_CONTENT["measurements"]}
+    over = [
+        values[f"{name}, wgmma", "960x540"] - values[f"{name}, Nsight Compute", "960x540"]
+        for name in kernel_counts.ESPAN
+    ]
+    assert sum(over) / len(over) == pytest.approx(1e6 * predict.TIMED, rel=0.01)
 
 
 def test_rates_and_waits_match_the_measurements():
@@ -79,12 +120,20 @@ def test_warps_share_units():
     assert step([shared], (2,), H100)[0] == pytest.approx(8000)
 
 
-def test_products_ahead_hide_the_rest():
-    after = Role(wgmma=(96,) * 6, instructions=100)
-    ahead = replace(after, ahead=True)
+def test_products_hide_what_overlaps_with_them():
+    after = Role(wgmma=(96,) * 6, instructions=100, handoffs=2)
     products = 6 * H100.wgmma_cycles(96) + H100.latency
-    assert step([ahead], (1,), H100)[0] == pytest.approx(products)
-    assert step([after], (1,), H100)[0] == pytest.approx(products + 100 * H100.gap)
+    rest = 100 * H100.gap + 2 * H100.handoff
+    assert step([after], (1,), H100)[0] == pytest.approx(products + rest)
+    partly = replace(after, overlapped=60, overlapped_handoffs=1)
+    rest = 40 * H100.gap + H100.handoff
+    assert step([partly], (1,), H100)[0] == pytest.approx(products + rest)
+    # More overlaps than the products take.
+    long = replace(after, instructions=400, overlapped=400, special=10)
+    meanwhile = 400 * H100.gap + 10 * (1 + H100.special)
+    assert step([long], (1,), H100)[0] == pytest.approx(
+        meanwhile + 2 * H100.handoff, abs=10 * H100.gap
+    )
 
 
 def test_rates_between_sizes_are_interpolated():
@@ -97,28 +146,66 @@ def test_memory_is_a_limit():
     assert phase.seconds(H100) == pytest.approx(1e9 / H100.bandwidth)
     fast = replace(H100, bandwidth=1e15)
     assert phase.seconds(fast) == pytest.approx(1e9 / H100.l2)
-    rows = Rows((Role(instructions=1),), ((1,),), columns=64, bytes=1000, reach=0)
+    rows = Rows((Role(instructions=1),), ((1,),), columns=64, bytes=1000, reach=0, slots=100)
     image = 1000 * 960 * 540 / H200.bandwidth
     assert rows.seconds(H200, 960, 540) == pytest.approx(image + H200.launch)
 
 
+def test_slots_let_memory_and_computation_overlap():
+    assert pipelined(3, 5, 1) == pytest.approx(8)
+    assert [pipelined(4, 4, slots) for slots in (1, 2, 4)] == pytest.approx([8, 6, 5])
+    assert pipelined(3, 5, 100) == pytest.approx(5)
+    times = [pipelined(3, 5, slots) for slots in range(1, 20)]
+    assert times == sorted(times, reverse=True) and times[-1] > 5
+    assert pipelined(3, 0, 3) == pytest.approx(3)
+
+
 def test_images_are_divided_as_in_the_kernels():
     # 16 strips of 60 columns and 8 segments: the 128 items of docs/cuda.md.
-    assert device_model.segments(16, 540, 3, 132) == 8
+    assert cut.segments(16, 540, 3, 132) == 8
+    found = cut.shares(16, 540, 3, 132)
+    assert len(found) == 128 and found.count([68]) == 112 and found.count([64]) == 16
+    # A worker's items are as many items apart as there are workers.
+    assert cut.shares(3, 11, 0, 2) == [[6, 6, 5], [6, 5, 5]]
     # One item of 68 rows and 6 more.
     role = Role(instructions=1000, beyond=6)
-    rows = Rows((role,), ((1,),), columns=60, bytes=0, reach=3)
-    cycles = (rows.seconds(H100, 960, 540) - H100.launch) * H100.clock
-    assert cycles == pytest.approx(74 * 1000 * H100.gap)
+    rows = Rows((role,), ((1,),), columns=60, bytes=0, reach=3, slots=1)
+    assert rows.cycles(H100, 960, 540) == pytest.approx(74 * 1000 * H100.gap)
 
 
-def test_predictions_cover_every_size():
+@pytest.mark.parametrize("height", [1, 7, 270, 540, 1081])
+@pytest.mark.parametrize("strips", [1, 8, 16, 31])
+def test_every_row_is_in_one_share(strips, height):
+    def longest(found: list[cut.Share]) -> int:
+        return max(sum(share) + 6 * len(share) for share in found)
+
+    items, even = (share(strips, height, 3, 132) for share in (cut.shares, cut.even_shares))
+    for found in (items, even):
+        assert sum(map(sum, found)) == strips * height and len(found) <= 132
+        assert all(min(share) > 0 for share in found)
+    assert longest(even) <= longest(items)
+
+
+def test_workers_without_items_do_not_contend():
+    role = Role(mma=100)
+    two = Rows((role,), ((2,),), columns=60, bytes=0, reach=0, slots=1, workers=2)
+    one = replace(two, mixes=((1,),), workers=1)
+    assert two.cycles(H100, 60, 10) == one.cycles(H100, 60, 10)
+    assert two.cycles(H100, 60, 264) == pytest.approx(2 * one.cycles(H100, 60, 132))
+
+
+def test_predictions_cover_every_kernel_and_change():
     head, lines = predict.predicted()
     assert {len(line) for line in lines} == {len(head)}
-    assert {line[0] for line in lines} >= {*kernel_counts.WGMMA}
+    names = [line[0] for line in lines]
+    assert len({*names}) == len(names)
+    for name in kernel_counts.ESPAN:
+        assert f"{name}: as it is" in names and f"{name}: rows shared out evenly" in names
+    for change, name, _ in kernel_counts.CHANGES:
+        assert f"{name}: {change}" in names and f"frame, {name}: {change}" in names
 
 
 def test_predict_prints_what_it_computes(capsys):
     predict.main()
     said = capsys.readouterr().out
-    assert "model / measured" in said and "wgmma, H200" in said
+    assert "model / measured" in said and "H200, 1920x1080" in said

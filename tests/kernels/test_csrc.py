@@ -183,7 +183,7 @@ def test_role_counts_match_the_code(kernel, rows, roles):
             role.special,
             7 / 3 if rare else 0,
         )
-        for role, rare in roles
+        for role, rare, _ in roles
     ]
     found = [
         tuple(count / rows for count in loop)
@@ -192,6 +192,16 @@ def test_role_counts_match_the_code(kernel, rows, roles):
     for one, other in zip(sorted(found), sorted(expected), strict=True):
         assert one[0] == other[0] and one[1] == pytest.approx(other[1], rel=0.01)
         assert 0 <= one[2] - other[2] <= other[3]
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize(("kernel", "rows", "roles"), kernel_counts.COUNTED)
+def test_overlapped_counts_match_the_code(kernel, rows, roles, cubins):
+    source, name = kernel.split(" ", 1)
+    code = sass.instructions(compiled(source, sass.WGMMA, cubins))[name]
+    found = [count / rows for count in sass.during_products(code)]
+    expected = [role.overlapped + role.special + rare for role, _, rare in roles]
+    assert sorted(found) == pytest.approx(sorted(expected), rel=0.03)
 
 
 def test_inner_loops_are_read_from_sass():
@@ -223,6 +233,8 @@ def test_out_of_line_wait_is_not_a_loop():
     ]
     (loop,) = sass.loops(code)
     assert sass.total(loop, "HGMMA") == 1 and loop.total() == 4
+    code[3:3] = [(0x24, "FADD R1, R1, R2 "), (0x28, "WARPGROUP.DEPBAR.LE gsb0, 0x0 ")]
+    assert sass.during_products(code) == [1]
     assert sass.registers(code) == 72 and sass.registers(code[:2]) == 1
 
 
