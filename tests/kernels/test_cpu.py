@@ -3,8 +3,6 @@
 Every test runs on every unit of this processor, in the unit's dtype.
 """
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -258,49 +256,6 @@ def test_layers_that_cannot_be_are_refused(unit, change):
     why = "epilogue: relu" if change.get("epilogue") == "relu" else "a layer that cannot be"
     with pytest.raises(ValueError, match=why):
         run([Layer(**(vars(layer) | change))], 1, unit)
-
-
-def test_sizes_are_those_of_the_module(unit):
-    module = cpu.MODULE
-    assert (TAP, cpu.TILE, GROUP) == (module.TAP, module.TILE, module.GROUP)
-    assert module.TILE * module.MAX_TILES == MAX_CHANNELS
-
-
-@pytest.mark.parametrize(
-    ("limit", "units"),
-    [
-        ("", ("amx", "avx512_bf16", "avx512", "avx2")),
-        ("AVX512_CORE_AMX", ("amx", "avx512_bf16", "avx512", "avx2")),
-        ("AVX512_CORE_BF16", ("avx512_bf16", "avx512", "avx2")),
-        ("AVX512_CORE_VNNI", ("avx512", "avx2")),
-        ("AVX2", ("avx2",)),
-        ("SSE41", ()),
-    ],
-)
-def test_onednns_limit_applies(unit, monkeypatch, limit, units):
-    monkeypatch.setattr(cpu, "_LIMIT", limit)
-    for dtype, names in cpu.UNITS.items():
-        allowed = [each for each in names if each in units and cpu.MODULE.has(each)]
-        assert cpu.unit(dtype) == (allowed[0] if allowed else None)
-
-
-@pytest.mark.parametrize(
-    ("able", "intel", "faster"),
-    [
-        (("amx", "avx512_bf16", "avx512", "avx2"), True, torch.bfloat16),
-        (("avx512_bf16", "avx512", "avx2"), True, torch.float32),
-        (("avx512_bf16", "avx512", "avx2"), False, torch.bfloat16),
-        (("avx2",), False, torch.float32),
-        ((), True, None),
-    ],
-)
-def test_faster_dtype(unit, monkeypatch, able, intel, faster):
-    module = SimpleNamespace(has=lambda name: name in able, INTEL=intel)
-    monkeypatch.setattr(cpu, "_LIMIT", "")
-    monkeypatch.setattr(cpu, "MODULE", module)
-    assert cpu.faster_dtype() == faster
-    monkeypatch.setattr(cpu, "MODULE", None)
-    assert cpu.faster_dtype() is None
 
 
 def test_layers_of_different_heights_are_refused(unit):
