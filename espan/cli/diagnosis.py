@@ -22,7 +22,7 @@ from espan.options import BACKENDS, BackendName
 from espan.system import memory
 from espan.system.devices import cpu_has_bf16, pick_device, pick_dtype
 from espan.upscaler import Upscaler
-from espan_kernels import machine, native
+from espan_kernels import cpu, machine, native
 
 Facts = dict[str, str | list[str]]
 
@@ -55,8 +55,7 @@ def examine(*, slow: bool = False, paths: bool = False) -> Facts:
     for package in ("torch", "triton", "numpy", "pillow", "safetensors"):
         facts[package] = _version(package)
     free = memory.available()
-    bf16 = "bf16 in hardware" if cpu_has_bf16() else "no bf16 in hardware"
-    facts["cpu"] = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads used, {bf16}"
+    facts["cpu"] = _processor()
     facts["memory"] = "unknown" if free is None else f"{free / 2**30:.1f} GiB free"
     facts["gpu"] = _gpus()
     facts["nvcc"] = _nvcc()
@@ -143,6 +142,14 @@ def _extras() -> list[str]:
         if names:
             lines.append(f"{extra}: {install if missing else here}")
     return lines
+
+
+def _processor() -> list[str]:
+    bf16 = "bf16 in hardware" if cpu_has_bf16() else "no bf16 in hardware"
+    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads used, {bf16}"
+    units = [f"{cpu.unit(dtype)} in {dtype}" for dtype in cpu.UNITS if cpu.unit(dtype)]
+    kernels = f"CPU kernels: {', '.join(units) or 'none for this processor'}"
+    return [cores, cpu.REASON or kernels.replace("torch.", "")]
 
 
 def _kernels(device: str) -> list[str]:

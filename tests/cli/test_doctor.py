@@ -13,7 +13,7 @@ import torch
 
 from espan.cli import diagnosis, main
 from espan.options import BACKENDS
-from espan_kernels import OPS, native
+from espan_kernels import OPS, cpu, native
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,18 @@ def test_every_op_and_implementation_is_in_one_line(facts):
 def test_every_reason_is_given_once(facts):
     reasons = [line.split(" (")[0] for line in facts["kernels"]]
     assert len(reasons) == len(set(reasons))
+
+
+def test_units_of_the_cpu_kernels_are_named(facts, monkeypatch):
+    _, kernels = facts["cpu"]
+    for dtype in cpu.UNITS:
+        if unit := cpu.unit(dtype):
+            assert f"{unit} in {str(dtype).removeprefix('torch.')}" in kernels
+    monkeypatch.setattr(cpu, "unit", lambda dtype: None)
+    monkeypatch.setattr(cpu, "REASON", None)
+    assert diagnosis._processor()[1] == "CPU kernels: none for this processor"
+    monkeypatch.setattr(cpu, "REASON", "CPU kernels are not built")
+    assert diagnosis._processor()[1] == "CPU kernels are not built"
 
 
 def test_every_backend_is_timed_or_has_a_reason(facts):
