@@ -11,6 +11,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # One worker runs per core, so more threads would only wait for each other. torch reads this
     # once, at import; child processes inherit it.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Tests of several threads share the cores with other workers: a thread that spins at a barrier
+    # takes the time of the thread it waits for.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from tests.support.gpu import GPU
 

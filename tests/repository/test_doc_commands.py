@@ -71,6 +71,7 @@ LEFT = [
     Left(rf"{BENCH}/(run|hot|train_step).py.*", "minutes", "tests/bench/test_bench.py"),
     Left(rf"{BENCH}/plot.py", "writes into the documents", "tests/bench/test_bench_records.py"),
     Left(rf"{BENCH}/video.py", "minutes", "tests/bench/test_bench_host.py"),
+    Left(rf"{BENCH}/animation.py", "minutes", "tests/bench/test_bench_host.py"),
     Left(rf"{BENCH}/batch.py", "minutes", "tests/batch/test_batch.py"),
     Left(rf"{BENCH}/cost_model.py.*", "compiles every kernel", "tests/kernels/test_csrc.py"),
     Left(rf"{BENCH}/wgmma.py FILE", "needs a GPU's record", "tests/bench/test_wgmma.py"),

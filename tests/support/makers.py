@@ -13,6 +13,7 @@ from torch import nn
 
 from espan import ESPAN
 from espan.networks.network import Network
+from espan.networks.reparam import RepConv
 from espan.system import memory
 
 
@@ -30,13 +31,16 @@ def random_net(make=ESPAN, seed: int = 0, scale: int = 4, **config) -> Network:
         if isinstance(layer, nn.Conv2d):
             layer.weight.normal_(0, layer.weight[0].numel() ** -0.5, generator=generator)
             layer.bias.normal_(0, 1, generator=generator)
-    last = [m for m in net.modules() if isinstance(m, nn.Conv2d)][-1]
+    convs = [m for m in net.modules() if isinstance(m, nn.Conv2d if net.folded else RepConv)]
+    # In training form the sum of branches.
+    ends = [convs[-1]] if net.folded else [branch[-1] for branch in convs[-1].branches]
     y = net(torch.rand(1, 3, 24, 24, generator=generator))
-    if net.folded:
-        last.bias -= y.mean()
-        factor = 0.15 / y.std()
-        last.weight *= factor
-        last.bias.mul_(factor).add_(0.5)
+    ends[0].bias -= y.mean()
+    factor = 0.15 / y.std()
+    for end in ends:
+        end.weight *= factor
+        end.bias *= factor
+    ends[0].bias += 0.5
     return net
 
 

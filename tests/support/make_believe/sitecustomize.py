@@ -4,16 +4,21 @@
 fails. A test that passes under it does not depend on what the machine has. PyTorch and Triton
 themselves hear the truth, as their compilers ask for more. CUDA_VISIBLE_DEVICES="" hides this
 device as it hides a real one.
+
+With NOTE_WHO_ASKS=FILE everyone hears the truth, and each question adds a line to FILE: the test
+that runs, also where a process that it started asks. The make-believe GPU can change no other test.
 """
 
 import importlib.util
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 HEAR_THE_TRUTH = ("torch", "triton")
 NAME = "a make-believe GPU"
 PROPERTIES = SimpleNamespace(name=NAME, major=9, minor=0, total_memory=80 << 30)
+NOTES = os.environ.get("NOTE_WHO_ASKS")
 ANSWERS = {
     "is_available": True,
     "device_count": 1,
@@ -25,11 +30,18 @@ ANSWERS = {
 
 
 def told(answer, truth):
-    """The function `truth`, which gives `answer` to all but a few."""
+    """The function `truth`, which gives `answer` to all but a few, or notes that they ask."""
 
     def ask(*args, **kwargs):
         asks = sys._getframe(1).f_globals.get("__name__", "")
-        return truth(*args, **kwargs) if asks.split(".")[0] in HEAR_THE_TRUTH else answer
+        if asks.split(".")[0] in HEAR_THE_TRUTH:
+            return truth(*args, **kwargs)
+        if NOTES is None:
+            return answer
+        test = os.environ.get("PYTEST_CURRENT_TEST", "no test")
+        with Path(NOTES).open("a") as notes:
+            notes.write(f"{test}: {asks}\n")
+        return truth(*args, **kwargs)
 
     return ask
 
