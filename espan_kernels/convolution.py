@@ -20,6 +20,16 @@ def conv2d(
     return compute(x, weight, bias, padding, tf32)
 
 
+def depthwise(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
+    """Filters each channel of x (N, C, H, W) by weight (n*C, 1, h, w), without padding.
+
+    Never in TF32: by PyTorch's own kernel for such filters, without cuDNN.
+    """
+    geometry = [stride, stride], [0, 0], [1, 1], False, [0, 0], x.size(1)
+    cudnn = False, False, False, False  # benchmark, deterministic, enabled, TF32
+    return torch.ops.aten._convolution(x.contiguous(), weight, None, *geometry, *cudnn)
+
+
 def follows_global_switch(x: Tensor) -> bool:
     """Whether `F.conv2d(x, ...)` depends on the switch."""
     return x.dtype == torch.float32 and x.device.type == "cuda"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from espan.backends.base import Work
 from espan.backends.select import backend_of
-from espan.errors import DeviceError, DeviceLostError, NonFiniteError
+from espan.errors import DeviceError, NonFiniteError
 from espan.execution.cuda_graph import StreamSlot
 from espan.execution.executors import DirectExecutor, DirectTask, Executor, StreamExecutor, Task
 from espan.execution.schedule import SMALLEST_TILE, Target, TileBatch, TileSchedule
@@ -244,11 +244,7 @@ class Runner:
 
     def _halve(self, schedule: TileSchedule, failed: TileBatch, error: Exception) -> None:
         """Shrinks the schedule if `error` is out of memory; raises if it cannot, or for others."""
-        if memory.lost(error):
-            raise DeviceLostError(
-                f"{self.device}: the CUDA context is lost, only a new process can use it again: "
-                f"{' '.join(str(error).split())[:200]}"
-            ) from error
+        memory.raise_if_lost(self.device, error)
         if not memory.ran_out(error):
             raise error
         rows, columns = failed.part.window.size

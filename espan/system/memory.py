@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from espan.errors import DeviceLostError
+
 # Free memory is cached for FRESH seconds, for needs below the share SMALL of it: querying it takes
 # as long as the rest of a call on the host (docs/performance.md).
 FRESH, SMALL = 1.0, 1 / 16
@@ -109,3 +111,12 @@ def lost(error: BaseException) -> bool:
         return False
     accelerator = getattr(torch, "AcceleratorError", ())  # torch 2.8 and later
     return isinstance(error, accelerator) or any(each in str(error) for each in LOST)
+
+
+def raise_if_lost(device: torch.device, error: BaseException) -> None:
+    """Raises DeviceLostError, with the first words of `error`, if `lost(error)`."""
+    if lost(error):
+        raise DeviceLostError(
+            f"{device}: the CUDA context is lost, only a new process can use it again: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error

@@ -27,6 +27,8 @@ LUMA = {
 }
 # swscale uses this matrix for grey of more than 8 bits and ignores the frame's tag.
 GREY = BT601
+# Columns and rows from the first luma sample to the first chroma sample.
+CENTRE = (0.5, 0.5)
 _DEPTHS = (8, 9, 10, 12, 14, 16)
 _INTERPOLATION = (
     Interpolation.LANCZOS
@@ -94,6 +96,20 @@ def depth(format: "av.VideoFormat") -> int:
     return max(each.bits for each in format.components)
 
 
+def siting(frame) -> tuple[float, float]:
+    """(columns, rows) from the first luma sample of a 4:2:0 frame to its first chroma sample.
+
+    Each is 0, 0.5 or 1. PyAV does not show the frame's tag, but swscale interpolates by it: chroma
+    that rises by 8 per sample tells where samples lie.
+    """
+    small = frame.reformat(16, 16, "gray").reformat(format="yuv420p")  # a copy with the same tags
+    ramp = np.arange(64, 128, 8, dtype=np.uint8)
+    for plane, rising in zip(small.planes[1:], (ramp, ramp[:, None]), strict=True):
+        np.frombuffer(plane, np.uint8).reshape(plane.height, -1)[:, : len(ramp)] = rising
+    across, down = (int(plane[8, 8]) for plane in _planes(small.reformat(format="yuv444p"))[1:])
+    return round((96 - across) / 2) / 2, round((96 - down) / 2) / 2
+
+
 class Pixels:
     """Converts frames of one clip to and from (H, W, 3) RGB. Not thread-safe."""
 
@@ -107,7 +123,7 @@ class Pixels:
         if bits <= 8 or frame.format.has_palette:
             return self._scaled(frame, "rgb24").to_ndarray()
         planes = self._scaled(frame, _planar("gbrp" if frame.format.is_rgb else "yuv444p", bits))
-        matrix, offset = _from_rgb(self.colour, _supported_depth(bits))
+        matrix, offset = from_rgb(self.colour, _supported_depth(bits))
         inverse = 65535 * np.linalg.inv(matrix)
         result = np.empty((frame.height, frame.width, 3), np.uint16)
         _affine(_planes(planes), inverse, -inverse @ offset, 65535, np.moveaxis(result, 2, 0))
@@ -123,15 +139,20 @@ class Pixels:
             return self._scaled(source, format.name)
         name = _planar("gbrp" if format.is_rgb else "yuv444p", bits)
         planes = av.VideoFrame(image.shape[1], image.shape[0], name)
-        matrix, offset = _from_rgb(self.colour, bits)
+        matrix, offset = from_rgb(self.colour, bits)
         white = np.iinfo(image.dtype).max
         channels = np.moveaxis(image, 2, 0)
         _affine(channels, matrix / white, offset, (1 << bits) - 1, _planes(planes))
         return self._scaled(planes, format.name)
 
+    def tagged(self, frame):
+        """The frame, with the tags of the matrix and the range."""
+        frame.colorspace, frame.color_range = self.colour.matrix, self.colour.range
+        return frame
+
     def _scaled(self, frame, name: str) -> "av.VideoFrame":
         """The frame in another pixel format."""
-        frame.colorspace, frame.color_range = self.colour.matrix, self.colour.range
+        self.tagged(frame)
         rgb = [each.is_rgb or each.has_palette for each in (frame.format, av.VideoFormat(name))]
         source, target = (FULL if each else self.colour.range for each in rgb)
         result = self._scaler.reformat(
@@ -162,7 +183,7 @@ def _planes(frame) -> list[np.ndarray]:
     return [plane[:, : frame.width] for plane in rows]
 
 
-def _from_rgb(colour: Colour, bits: int) -> tuple[np.ndarray, np.ndarray]:
+def from_rgb(colour: Colour, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """(matrix, offset) from RGB in 0..1 to the planes of a frame: Y, Cb, Cr, or G, B, R."""
     white = (1 << bits) - 1
     if colour.matrix == RGB:

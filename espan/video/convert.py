@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from espan.checkpoints.weights import Model
     from espan.upscaler import Upscaler
     from espan.video.frames import Frame
+    from espan.video.on_device import OnDevice
     from espan.video.source import Clip
 
-    Upscaled = tuple[Frame, npt.NDArray[Any]]
+    # RGB (H, W, 3), or planes for the encoder.
+    Upscaled = tuple[Frame, Any]
 
 log = logging.getLogger("espan")
 
@@ -191,7 +193,7 @@ def convert(
     import av
 
     from espan.system.ahead import ahead
-    from espan.video import encoding, frames, mux
+    from espan.video import encoding, frames, mux, on_device
     from espan.video.segments import Segments, exclusive
 
     clip = _probe(path, scale, upscaler.limits, options)
@@ -224,9 +226,12 @@ def convert(
             log.info("%s: continuing after frame %d", output, done)
         else:  # the interrupted run has warned already
             _warn_of_guess(path, clip.guess)
-        decoded = frames.read(clip, options.on_error, skip=done)
+        there = None
+        if on_device.suits(upscaler, scale, clip, chosen):
+            there = on_device.OnDevice(upscaler, clip, chosen)
         # Each stage works ahead of the next: decoding, RGB, the network, the encoder's colours.
-        results = _upscaled(clip, decoded, upscaler, scale)
+        decoded = frames.read(clip, options.on_error, done, there.empty if there else None)
+        results = _upscaled(clip, decoded, there or upscaler, scale)
         with closing(ahead(encoding.converted(results, chosen), depth=1)) as ready:
             counted = with_progress(ready, clip.total, progress, done)
             while (first := next(counted, None)) is not None:
@@ -258,13 +263,14 @@ def _probe(path: Path, scale: float | Size, limits: Limits, options: Options) ->
 
 
 def _upscaled(
-    clip: "Clip", decoded: "Generator[Frame]", upscaler: "Upscaler", scale: float | Size
+    clip: "Clip", decoded: "Generator[Frame]", upscaler: "Upscaler | OnDevice", scale: float | Size
 ) -> "Generator[Upscaled]":
     """(frame, its image upscaled) for all frames; errors name the clip."""
 
-    def upscale(frame: "Frame") -> "npt.NDArray[Any]":
+    def upscale(frame: "Frame") -> Any:
+        image: Any = frame.image
         try:
-            return upscaler(frame.image, scale)
+            return upscaler(image, scale)
         except EspanError as error:
             raise type(error)(f"{clip.path}: {error}") from error
 

@@ -18,6 +18,7 @@ from espan.sizes import Size, result_size
 from espan.video import scheduling
 from espan.video.colour import Colour, Pixels, depth
 from espan.video.options import OptionError, Options
+from espan.video.packed import Packed
 from espan.video.segments import Coded
 from espan.video.source import Clip, reason
 
@@ -243,7 +244,10 @@ def converted(images: Generator[tuple], encoding: Encoding) -> Generator[tuple]:
     pixels, format = Pixels(encoding.colour), av.VideoFormat(encoding.format)
     with closing(images):
         for frame, image in images:
-            new = pixels.frame(_padded(image, encoding.width, encoding.height), format)
+            if isinstance(image, Packed):
+                new = pixels.tagged(image.frame())
+            else:
+                new = pixels.frame(_padded(image, encoding.width, encoding.height), format)
             new.pts, new.time_base = frame.pts, encoding.time_base
             yield frame.duration, new
 

@@ -12,8 +12,10 @@ from av.error import FFmpegError
 
 from espan.errors import InputError
 from espan.system.ahead import ahead
+from espan.system.pinned import Empty
 from espan.video.colour import Pixels
 from espan.video.cutting import packets_from, part
+from espan.video.packed import LAYOUTS, Packed
 from espan.video.source import Clip, opened, reason
 
 log = logging.getLogger("espan")
@@ -23,27 +25,41 @@ MISSING = 1.0
 
 
 class Frame(NamedTuple):
-    """pts and duration in the clip's time base; image (H, W, 3) RGB in uint8 or uint16."""
+    """pts and duration in the clip's time base; image (H, W, 3) RGB in uint8 or uint16, upright.
+
+    Or the planes of a frame as they were decoded.
+    """
 
     pts: int
     duration: int
-    image: np.ndarray
+    image: np.ndarray | Packed
 
 
-def read(clip: Clip, on_error: str = "stop", skip: int = 0) -> Generator[Frame]:
-    """The upright frames of a clip after the first `skip`, with strictly increasing times.
+def read(
+    clip: Clip, on_error: str = "stop", skip: int = 0, empty: Empty | None = None
+) -> Generator[Frame]:
+    """The frames of a clip after the first `skip`, with strictly increasing times.
 
     on_error: "stop" raises an InputError that names the first damaged frame. "repeat" uses the
     decoder's result for it; if there is none, it repeats the frame before (the one after, at the
-    beginning) and logs a warning.
+    beginning) and logs a warning. empty: 4:2:0 frames are packed into memory from it instead of
+    converted to RGB.
     """
     pixels = Pixels(clip.colour)
-    shown, image = None, np.empty(0)
+
+    def image_of(frame) -> np.ndarray | Packed:
+        usual = clip.turn.size(frame.width, frame.height) == (clip.width, clip.height)
+        if empty and usual and frame.format.name in LAYOUTS:
+            return Packed.of(frame, empty)
+        return clip.turn(pixels.rgb(frame))
+
+    shown: Any = None
+    image: Any = None
     # Decoding goes on while frames are converted.
     with closing(ahead(_decoded(clip, on_error, skip), depth=1)) as decoded:
         for pts, duration, frame in decoded:
             if frame is not shown:
-                shown, image = frame, clip.turn(pixels.rgb(frame))
+                shown, image = frame, image_of(frame)
             yield Frame(pts, duration, image)
 
 

@@ -15,7 +15,8 @@ from av.stream import Discard, Disposition
 
 from espan.errors import InputError
 from espan.system.paths import why_no_file
-from espan.video.colour import Colour
+from espan.video.colour import CENTRE, Colour, siting
+from espan.video.packed import LAYOUTS
 from espan.video.turn import Turn
 
 log = logging.getLogger("espan")
@@ -36,7 +37,7 @@ class Clip:
     width, height, sar: of an upright frame. start: the timestamp that becomes 0, in time_base.
     total: number of frames, 0 if the header does not give it. seconds: length of the video stream
     in the header, or None. hwaccel: the hardware decoder, None for the CPU. guess: text on the
-    assumed colour matrix, or None if the file gives one.
+    assumed colour matrix, or None if the file gives one. siting: see `colour.siting`.
 
     For a part of the file, start, total and seconds describe the part. cut: ticks before the part;
     length: its ticks, None for up to the end; seek_to: where to seek, None to read from the
@@ -58,6 +59,7 @@ class Clip:
     seconds: float | None
     hwaccel: str | None = None
     guess: str | None = None
+    siting: tuple[float, float] = CENTRE
     cut: int = 0
     length: int | None = None
     seek_to: int | None = None
@@ -146,6 +148,7 @@ def probe(path: str | Path, hwaccel: str | None = None) -> Clip:
             seconds=_seconds(stream),
             hwaccel=hwaccel,
             guess=guess,
+            siting=siting(frame) if frame.format.name in LAYOUTS else CENTRE,
         )
         if frame.interlaced_frame:
             log.warning(

@@ -57,6 +57,16 @@ def test_tf32_is_an_argument_of_conv2d(device):
         assert torch.equal(convolution.conv2d(x, weight, padding=2, tf32=True), coarse)
 
 
+@torch.no_grad()
+def test_filters_of_single_channels_never_use_tf32(device):
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(shape, generator=generator) for shape in ((1, 2, 9, 8), (8, 1, 3, 3)))
+    exact = F.conv2d(x, weight, stride=2, groups=2)
+    with device:
+        assert not torch.equal(F.conv2d(x, weight, stride=2, groups=2), exact)
+        assert torch.equal(convolution.depthwise(x, weight, stride=2), exact)
+
+
 def test_compiled_networks_control_tf32_too(device):
     """Inductor compiles convolutions by the global flag cudnn.allow_tf32, except for our own op."""
     graphs = []

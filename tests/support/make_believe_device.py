@@ -225,6 +225,13 @@ class _Accelerator(Accelerator):
 
 
 @contextmanager
+def in_this_thread() -> Iterator[None]:
+    """Enables the device in another thread than that of `make_believe`."""
+    with _Operators(), _Calls():
+        yield
+
+
+@contextmanager
 def make_believe() -> Iterator[torch.device]:
     """Enables the device in this thread, and for lightning-fabric."""
     fabric, location_tag = lightning_fabric.Fabric, torch.serialization.location_tag
