@@ -27,7 +27,8 @@ def test_an_upscaler():
 def with_fake_gpu(*arguments: str, devices: str = "0", **more) -> subprocess.CompletedProcess:
     """Runs Python and its subprocesses with the fake GPU."""
     path = os.pathsep.join([str(BELIEF), str(TESTS.parent)])
-    inherited = {name: value for name, value in os.environ.items() if name != "NOTE_WHO_ASKS"}
+    notes = ("NOTE_WHO_ASKS", "PYTEST_CURRENT_TEST")
+    inherited = {name: value for name, value in os.environ.items() if name not in notes}
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=TESTS.parent,
@@ -62,6 +63,8 @@ def test_tests_that_use_the_fake_gpu_fail(tmp_path, device, outcome):
 ASKERS = """
 import subprocess, sys, torch
 
+COUNT = torch.cuda.device_count()
+
 def test_here():
     torch.cuda.is_available()
 
@@ -87,6 +90,7 @@ def test_tests_that_ask_are_noted(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     noted = [line.partition(" (call): ") for line in notes.read_text().splitlines()]
     assert sorted((test, asks) for test, _, asks in noted) == [
+        ("test_askers.py: test_askers", ""),
         ("test_askers.py::test_here", "test_askers"),
         ("test_askers.py::test_in_a_process", "__main__"),
         ("test_askers.py::test_the_truth_is_told", "test_askers"),

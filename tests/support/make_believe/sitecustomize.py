@@ -6,7 +6,8 @@ themselves hear the truth, as their compilers ask for more. CUDA_VISIBLE_DEVICES
 device as it hides a real one.
 
 With NOTE_WHO_ASKS=FILE everyone hears the truth, and each question adds a line to FILE: the test
-that runs, also where a process that it started asks. The make-believe GPU can change no other test.
+that runs, also where a process that it started asks, or the file that asks while it is imported.
+The make-believe GPU can change no other test.
 """
 
 import importlib.util
@@ -38,7 +39,8 @@ def told(answer, truth):
             return truth(*args, **kwargs)
         if NOTES is None:
             return answer
-        test = os.environ.get("PYTEST_CURRENT_TEST", "no test")
+        # Without a test a file is being imported, often by a test's skipif.
+        test = os.environ.get("PYTEST_CURRENT_TEST", f"{asks.replace('.', '/')}.py")
         with Path(NOTES).open("a") as notes:
             notes.write(f"{test}: {asks}\n")
         return truth(*args, **kwargs)
