@@ -131,9 +131,9 @@ PROMISES = [
         ),
         (
             "a lost device is reported as lost",
-            "espan/execution/runner.py",
-            "if memory.lost(error):",
-            "if memory.ran_out(error) and memory.lost(error):",
+            "espan/system/memory.py",
+            "    if lost(error):",
+            "    if ran_out(error) and lost(error):",
             TILING + "test_a_lost_device_stops_at_once_and_says_so",
         ),
         (
