@@ -39,7 +39,7 @@ BUILTIN = {
     name: f"{name.replace('-', '_')}.safetensors" for name in (*PLAIN.values(), *WEB.values())
 }
 SHA256 = {
-    "espan_x2.safetensors": "07483ef303ef3574339248fc7804a62d1f4a6f0ccb461640903c9fb4023829a5",
+    "espan_x2.safetensors": "3d92e3d04465f219d67c9c01cfa49f5666c2dfe1166319a5b4138548cfa209ba",
     "espan_x3.safetensors": "5c4efe85d94ac01e04a1b06f6027091631afb3f71edfe2d5406695fa03c04f40",
     "espan_x4.safetensors": "1d32423648f56c66dd353d56732f9bbab6a1c12870d91bbae0fcb57ae92d45e2",
     "espan_x4_web.safetensors": "d82a9475ae5c92538221a862a2ce22cdce35b4bf16e57308675f92e1a0f93a30",

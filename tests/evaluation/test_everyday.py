@@ -28,7 +28,7 @@ GAINS = {
 }
 # Largest errors, in levels of 255: near a step, in flat colours.
 EDGES = {
-    "espan-x2": (4, 15),
+    "espan-x2": (3, 10),
     "espan-x3": (3, 22),
     "espan-x4": (10, 30),
     "espan-x2-web": (6, 19),
